@@ -1,1 +1,203 @@
+// Package websocketproxy is an HTTP handler for Caddy that proxies WebSockets:
+// it detects handshakes, picks an upstream, performs the handshake there, and
+// runs the full-duplex tunnel itself.
+//
+// Requests that are not WebSocket handshakes go to the next handler, so it
+// composes with reverse_proxy, file_server and the rest on the same route.
 package websocketproxy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+	caddy.RegisterModule(new(MatchWebSocket))
+}
+
+// Handler is a proxy for WebSockets (RFC 6455) over HTTP/1.1, HTTP/2 (RFC 8441)
+// and HTTP/3 (RFC 9220). It balances tunnels over upstreams that speak
+// WebSocket over HTTP/1.1; other requests go to the next handler.
+//
+// An open tunnel does not depend on the configuration it was opened under: it
+// outlives reloads.
+//
+// It sets these placeholders, which may be used in header operations and logs:
+//
+//   - `{http.websocket_proxy.tunnel.id}`: the tunnel's id, as in its log line
+//   - `{http.reverse_proxy.upstream.address}`: the chosen upstream, with network
+//   - `{http.reverse_proxy.upstream.hostport}`: its host and port
+//   - `{http.reverse_proxy.upstream.host}`, `{http.reverse_proxy.upstream.port}`
+//   - `{http.reverse_proxy.upstream.requests}`: tunnels open to it, this one included
+type Handler struct {
+	// Backends to balance tunnels over. At least one is required.
+	Upstreams []*Upstream `json:"upstreams,omitempty"`
+
+	// How an upstream is chosen for a new tunnel.
+	LoadBalancing *LoadBalancing `json:"load_balancing,omitempty"`
+
+	// How long to wait for whom.
+	Timeouts *Timeouts `json:"timeouts,omitempty"`
+
+	// Which handshakes are accepted.
+	Access *Access `json:"access,omitempty"`
+
+	// Changes to the header of the request that goes to the upstream, and of
+	// the response that goes to the client, the 101 included. The fields that
+	// make the handshake (Upgrade, Connection, Sec-WebSocket-Key, -Accept and
+	// -Version) cannot be changed.
+	Headers *headers.Handler `json:"headers,omitempty"`
+
+	// IP ranges (CIDR or single addresses) of proxies in front of Caddy whose
+	// X-Forwarded-* fields are kept, besides those of the server's own
+	// `trusted_proxies`. Default: none.
+	TrustedProxies []string `json:"trusted_proxies,omitempty"`
+
+	// How upstreams are dialed: only `http`, the transport of `reverse_proxy`.
+	// It gives the timeouts of dialing, resolvers, TLS, PROXY protocol and
+	// local address; options that have no meaning for a tunnel are refused.
+	// Default: http with its defaults.
+	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	pool           *pool
+	retry          retry
+	access         access
+	trustedProxies []netip.Prefix
+	dialer         *dialer
+	handshake      time.Duration
+	tunnelPolicy   *tunnelPolicy
+	logger         *zap.Logger
+	reporter       *reporter
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.websocket_proxy",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets up the handler.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	for _, step := range []func(caddy.Context) error{
+		h.provisionTransport,
+		h.provisionHeaders,
+		h.provisionTrustedProxies,
+		h.provisionAccess,
+		h.provisionTimeouts,
+		h.provisionPool, // last, as it takes references that Cleanup gives back
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	h.reporter = reporters.add(h.logger)
+	h.tunnelPolicy.report = h.reporter.tunnelClosed
+	return nil
+}
+
+func (h *Handler) provisionTransport(ctx caddy.Context) error {
+	if len(h.TransportRaw) == 0 {
+		h.TransportRaw = json.RawMessage(`{"protocol": "http"}`)
+	}
+	mod, err := ctx.LoadModule(h, "TransportRaw")
+	if err != nil {
+		return fmt.Errorf("transport: %w", err)
+	}
+	transport, ok := mod.(*reverseproxy.HTTPTransport)
+	if !ok {
+		return fmt.Errorf("transport: %T cannot carry a tunnel; use `http`", mod)
+	}
+	h.dialer, err = newDialer(transport)
+	return err
+}
+
+func (h *Handler) provisionHeaders(ctx caddy.Context) error {
+	if h.Headers == nil {
+		return nil
+	}
+	if err := h.Headers.Provision(ctx); err != nil {
+		return fmt.Errorf("headers: %w", err)
+	}
+	if err := h.Headers.Validate(); err != nil {
+		return fmt.Errorf("headers: %w", err)
+	}
+	return nil
+}
+
+func (h *Handler) provisionTrustedProxies(caddy.Context) error {
+	for i, expr := range h.TrustedProxies {
+		prefix, err := caddyhttp.CIDRExpressionToPrefix(expr)
+		if err != nil {
+			return fmt.Errorf("trusted_proxies[%d]: %w", i, err)
+		}
+		h.trustedProxies = append(h.trustedProxies, prefix)
+	}
+	return nil
+}
+
+func (h *Handler) provisionAccess(caddy.Context) error {
+	if h.Access == nil {
+		return nil
+	}
+	var err error
+	h.access, err = newAccess(h.Access)
+	return err
+}
+
+func (h *Handler) provisionTimeouts(caddy.Context) error {
+	t := h.Timeouts
+	if t == nil {
+		t = new(Timeouts)
+	}
+	if t.LifetimeJitter > 1 {
+		return fmt.Errorf("timeouts.lifetime_jitter: %v is more than 1", t.LifetimeJitter)
+	}
+	if t.MaxLifetime == 0 && t.LifetimeJitter != 0 {
+		return errors.New("timeouts.lifetime_jitter: has no effect without max_lifetime; set that too")
+	}
+	h.handshake = orDefault(t.Handshake, defaultHandshakeTimeout)
+	h.tunnelPolicy = &tunnelPolicy{
+		idle:        orDefault(t.Idle, defaultIdleTimeout),
+		write:       orDefault(t.Write, defaultWriteTimeout),
+		halfClose:   orDefault(t.HalfClose, defaultHalfCloseTimeout),
+		maxLifetime: orDefault(t.MaxLifetime, 0),
+		jitter:      max(0, t.LifetimeJitter),
+	}
+	if t.LifetimeJitter == 0 {
+		h.tunnelPolicy.jitter = defaultLifetimeJitter
+	}
+	return nil
+}
+
+// Cleanup gives back what Provision took. Tunnels of this handler live on.
+func (h *Handler) Cleanup() error {
+	if h.pool != nil {
+		h.pool.release()
+	}
+	if h.reporter != nil {
+		reporters.remove(h.reporter)
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Module                = (*Handler)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

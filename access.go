@@ -1,0 +1,153 @@
+package websocketproxy
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// access is the compiled form of Access.
+type access struct {
+	requireUpgrade bool
+	anyOrigin      bool
+	sameOrigin     bool
+	origins        []origin
+	subprotocols   []string
+}
+
+// origin is one that pages may have: exactly, or with any subdomain. The
+// opaque origin `null` has only a scheme, "null".
+type origin struct {
+	scheme, host, port string
+	subdomains         bool
+}
+
+func newAccess(cfg *Access) (access, error) {
+	a := access{
+		requireUpgrade: cfg.RequireUpgrade,
+		anyOrigin:      len(cfg.Origins) == 0,
+		subprotocols:   cfg.Subprotocols,
+	}
+	for i, s := range cfg.Origins {
+		if s == "same" {
+			a.sameOrigin = true
+			continue
+		}
+		pattern, subdomains := s, false
+		if scheme, host, ok := strings.Cut(s, "://*."); ok {
+			pattern, subdomains = scheme+"://"+host, true
+		}
+		o, ok := parseOrigin(pattern)
+		if !ok || strings.Contains(o.host, "*") {
+			return a, fmt.Errorf("access.origins[%d]: %q is not an origin; "+
+				"write same, null, https://example.com or https://*.example.com", i, s)
+		}
+		o.subdomains = subdomains
+		a.origins = append(a.origins, o)
+	}
+	for i, s := range cfg.Subprotocols {
+		if !isToken(s) {
+			return a, fmt.Errorf("access.subprotocols[%d]: %q is not a token", i, s)
+		}
+	}
+	return a, nil
+}
+
+// parseOrigin parses a serialized origin (RFC 6454 section 6.2). Ports are
+// always explicit in the result.
+func parseOrigin(s string) (origin, bool) {
+	if s == "null" {
+		return origin{scheme: "null"}, true
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil ||
+		u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "" {
+		return origin{}, false
+	}
+	scheme := strings.ToLower(u.Scheme)
+	return origin{
+		scheme: scheme,
+		host:   strings.ToLower(u.Hostname()),
+		port:   portOr(u.Port(), defaultPort(scheme)),
+	}, true
+}
+
+func defaultPort(scheme string) string {
+	switch scheme {
+	case "http", "ws":
+		return "80"
+	case "https", "wss":
+		return "443"
+	}
+	return ""
+}
+
+func portOr(port, def string) string {
+	if port == "" {
+		return def
+	}
+	return port
+}
+
+func (pattern origin) matches(o origin) bool {
+	if pattern.scheme != o.scheme || pattern.port != o.port {
+		return false
+	}
+	if pattern.subdomains {
+		return strings.HasSuffix(o.host, "."+pattern.host)
+	}
+	return pattern.host == o.host
+}
+
+// checkOrigin returns an error if a page of the request's origin may not
+// connect.
+func (a *access) checkOrigin(r *http.Request) error {
+	values := r.Header.Values("Origin")
+	if a.anyOrigin || len(values) == 0 {
+		return nil // no browser
+	}
+	if len(values) > 1 {
+		return fmt.Errorf("%d Origin fields", len(values))
+	}
+	o, ok := parseOrigin(values[0])
+	if !ok {
+		return fmt.Errorf("origin %q is malformed", values[0])
+	}
+	if a.sameOrigin && o.isSame(r.Host) || slices.ContainsFunc(a.origins, func(pattern origin) bool {
+		return pattern.matches(o)
+	}) {
+		return nil
+	}
+	return fmt.Errorf("origin %q is not in the list", values[0])
+}
+
+// isSame compares with a request's Host. Behind a proxy that ends TLS the
+// request does not tell the scheme of the page's URL, so a Host without a port
+// stands for the default port of the origin's scheme.
+func (o origin) isSame(hostport string) bool {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host, port = strings.Trim(hostport, "[]"), ""
+	}
+	return o.scheme != "null" &&
+		strings.EqualFold(o.host, host) &&
+		o.port == portOr(port, defaultPort(o.scheme))
+}
+
+// filterSubprotocols returns those of the offered subprotocols that may be
+// spoken, in the client's order of preference.
+func (a *access) filterSubprotocols(offered []string) ([]string, error) {
+	if len(a.subprotocols) == 0 || len(offered) == 0 {
+		return offered, nil
+	}
+	allowed := slices.DeleteFunc(slices.Clone(offered), func(name string) bool {
+		return !slices.Contains(a.subprotocols, name)
+	})
+	if len(allowed) == 0 {
+		return nil, fmt.Errorf("none of the subprotocols %q is in the list", offered)
+	}
+	return allowed, nil
+}

@@ -1,0 +1,182 @@
+package websocketproxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha1" //nolint:gosec // RFC 6455 section 4.2.2 prescribes it; nothing depends on its strength
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+const (
+	// maxAnswerHeader bounds the header of an upstream's answer, unless the
+	// transport's max_response_header does.
+	maxAnswerHeader = 1 << 20
+	// maxInformational is how many 1xx responses may come before the answer.
+	maxInformational = 5
+)
+
+// answer is what an upstream said to a handshake, and its connection.
+type answer struct {
+	*http.Response
+	choice *choice
+	conn   net.Conn
+	reader *bufio.Reader
+	limit  *io.LimitedReader
+}
+
+// readers are those for upstreams' answers. Each is needed for the time of a
+// handshake only.
+var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+
+// requests are buffers for the handshakes that go to upstreams, so that each
+// goes out in one piece.
+var requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// exchange sends the request and reads the answer's header, until ctx ends.
+// What it returns has to be closed, unless it was refused.
+func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request, hs *handshake) (*answer, *refusal) {
+	if timeout := time.Duration(d.transport.ResponseHeaderTimeout); timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	maxHeader := d.transport.MaxResponseHeaderSize
+	if maxHeader <= 0 {
+		maxHeader = maxAnswerHeader
+	}
+	// The deadline is put on the connection only when ctx has ended, which
+	// costs nothing in a handshake that goes well.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	a := &answer{conn: conn, limit: &io.LimitedReader{R: conn, N: maxHeader}}
+	a.reader, _ = readers.Get().(*bufio.Reader)
+	a.reader.Reset(a.limit)
+	refused := a.ask(ctx, out)
+	if !stop() && refused == nil {
+		refused = refuseUpstream(ctx, ctx.Err(), "waiting for the answer", causeHandshakeTimeout, causeClosed)
+	}
+	if refused == nil && a.StatusCode == http.StatusSwitchingProtocols {
+		if err := hs.verify(a.Response); err != nil {
+			refused = &refusal{cause: causeBadAnswer, status: http.StatusBadGateway, err: err}
+		}
+	}
+	if refused != nil {
+		a.close()
+		return nil, refused
+	}
+	// What follows the header is not bounded: frames, or the body.
+	a.limit.N = math.MaxInt64
+	return a, nil
+}
+
+// ask writes the request and reads the answer's header.
+func (a *answer) ask(ctx context.Context, out *http.Request) *refusal {
+	if err := a.write(out); err != nil {
+		f := refuseUpstream(ctx, err, "sending the handshake", causeHandshakeTimeout, causeClosed)
+		f.retry = f.cause == causeClosed
+		return f
+	}
+	// A connection that is closed before one byte of an answer has not seen
+	// the handshake, as far as anyone can tell.
+	if _, err := a.reader.Peek(1); err != nil {
+		f := refuseUpstream(ctx, err, "waiting for the answer", causeHandshakeTimeout, causeClosed)
+		f.retry = f.cause == causeClosed
+		return f
+	}
+	for range maxInformational + 1 {
+		resp, err := http.ReadResponse(a.reader, out)
+		if err != nil {
+			if a.limit.N <= 0 {
+				err = errors.New("its header is too large")
+			}
+			return refuseUpstream(ctx, err, "reading the answer", causeHandshakeTimeout, causeBadAnswer)
+		}
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			a.Response = resp
+			return nil
+		}
+	}
+	return &refusal{
+		cause:  causeBadAnswer,
+		status: http.StatusBadGateway,
+		err:    fmt.Errorf("more than %d informational responses", maxInformational),
+	}
+}
+
+func (a *answer) write(out *http.Request) error {
+	buf, _ := requests.Get().(*bytes.Buffer)
+	defer requests.Put(buf)
+	buf.Reset()
+	if err := out.Write(buf); err != nil {
+		return err
+	}
+	_, err := a.conn.Write(buf.Bytes())
+	return err
+}
+
+// detach returns the bytes that came glued to the answer and ends the use of
+// the reader. The connection lives on.
+func (a *answer) detach() []byte {
+	glued, _ := a.reader.Peek(a.reader.Buffered())
+	glued = slices.Clone(glued)
+	a.reader.Reset(nil)
+	readers.Put(a.reader)
+	a.reader = nil
+	return glued
+}
+
+// close ends the use of an answer that does not become a tunnel.
+func (a *answer) close() {
+	if a.reader != nil {
+		a.detach()
+	}
+	_ = a.conn.Close() // nothing more is expected of it
+}
+
+// verify checks a 101 (RFC 6455 section 4.2.2). What passes for a tunnel without
+// being one would let a client talk past the proxy to the upstream's HTTP.
+func (hs *handshake) verify(resp *http.Response) error {
+	header := resp.Header
+	if !resp.ProtoAtLeast(1, 1) {
+		return fmt.Errorf("a 101 over %s", resp.Proto)
+	}
+	if protocols := listValues(header["Upgrade"]); len(protocols) != 1 ||
+		!httpguts.HeaderValuesContainsToken(protocols, "websocket") {
+		return fmt.Errorf("the 101 switches to %q, not websocket", header["Upgrade"])
+	}
+	if !httpguts.HeaderValuesContainsToken(header["Connection"], "upgrade") {
+		return errors.New("the 101 has no Connection: Upgrade")
+	}
+	if accept := header.Values(fieldAccept); len(accept) != 1 || accept[0] != acceptFor(hs.key) {
+		return fmt.Errorf("the 101 has the wrong %s: %q", fieldAccept, accept)
+	}
+	switch chosen := header.Values(fieldProtocol); {
+	case len(chosen) > 1:
+		return fmt.Errorf("the 101 has %d subprotocols", len(chosen))
+	case len(chosen) == 1 && !slices.Contains(hs.subprotocols, chosen[0]):
+		return fmt.Errorf("the 101 has subprotocol %q, which was not offered", chosen[0])
+	}
+	for _, name := range extensionNames(header.Values(fieldExtensions)) {
+		if !slices.Contains(hs.extensions, name) {
+			return fmt.Errorf("the 101 has extension %q, which was not offered", name)
+		}
+	}
+	return nil
+}
+
+// acceptFor computes Sec-WebSocket-Accept (RFC 6455 section 1.3).
+func acceptFor(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // see import
+	return base64.StdEncoding.EncodeToString(sum[:])
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/template"
+	"time"
+)
+
+const (
+	// startLimit bounds how long a proxy may take until it serves.
+	startLimit = 20 * time.Second
+	// stopLimit is how long a proxy may take to end before it is killed.
+	stopLimit = 5 * time.Second
+	logFile   = "output.log"
+)
+
+// proxy is one running peer.
+type proxy struct {
+	name  string
+	cmd   *exec.Cmd
+	log   *os.File
+	ended chan struct{} // closed when the process has ended
+	plain target
+	tls   target
+}
+
+// workshop is what every proxy of a run is started with.
+type workshop struct {
+	dir       string
+	cert      *certificate
+	upstreams []string
+	started   int
+}
+
+// start starts a fresh process of p and waits until it serves WebSockets.
+func (w *workshop) start(ctx context.Context, p peer) (*proxy, error) {
+	dir, err := w.newFolder(p)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, fmt.Errorf("choosing ports: %w", err)
+	}
+	config, err := p.config(settings{Plain: ports[0], TLS: ports[1], Upstreams: w.upstreams, Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, p.template), config, 0o600); err != nil {
+		return nil, err
+	}
+	run, err := launch(p, dir)
+	if err != nil {
+		return nil, err
+	}
+	run.plain = target{addr: loopback(ports[0])}
+	run.tls = target{addr: loopback(ports[1]), tls: w.cert.clientConfig()}
+	if err := run.awaitReady(ctx); err != nil {
+		err = fmt.Errorf("starting %s: %w; its output: %s", p.name, err, run.output())
+		run.stop()
+		return nil, err
+	}
+	return run, nil
+}
+
+// newFolder makes the folder that one process runs in.
+func (w *workshop) newFolder(p peer) (string, error) {
+	w.started++
+	dir := filepath.Join(w.dir, fmt.Sprintf("%s-%d", p.name, w.started))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	return dir, w.cert.write(dir)
+}
+
+// launch runs the command in dir, with an environment that holds no tuning.
+func launch(p peer, dir string) (*proxy, error) {
+	log, err := os.Create(filepath.Join(dir, logFile))
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(p.binary, p.args...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = childAttributes()
+	if err := cmd.Start(); err != nil {
+		log.Close()
+		return nil, fmt.Errorf("starting %s: %w", p.name, err)
+	}
+	run := &proxy{name: p.name, cmd: cmd, log: log, ended: make(chan struct{})}
+	go run.wait()
+	return run, nil
+}
+
+// wait reaps the process, which start's and stop's callers see in ended.
+func (p *proxy) wait() {
+	_ = p.cmd.Wait() // how it ended is in its output
+	close(p.ended)
+}
+
+// awaitReady returns when an echo has passed through both ports.
+func (p *proxy) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	for _, t := range []target{p.plain, p.tls} {
+		err := tryEcho(ctx, t)
+		for err != nil {
+			select {
+			case <-p.ended:
+				return errors.New("process ended")
+			case <-ctx.Done():
+				return fmt.Errorf("not ready in time: %w", err)
+			case <-time.After(50 * time.Millisecond):
+			}
+			err = tryEcho(ctx, t)
+		}
+	}
+	return nil
+}
+
+// tryEcho makes one short tunnel.
+func tryEcho(ctx context.Context, t target) error {
+	c, err := t.dial(ctx, echoPath, smallBuffer)
+	if err != nil {
+		return err
+	}
+	if err := c.echo(newMessage(1024)); err != nil {
+		c.conn.Close()
+		return err
+	}
+	return c.close()
+}
+
+// stop ends the process and waits for it. It may be called more than once.
+func (p *proxy) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only when it has ended
+	timer := time.AfterFunc(stopLimit, p.kill)
+	<-p.ended
+	timer.Stop()
+	p.log.Close()
+}
+
+// kill ends the process and its descendants at once.
+func (p *proxy) kill() {
+	stats, err := readStats()
+	if err != nil {
+		_ = p.cmd.Process.Kill() // at least the root
+		return
+	}
+	for _, pid := range treeOf(p.cmd.Process.Pid, stats) {
+		if process, err := os.FindProcess(pid); err == nil {
+			_ = process.Kill() // fails only when it has ended
+		}
+	}
+}
+
+// output returns the end of what the process has printed.
+func (p *proxy) output() string {
+	content, err := os.ReadFile(p.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	const enough = 2000
+	content = bytes.TrimSpace(content)
+	return string(content[max(0, len(content)-enough):])
+}
+
+// cpu returns the CPU time the process tree has used.
+func (p *proxy) cpu() (time.Duration, error) { return cpuOf(p.cmd.Process.Pid) }
+
+// usage returns what the process tree holds.
+func (p *proxy) usage() (usage, error) { return usageOf(p.cmd.Process.Pid) }
+
+// freePorts returns ports that nobody listens on right now.
+func freePorts(n int) ([]int, error) {
+	ports := make([]int, n)
+	for i := range ports {
+		listener, err := net.Listen("tcp", loopback(0))
+		if err != nil {
+			return nil, err
+		}
+		defer listener.Close() // only now, so that no port comes twice
+		ports[i] = listener.Addr().(*net.TCPAddr).Port
+	}
+	return ports, nil
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// render executes a template over s.
+func render(text string, s settings) ([]byte, error) {
+	functions := template.FuncMap{"join": func(list []string) string { return strings.Join(list, " ") }}
+	t, err := template.New("").Funcs(functions).Option("missingkey=error").Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = t.Execute(&out, s)
+	return out.Bytes(), err
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// measurementLimit bounds one measurement, starting the proxy included.
+const measurementLimit = 4 * time.Minute
+
+// runner holds what a whole run shares.
+type runner struct {
+	options
+	workshop
+	backends     *backends
+	peers        []peer
+	missing      []string
+	measurements []measurement
+	results      results
+	began        time.Time
+}
+
+func newRunner(o options, dir string) (*runner, error) {
+	cert, err := newCertificate()
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{
+		options:      o,
+		measurements: selectMeasurements(allMeasurements(o.frames), o.rowFilter),
+		results:      make(results),
+		began:        time.Now(),
+	}
+	wanted := slices.DeleteFunc(allPeers(o.caddy, o.self), func(p peer) bool {
+		return p.name != ourName && !o.peerFilter.MatchString(p.name)
+	})
+	r.peers, r.missing = installed(wanted)
+	switch {
+	case len(r.measurements) == 0:
+		return nil, fmt.Errorf("no row matches %q", o.rowFilter)
+	case len(r.peers) == 0 || r.peers[0].name != ourName:
+		return nil, fmt.Errorf("caddy binary %q not found", o.caddy)
+	}
+	if r.backends, err = startBackends(); err != nil {
+		return nil, err
+	}
+	r.workshop = workshop{dir: dir, cert: cert, upstreams: r.backends.addrs}
+	return r, nil
+}
+
+// runAll repeats all measurements. Within a repetition the peers take turns at
+// each measurement, and another one begins each time, so that a machine that
+// gets busier or hotter treats them alike.
+func (r *runner) runAll(ctx context.Context) error {
+	var failures []error
+	for run := range r.runs {
+		for _, m := range r.measurements {
+			fmt.Fprintf(os.Stderr, "run %d of %d: %s\n", run+1, r.runs, m.rows[0].name)
+			for turn := range r.peers {
+				p := r.peers[(run+turn)%len(r.peers)]
+				if err := r.runOne(ctx, m, p); err != nil {
+					failures = append(failures, fmt.Errorf("%s: %s: %w", p.name, m.rows[0].name, err))
+				}
+				if ctx.Err() != nil {
+					return errors.Join(append(failures, ctx.Err())...)
+				}
+			}
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// runOne makes one measurement of a fresh process of p.
+func (r *runner) runOne(ctx context.Context, m measurement, p peer) error {
+	ctx, cancel := context.WithTimeout(ctx, measurementLimit)
+	defer cancel()
+	run, err := r.start(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer run.stop()
+	defer context.AfterFunc(ctx, run.stop)() // fails whatever waits for it
+
+	s := subject{proxy: run, target: run.plain, scale: r.scale}
+	if m.secure {
+		s.target = run.tls
+	}
+	values, err := m.run(ctx, s)
+	if err != nil {
+		return err
+	}
+	for i, line := range m.rows {
+		if r.rowFilter.MatchString(line.name) {
+			r.results.add(line.name, p.name, values[i])
+		}
+	}
+	return nil
+}
+
+// report writes the table to w and, if a file is named, appends it there.
+func (r *runner) report(w io.Writer, file string) error {
+	var rows []row
+	for _, m := range r.measurements {
+		rows = append(rows, m.rows...)
+	}
+	var names []string
+	for _, p := range r.peers {
+		names = append(names, p.name)
+	}
+	text := table(rows, names, r.results) + "\n" + r.footer()
+	if _, err := io.WriteString(w, text); err != nil || file == "" {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // meant to be read by all
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(f, text+"\n")
+	return errors.Join(err, f.Close())
+}
+
+// footer tells what was measured, with which load, and where.
+func (r *runner) footer() string {
+	var b strings.Builder
+	if r.runs > 1 {
+		fmt.Fprintf(&b, "Medians of %d runs; \"lost?\" where the runs of both overlap. ", r.runs)
+	} else {
+		b.WriteString("A single run: take differences of less than a fifth for noise. ")
+	}
+	fmt.Fprintf(&b, "Less is better; ratio is %s to the peer on its left.\n", ourName)
+	fmt.Fprintf(&b, "Load: %d idle tunnels, read %v after the last connect; %d connects; %d MiB bulk over %d tunnels.\n",
+		r.scale.tunnels, r.scale.settle, r.scale.connects, r.scale.bulkBytes>>20, r.scale.bulkTunnels)
+	if r.self {
+		fmt.Fprintf(&b, "The column %s is a second reverse_proxy: its ratios are noise.\n", ourName)
+	}
+	b.WriteString("\n")
+	for _, p := range r.peers {
+		fmt.Fprintf(&b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
+	}
+	if len(r.missing) > 0 {
+		fmt.Fprintf(&b, "- not installed: %s\n", strings.Join(r.missing, ", "))
+	}
+	fmt.Fprintf(&b, "- %s, %s %s, %d processors, %s, took %v\n", runtime.Version(), runtime.GOOS, kernel(),
+		runtime.NumCPU(), r.began.UTC().Format(time.DateOnly), time.Since(r.began).Round(time.Second))
+	return b.String()
+}
+
+// sourceVersion names the commit that our module was built from, if it was.
+func (r *runner) sourceVersion(p peer) string {
+	if p.name != ourName || r.self {
+		return ""
+	}
+	out, err := exec.Command("git", "-C", r.root, "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		return ""
+	}
+	return ", module at " + strings.TrimSpace(string(out))
+}
+
+func kernel() string {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return "unknown kernel"
+	}
+	return strings.TrimSpace(string(release))
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// results holds the values of every repetition by row and peer.
+type results map[string]map[string][]float64
+
+func (r results) add(rowName, peerName string, value float64) {
+	if r[rowName] == nil {
+		r[rowName] = make(map[string][]float64)
+	}
+	r[rowName][peerName] = append(r[rowName][peerName], value)
+}
+
+// table renders the rows that have results as Markdown. The first peer is the
+// one that the others are compared with.
+func table(rows []row, peers []string, r results) string {
+	var b strings.Builder
+	b.WriteString("| | unit | " + peers[0] + " |")
+	for _, name := range peers[1:] {
+		fmt.Fprintf(&b, " %s | ratio |", name)
+	}
+	b.WriteString("\n|---|---|---:|" + strings.Repeat("---:|---:|", len(peers)-1) + "\n")
+	for _, line := range rows {
+		values, ok := r[line.name]
+		if !ok {
+			continue
+		}
+		ours := values[peers[0]]
+		fmt.Fprintf(&b, "| %s | %s | %s |", line.name, line.unit, formatMedian(ours))
+		for _, name := range peers[1:] {
+			fmt.Fprintf(&b, " %s | %s |", formatMedian(values[name]), formatRatio(ours, values[name]))
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// formatRatio divides our median by theirs and marks a row that we lose, with
+// a question mark where the repetitions of both overlap.
+func formatRatio(ours, theirs []float64) string {
+	if len(ours) == 0 || len(theirs) == 0 || median(theirs) == 0 {
+		return "–"
+	}
+	text := fmt.Sprintf("%.2f", median(ours)/median(theirs))
+	lost, _ := strconv.ParseFloat(text, 64)
+	switch {
+	case lost <= 1:
+		return text
+	case len(ours) > 1 && slices.Min(ours) <= slices.Max(theirs):
+		return text + " lost?"
+	default:
+		return text + " **lost**"
+	}
+}
+
+func formatMedian(values []float64) string {
+	if len(values) == 0 {
+		return "failed"
+	}
+	return formatNumber(median(values))
+}
+
+// formatNumber keeps three significant digits, or all digits before the point.
+func formatNumber(v float64) string {
+	digits := 2
+	if v != 0 {
+		digits = max(0, 2-int(math.Floor(math.Log10(math.Abs(v)))))
+	}
+	return strconv.FormatFloat(v, 'f', min(digits, 3), 64)
+}
+
+// median returns the middle of values, which must not be empty.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRatioMarksOnlyRowsThatWeLose(t *testing.T) {
+	tests := map[string]struct {
+		ours, theirs []float64
+		want         string
+	}{
+		"less is a win":                   {[]float64{1}, []float64{2}, "0.50"},
+		"equal is no loss":                {[]float64{2}, []float64{2}, "1.00"},
+		"a loss too small to print":       {[]float64{2.001}, []float64{2}, "1.00"},
+		"loss beyond noise":               {[]float64{3, 3.1, 3.2}, []float64{2, 2.1, 2.2}, "1.48 **lost**"},
+		"loss with overlapping repeats":   {[]float64{1, 3, 3}, []float64{2, 2, 2}, "1.50 lost?"},
+		"loss in a single run":            {[]float64{3}, []float64{2}, "1.50 **lost**"},
+		"nothing to compare with":         {[]float64{1}, nil, "–"},
+		"comparison with zero is omitted": {[]float64{1}, []float64{0}, "–"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := formatRatio(tc.ours, tc.theirs); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestTableHasOneLinePerMeasuredRow(t *testing.T) {
+	r := make(results)
+	r.add("memory", "ours", 4)
+	r.add("memory", "theirs", 80)
+	rows := []row{{"memory", "KiB"}, {"never measured", "s"}}
+	want := `| | unit | ours | theirs | ratio |
+|---|---|---:|---:|---:|
+| memory | KiB | 4.00 | 80.0 | 0.05 |
+`
+	if got := table(rows, []string{"ours", "theirs"}, r); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestNumbersKeepThreeSignificantDigits(t *testing.T) {
+	for v, want := range map[float64]string{
+		0: "0.00", 0.0123: "0.012", 0.7349: "0.735", 3.456: "3.46", 22.34: "22.3", 520.4: "520", 12345: "12345",
+	} {
+		if got := formatNumber(v); got != want {
+			t.Errorf("%v: got %q, want %q", v, got, want)
+		}
+	}
+}
+
+func TestMedianOfEvenCountIsTheMeanOfTheMiddle(t *testing.T) {
+	if got := median([]float64{9, 1, 3, 2}); got != 2.5 {
+		t.Errorf("got %v, want 2.5", got)
+	}
+}
+
+func TestPercentileLeavesTheStatedFractionBelow(t *testing.T) {
+	values := make([]time.Duration, 100)
+	for i := range values {
+		values[i] = time.Duration(100 - i)
+	}
+	if got := percentile(values, 0.99); got != 100 {
+		t.Errorf("got %d, want 100", got)
+	}
+	if got := percentile(values[:1], 0.99); got != 1 {
+		t.Errorf("got %d, want 1", got)
+	}
+}
+
+func TestRowsAreSelectedByName(t *testing.T) {
+	got := selectMeasurements(allMeasurements([]int{4096, 1 << 20}), regexp.MustCompile("to client.*TLS"))
+	var names []string
+	for _, m := range got {
+		for _, r := range m.rows {
+			names = append(names, r.name)
+		}
+	}
+	want := "CPU per GiB to client, 4 KiB frames, TLS; CPU per GiB to client, 1 MiB frames, TLS"
+	if joined := strings.Join(names, "; "); joined != want {
+		t.Errorf("got %q, want %q", joined, want)
+	}
+}

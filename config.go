@@ -1,0 +1,139 @@
+package websocketproxy
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// The defaults of the settings. Zero in the configuration means these,
+// a negative value means off.
+const (
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultIdleTimeout      = time.Hour
+	defaultWriteTimeout     = time.Minute
+	defaultHalfCloseTimeout = 30 * time.Second
+	defaultLifetimeJitter   = 0.1
+	defaultRetries          = 2
+	defaultTryInterval      = 250 * time.Millisecond
+	defaultWeight           = 1
+	defaultChoices          = 2
+
+	maxWeight = 1 << 16 // keeps load comparisons far from overflow
+)
+
+// Upstream is a backend that speaks WebSocket over HTTP/1.1.
+type Upstream struct {
+	// Network address to dial, as in `reverse_proxy`: `host:port`,
+	// `unix//path/to.sock`. It is exactly one socket, so no port range. It may
+	// contain placeholders, which are replaced in each handshake.
+	Dial string `json:"dial"`
+
+	// Share of the tunnels that this upstream gets, relative to the others, up
+	// to 65536. It has no meaning for a selection policy of another module and
+	// is refused there. Default: 1.
+	Weight int `json:"weight,omitempty"`
+
+	// Most tunnels that may be open to this upstream at a time, from all
+	// handlers and configurations of the process together. A full upstream is
+	// not available for new ones. A negative value means no limit.
+	// Default: no limit.
+	MaxTunnels int `json:"max_tunnels,omitempty"`
+
+	// If true, the upstream is chosen only when no other one is available.
+	// Default: false.
+	Backup bool `json:"backup,omitempty"`
+}
+
+// LoadBalancing says how an upstream is chosen for a new tunnel.
+type LoadBalancing struct {
+	// Policy that chooses among the available upstreams. `least_conn` (fewest
+	// live tunnels, ties broken at random), `round_robin`,
+	// `weighted_round_robin` and `random_choose` are this module's own and
+	// respect weights; any other name is a module of this namespace, as in
+	// `reverse_proxy`. Default: least_conn.
+	SelectionPolicyRaw json.RawMessage `json:"selection_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
+
+	// How often a handshake is tried again, each time on an upstream that was
+	// not tried yet, after a dial that failed or a connection that was closed
+	// before one byte of an answer. `0` means never. If `try_duration` is set,
+	// the default is no limit. Default: 2.
+	Retries *int `json:"retries,omitempty"`
+
+	// How long to go on trying when no upstream is available or all of them
+	// have failed, within the handshake timeout. Default: 0, give up at once.
+	TryDuration caddy.Duration `json:"try_duration,omitempty"`
+
+	// How long to wait before starting over with all upstreams while
+	// `try_duration` lasts. Default: 250ms.
+	TryInterval caddy.Duration `json:"try_interval,omitempty"`
+}
+
+// Timeouts bound what a peer can keep a tunnel or its handshake waiting for.
+// Those of a live tunnel are checked about once a second. When one of them
+// ends a tunnel, the client is sent a Close frame with status 1001 first, if it
+// is at a frame boundary.
+type Timeouts struct {
+	// How long the whole handshake may take: choosing an upstream, dialing
+	// (which also has the transport's `dial_timeout`), TLS, and waiting for
+	// the answer, retries included. The client gets 504 after that. A negative
+	// value means no limit. Default: 10s.
+	Handshake caddy.Duration `json:"handshake,omitempty"`
+
+	// How long a tunnel may carry no byte in either direction. Pings and pongs
+	// of the peers count as traffic. A negative value means no limit.
+	// Default: 1h.
+	Idle caddy.Duration `json:"idle,omitempty"`
+
+	// How long a peer may take no byte of what is waiting for it. Progress is
+	// seen in steps of at most 64 KiB. A negative value means no limit.
+	// Default: 1m.
+	Write caddy.Duration `json:"write,omitempty"`
+
+	// How long a tunnel may be silent after one of its peers has ended its
+	// sending direction (TCP FIN or TLS close_notify) and the other has not.
+	// A negative value means no limit. Default: 30s.
+	HalfClose caddy.Duration `json:"half_close,omitempty"`
+
+	// Age at which a tunnel is ended, however busy it is, so that load moves
+	// to new upstreams. Default: 0, no limit.
+	MaxLifetime caddy.Duration `json:"max_lifetime,omitempty"`
+
+	// Part of `max_lifetime`, between 0 and 1, by which each tunnel's own
+	// lifetime is shortened at random, so that tunnels opened together do not
+	// end together. A negative value means none. Default: 0.1.
+	LifetimeJitter float64 `json:"lifetime_jitter,omitempty"`
+}
+
+// Access says which handshakes are accepted.
+type Access struct {
+	// Origins of web pages whose scripts may connect (RFC 6455 section 10.2):
+	// `same` for pages of the same host and port as the request's Host,
+	// `https://example.com`, `https://example.com:8443`, or
+	// `https://*.example.com` for all subdomains; `null` for documents without
+	// an origin. Others get 403. A request without an Origin field does not
+	// come from a browser and is accepted. Default: any origin.
+	Origins []string `json:"origins,omitempty"`
+
+	// Subprotocols that may be spoken. Others that a client offers are not
+	// passed on to the upstream; a client that offers only others gets 400,
+	// one that offers none is accepted. Default: any.
+	Subprotocols []string `json:"subprotocols,omitempty"`
+
+	// If true, a request that is not a WebSocket handshake gets 426 instead of
+	// going to the next handler. Default: false.
+	RequireUpgrade bool `json:"require_upgrade,omitempty"`
+}
+
+// orDefault applies "zero means the default, negative means off", where off is
+// zero for the code that uses the value.
+func orDefault(d caddy.Duration, def time.Duration) time.Duration {
+	switch {
+	case d == 0:
+		return def
+	case d < 0:
+		return 0
+	}
+	return time.Duration(d)
+}

@@ -1,0 +1,181 @@
+package websocketproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// socket is a side of a tunnel that is a connection of its own.
+type socket struct {
+	net.Conn
+}
+
+// CloseWrite half-closes: TLS sends close_notify, TCP a FIN.
+func (s socket) CloseWrite() error {
+	if c, ok := unwrap(s.Conn).(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	// A kind of connection that cannot do it: the peer learns at the end.
+	return nil
+}
+
+// Abort closes the socket itself: Close of a TLS connection waits up to five
+// seconds for a peer that does not read.
+func (s socket) Abort() {
+	conn := s.Conn
+	if secured, ok := unwrap(conn).(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
+	_ = conn.Close() // only its effect on pending calls is wanted
+}
+
+// unwrap returns the connection inside of the one that Caddy gives to
+// connections of listeners without TLS and with only one of h1 and h2c, which
+// passes bytes on as they are once the handler runs, but hides CloseWrite.
+// The type is not exported; its field is.
+func unwrap(conn net.Conn) net.Conn {
+	v := reflect.ValueOf(conn)
+	if v.Kind() != reflect.Pointer || v.Type().String() != "*caddyhttp.http2Conn" {
+		return conn
+	}
+	if inner, ok := v.Elem().FieldByName("Conn").Interface().(net.Conn); ok {
+		return inner
+	}
+	return conn
+}
+
+// errNoHijack means that some handler in front has replaced the response
+// writer by one that hides the connection.
+var errNoHijack = errors.New("the client's connection is hidden by a response writer without Unwrap or Hijack")
+
+// innermost returns the server's own response writer. Hijacking there gives the
+// bare connection; wrappers would give one that counts bytes without locks and
+// hides CloseWrite.
+func innermost(w http.ResponseWriter) (http.Hijacker, error) {
+	for {
+		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = inner.Unwrap()
+	}
+	if hijacker, ok := w.(http.Hijacker); ok {
+		return hijacker, nil
+	}
+	return nil, errNoHijack
+}
+
+// stream is a side of a tunnel that is a stream of an HTTP/2 or HTTP/3
+// connection. It ends with the handler that serves it.
+type stream struct {
+	body io.ReadCloser
+	w    http.ResponseWriter
+	ctrl *http.ResponseController
+
+	mu    sync.Mutex // guards ended, and w from the handler's return
+	ended bool
+}
+
+// newStream takes over the stream of an extended CONNECT that was accepted.
+// The server's idle timeouts, which are one minute, are lifted: tunnels have
+// their own. restore has to be called when the tunnel has ended.
+func newStream(ctx context.Context, w http.ResponseWriter, body io.ReadCloser) (s *stream, restore func()) {
+	const never = 100 * 365 * 24 * time.Hour
+	reader, writer := caddyhttp.IdleTimeoutsFromContext(ctx)
+	var restorers []func()
+	if reader != nil {
+		restorers = append(restorers, reader.Override(never, 0))
+	}
+	if writer != nil {
+		restorers = append(restorers, writer.Override(never, 0, 0))
+	}
+	return &stream{body: body, w: w, ctrl: http.NewResponseController(w)}, func() {
+		for _, f := range restorers {
+			f()
+		}
+	}
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.body.Read(p)
+	if err != nil && s.hasEnded() {
+		err = io.EOF
+	}
+	return n, streamError(err)
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	if err == nil {
+		err = s.ctrl.Flush()
+	}
+	return n, streamError(err)
+}
+
+// errStreamReset stands for all the ways in which the HTTP/2 and HTTP/3 servers
+// say that the client has cancelled the stream or closed its connection.
+var errStreamReset = errors.New("stream reset")
+
+func streamError(err error) error {
+	if err == nil || errors.Is(err, io.EOF) || isTimeout(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errStreamReset, err)
+}
+
+// CloseWrite ends the stream. A handler cannot end only its sending direction:
+// the client sees the end when the handler returns, which it does when reading
+// has ended too.
+func (s *stream) CloseWrite() error {
+	s.end()
+	return nil
+}
+
+// Abort makes a pending Write fail too.
+func (s *stream) Abort() {
+	s.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w != nil {
+		_ = s.ctrl.SetWriteDeadline(time.Unix(1, 0))
+	}
+}
+
+func (s *stream) Close() error {
+	s.end()
+	return nil
+}
+
+// detach ends the use of the response writer, which must not be touched any
+// more when the handler returns.
+func (s *stream) detach() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.w = nil
+}
+
+func (s *stream) end() {
+	s.mu.Lock()
+	ended := s.ended
+	s.ended = true
+	s.mu.Unlock()
+	if !ended {
+		_ = s.body.Close() // unblocks Read
+	}
+}
+
+func (s *stream) hasEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}

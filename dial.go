@@ -1,0 +1,94 @@
+package websocketproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// dialer opens connections to upstreams with the means of reverse_proxy's HTTP
+// transport.
+type dialer struct {
+	transport *reverseproxy.HTTPTransport
+}
+
+// refusedInTransport are the options of the HTTP transport that would be
+// ignored or would break a tunnel, with what to use instead.
+var refusedInTransport = map[string]string{
+	"versions":           "a tunnel needs HTTP/1.1 to the upstream; leave it out",
+	"network_proxy":      "tunnels are dialed directly; leave it out",
+	"forward_proxy_url":  "tunnels are dialed directly; leave it out",
+	"read_timeout":       "use idle_timeout of websocket_proxy",
+	"write_timeout":      "use write_timeout of websocket_proxy, outside the transport",
+	"max_conns_per_host": "use max_tunnels of an upstream",
+}
+
+func newDialer(t *reverseproxy.HTTPTransport) (*dialer, error) {
+	// Provision has filled in the default.
+	onlyHTTP1 := slices.Equal(t.Versions, []string{"1.1"})
+	if !onlyHTTP1 && !slices.Equal(t.Versions, []string{"1.1", "2"}) {
+		return nil, refusedOption("versions")
+	}
+	for name, set := range map[string]bool{
+		"network_proxy":      len(t.NetworkProxyRaw) > 0,
+		"forward_proxy_url":  t.ForwardProxyURL != "",
+		"read_timeout":       t.ReadTimeout != 0,
+		"write_timeout":      t.WriteTimeout != 0,
+		"max_conns_per_host": t.MaxConnsPerHost != 0,
+	} {
+		if set {
+			return nil, refusedOption(name)
+		}
+	}
+	return &dialer{transport: t}, nil
+}
+
+func refusedOption(name string) error {
+	return fmt.Errorf("transport.%s: %s", name, refusedInTransport[name])
+}
+
+// dial connects to e, with TLS where the transport says so.
+func (d *dialer) dial(ctx context.Context, e *endpoint, repl *caddy.Replacer) (net.Conn, error) {
+	conn, err := d.transport.Transport.DialContext(ctx, e.network, e.address)
+	if err != nil || !d.useTLS(e) {
+		return conn, err
+	}
+	cfg := d.transport.Transport.TLSClientConfig
+	if cfg == nil {
+		cfg = new(tls.Config)
+	}
+	cfg = cfg.Clone()
+	cfg.NextProtos = nil // HTTP/1.1; the transport has added h2
+	if cfg.ServerName = repl.ReplaceAll(cfg.ServerName, ""); cfg.ServerName == "" {
+		cfg.ServerName = e.hostname
+	}
+	if timeout := time.Duration(d.transport.TLS.HandshakeTimeout); timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	secured := tls.Client(conn, cfg)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("TLS: %w", err), ignoreClosed(conn.Close()))
+	}
+	return secured, nil
+}
+
+func (d *dialer) useTLS(e *endpoint) bool {
+	return d.transport.TLS != nil && !slices.Contains(d.transport.TLS.ExceptPorts, e.port)
+}
+
+// ignoreClosed drops the error of closing what was closed already.
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,222 @@
+package websocketproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+// ServeHTTP performs a WebSocket handshake with client and upstream and starts
+// the tunnel between them. Other requests go to next.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if !isOurs(r) {
+		return h.passOn(w, r, next)
+	}
+	hs, refused := h.checkHandshake(r)
+	if refused != nil {
+		return h.refuse(w, r, refused)
+	}
+	a, refused := h.connect(r, hs)
+	if refused != nil {
+		return h.refuse(w, r, refused)
+	}
+	if a.StatusCode != http.StatusSwitchingProtocols {
+		defer hosts.tunnelEnded(a.choice.host)
+		defer a.close()
+		return h.passAnswer(w, r, hs, a)
+	}
+	logFields(r, hs, a)
+	if hs.stream {
+		return h.openStream(w, r, hs, a)
+	}
+	return h.openSocket(w, r, hs, a)
+}
+
+// passOn gives a request that is not ours to the next handler.
+func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if r.Method == http.MethodConnect {
+		return h.refuse(w, r, &refusal{
+			cause:  causeConnect,
+			status: http.StatusMethodNotAllowed,
+			err:    errors.New("CONNECT is only served for WebSocket"),
+			header: http.Header{"Allow": {http.MethodGet}},
+		})
+	}
+	removeIgnoredUpgrade(r)
+	if !h.access.requireUpgrade {
+		return next.ServeHTTP(w, r)
+	}
+	refused := &refusal{
+		cause:  causeNotWebSocket,
+		status: http.StatusUpgradeRequired,
+		err:    errors.New("not a WebSocket handshake"),
+	}
+	if r.ProtoMajor == 1 {
+		refused.header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}}
+	}
+	return h.refuse(w, r, refused)
+}
+
+// connect chooses an upstream and performs the handshake there, on another one
+// if that fails early. The caller has to close the answer, and to end the count
+// of its choice.
+func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
+	ctx := r.Context()
+	if h.handshake > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, h.handshake)
+		defer cancel()
+	}
+	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Set("http.websocket_proxy.tunnel.id", hs.tunnelID)
+	candidates, err := h.pool.candidates(repl)
+	if err != nil {
+		return nil, &refusal{cause: causeBadAddress, status: http.StatusBadGateway, err: err}
+	}
+	defer candidates.close()
+	setProxyProtocol(r)
+	out := h.outbound(r, hs)
+	started := time.Now()
+	last := refuseNoUpstream()
+	for retries := 0; ; {
+		chosen := candidates.choose(r)
+		if chosen == nil {
+			if gaveUp := h.retry.wait(ctx, started, last); gaveUp != nil {
+				return nil, gaveUp
+			}
+			candidates.nextRound()
+			continue
+		}
+		a, refused := h.attempt(ctx, chosen, h.prepareFor(chosen, out, hs, repl), hs, repl)
+		if refused == nil {
+			return a, nil
+		}
+		hosts.tunnelEnded(chosen.host)
+		if !h.retry.again(refused, retries, started) {
+			return nil, refused
+		}
+		retries++
+		last = refused
+		h.logRetry(refused)
+	}
+}
+
+// attempt performs the handshake with one upstream.
+func (h *Handler) attempt(
+	ctx context.Context, c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer,
+) (*answer, *refusal) {
+	conn, err := h.dialer.dial(ctx, c.endpoint, repl)
+	if err != nil {
+		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, causeDialFailed)
+		refused.retry = refused.cause == causeDialTimeout || refused.cause == causeDialFailed
+		refused.upstream = c.host.address
+		return nil, refused
+	}
+	a, refused := h.dialer.exchange(ctx, conn, out, hs)
+	if refused != nil {
+		refused.upstream = c.host.address
+		return nil, refused
+	}
+	a.choice = c
+	return a, nil
+}
+
+// again reports whether a handshake that has failed is tried once more.
+func (r *retry) again(refused *refusal, retries int, started time.Time) bool {
+	return refused.retry &&
+		(r.limit < 0 || retries < r.limit) &&
+		(r.duration <= 0 || time.Since(started) < r.duration)
+}
+
+// wait waits for the next round with all upstreams. It returns why there is
+// none: last, or that the client or the time for the handshake is gone.
+func (r *retry) wait(ctx context.Context, started time.Time, last *refusal) *refusal {
+	if time.Since(started)+r.interval >= r.duration {
+		return last
+	}
+	select {
+	case <-time.After(r.interval):
+		return nil
+	case <-ctx.Done():
+		return refuseUpstream(ctx, last.err, "waiting for an upstream", causeHandshakeTimeout, causeNoUpstream)
+	}
+}
+
+func (h *Handler) logRetry(refused *refusal) {
+	if c := h.logger.Check(zapcore.DebugLevel, "trying another upstream"); c != nil {
+		c.Write(zap.String("upstream", refused.upstream), zap.Error(refused.err))
+	}
+}
+
+// logFields adds to the access log line what leads to the tunnel's own line.
+func logFields(r *http.Request, hs *handshake, a *answer) {
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.String("tunnel", hs.tunnelID))
+		extra.Add(zap.String("upstream", a.choice.host.address))
+	}
+}
+
+// openSocket answers an HTTP/1.1 handshake, takes the client's connection over
+// and starts the tunnel, which lives on when the handler has returned: it needs
+// neither the handler's goroutine nor anything of the request, and keeps
+// nothing of the configuration.
+func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handshake, a *answer) error {
+	abandon := func(err error) error {
+		a.close()
+		hosts.tunnelEnded(a.choice.host)
+		return h.refuse(w, r, &refusal{
+			cause:    causeInternal,
+			status:   http.StatusInternalServerError,
+			err:      err,
+			upstream: a.choice.host.address,
+		})
+	}
+	hijacker, err := innermost(w)
+	if err != nil {
+		return abandon(err)
+	}
+	h.writeHeader(w, r, a, func(header http.Header) {
+		header["Upgrade"] = []string{"websocket"}
+		header["Connection"] = []string{"Upgrade"}
+		header[fieldAccept] = []string{acceptFor(hs.key)}
+	}, http.StatusSwitchingProtocols)
+	conn, buffered, err := hijacker.Hijack()
+	if err != nil {
+		return abandon(fmt.Errorf("taking over the client's connection: %w", err))
+	}
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	h.startTunnel(r, hs, a, relay.Side{Conn: socket{conn}, Glued: slices.Clone(early)})
+	return nil
+}
+
+// openStream accepts an extended CONNECT and runs the tunnel to its end, as the
+// stream ends with the handler.
+func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handshake, a *answer) error {
+	h.writeHeader(w, r, a, func(header http.Header) {
+		delete(header, fieldAccept)
+	}, http.StatusOK)
+	s, restore := newStream(r.Context(), w, r.Body)
+	defer restore()
+	defer s.detach()
+	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
+	<-t.done
+	return nil
+}
+
+func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
+	t := newTunnel(hs.tunnelID, h.tunnelPolicy, &liveTunnels, a.choice.host, clientIP(r))
+	t.start(client, relay.Side{Conn: socket{a.conn}, Glued: a.detach()}, rand.Float64)
+	return t
+}

@@ -1,0 +1,92 @@
+// Package relay moves bytes between the two connections of a tunnel. It knows
+// nothing of HTTP or of frames: its owner looks at the bytes of each direction
+// on their way and decides what passes, through [Hooks].
+package relay
+
+import (
+	"io"
+)
+
+// Direction is the way that bytes take through the relay.
+type Direction uint8
+
+// The two directions, seen from the proxy.
+const (
+	ClientToUpstream Direction = iota
+	UpstreamToClient
+)
+
+// Opposite is the other direction.
+func (d Direction) Opposite() Direction {
+	return d ^ 1
+}
+
+// Conn is one of the two connections of a relay. Read and Write may block;
+// both run from one goroutine at a time each.
+type Conn interface {
+	io.ReadWriteCloser
+	// CloseWrite tells the peer that nothing more will be sent to it. What
+	// the peer sends can still be read, if the kind of connection allows it.
+	CloseWrite() error
+	// Abort makes every present and later Read and Write fail, without
+	// blocking. Close still has to be called.
+	Abort()
+}
+
+// Side is a connection and the bytes that were read from it together with its
+// handshake, which go ahead of all others.
+type Side struct {
+	Conn  Conn
+	Glued []byte
+}
+
+// Verdict says what becomes of the bytes that an Inspect call was shown.
+type Verdict struct {
+	// Pass is how many of the bytes are passed on.
+	Pass int
+	// Insert is written after them.
+	Insert []byte
+	// Drop is how many of the bytes that follow are discarded.
+	Drop int
+	// Shut ends the direction after that: its destination is half-closed, and
+	// whatever its source still sends is read and discarded until it ends.
+	Shut bool
+}
+
+// End is how a direction ended.
+type End struct {
+	// Err is nil if the source has properly ended its stream.
+	Err error
+	// Writing tells that Err came from writing to the destination, not from
+	// reading from the source.
+	Writing bool
+}
+
+// Hooks are what the owner of a relay decides and learns. They must not block.
+type Hooks interface {
+	// Inspect is shown the bytes of a direction right before they are
+	// written, by the direction's one writer, and again what its verdict left
+	// over. A verdict on a non-empty p must use up at least one byte or shut
+	// the direction. p is empty if the call was asked for with Wake.
+	Inspect(d Direction, p []byte) Verdict
+	// Ended is called once for each direction, when its source has ended or
+	// either of its connections has failed. It is not called for a direction
+	// that a verdict has shut.
+	Ended(d Direction, end End)
+	// Done is called once, as the last thing: both directions have ended and
+	// both connections are closed.
+	Done()
+}
+
+// Relay is a running relay.
+type Relay interface {
+	// Counts returns how many bytes of the direction were read from its
+	// source, and how many of them its destination has taken or a verdict has
+	// discarded. While they differ, a write is in progress.
+	Counts(d Direction) (read, taken uint64)
+	// Wake has Inspect called by the direction's writer as soon as it is not
+	// busy, so that it can insert something or shut the direction.
+	Wake(d Direction)
+	// Abort ends both directions at once, without blocking.
+	Abort()
+}

@@ -1,0 +1,56 @@
+package websocketproxy
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// MatchWebSocket matches requests for a WebSocket: an HTTP/1.1 request whose
+// Upgrade field names `websocket` and whose Connection field names `upgrade`,
+// or an extended CONNECT for WebSocket over HTTP/2 or HTTP/3. These are the
+// requests that `websocket_proxy` does not hand to the next handler, also if
+// they are malformed.
+type MatchWebSocket struct{}
+
+// CaddyModule returns the Caddy module information.
+func (*MatchWebSocket) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.matchers.websocket",
+		New: func() caddy.Module { return new(MatchWebSocket) },
+	}
+}
+
+// Match returns true if r asks for a WebSocket.
+func (*MatchWebSocket) Match(r *http.Request) bool {
+	return isOurs(r)
+}
+
+// MatchWithError returns true if r asks for a WebSocket. It never fails.
+func (*MatchWebSocket) MatchWithError(r *http.Request) (bool, error) {
+	return isOurs(r), nil
+}
+
+// UnmarshalCaddyfile sets up the matcher from Caddyfile tokens. Syntax:
+//
+//	websocket
+func (*MatchWebSocket) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	for d.Next() {
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		if d.NextBlock(0) {
+			return d.Err("websocket has no options")
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddyhttp.RequestMatcher          = (*MatchWebSocket)(nil)
+	_ caddyhttp.RequestMatcherWithError = (*MatchWebSocket)(nil)
+	_ caddyfile.Unmarshaler             = (*MatchWebSocket)(nil)
+)

@@ -1,0 +1,196 @@
+package websocketproxy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// retry says when a handshake that has failed is tried again.
+type retry struct {
+	limit    int // negative: no limit
+	duration time.Duration
+	interval time.Duration
+}
+
+func newRetry(lb *LoadBalancing) (retry, error) {
+	r := retry{limit: defaultRetries, interval: orDefault(lb.TryInterval, defaultTryInterval)}
+	if lb.TryInterval < 0 {
+		return r, errors.New("load_balancing.try_interval: must not be negative")
+	}
+	if lb.TryDuration > 0 {
+		r.limit, r.duration = -1, time.Duration(lb.TryDuration)
+	}
+	if lb.Retries != nil {
+		r.limit = *lb.Retries
+		if r.limit < 0 {
+			return r, errors.New("load_balancing.retries: must not be negative; 0 means never")
+		}
+	}
+	return r, nil
+}
+
+// ownPolicy is the configuration of the policies that this module implements
+// itself, in the form that reverse_proxy's policies of these names have.
+type ownPolicy struct {
+	Policy  string `json:"policy"`
+	Choose  *int   `json:"choose"`
+	Weights []int  `json:"weights"`
+}
+
+// provisionPool loads the policy and takes references to the upstreams' hosts.
+func (h *Handler) provisionPool(ctx caddy.Context) error {
+	lb := h.LoadBalancing
+	if lb == nil {
+		lb = new(LoadBalancing)
+	}
+	var err error
+	if h.retry, err = newRetry(lb); err != nil {
+		return err
+	}
+	if len(h.Upstreams) == 0 {
+		return errors.New("upstreams: none given; at least one is needed")
+	}
+	p := new(pool)
+	weights, err := h.loadPolicy(ctx, lb, p)
+	if err != nil {
+		return fmt.Errorf("load_balancing.selection_policy: %w", err)
+	}
+	// From here on Cleanup has something to give back, also if this fails.
+	h.pool = p
+	for i, up := range h.Upstreams {
+		s, err := up.slot()
+		if err == nil && up.Weight != 0 && p.selector != nil {
+			err = errors.New("weight has no effect with this selection policy; " +
+				"use least_conn, round_robin or random_choose, or leave it out")
+		}
+		if err == nil && weights != nil {
+			if up.Weight != 0 {
+				err = errors.New("weight is given here and in weighted_round_robin; choose one")
+			}
+			s.weight = weights[i]
+		}
+		if err == nil {
+			err = p.add(s, up.Dial)
+		}
+		if err != nil {
+			return fmt.Errorf("upstreams[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// loadPolicy sets the pool's policy or selector. It returns the weights that a
+// policy brings itself.
+func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *pool) ([]int, error) {
+	if len(lb.SelectionPolicyRaw) == 0 {
+		p.policy = leastConn{}
+		return nil, nil
+	}
+	var own ownPolicy
+	// Options of other modules' policies may have the same names and other
+	// types, so only the name counts until it is known to be ours.
+	if err := json.Unmarshal(lb.SelectionPolicyRaw, &struct {
+		Policy *string `json:"policy"`
+	}{&own.Policy}); err != nil {
+		return nil, err
+	}
+	switch own.Policy {
+	case "least_conn", "round_robin", "random_choose", "weighted_round_robin":
+		if err := caddy.StrictUnmarshalJSON(lb.SelectionPolicyRaw, &own); err != nil {
+			return nil, err
+		}
+		return own.build(p, len(h.Upstreams))
+	}
+	mod, err := ctx.LoadModule(lb, "SelectionPolicyRaw")
+	if err != nil {
+		return nil, err
+	}
+	selector, ok := mod.(reverseproxy.Selector)
+	if !ok {
+		return nil, fmt.Errorf("%T does not select upstreams", mod)
+	}
+	p.selector = selector
+	return nil, nil
+}
+
+// build sets the pool's policy and returns the weights it brings.
+func (own *ownPolicy) build(p *pool, upstreams int) ([]int, error) {
+	if own.Choose != nil && own.Policy != "random_choose" {
+		return nil, fmt.Errorf("%s has no option `choose`", own.Policy)
+	}
+	if own.Weights != nil && own.Policy != "weighted_round_robin" {
+		return nil, fmt.Errorf("%s has no option `weights`; give each upstream its weight", own.Policy)
+	}
+	switch own.Policy {
+	case "least_conn":
+		p.policy = leastConn{}
+	case "round_robin":
+		p.policy = roundRobin{}
+	case "random_choose":
+		choices := defaultChoices
+		if own.Choose != nil {
+			choices = *own.Choose
+		}
+		if choices < 2 {
+			return nil, fmt.Errorf("choose must be at least 2, not %d; `random` is a policy of its own", choices)
+		}
+		p.policy = &randomChoose{choices: choices}
+	case "weighted_round_robin":
+		p.policy = roundRobin{}
+		if len(own.Weights) != upstreams {
+			return nil, fmt.Errorf("%d weights for %d upstreams", len(own.Weights), upstreams)
+		}
+		for _, w := range own.Weights {
+			if w < 1 || w > maxWeight {
+				return nil, fmt.Errorf("weight %d is not between 1 and %d", w, maxWeight)
+			}
+		}
+	}
+	return own.Weights, nil
+}
+
+// slot makes the upstream's place in the pool.
+func (up *Upstream) slot() (*slot, error) {
+	if up == nil || up.Dial == "" {
+		return nil, errors.New("dial: is empty; give an address such as localhost:9000")
+	}
+	if up.Weight < 0 || up.Weight > maxWeight {
+		return nil, fmt.Errorf("weight: %d is not between 1 and %d", up.Weight, maxWeight)
+	}
+	s := &slot{
+		weight:     max(up.Weight, defaultWeight),
+		maxTunnels: up.MaxTunnels,
+		backup:     up.Backup,
+		foreign:    &reverseproxy.Upstream{Dial: up.Dial, Host: new(reverseproxy.Host)},
+	}
+	return s, nil
+}
+
+// add puts an upstream into the pool.
+func (p *pool) add(s *slot, dial string) error {
+	if strings.Contains(dial, "{") {
+		p.templates = append(p.templates, template{slot: s, dial: dial})
+		return nil
+	}
+	e, err := newEndpoint(s, dial)
+	if err != nil {
+		return fmt.Errorf("dial: %w", err)
+	}
+	e.host = hosts.acquire(e.key())
+	p.fixed = append(p.fixed, e)
+	return nil
+}
+
+// release gives back the pool's references to hosts. Handshakes and tunnels
+// have their own.
+func (p *pool) release() {
+	for _, e := range p.fixed {
+		hosts.release(e.host)
+	}
+}

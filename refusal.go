@@ -1,0 +1,147 @@
+package websocketproxy
+
+import (
+	"context"
+	"errors"
+	"expvar"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// A cause says why a handshake was refused. It is the same word in the log,
+// in the counters and in the documentation.
+type cause string
+
+const (
+	causeNotWebSocket     cause = "not_websocket"     // and require_upgrade is set
+	causeConnect          cause = "connect"           // CONNECT for something else than WebSocket
+	causeMethod           cause = "method"            // not a GET
+	causeMalformed        cause = "malformed"         // key, version or body
+	causeVersion          cause = "version"           // not 13
+	causeOrigin           cause = "origin"            // not in the list
+	causeSubprotocol      cause = "subprotocol"       // none of the offered ones is in the list
+	causeBadAddress       cause = "bad_address"       // placeholders expanded to no address
+	causeNoUpstream       cause = "no_upstream"       // none available
+	causeDialFailed       cause = "dial_failed"       // refused, unreachable, TLS
+	causeDialTimeout      cause = "dial_timeout"      //
+	causeClosed           cause = "closed"            // by the upstream before one byte of answer
+	causeBadAnswer        cause = "bad_answer"        // garbage, or a 101 that is none
+	causeHandshakeTimeout cause = "handshake_timeout" //
+	causeClientGone       cause = "client_gone"       //
+	causeUpstreamRefused  cause = "upstream_refused"  // it answered something else than 101
+	causeInternal         cause = "internal"          // this side cannot take over the client's connection
+)
+
+// statusClientClosed is nginx's code for a client that went away before it got
+// an answer, as in Caddy's own logs. It is never seen by the client.
+const statusClientClosed = 499
+
+// refusals counts refused handshakes by cause, since the process started. It is
+// readable under /debug/vars of Caddy's admin endpoint.
+var refusals = expvar.NewMap("websocket_proxy_refusals")
+
+// refusal is why a handshake does not become a tunnel, and what the client is
+// told.
+type refusal struct {
+	cause    cause
+	status   int
+	err      error
+	header   http.Header // for the client
+	upstream string      // the last one tried
+	retry    bool        // another upstream may do better
+}
+
+func (f *refusal) Error() string { return f.err.Error() }
+func (f *refusal) Unwrap() error { return f.err }
+
+func refuseMethod(err error) *refusal {
+	return &refusal{
+		cause:  causeMethod,
+		status: http.StatusMethodNotAllowed,
+		err:    err,
+		header: http.Header{"Allow": {http.MethodGet}},
+	}
+}
+
+func refuseNoUpstream() *refusal {
+	// Spread, so that clients that were turned away together do not come back
+	// together.
+	after := 1 + rand.IntN(10) //nolint:gosec // jitter is no secret
+	return &refusal{
+		cause:  causeNoUpstream,
+		status: http.StatusServiceUnavailable,
+		err:    errors.New("no upstream is available"),
+		header: http.Header{"Retry-After": {strconv.Itoa(after)}},
+	}
+}
+
+// refuseUpstream makes the refusal for a failure on the upstream's side:
+// whileDoing says of what, timeout and failed are the causes to choose from.
+func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, failed cause) *refusal {
+	f := &refusal{cause: failed, status: http.StatusBadGateway, err: fmt.Errorf("%s: %w", whileDoing, err)}
+	switch {
+	case errors.Is(context.Cause(ctx), context.Canceled):
+		f.cause, f.status = causeClientGone, statusClientClosed
+	case ctx.Err() != nil:
+		f.cause, f.status, f.err = causeHandshakeTimeout, http.StatusGatewayTimeout,
+			fmt.Errorf("%s: the handshake took too long", whileDoing)
+	case isTimeout(err):
+		f.cause, f.status = timeout, http.StatusGatewayTimeout
+	}
+	return f
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &t) && t.Timeout()
+}
+
+// refuse counts and logs a refusal and hands it to Caddy's error routes.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, f *refusal) error {
+	h.logRefusal(r, f, f.status)
+	if f.cause == causeClientGone {
+		// For the access log; there is no one to read it.
+		w.WriteHeader(statusClientClosed)
+		return nil
+	}
+	for name, values := range f.header {
+		w.Header()[name] = values
+	}
+	return caddyhttp.Error(f.status, f)
+}
+
+func (h *Handler) logRefusal(r *http.Request, f *refusal, status int) {
+	refusals.Add(string(f.cause), 1)
+	level := zapcore.InfoLevel
+	if status >= http.StatusInternalServerError {
+		level = zapcore.WarnLevel
+	}
+	c := h.logger.Check(level, "handshake refused")
+	if c == nil {
+		return
+	}
+	fields := []zap.Field{
+		zap.String("cause", string(f.cause)),
+		zap.Int("status", status),
+		zap.String("client_ip", clientIP(r)),
+	}
+	if f.upstream != "" {
+		fields = append(fields, zap.String("upstream", f.upstream))
+	}
+	c.Write(append(fields, zap.Error(f.err))...)
+}
+
+// clientIP is the client's address as Caddy determined it, by its rules for
+// trusted proxies.
+func clientIP(r *http.Request) string {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return ip
+}

@@ -1,0 +1,92 @@
+package websocketproxy
+
+import (
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+// reporter writes the log lines of a handler's tunnels.
+type reporter struct {
+	log *zap.Logger
+}
+
+// reporterSet knows the reporters whose configuration is loaded, oldest first.
+type reporterSet struct {
+	mu     sync.Mutex
+	loaded []*reporter
+}
+
+var reporters reporterSet
+
+func (s *reporterSet) add(log *zap.Logger) *reporter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &reporter{log: log}
+	s.loaded = append(s.loaded, r)
+	return r
+}
+
+func (s *reporterSet) remove(r *reporter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, other := range s.loaded {
+		if other == r {
+			s.loaded = append(s.loaded[:i], s.loaded[i+1:]...)
+			return
+		}
+	}
+}
+
+// logger returns where r's tunnels are logged now: as their own configuration
+// says while it is loaded, then as the newest one does, whose log outputs are
+// open.
+func (s *reporterSet) logger(r *reporter) *zap.Logger {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, other := range s.loaded {
+		if other == r {
+			return r.log
+		}
+	}
+	if n := len(s.loaded); n > 0 {
+		return s.loaded[n-1].log
+	}
+	return caddy.Log().Named("http.handlers.websocket_proxy")
+}
+
+// tunnelClosed writes the line of a tunnel that has ended.
+func (r *reporter) tunnelClosed(t *tunnel) {
+	level := zapcore.InfoLevel
+	if t.why.closedBy() == upstream && t.why != upstreamClosed {
+		level = zapcore.WarnLevel // something an operator may want to look at
+	}
+	c := reporters.logger(r).Check(level, "tunnel closed")
+	if c == nil {
+		return
+	}
+	in, _ := t.relay.Counts(relay.ClientToUpstream)
+	out, _ := t.relay.Counts(relay.UpstreamToClient)
+	fields := []zap.Field{
+		zap.String("tunnel", t.id),
+		zap.String("client_ip", t.clientIP),
+		zap.String("upstream", t.upstreamHost.address),
+		zap.String("reason", string(t.why)),
+		zap.String("closed_by", string(t.why.closedBy())),
+		zap.Duration("duration", time.Since(t.opened)),
+		zap.Uint64("bytes_in", in),
+		zap.Uint64("bytes_out", out),
+		zap.Uint64("messages_in", t.scanners[relay.ClientToUpstream].Messages()),
+		zap.Uint64("messages_out", t.scanners[relay.UpstreamToClient].Messages()),
+	}
+	if t.closeCode != 0 {
+		fields = append(fields, zap.Uint16("close_code", t.closeCode), zap.String("close_from", string(t.closeFrom)))
+	}
+	c.Write(fields...)
+}

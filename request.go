@@ -1,0 +1,187 @@
+package websocketproxy
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// hopByHop are the fields that concern one connection only, the same that
+// reverse_proxy removes (RFC 9110 section 7.6.1).
+var hopByHop = []string{
+	"Alt-Svc",
+	"Connection",
+	"Proxy-Connection", // not standard, but sent
+	"Keep-Alive",
+	"Proxy-Authenticate",
+	"Proxy-Authorization",
+	"Te",
+	"Trailer",
+	"Transfer-Encoding",
+	"Upgrade",
+}
+
+// websocketFields are the fields of the handshake in Go's canonical form, as
+// they arrive, and as they are sent.
+var websocketFields = map[string]string{
+	http.CanonicalHeaderKey(fieldKey):        fieldKey,
+	http.CanonicalHeaderKey(fieldAccept):     fieldAccept,
+	http.CanonicalHeaderKey(fieldVersion):    fieldVersion,
+	http.CanonicalHeaderKey(fieldProtocol):   fieldProtocol,
+	http.CanonicalHeaderKey(fieldExtensions): fieldExtensions,
+}
+
+// removeHopByHop removes what concerns one connection only, also what
+// Connection names.
+func removeHopByHop(header http.Header) {
+	for _, name := range listValues(header["Connection"]) {
+		header.Del(textproto.TrimString(name))
+	}
+	for _, name := range hopByHop {
+		delete(header, name)
+	}
+}
+
+// outbound makes the request for the upstream from the client's, before
+// anything that depends on the chosen upstream. Host and Origin stay as they
+// are: servers compare them with each other.
+func (h *Handler) outbound(r *http.Request, hs *handshake) *http.Request {
+	out := (&http.Request{
+		Method: http.MethodGet,
+		URL:    r.URL,
+		Header: r.Header.Clone(),
+		Host:   r.Host,
+	}).WithContext(r.Context())
+	delete(out.Header, ":protocol")
+	removeHopByHop(out.Header)
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header["User-Agent"] = []string{""} // keeps Request.Write from adding Go's
+	}
+	if r.TLS != nil && !r.TLS.HandshakeComplete {
+		out.Header["Early-Data"] = []string{"1"} // RFC 8470 section 5.1
+	}
+	delete(out.Header, http.CanonicalHeaderKey(fieldProtocol))
+	if len(hs.subprotocols) > 0 {
+		out.Header.Set(fieldProtocol, strings.Join(hs.subprotocols, ", "))
+	}
+	h.setForwarded(out.Header, r)
+	via := strconv.Itoa(r.ProtoMajor) + "." + strconv.Itoa(r.ProtoMinor) + " Caddy"
+	out.Header["Via"] = append(out.Header["Via"], via)
+	return out
+}
+
+// finish puts the handshake's own fields into the upstream's request, in the
+// spelling of RFC 6455, after header operations, which must not break them.
+func (hs *handshake) finish(out *http.Request) {
+	for canonical, name := range websocketFields {
+		if values, ok := out.Header[canonical]; ok {
+			delete(out.Header, canonical)
+			out.Header[name] = values
+		}
+	}
+	out.Header["Connection"] = []string{"Upgrade"}
+	out.Header["Upgrade"] = []string{"websocket"}
+	out.Header[fieldKey] = []string{hs.key}
+	out.Header[fieldVersion] = []string{"13"}
+	delete(out.Header, fieldAccept)
+	// The upstream may choose from what it is offered, after those operations.
+	hs.subprotocols = listValues(out.Header[fieldProtocol])
+	hs.extensions = extensionNames(out.Header[fieldExtensions])
+}
+
+// setForwarded sets X-Forwarded-For, -Proto and -Host as reverse_proxy does:
+// what a trusted proxy in front of Caddy sent is kept and added to, what anyone
+// else sent is replaced.
+func (h *Handler) setForwarded(header http.Header, r *http.Request) {
+	peer, trusted, known := h.forwardingPeer(r)
+	if !known {
+		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"} {
+			delete(header, name)
+		}
+		return
+	}
+	forwardedFor := header["X-Forwarded-For"]
+	if prior := strings.Join(forwardedFor, ", "); trusted && prior != "" {
+		peer = strings.TrimSuffix(prior+", "+peer, ", ")
+	}
+	if peer != "" && !omitted(header, "X-Forwarded-For") {
+		header["X-Forwarded-For"] = []string{peer}
+	}
+	proto := "http"
+	if r.TLS != nil {
+		proto = "https"
+	}
+	for name, value := range map[string]string{"X-Forwarded-Proto": proto, "X-Forwarded-Host": r.Host} {
+		if values := header[name]; trusted && len(values) > 0 && values[len(values)-1] != "" {
+			value = values[len(values)-1]
+		}
+		if !omitted(header, name) {
+			header[name] = []string{value}
+		}
+	}
+}
+
+// omitted reports whether an earlier handler has forbidden the field, which net/http
+// expresses as a nil value.
+func omitted(header http.Header, name string) bool {
+	values, ok := header[name]
+	return ok && values == nil
+}
+
+// forwardingPeer returns the address of who the request came from, which is
+// empty for a unix socket, and whether it is trusted to say for whom it
+// forwards. Nothing is known about an address of another form, or about an
+// untrusted unix socket.
+func (h *Handler) forwardingPeer(r *http.Request) (ip string, trusted, known bool) {
+	trusted, _ = caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	if r.RemoteAddr == "@" {
+		return "", trusted, trusted
+	}
+	ip, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return "", false, false
+	}
+	ip, _, _ = strings.Cut(ip, "%")
+	if addr, err := netip.ParseAddr(ip); err == nil {
+		trusted = trusted || slices.ContainsFunc(h.trustedProxies, func(p netip.Prefix) bool {
+			return p.Contains(addr)
+		})
+	}
+	return ip, trusted, true
+}
+
+// prepareFor makes the request for the chosen upstream from a copy of out, with
+// the operator's header operations, which may use placeholders about the
+// upstream, and the handshake's own fields.
+func (h *Handler) prepareFor(c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer) *http.Request {
+	c.placeholders(repl)
+	attempt := new(http.Request)
+	*attempt = *out
+	attempt.Header = out.Header.Clone()
+	if h.Headers != nil && h.Headers.Request != nil {
+		h.Headers.Request.ApplyToRequest(attempt)
+	}
+	hs.finish(attempt)
+	return attempt
+}
+
+// setProxyProtocol tells the transport which client to name in the PROXY
+// protocol header, by the variable that reverse_proxy uses for it.
+func setProxyProtocol(r *http.Request) {
+	ip := clientIP(r)
+	addrPort, err := netip.ParseAddrPort(ip)
+	if err != nil {
+		addr, _ := netip.ParseAddr(ip) // the zero Addr makes the transport say what is wrong
+		addrPort = netip.AddrPortFrom(addr, 0)
+	}
+	caddyhttp.SetVar(r.Context(), "reverse_proxy.proxy_protocol_info",
+		reverseproxy.ProxyProtocolInfo{AddrPort: addrPort})
+}

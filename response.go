@@ -1,0 +1,121 @@
+package websocketproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// writeHeader sends the header of an upstream's answer to the client: without
+// what concerns the upstream's connection only, with the operator's header
+// operations, what the selection policy wants to set, and last what finish
+// sets.
+func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer, finish func(http.Header), status int) {
+	from, to := a.Header, w.Header()
+	removeHopByHop(from)
+	if h.Headers != nil && h.Headers.Response != nil {
+		if ops := h.Headers.Response; ops.Require == nil || ops.Require.Match(a.StatusCode, from) {
+			repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+			ops.ApplyTo(from, repl)
+		}
+	}
+	delete(to, "Server") // Caddy's own; Via says who passed the answer on
+	for _, fields := range []http.Header{from, a.choice.header, {"Via": {"1.1 Caddy"}}} {
+		for name, values := range fields {
+			if spelled, ok := websocketFields[name]; ok {
+				name = spelled
+			}
+			to[name] = append(to[name], values...)
+		}
+	}
+	if status == http.StatusSwitchingProtocols || a.StatusCode == http.StatusSwitchingProtocols {
+		delete(to, "Content-Length") // RFC 9110 section 8.6: not in a 101
+	}
+	finish(to)
+	w.WriteHeader(status)
+}
+
+// passAnswer gives the client what the upstream answered instead of a 101. The
+// client's connection stays ordinary HTTP.
+func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *handshake, a *answer) error {
+	refused := &refusal{
+		cause:    causeUpstreamRefused,
+		status:   a.StatusCode,
+		err:      fmt.Errorf("the upstream answered %s", a.Status),
+		upstream: a.choice.host.address,
+	}
+	if hs.stream && a.StatusCode < 300 {
+		// A 2xx is how a CONNECT is accepted.
+		refused.status = http.StatusBadGateway
+		return h.refuse(w, r, refused)
+	}
+	h.logRefusal(r, refused, a.StatusCode)
+	upgrade := a.Header["Upgrade"]
+	h.writeHeader(w, r, a, func(header http.Header) {
+		if a.StatusCode == http.StatusUpgradeRequired && !hs.stream && len(upgrade) > 0 {
+			header["Upgrade"] = upgrade
+			header["Connection"] = []string{"Upgrade"}
+		}
+	}, a.StatusCode)
+	if err := h.copyBody(r.Context(), w, a); err != nil {
+		// The status is out; all that can still be said is that the body is
+		// not whole.
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// copyBody streams the body of an answer to the client, within the times that
+// a tunnel may take.
+func (h *Handler) copyBody(ctx context.Context, w http.ResponseWriter, a *answer) error {
+	stop := context.AfterFunc(ctx, func() { _ = a.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	ctrl := http.NewResponseController(w)
+	buf := make([]byte, 8<<10)
+	for {
+		if err := a.conn.SetReadDeadline(deadline(h.tunnelPolicy.idle)); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n, err := a.Body.Read(buf)
+		if n > 0 {
+			if werr := writeWithin(w, ctrl, buf[:n], h.tunnelPolicy.write); werr != nil {
+				return werr
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// writeWithin writes and flushes p within limit.
+func writeWithin(w io.Writer, ctrl *http.ResponseController, p []byte, limit time.Duration) error {
+	if limit > 0 {
+		if err := ctrl.SetWriteDeadline(time.Now().Add(limit)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+	}
+	if _, err := w.Write(p); err != nil {
+		return err
+	}
+	return ctrl.Flush()
+}
+
+// deadline returns the time in limit from now; no limit is no deadline.
+func deadline(limit time.Duration) time.Time {
+	if limit <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(limit)
+}

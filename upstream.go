@@ -1,0 +1,151 @@
+package websocketproxy
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// host is what the process knows about one upstream address, whichever
+// handlers and configurations name it.
+type host struct {
+	address string
+
+	// Both are guarded by the table's mu.
+	refs    int // configurations, handshakes and tunnels that use it
+	tunnels int // handshakes under way and live tunnels
+}
+
+// hostTable holds the hosts of the process by address. It outlives
+// configurations: a new one takes its references before the old one gives its
+// own back, so counts survive a reload.
+type hostTable struct {
+	mu sync.Mutex // also makes a choice and its count one step
+	m  map[string]*host
+}
+
+var hosts = hostTable{m: make(map[string]*host)}
+
+// acquireLocked returns the host of address with one more reference.
+func (t *hostTable) acquireLocked(address string) *host {
+	h, ok := t.m[address]
+	if !ok {
+		h = &host{address: address}
+		t.m[address] = h
+	}
+	h.refs++
+	return h
+}
+
+// releaseLocked gives a reference back.
+func (t *hostTable) releaseLocked(h *host) {
+	if h.refs--; h.refs == 0 {
+		delete(t.m, h.address)
+	}
+}
+
+func (t *hostTable) acquire(address string) *host {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.acquireLocked(address)
+}
+
+func (t *hostTable) release(h *host) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.releaseLocked(h)
+}
+
+// tunnelEnded takes back what reserveLocked counted.
+func (t *hostTable) tunnelEnded(h *host) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.tunnels--
+	t.releaseLocked(h)
+}
+
+// reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
+// returns the host to take it back from with tunnelEnded. That is another one
+// if the configuration of this handshake was unloaded meanwhile and a newer one
+// names the same address.
+func (t *hostTable) reserveLocked(h *host) *host {
+	if current, ok := t.m[h.address]; ok {
+		h = current
+	} else {
+		t.m[h.address] = h
+	}
+	h.refs++
+	h.tunnels++
+	return h
+}
+
+// endpoint is one address that a handler may open a tunnel to.
+type endpoint struct {
+	slot *slot
+	// network and address are what is dialed, hostname and port its parts.
+	network, address, hostname, port string
+	// host is the process-wide state of the address. An endpoint that was
+	// expanded from placeholders holds it for one handshake only.
+	host *host
+}
+
+// slot is the place of a configured upstream in its handler's pool: what the
+// balancer has to know about it. It lives as long as the configuration.
+type slot struct {
+	weight     int
+	maxTunnels int
+	backup     bool
+	// foreign is what selection policies of other modules get to see. They
+	// hash its Dial, so it is spelled as reverse_proxy would.
+	foreign *reverseproxy.Upstream
+
+	// Both are guarded by hosts.mu.
+	current int    // of smooth weighted round robin
+	drawn   uint64 // number of the last random_choose that drew it
+}
+
+// newEndpoint parses an address without placeholders.
+func newEndpoint(s *slot, dial string) (*endpoint, error) {
+	addr, err := caddy.ParseNetworkAddress(dial)
+	if err != nil {
+		return nil, err
+	}
+	if n := addr.PortRangeSize(); n != 1 {
+		return nil, fmt.Errorf("%s names %d ports; an upstream is exactly one", dial, n)
+	}
+	if !addr.IsUnixNetwork() && addr.StartPort == 0 {
+		return nil, fmt.Errorf("%s has no port", dial)
+	}
+	return &endpoint{
+		slot:     s,
+		network:  addr.Network,
+		address:  addr.JoinHostPort(0),
+		hostname: addr.Host,
+		port:     strconv.Itoa(int(addr.StartPort)),
+	}, nil
+}
+
+// key is the name of the endpoint's host: the address, with the network where
+// that is not TCP.
+func (e *endpoint) key() string {
+	if e.network == "" || e.network == "tcp" {
+		return e.address
+	}
+	return e.network + "/" + e.address
+}
+
+// placeholders sets those that reverse_proxy sets for a chosen upstream.
+// The caller's header operations may use them.
+func (c *choice) placeholders(repl *caddy.Replacer) {
+	e := c.endpoint
+	repl.Set("http.reverse_proxy.upstream.address", caddy.JoinNetworkAddress(e.network, e.hostname, e.port))
+	repl.Set("http.reverse_proxy.upstream.hostport", e.address)
+	repl.Set("http.reverse_proxy.upstream.host", e.hostname)
+	repl.Set("http.reverse_proxy.upstream.port", e.port)
+	repl.Set("http.reverse_proxy.upstream.requests", c.tunnels)
+	repl.Set("http.reverse_proxy.upstream.max_requests", e.slot.maxTunnels)
+	repl.Set("http.reverse_proxy.upstream.fails", 0)
+}

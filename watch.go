@@ -1,0 +1,70 @@
+package websocketproxy
+
+import (
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+// watch is what the sweep remembers of a tunnel from one time to the next. The
+// relay only counts bytes, so the passing of time costs it nothing.
+type watch struct {
+	read, taken [2]uint64
+	activity    time.Time    // when something was last seen to have happened
+	halfClosed  bool         // one peer has ended its stream, the other has not
+	stalled     [2]time.Time // since when a write makes no progress; zero if it does
+}
+
+// check ends the tunnel if one of its times is over. It is called by the sweep
+// only, about once a second.
+func (t *tunnel) check(now time.Time) {
+	t.observe(now)
+	p := t.policy
+	switch {
+	case p.write > 0 && t.writeStalled(now):
+		t.end(writeTimeout, frame.StatusGoingAway)
+	case p.halfClose > 0 && t.watch.halfClosed && now.Sub(t.watch.activity) >= p.halfClose:
+		t.end(halfCloseTimeout, frame.StatusGoingAway)
+	case p.idle > 0 && now.Sub(t.watch.activity) >= p.idle:
+		t.end(idleTimeout, frame.StatusGoingAway)
+	case !t.expires.IsZero() && !now.Before(t.expires):
+		t.end(maxLifetime, frame.StatusGoingAway)
+	}
+}
+
+// observe compares the relay's counts with the last ones.
+func (t *tunnel) observe(now time.Time) {
+	w := &t.watch
+	if half := t.halfClosed(); half != w.halfClosed {
+		w.halfClosed, w.activity = half, now
+	}
+	for d := range relay.Direction(2) {
+		read, taken := t.relay.Counts(d)
+		if read != w.read[d] || taken != w.taken[d] {
+			w.activity = now
+		}
+		switch {
+		case read == taken || taken != w.taken[d]:
+			w.stalled[d] = time.Time{}
+		case w.stalled[d].IsZero():
+			w.stalled[d] = now
+		}
+		w.read[d], w.taken[d] = read, taken
+	}
+}
+
+func (t *tunnel) writeStalled(now time.Time) bool {
+	for _, since := range t.watch.stalled {
+		if !since.IsZero() && now.Sub(since) >= t.policy.write {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *tunnel) halfClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended[0] != t.ended[1]
+}
