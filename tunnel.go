@@ -68,9 +68,11 @@ type tunnel struct {
 	mu sync.Mutex // guards what follows
 	// why is the reason once it is known.
 	why reason
-	// closeCode is the status of the first Close frame, closeFrom its sender.
+	// closeCode is the status of the first Close frame, closeFrom its sender,
+	// and answered tells that the other peer has sent one too.
 	closeCode uint16
 	closeFrom peer
+	answered  bool
 	// ended tells which directions have ended, firstEnded is the source of the
 	// first that did.
 	ended      [2]bool
@@ -130,13 +132,15 @@ func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 	return relay.Verdict{Pass: len(p)}
 }
 
-// sawClose remembers the first Close frame.
+// sawClose remembers the Close frames.
 func (t *tunnel) sawClose(d relay.Direction, code uint16) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closeFrom == "" {
-		t.closeFrom, t.closeCode = source(d), code
+	if t.closeFrom != "" {
+		t.answered = true
+		return
 	}
+	t.closeFrom, t.closeCode = source(d), code
 }
 
 // end ends the tunnel politely, for a reason of the proxy's own: with a Close
@@ -238,8 +242,8 @@ func (t *tunnel) Ended(d relay.Direction, end relay.End) {
 	if t.firstEnded == "" {
 		t.firstEnded = from
 	}
-	if end.Err == nil && (phase(t.phase.Load()) == open || d == relay.UpstreamToClient) {
-		return // the other direction may go on
+	if end.Err == nil && t.mayGoOnLocked(d) {
+		return
 	}
 	if t.why == "" && t.closeFrom == "" { // neither ended on purpose
 		broken := from
@@ -249,6 +253,18 @@ func (t *tunnel) Ended(d relay.Direction, end relay.End) {
 		t.why = failed(broken, end.Err)
 	}
 	t.lingerLocked()
+}
+
+// mayGoOnLocked reports whether there is a use for the other direction when the
+// source of d has ended its stream.
+func (t *tunnel) mayGoOnLocked(d relay.Direction) bool {
+	if phase(t.phase.Load()) == open {
+		// Not after a closing handshake: then one peer closes the connection
+		// and the other has only to do the same (RFC 6455 section 7.1.1).
+		return !t.answered
+	}
+	// The client's answer to our Close is awaited.
+	return d == relay.UpstreamToClient
 }
 
 // Done implements relay.Hooks.

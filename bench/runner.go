@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -117,6 +118,9 @@ func (r *runner) report(w io.Writer, file string) error {
 	}
 	text := table(rows, names, r.results) + "\n" + r.footer()
 	if _, err := io.WriteString(w, text); err != nil || file == "" {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // as the file
 		return err
 	}
 	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // meant to be read by all
