@@ -188,4 +188,3 @@ func withTLS(cfg *tls.Config) func(*httptest.Server) {
 		s.StartTLS()
 	}
 }
-

@@ -150,11 +150,12 @@ func (h *Handler) provisionTrustedProxies(caddy.Context) error {
 }
 
 func (h *Handler) provisionAccess(caddy.Context) error {
-	if h.Access == nil {
-		return nil
+	cfg := h.Access
+	if cfg == nil {
+		cfg = new(Access)
 	}
 	var err error
-	h.access, err = newAccess(h.Access)
+	h.access, err = newAccess(cfg)
 	return err
 }
 
