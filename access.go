@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // access is the compiled form of Access.
@@ -41,7 +42,7 @@ func newAccess(cfg *Access) (access, error) {
 			pattern, subdomains = scheme+"://"+host, true
 		}
 		o, ok := parseOrigin(pattern)
-		if !ok || strings.Contains(o.host, "*") {
+		if !ok {
 			return a, fmt.Errorf("access.origins[%d]: %q is not an origin; "+
 				"write same, null, https://example.com or https://*.example.com", i, s)
 		}
@@ -63,16 +64,22 @@ func parseOrigin(s string) (origin, bool) {
 		return origin{scheme: "null"}, true
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil ||
-		u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "" {
+	if err != nil || u.Scheme == "" || u.Hostname() == "" ||
+		!strings.EqualFold(s, u.Scheme+"://"+u.Host) || // nothing else is in it
+		strings.HasSuffix(u.Host, ":") || strings.ContainsFunc(u.Host, neverInHost) {
 		return origin{}, false
 	}
-	scheme := strings.ToLower(u.Scheme)
 	return origin{
-		scheme: scheme,
+		scheme: u.Scheme, // in lower case already
 		host:   strings.ToLower(u.Hostname()),
-		port:   portOr(u.Port(), defaultPort(scheme)),
+		port:   portOr(u.Port(), defaultPort(u.Scheme)),
 	}, true
+}
+
+// neverInHost reports whether c cannot be in an origin's host, which is in
+// Punycode where a page's URL is not (RFC 6454 section 6.2).
+func neverInHost(c rune) bool {
+	return c == '*' || c >= utf8.RuneSelf
 }
 
 func defaultPort(scheme string) string {
@@ -126,15 +133,15 @@ func (a *access) checkOrigin(r *http.Request) error {
 
 // isSame compares with a request's Host. Behind a proxy that ends TLS the
 // request does not tell the scheme of the page's URL, so a Host without a port
-// stands for the default port of the origin's scheme.
+// stands for the default port of the origin's scheme. Origins of schemes without
+// one, such as those of browser extensions, are never the same.
 func (o origin) isSame(hostport string) bool {
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
 		host, port = strings.Trim(hostport, "[]"), ""
 	}
-	return o.scheme != "null" &&
-		strings.EqualFold(o.host, host) &&
-		o.port == portOr(port, defaultPort(o.scheme))
+	def := defaultPort(o.scheme)
+	return def != "" && strings.EqualFold(o.host, host) && o.port == portOr(port, def)
 }
 
 // filterSubprotocols returns those of the offered subprotocols that may be

@@ -82,10 +82,8 @@ func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request,
 
 // ask writes the request and reads the answer's header.
 func (a *answer) ask(ctx context.Context, out *http.Request) *refusal {
-	if err := a.write(out); err != nil {
-		f := refuseUpstream(ctx, err, "sending the handshake", causeHandshakeTimeout, causeClosed)
-		f.retry = f.cause == causeClosed
-		return f
+	if refused := a.write(ctx, out); refused != nil {
+		return refused
 	}
 	// A connection that is closed before one byte of an answer has not seen
 	// the handshake, as far as anyone can tell.
@@ -114,15 +112,25 @@ func (a *answer) ask(ctx context.Context, out *http.Request) *refusal {
 	}
 }
 
-func (a *answer) write(out *http.Request) error {
+func (a *answer) write(ctx context.Context, out *http.Request) *refusal {
 	buf, _ := requests.Get().(*bytes.Buffer)
 	defer requests.Put(buf)
 	buf.Reset()
 	if err := out.Write(buf); err != nil {
-		return err
+		// Not the upstream's fault: header operations have made a Host that
+		// cannot be sent.
+		return &refusal{
+			cause:  causeInternal,
+			status: http.StatusInternalServerError,
+			err:    fmt.Errorf("making the upstream's request: %w", err),
+		}
 	}
-	_, err := a.conn.Write(buf.Bytes())
-	return err
+	if _, err := a.conn.Write(buf.Bytes()); err != nil {
+		f := refuseUpstream(ctx, err, "sending the handshake", causeHandshakeTimeout, causeClosed)
+		f.retry = f.cause == causeClosed
+		return f
+	}
+	return nil
 }
 
 // detach returns the bytes that came glued to the answer and ends the use of
@@ -148,7 +156,7 @@ func (a *answer) close() {
 // being one would let a client talk past the proxy to the upstream's HTTP.
 func (hs *handshake) verify(resp *http.Response) error {
 	header := resp.Header
-	if !resp.ProtoAtLeast(1, 1) {
+	if resp.ProtoMajor != 1 || resp.ProtoMinor < 1 {
 		return fmt.Errorf("a 101 over %s", resp.Proto)
 	}
 	if protocols := listValues(header["Upgrade"]); len(protocols) != 1 ||

@@ -13,9 +13,10 @@ type policy interface {
 // not tried before, not full, and backups only if nothing else is left. The
 // caller holds hosts.mu.
 func eligible(buf, pool []*endpoint, tried []*slot) []*endpoint {
+	first := len(tried) == 0 // asked once here, as it matters in large pools
 	for _, backup := range []bool{false, true} {
 		for _, e := range pool {
-			if e.slot.backup == backup && !e.full() && !slices.Contains(tried, e.slot) {
+			if e.slot.backup == backup && !e.full() && (first || !slices.Contains(tried, e.slot)) {
 				buf = append(buf, e)
 			}
 		}
@@ -33,8 +34,9 @@ func (e *endpoint) full() bool {
 
 // compareLoad returns a negative number if one more tunnel would leave a less
 // loaded than b for its weight, 0 if equally, else a positive one.
-func compareLoad(a, b *endpoint) int {
-	return (a.host.tunnels+1)*b.slot.weight - (b.host.tunnels+1)*a.slot.weight
+func compareLoad(a, b *endpoint) int64 {
+	// An int of 32 bits could overflow.
+	return int64(a.host.tunnels+1)*int64(b.slot.weight) - int64(b.host.tunnels+1)*int64(a.slot.weight)
 }
 
 // leastConn picks the endpoint with the fewest live tunnels for its weight,
@@ -42,19 +44,29 @@ func compareLoad(a, b *endpoint) int {
 type leastConn struct{}
 
 func (leastConn) pick(eligible []*endpoint, random func(int) int) *endpoint {
-	var best *endpoint
-	equals := 0
-	for _, e := range eligible {
-		switch {
-		case best == nil || compareLoad(e, best) < 0:
+	if len(eligible) == 0 {
+		return nil
+	}
+	best, equals := eligible[0], 1
+	for _, e := range eligible[1:] {
+		switch order := compareLoad(e, best); {
+		case order < 0:
 			best, equals = e, 1
-		case compareLoad(e, best) == 0:
-			// The k-th of k equals replaces the earlier ones with
-			// probability 1/k, which makes all of them equally likely.
-			if equals++; random(equals) == 0 {
-				best = e
-			}
+		case order == 0:
+			equals++
 		}
+	}
+	// Of a pool that is balanced all are equal, so that a random number for
+	// each of them would take most of the time.
+	skip := random(equals)
+	for _, e := range eligible {
+		if compareLoad(e, best) != 0 {
+			continue
+		}
+		if skip == 0 {
+			return e
+		}
+		skip--
 	}
 	return best
 }

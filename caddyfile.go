@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -62,7 +63,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 // ws:// and wss://. A jitter is a percentage, such as 10%.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive name
-	p := parser{h: h, d: d, seen: make(map[string]bool), shared: newShared(d.Token())}
+	p := parser{h: h, d: d, seen: make(map[string]bool), shared: new(shared)}
 	for d.NextArg() {
 		if err := p.upstream(d.Token(), Upstream{}); err != nil {
 			return err
@@ -105,10 +106,10 @@ func (p *parser) option(name string) error {
 	parse, ok := map[string]func() error{
 		"to":                 p.to,
 		"upstream":           p.upstreamOption,
-		"lb_policy":          p.sharedOption,
+		"lb_policy":          p.policy,
 		"lb_retries":         p.retries,
-		"lb_try_duration":    p.sharedOption,
-		"lb_try_interval":    p.sharedOption,
+		"lb_try_duration":    p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryDuration }),
+		"lb_try_interval":    p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryInterval }),
 		"handshake_timeout":  p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Handshake }),
 		"idle_timeout":       p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Idle }),
 		"write_timeout":      p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Write }),
@@ -117,9 +118,9 @@ func (p *parser) option(name string) error {
 		"origins":            p.list(func(a *Access) *[]string { return &a.Origins }),
 		"subprotocols":       p.list(func(a *Access) *[]string { return &a.Subprotocols }),
 		"require_upgrade":    p.requireUpgrade,
-		"header_up":          p.sharedOption,
-		"header_down":        p.sharedOption,
-		"trusted_proxies":    p.sharedOption,
+		"header_up":          p.sharedOption(3),
+		"header_down":        p.sharedOption(3),
+		"trusted_proxies":    p.sharedOption(math.MaxInt),
 		"transport":          p.transport,
 	}[name]
 	if !ok {
@@ -136,8 +137,9 @@ func (p *parser) surplus(name string) error {
 	if p.d.NextArg() {
 		return p.d.Errf("%s has too many arguments: %s", name, p.d.Val())
 	}
+	last := p.d.Token()
 	if nesting := p.d.Nesting(); p.d.NextBlock(nesting) {
-		return p.d.Errf("%s has no block", name)
+		return errorAt(last, "%s has no block", name)
 	}
 	return nil
 }
@@ -168,9 +170,15 @@ func (p *parser) upstreamOption() error {
 		return err
 	}
 	address, settings := p.d.Token(), Upstream{}
+	seen := make(map[string]bool)
 	for p.d.NextArg() {
 		var err error
-		switch name := p.d.Val(); name {
+		name := p.d.Val()
+		if seen[name] {
+			return p.d.Errf("%s is given twice", name)
+		}
+		seen[name] = true
+		switch name {
 		case "weight":
 			settings.Weight, err = p.count(name)
 		case "max_tunnels":
@@ -214,22 +222,6 @@ func (p *parser) count(what string) (int, error) {
 	return n, nil
 }
 
-func (p *parser) retries() error {
-	s, err := p.arg("a number")
-	if err != nil {
-		return err
-	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 0 {
-		return p.d.Errf("lb_retries is a number, 0 for none, not %q", s)
-	}
-	if p.h.LoadBalancing == nil {
-		p.h.LoadBalancing = new(LoadBalancing)
-	}
-	p.h.LoadBalancing.Retries = &n
-	return nil
-}
-
 func (p *parser) timeouts() *Timeouts {
 	if p.h.Timeouts == nil {
 		p.h.Timeouts = new(Timeouts)
@@ -265,7 +257,7 @@ func (p *parser) duration() (caddy.Duration, error) {
 	}
 	duration, err := caddy.ParseDuration(s)
 	if err != nil {
-		return 0, p.d.Errf("%s is a duration such as 30s, or off: %v", option, err)
+		return 0, p.d.Errf("%s is a duration such as 30s, or off, not %q", option, s)
 	}
 	if duration <= 0 {
 		return 0, p.d.Errf("%s is %s; write off for no limit, or leave it out for the default", option, s)

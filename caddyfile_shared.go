@@ -1,6 +1,9 @@
 package websocketproxy
 
 import (
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -11,74 +14,59 @@ import (
 // parsed by reverse_proxy's own parser, from the same tokens, so that it means
 // the same and errors come with their lines.
 type shared struct {
-	directive caddyfile.Token
-	// addresses and transport go together: https in one enables TLS in the
-	// other.
-	addresses, transport []caddyfile.Token
-	// options are all others.
+	// plain and secured are upstreams' addresses without TLS and with it.
+	plain, secured string
+	// url is an upstream's address that has a scheme, and transport the tokens
+	// of that option. They go together: https in one enables TLS in the other.
+	url       string
+	transport []caddyfile.Token
+	// options are the tokens of all others.
 	options []caddyfile.Token
 }
 
-func newShared(directive caddyfile.Token) *shared {
-	return &shared{directive: directive}
-}
-
-// parse has reverse_proxy parse a directive with these arguments and options.
-func (s *shared) parse(arguments, options []caddyfile.Token) (*reverseproxy.Handler, error) {
-	tokens := append([]caddyfile.Token{s.directive}, arguments...)
-	if len(options) > 0 {
-		open, end := s.directive, options[len(options)-1]
-		open.Text, end.Text = "{", "}"
-		end.Line++
-		tokens = append(tokens, open)
-		tokens = append(tokens, options...)
-		tokens = append(tokens, end)
-	}
+// parseShared has reverse_proxy parse options. Errors that concern all of them
+// get the position of end.
+func parseShared(options []caddyfile.Token, end caddyfile.Token) (*reverseproxy.Handler, error) {
+	// New tokens instead of copies, which could be quoted and so be no braces.
+	// Tokens of different files are never on the same line.
+	tokens := append([]caddyfile.Token{{Text: "reverse_proxy"}, {Text: "{"}}, options...)
+	tokens = append(tokens, caddyfile.Token{Text: "}", File: end.File, Line: max(end.Line, 1)})
 	rp := new(reverseproxy.Handler)
 	return rp, rp.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens))
 }
 
-// parseUpstreams parses all addresses and the transport together.
-func (s *shared) parseUpstreams() (*reverseproxy.Handler, error) {
-	var arguments, options []caddyfile.Token
-	last := s.directive
-	for _, address := range s.addresses {
-		newLine := address.Line != last.Line || address.File != last.File
-		last = address
-		if len(options) == 0 && !newLine {
-			arguments = append(arguments, address)
-			continue
-		}
-		if newLine {
-			to := address
-			to.Text = "to"
-			options = append(options, to)
-		}
-		options = append(options, address)
-	}
-	return s.parse(arguments, append(options, s.transport...))
+// errorAt returns an error with the position of a token.
+func errorAt(t caddyfile.Token, format string, args ...any) error {
+	d := caddyfile.NewDispenser([]caddyfile.Token{t})
+	d.Next()
+	return d.Errf(format, args...)
 }
 
 // upstream takes in an upstream's address and returns the addresses to dial
 // that it stands for: several if it has a range of ports.
 func (s *shared) upstream(address caddyfile.Token) ([]string, error) {
-	// WebSocket URLs are HTTP URLs under another name (RFC 6455 section 3).
-	if rest, ok := strings.CutPrefix(address.Text, "ws://"); ok {
-		address.Text = "http://" + rest
-	} else if rest, ok := strings.CutPrefix(address.Text, "wss://"); ok {
-		address.Text = "https://" + rest
+	url, err := asHTTP(address.Text)
+	if err != nil {
+		return nil, errorAt(address, "upstream %q %w", address.Text, err)
 	}
-	d := caddyfile.NewDispenser([]caddyfile.Token{address})
-	d.Next()
-	if strings.HasPrefix(address.Text, "h2c://") || strings.HasPrefix(address.Text, "unix+h2c/") {
-		return nil, d.Errf("%s: a tunnel needs HTTP/1.1 to the upstream, not HTTP/2", address.Text)
-	}
-	one := newShared(address)
-	rp, err := one.parse([]caddyfile.Token{address}, nil)
+	to, up := address, address
+	to.Text, up.Text = "to", url
+	rp, err := parseShared([]caddyfile.Token{to, up}, caddyfile.Token{})
 	if err != nil {
 		return nil, err
 	}
-	s.addresses = append(s.addresses, address)
+	if strings.Contains(url, "://") {
+		s.url = url
+	}
+	kind := &s.plain
+	if rp.TransportRaw != nil {
+		kind = &s.secured
+	}
+	*kind = address.Text
+	if s.plain != "" && s.secured != "" {
+		return nil, errorAt(address, "upstreams share the transport, so all of them use TLS or none: %s, %s",
+			s.plain, s.secured)
+	}
 	dials := make([]string, len(rp.Upstreams))
 	for i, up := range rp.Upstreams {
 		dials[i] = up.Dial
@@ -86,35 +74,65 @@ func (s *shared) upstream(address caddyfile.Token) ([]string, error) {
 	return dials, nil
 }
 
+// asHTTP returns an upstream's address as reverse_proxy spells it.
+func asHTTP(address string) (string, error) {
+	scheme, rest, isURL := strings.Cut(address, "://")
+	scheme = strings.ToLower(scheme)
+	switch {
+	case address == "":
+		return "", errors.New("is empty")
+	case isURL && scheme == "h2c" || strings.HasPrefix(scheme, "unix+h2c/"):
+		return "", errors.New("speaks HTTP/2, but a tunnel needs HTTP/1.1; use ws:// or unix/")
+	case !isURL:
+		return address, nil
+	case scheme == "unix":
+		return "", fmt.Errorf("is written unix/%s", rest)
+	case strings.ContainsAny(rest, "/?#@"):
+		return "", errors.New("has more than a scheme, a host and a port; change paths with the rewrite or uri directive")
+	}
+	// WebSocket URLs are HTTP URLs under another name (RFC 6455 section 3).
+	if name, ok := map[string]string{"ws": "http", "wss": "https"}[scheme]; ok {
+		scheme = name
+	}
+	return scheme + "://" + rest, nil
+}
+
 // finish parses what was collected and puts it into h.
 func (s *shared) finish(h *Handler) error {
-	rp, err := s.parseUpstreams()
+	options, end := slices.Clone(s.transport), caddyfile.Token{}
+	if s.url != "" {
+		if len(options) > 0 {
+			end = options[0] // an error can only be that they contradict
+		}
+		options = append(options, caddyfile.Token{Text: "to"}, caddyfile.Token{Text: s.url})
+	}
+	rp, err := parseShared(options, end)
 	if err != nil {
 		return err
 	}
 	h.TransportRaw = rp.TransportRaw
-	if rp, err = s.parse(nil, s.options); err != nil {
+	if rp, err = parseShared(s.options, caddyfile.Token{}); err != nil {
 		return err
 	}
 	h.Headers, h.TrustedProxies = rp.Headers, rp.TrustedProxies
-	if lb := rp.LoadBalancing; lb != nil {
-		if h.LoadBalancing == nil {
-			h.LoadBalancing = new(LoadBalancing)
-		}
-		h.LoadBalancing.SelectionPolicyRaw = lb.SelectionPolicyRaw
-		h.LoadBalancing.TryDuration, h.LoadBalancing.TryInterval = lb.TryDuration, lb.TryInterval
-	}
 	return nil
 }
 
-// sharedOption collects an option that reverse_proxy has too.
-func (p *parser) sharedOption() error {
-	segment := p.d.NextSegment()
-	if len(segment) == 1 {
-		return p.d.Errf("%s needs an argument", segment[0].Text)
+// sharedOption returns the parser of an option that reverse_proxy has too,
+// with at most limit arguments.
+func (p *parser) sharedOption(limit int) func() error {
+	return func() error {
+		option := p.d.Token()
+		tokens := []caddyfile.Token{option}
+		for len(tokens) <= limit && p.d.NextArg() {
+			tokens = append(tokens, p.d.Token())
+		}
+		if len(tokens) == 1 {
+			return p.d.Errf("%s needs an argument", option.Text)
+		}
+		p.shared.options = append(p.shared.options, tokens...)
+		return nil
 	}
-	p.shared.options = append(p.shared.options, segment...)
-	return nil
 }
 
 // transport collects the transport, and refuses options that would be ignored
@@ -123,25 +141,30 @@ func (p *parser) transport() error {
 	segment := p.d.NextSegment()
 	d := caddyfile.NewDispenser(segment)
 	d.Next()
-	if !d.NextArg() || d.Val() != "http" {
-		return d.Err("transport is only http; a tunnel cannot use another one")
+	switch {
+	case !d.NextArg():
+		return d.Err("transport needs a name, which can only be http")
+	case d.Val() != "http":
+		return d.Errf("transport %s cannot carry a tunnel; use http", d.Val())
+	case d.NextArg():
+		return d.Errf("transport http has no argument %s; its options are in a block", d.Val())
 	}
 	for d.NextBlock(0) {
-		hint, refused := refusedInTransport[d.Val()]
-		if refused && !(d.Val() == "versions" && onlyHTTP1(d)) {
-			return d.Errf("%s is not an option of a tunnel's transport: %s", d.Val(), hint)
+		option := d.Token()
+		hint, refused := refusedInTransport[option.Text]
+		rest := d.NextSegment() // what follows on its line, and its block
+		if refused && !isOnlyHTTP1(rest) {
+			return errorAt(option, "%s is not an option of a tunnel's transport: %s", option.Text, hint)
 		}
-		d.NextSegment() // what follows on its line, and its block
 	}
 	p.shared.transport = segment
 	return nil
 }
 
-// onlyHTTP1 reports whether the versions option that d stands on names
-// HTTP/1.1 only, which is what a tunnel does anyway.
-func onlyHTTP1(d *caddyfile.Dispenser) bool {
-	segment := d.NextSegment()
-	return len(segment) == 2 && segment[1].Text == "1.1"
+// isOnlyHTTP1 reports whether an option of the transport restricts it to
+// HTTP/1.1, which is what a tunnel does anyway.
+func isOnlyHTTP1(option []caddyfile.Token) bool {
+	return len(option) == 2 && option[0].Text == "versions" && option[1].Text == "1.1"
 }
 
 // refusedOptions are the options of reverse_proxy that have no meaning for

@@ -56,7 +56,7 @@ func refusedOption(name string) error {
 
 // dial connects to e, with TLS where the transport says so.
 func (d *dialer) dial(ctx context.Context, e *endpoint, repl *caddy.Replacer) (net.Conn, error) {
-	conn, err := d.transport.Transport.DialContext(ctx, e.network, e.address)
+	conn, err := d.connect(ctx, e)
 	if err != nil || !d.useTLS(e) {
 		return conn, err
 	}
@@ -79,6 +79,32 @@ func (d *dialer) dial(ctx context.Context, e *endpoint, repl *caddy.Replacer) (n
 		return nil, errors.Join(fmt.Errorf("TLS: %w", err), ignoreClosed(conn.Close()))
 	}
 	return secured, nil
+}
+
+// connect opens the connection, within the transport's dial_timeout. The
+// transport hides what kind of error it met, so the clock tells whether that
+// time was over.
+func (d *dialer) connect(ctx context.Context, e *endpoint) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(d.transport.DialTimeout))
+	defer cancel()
+	conn, err := d.transport.Transport.DialContext(ctx, e.network, e.address)
+	if err != nil && isOver(ctx) {
+		err = timeoutError{err}
+	}
+	return conn, err
+}
+
+// timeoutError is an error that does not tell itself that it is a timeout.
+type timeoutError struct{ error }
+
+func (timeoutError) Timeout() bool   { return true }
+func (e timeoutError) Unwrap() error { return e.error }
+
+// isOver reports whether the deadline of ctx has passed. The deadlines of
+// connections have timers of their own, which may be ahead of that of ctx.
+func isOver(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && !time.Now().Before(deadline)
 }
 
 func (d *dialer) useTLS(e *endpoint) bool {

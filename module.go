@@ -113,6 +113,13 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 	if len(h.TransportRaw) == 0 {
 		h.TransportRaw = json.RawMessage(`{"protocol": "http"}`)
 	}
+	// Once it is loaded, the transport does not tell any more that it has one.
+	var proxy struct {
+		Raw json.RawMessage `json:"network_proxy"`
+	}
+	if json.Unmarshal(h.TransportRaw, &proxy) == nil && len(proxy.Raw) > 0 {
+		return refusedOption("network_proxy")
+	}
 	mod, err := ctx.LoadModule(h, "TransportRaw")
 	if err != nil {
 		return fmt.Errorf("transport: %w", err)
@@ -164,10 +171,11 @@ func (h *Handler) provisionTimeouts(caddy.Context) error {
 	if t == nil {
 		t = new(Timeouts)
 	}
-	if t.LifetimeJitter > 1 {
+	// The comparison is written so that NaN fails it.
+	if !(t.LifetimeJitter <= 1) {
 		return fmt.Errorf("timeouts.lifetime_jitter: %v is more than 1", t.LifetimeJitter)
 	}
-	if t.MaxLifetime == 0 && t.LifetimeJitter != 0 {
+	if t.MaxLifetime <= 0 && t.LifetimeJitter != 0 {
 		return errors.New("timeouts.lifetime_jitter: has no effect without max_lifetime; set that too")
 	}
 	h.handshake = orDefault(t.Handshake, defaultHandshakeTimeout)

@@ -64,21 +64,11 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	// From here on Cleanup has something to give back, also if this fails.
 	h.pool = p
 	for i, up := range h.Upstreams {
-		s, err := up.slot()
-		if err == nil && up.Weight != 0 && p.selector != nil {
-			err = errors.New("weight has no effect with this selection policy; " +
-				"use least_conn, round_robin or random_choose, or leave it out")
+		weight := 0
+		if weights != nil {
+			weight = weights[i]
 		}
-		if err == nil && weights != nil {
-			if up.Weight != 0 {
-				err = errors.New("weight is given here and in weighted_round_robin; choose one")
-			}
-			s.weight = weights[i]
-		}
-		if err == nil {
-			err = p.add(s, up.Dial)
-		}
-		if err != nil {
+		if err := p.add(up, weight); err != nil {
 			return fmt.Errorf("upstreams[%d]: %w", i, err)
 		}
 	}
@@ -138,17 +128,17 @@ func (own *ownPolicy) build(p *pool, upstreams int) ([]int, error) {
 			choices = *own.Choose
 		}
 		if choices < 2 {
-			return nil, fmt.Errorf("choose must be at least 2, not %d; `random` is a policy of its own", choices)
+			return nil, fmt.Errorf("choose: must be at least 2, not %d; `random` is a policy of its own", choices)
 		}
 		p.policy = &randomChoose{choices: choices}
 	case "weighted_round_robin":
 		p.policy = roundRobin{}
 		if len(own.Weights) != upstreams {
-			return nil, fmt.Errorf("%d weights for %d upstreams", len(own.Weights), upstreams)
+			return nil, fmt.Errorf("weights: %d for %d upstreams; give one for each", len(own.Weights), upstreams)
 		}
-		for _, w := range own.Weights {
+		for i, w := range own.Weights {
 			if w < 1 || w > maxWeight {
-				return nil, fmt.Errorf("weight %d is not between 1 and %d", w, maxWeight)
+				return nil, fmt.Errorf("weights[%d]: %d is not between 1 and %d", i, w, maxWeight)
 			}
 		}
 	}
@@ -159,6 +149,9 @@ func (own *ownPolicy) build(p *pool, upstreams int) ([]int, error) {
 func (up *Upstream) slot() (*slot, error) {
 	if up == nil || up.Dial == "" {
 		return nil, errors.New("dial: is empty; give an address such as localhost:9000")
+	}
+	if strings.Contains(up.Dial, "://") {
+		return nil, fmt.Errorf("dial: %s is a URL; write host:port, and enable TLS in the transport", up.Dial)
 	}
 	if up.Weight < 0 || up.Weight > maxWeight {
 		return nil, fmt.Errorf("weight: %d is not between 1 and %d", up.Weight, maxWeight)
@@ -172,13 +165,26 @@ func (up *Upstream) slot() (*slot, error) {
 	return s, nil
 }
 
-// add puts an upstream into the pool.
-func (p *pool) add(s *slot, dial string) error {
-	if strings.Contains(dial, "{") {
-		p.templates = append(p.templates, template{slot: s, dial: dial})
+// add puts an upstream into the pool. The weight is what the policy says about
+// it, or zero.
+func (p *pool) add(up *Upstream, weight int) error {
+	s, err := up.slot()
+	switch {
+	case err != nil:
+		return err
+	case up.Weight != 0 && p.selector != nil:
+		return errors.New("weight: has no effect with this selection policy; " +
+			"use least_conn, round_robin or random_choose, or leave it out")
+	case up.Weight != 0 && weight != 0:
+		return errors.New("weight: is given here and in weighted_round_robin; choose one")
+	case weight != 0:
+		s.weight = weight
+	}
+	if strings.Contains(up.Dial, "{") {
+		p.templates = append(p.templates, template{slot: s, dial: up.Dial})
 		return nil
 	}
-	e, err := newEndpoint(s, dial)
+	e, err := newEndpoint(s, up.Dial)
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}

@@ -37,7 +37,7 @@ const (
 	causeHandshakeTimeout cause = "handshake_timeout" //
 	causeClientGone       cause = "client_gone"       //
 	causeUpstreamRefused  cause = "upstream_refused"  // it answered something else than 101
-	causeInternal         cause = "internal"          // this side cannot take over the client's connection
+	causeInternal         cause = "internal"          // the fault is on this side
 )
 
 // statusClientClosed is nginx's code for a client that went away before it got
@@ -90,7 +90,7 @@ func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, 
 	switch {
 	case errors.Is(context.Cause(ctx), context.Canceled):
 		f.cause, f.status = causeClientGone, statusClientClosed
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || isOver(ctx):
 		f.cause, f.status, f.err = causeHandshakeTimeout, http.StatusGatewayTimeout,
 			fmt.Errorf("%s: the handshake took too long", whileDoing)
 	case isTimeout(err):

@@ -62,9 +62,6 @@ func (h *Handler) outbound(r *http.Request, hs *handshake) *http.Request {
 	}).WithContext(r.Context())
 	delete(out.Header, ":protocol")
 	removeHopByHop(out.Header)
-	if _, ok := out.Header["User-Agent"]; !ok {
-		out.Header["User-Agent"] = []string{""} // keeps Request.Write from adding Go's
-	}
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
 		out.Header["Early-Data"] = []string{"1"} // RFC 8470 section 5.1
 	}
@@ -92,6 +89,9 @@ func (hs *handshake) finish(out *http.Request) {
 	out.Header[fieldKey] = []string{hs.key}
 	out.Header[fieldVersion] = []string{"13"}
 	delete(out.Header, fieldAccept)
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header["User-Agent"] = []string{""} // keeps Request.Write from adding Go's
+	}
 	// The upstream may choose from what it is offered, after those operations.
 	hs.subprotocols = listValues(out.Header[fieldProtocol])
 	hs.extensions = extensionNames(out.Header[fieldExtensions])

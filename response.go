@@ -25,7 +25,8 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 		}
 	}
 	delete(to, "Server") // Caddy's own; Via says who passed the answer on
-	for _, fields := range []http.Header{from, a.choice.header, {"Via": {"1.1 Caddy"}}} {
+	via := fmt.Sprintf("%d.%d Caddy", a.ProtoMajor, a.ProtoMinor)
+	for _, fields := range []http.Header{from, a.choice.header, {"Via": {via}}} {
 		for name, values := range fields {
 			if spelled, ok := websocketFields[name]; ok {
 				name = spelled

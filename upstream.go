@@ -113,6 +113,11 @@ func newEndpoint(s *slot, dial string) (*endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	switch addr.Network {
+	case "tcp", "tcp4", "tcp6", "unix":
+	default:
+		return nil, fmt.Errorf("a tunnel needs tcp or unix, not %s", addr.Network)
+	}
 	if n := addr.PortRangeSize(); n != 1 {
 		return nil, fmt.Errorf("%s names %d ports; an upstream is exactly one", dial, n)
 	}

@@ -9,9 +9,12 @@ var bufferSizes = [...]int{1 << 10, 8 << 10, 64 << 10}
 // pools hold the buffers of each size that no direction uses at the moment.
 var pools [len(bufferSizes)]sync.Pool
 
+const largest = len(bufferSizes) - 1
+
 // buffer is a direction's read buffer. It follows the traffic: a read that
 // filled it makes it larger, one that would have fit the next smaller size
-// makes it smaller.
+// makes it smaller. The largest is not kept after a read that did not fill it
+// either: for all one knows, a long silence follows.
 type buffer struct {
 	class int
 	b     *[]byte
@@ -43,10 +46,10 @@ func (buf *buffer) free() {
 // adapt chooses the size for the next read after one that returned n bytes.
 func (buf *buffer) adapt(n int) {
 	class := buf.class
-	switch {
-	case n == bufferSizes[class] && class < len(bufferSizes)-1:
+	switch full := n == bufferSizes[class]; {
+	case full && class < largest:
 		class++
-	case class > 0 && n <= bufferSizes[class-1]:
+	case !full && class == largest, class > 0 && n <= bufferSizes[class-1]:
 		class--
 	default:
 		return

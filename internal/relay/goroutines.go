@@ -19,6 +19,8 @@ type goroutines struct {
 type pump struct {
 	src, dst    Conn
 	read, taken atomic.Uint64
+	// woken is set while a call of Inspect that Wake has asked for is due.
+	woken atomic.Bool
 
 	mu sync.Mutex // held by the writer to dst; guards what follows
 	// over is set when nothing may be written to dst any more.
@@ -45,6 +47,9 @@ func (r *goroutines) Counts(d Direction) (read, taken uint64) {
 }
 
 func (r *goroutines) Wake(d Direction) {
+	if r.dirs[d].woken.Swap(true) {
+		return // however long the writer is busy, one goroutine waits for it
+	}
 	if r.enter() {
 		go r.wake(d)
 	}
@@ -107,14 +112,23 @@ func (r *goroutines) run(d Direction, glued []byte) {
 // wake gives the owner a chance to insert.
 func (r *goroutines) wake(d Direction) {
 	defer r.leave()
-	r.forward(d, nil)
+	p := &r.dirs[d]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.woken.Store(false)
+	r.forwardLocked(d, nil)
 }
 
-// forward does with b what the owner says.
 func (r *goroutines) forward(d Direction, b []byte) {
 	p := &r.dirs[d]
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	r.forwardLocked(d, b)
+}
+
+// forwardLocked does with b what the owner says.
+func (r *goroutines) forwardLocked(d Direction, b []byte) {
+	p := &r.dirs[d]
 	for first := true; (first || len(b) > 0) && !p.over; first = false {
 		v := r.hooks.Inspect(d, b)
 		if err := p.obey(v, b); err != nil {
@@ -144,12 +158,14 @@ func (p *pump) obey(v Verdict, b []byte) error {
 	p.taken.Add(uint64(v.Pass + v.Drop))
 	if v.Shut {
 		p.over = true
-		return p.dst.CloseWrite()
+		// Where this fails the peer is gone, and has nothing to learn.
+		_ = p.dst.CloseWrite()
 	}
 	return nil
 }
 
-// sourceEnded passes the end of the source on and reports it.
+// sourceEnded tells the destination that nothing more will come, and the owner
+// why.
 func (r *goroutines) sourceEnded(d Direction, err error) {
 	p := &r.dirs[d]
 	p.mu.Lock()
@@ -160,10 +176,8 @@ func (r *goroutines) sourceEnded(d Direction, err error) {
 		return // shut by the owner, or failed and reported
 	}
 	end := End{Err: endOfStream(err)}
-	if end.Err == nil {
-		if werr := p.dst.CloseWrite(); werr != nil {
-			end = End{Err: werr, Writing: true}
-		}
+	if werr := p.dst.CloseWrite(); werr != nil && end.Err == nil {
+		end = End{Err: werr, Writing: true}
 	}
 	r.hooks.Ended(d, end)
 }

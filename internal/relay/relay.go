@@ -70,8 +70,9 @@ type Hooks interface {
 	// the direction. p is empty if the call was asked for with Wake.
 	Inspect(d Direction, p []byte) Verdict
 	// Ended is called once for each direction, when its source has ended or
-	// either of its connections has failed. It is not called for a direction
-	// that a verdict has shut.
+	// has failed, which its destination is told as an end of stream, or when
+	// its destination has failed. Then whatever the source still sends is read
+	// and discarded. It is not called for a direction that a verdict has shut.
 	Ended(d Direction, end End)
 	// Done is called once, as the last thing: both directions have ended and
 	// both connections are closed.
@@ -85,8 +86,11 @@ type Relay interface {
 	// discarded. While they differ, a write is in progress.
 	Counts(d Direction) (read, taken uint64)
 	// Wake has Inspect called by the direction's writer as soon as it is not
-	// busy, so that it can insert something or shut the direction.
+	// busy, so that it can insert something or shut the direction. Once is
+	// enough for all calls until then, and nothing happens if the direction
+	// has ended.
 	Wake(d Direction)
-	// Abort ends both directions at once, without blocking.
+	// Abort ends both directions at once, without blocking. It may be called
+	// at any time and more than once, like Wake also from hooks.
 	Abort()
 }

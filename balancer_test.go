@@ -1,0 +1,290 @@
+package websocketproxy
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// share is an upstream for the balancer: its weight and its tunnels.
+type share struct{ weight, tunnels int }
+
+func endpointsWith(loads ...share) []*endpoint {
+	pool := make([]*endpoint, len(loads))
+	for i, l := range loads {
+		pool[i] = &endpoint{slot: &slot{weight: l.weight}, host: &host{tunnels: l.tunnels}}
+	}
+	return pool
+}
+
+// seeded returns a source of random numbers that is the same in every run.
+func seeded() func(int) int { return rand.New(rand.NewPCG(1, 2)).IntN }
+
+func always(n int) func(int) int { return func(limit int) int { return min(n, limit-1) } }
+
+func policies() map[string]policy {
+	return map[string]policy{
+		"least_conn":      leastConn{},
+		"round_robin":     roundRobin{},
+		"random_choose 2": &randomChoose{choices: 2},
+		"random_choose 5": &randomChoose{choices: 5},
+	}
+}
+
+func TestPoliciesPickNothingFromNothing(t *testing.T) {
+	for name, p := range policies() {
+		if got := p.pick(nil, seeded()); got != nil {
+			t.Errorf("%s picked %+v", name, got)
+		}
+	}
+}
+
+func TestPoliciesPickTheOnlyOne(t *testing.T) {
+	pool := endpointsWith(share{3, 1000})
+	for name, p := range policies() {
+		for range 3 {
+			if got := p.pick(pool, seeded()); got != pool[0] {
+				t.Errorf("%s picked %+v", name, got)
+			}
+		}
+	}
+}
+
+func TestEligible(t *testing.T) {
+	type upstream struct{ tried, full, backup bool }
+	for name, test := range map[string]struct {
+		pool []upstream
+		want []int
+	}{
+		"all":                          {[]upstream{{}, {}, {}}, []int{0, 1, 2}},
+		"none":                         {nil, nil},
+		"tried ones are out":           {[]upstream{{}, {tried: true}, {}}, []int{0, 2}},
+		"full ones are out":            {[]upstream{{full: true}, {}, {full: true}}, []int{1}},
+		"all are full":                 {[]upstream{{full: true}, {full: true}}, nil},
+		"all were tried":               {[]upstream{{tried: true}, {tried: true}}, nil},
+		"backups wait":                 {[]upstream{{backup: true}, {}, {backup: true}}, []int{1}},
+		"backups when all were tried":  {[]upstream{{tried: true}, {backup: true}, {backup: true}}, []int{1, 2}},
+		"backups when all are full":    {[]upstream{{backup: true}, {full: true}}, []int{0}},
+		"only backups":                 {[]upstream{{backup: true}, {backup: true}}, []int{0, 1}},
+		"backups can be full or tried": {[]upstream{{full: true}, {backup: true, full: true}, {backup: true, tried: true}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var pool, want []*endpoint
+			var tried []*slot
+			for _, up := range test.pool {
+				e := &endpoint{slot: &slot{weight: 1, backup: up.backup, maxTunnels: 2}, host: &host{tunnels: 1}}
+				if up.full {
+					e.host.tunnels = 2
+				}
+				if up.tried {
+					tried = append(tried, e.slot)
+				}
+				pool = append(pool, e)
+			}
+			for _, i := range test.want {
+				want = append(want, pool[i])
+			}
+			if got := eligible(nil, pool, tried); !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func TestLeastConnPicksTheLeastLoaded(t *testing.T) {
+	for name, test := range map[string]struct {
+		loads []share
+		want  int
+	}{
+		"fewest tunnels":                     {[]share{{1, 2}, {1, 1}, {1, 3}}, 1},
+		"the first of all":                   {[]share{{1, 0}, {1, 1}}, 0},
+		"twice the weight, fewer than twice": {[]share{{1, 2}, {2, 3}}, 1},
+		"twice the weight, more than twice":  {[]share{{1, 2}, {2, 6}}, 0},
+		"empty ones by weight":               {[]share{{1, 0}, {3, 0}, {2, 0}}, 1},
+		"a heavy one still gets the next":    {[]share{{1, 0}, {10, 8}}, 1},
+		"until it has its share":             {[]share{{1, 0}, {10, 10}}, 0},
+		"no overflow":                        {[]share{{maxWeight, math.MaxInt32 - 1}, {1, math.MaxInt32 - 1}}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := endpointsWith(test.loads...)
+			if got := slices.Index(pool, (leastConn{}).pick(pool, seeded())); got != test.want {
+				t.Errorf("picked %d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+func TestLeastConnIsNeverBeaten(t *testing.T) {
+	random := seeded()
+	for range 2000 {
+		pool := endpointsWith(make([]share, 1+random(8))...)
+		for _, e := range pool {
+			e.slot.weight, e.host.tunnels = 1+random(4), random(10)
+		}
+		for range 20 {
+			picked := leastConn{}.pick(pool, random)
+			for _, e := range pool {
+				// Fractions are compared by cross-multiplication.
+				if (e.host.tunnels+1)*picked.slot.weight < (picked.host.tunnels+1)*e.slot.weight {
+					t.Fatalf("picked %+v %+v, but %+v %+v is less loaded",
+						picked.slot, picked.host, e.slot, e.host)
+				}
+			}
+			picked.host.tunnels++
+		}
+	}
+}
+
+func TestLeastConnBreaksTiesAtRandom(t *testing.T) {
+	pool := endpointsWith(share{1, 1}, share{1, 0}, share{1, 0}, share{1, 2}, share{1, 0})
+	if got := slices.Index(pool, leastConn{}.pick(pool, always(0))); got != 1 {
+		t.Errorf("picked %d, want the first of the equal ones, 1", got)
+	}
+	if got := slices.Index(pool, leastConn{}.pick(pool, always(math.MaxInt))); got != 4 {
+		t.Errorf("picked %d, want the last of the equal ones, 4", got)
+	}
+	const picks = 30_000
+	random, counts := seeded(), make(map[int]int)
+	for range picks {
+		counts[slices.Index(pool, leastConn{}.pick(pool, random))]++
+	}
+	for _, i := range []int{1, 2, 4} {
+		if got := counts[i]; got < picks/3*9/10 || got > picks/3*11/10 {
+			t.Errorf("%d was picked %d times of %d, want about a third: %v", i, got, picks, counts)
+		}
+	}
+	if len(counts) != 3 {
+		t.Errorf("picked from %v, want only the equal ones", counts)
+	}
+}
+
+// sharesAfter picks n times, leaving each tunnel open.
+func sharesAfter(n int, p policy, pool []*endpoint, random func(int) int) []int {
+	for range n {
+		p.pick(pool, random).host.tunnels++
+	}
+	var shares []int
+	for _, e := range pool {
+		shares = append(shares, e.host.tunnels)
+	}
+	return shares
+}
+
+func TestSharesFollowWeights(t *testing.T) {
+	for name, p := range map[string]policy{"least_conn": leastConn{}, "round_robin": roundRobin{}} {
+		pool := endpointsWith(share{5, 0}, share{1, 0}, share{3, 0}, share{1, 0})
+		for round := 1; round <= 50; round++ {
+			got, want := sharesAfter(10, p, pool, seeded()), []int{5 * round, round, 3 * round, round}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%s: shares are %v after %d picks, want %v", name, got, 10*round, want)
+			}
+		}
+	}
+}
+
+func TestRoundRobinSequence(t *testing.T) {
+	for name, test := range map[string]struct {
+		weights []share
+		want    string
+	}{
+		"equal":      {[]share{{1, 0}, {1, 0}, {1, 0}}, "abcabcabc"},
+		"5:1:1":      {[]share{{5, 0}, {1, 0}, {1, 0}}, "aabacaaaabacaa"},
+		"3:2:1":      {[]share{{3, 0}, {2, 0}, {1, 0}}, "abacbaabacba"},
+		"1:2":        {[]share{{1, 0}, {2, 0}}, "babbab"},
+		"load is no": {[]share{{1, 9}, {1, 0}}, "abab"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := endpointsWith(test.weights...)
+			var got []byte
+			for range test.want {
+				got = append(got, 'a'+byte(slices.Index(pool, roundRobin{}.pick(pool, nil))))
+			}
+			if string(got) != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestRoundRobinSharesAmongWhoIsEligible(t *testing.T) {
+	pool := endpointsWith(share{2, 0}, share{1, 0}, share{1, 0})
+	random := seeded()
+	for range 1000 {
+		some := slices.DeleteFunc(slices.Clone(pool), func(*endpoint) bool { return random(4) == 0 })
+		roundRobin{}.pick(some, nil)
+		sum := 0
+		for _, e := range pool {
+			sum += e.slot.current
+		}
+		if sum != 0 {
+			t.Fatalf("the turns add up to %d, want 0", sum)
+		}
+	}
+	// However it went before, from now on the shares are right within a round.
+	got := sharesAfter(4000, roundRobin{}, pool, nil)
+	for i, want := range []int{2000, 1000, 1000} {
+		if got[i] < want-20 || got[i] > want+20 {
+			t.Errorf("shares are %v, want about 2000, 1000, 1000", got)
+		}
+	}
+}
+
+func TestRandomChooseComparesWhatItDraws(t *testing.T) {
+	for name, test := range map[string]struct {
+		choices int
+		random  func(int) int
+		want    int
+	}{
+		"the first two":        {2, always(0), 1},
+		"the last two":         {2, always(math.MaxInt), 3},
+		"the first three":      {3, always(0), 2},
+		"all":                  {4, always(0), 3},
+		"more than there are":  {100, seeded(), 3},
+		"one twice is not one": {2, always(1), 2}, // b, and of what is left c
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := endpointsWith(share{1, 3}, share{1, 2}, share{1, 1}, share{1, 0})
+			p := &randomChoose{choices: test.choices}
+			if got := slices.Index(pool, p.pick(pool, test.random)); got != test.want {
+				t.Errorf("picked %d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+func TestRandomChooseAvoidsTheMostLoaded(t *testing.T) {
+	pool := endpointsWith(share{1, 0}, share{1, 9}, share{1, 1}, share{1, 2})
+	p, random, seen := &randomChoose{choices: 2}, seeded(), make(map[int]bool)
+	for range 1000 {
+		seen[slices.Index(pool, p.pick(pool, random))] = true
+	}
+	if seen[1] || len(seen) != 3 {
+		t.Errorf("picked %v, want all but 1", seen)
+	}
+}
+
+func TestRandomChooseDrawsByWeight(t *testing.T) {
+	const draws = 40_000
+	pool := endpointsWith(share{5, 0}, share{2, 0}, share{1, 0})
+	random, counts := seeded(), make([]int, len(pool))
+	for i := range draws {
+		p := &randomChoose{draws: uint64(i + 1)}
+		counts[slices.Index(pool, p.draw(pool, random))]++
+	}
+	for i, e := range pool {
+		if want := draws / 8 * e.slot.weight; counts[i] < want*9/10 || counts[i] > want*11/10 {
+			t.Errorf("draws are %v, want about %d of %d", counts, want, i)
+		}
+	}
+}
+
+func TestRandomChooseBalances(t *testing.T) {
+	pool := endpointsWith(share{2, 0}, share{1, 0}, share{1, 0}, share{2, 0})
+	got := sharesAfter(6000, &randomChoose{choices: 2}, pool, seeded())
+	for i, want := range []int{2000, 1000, 1000, 2000} {
+		if got[i] < want-100 || got[i] > want+100 {
+			t.Errorf("shares are %v, want about 2000, 1000, 1000, 2000", got)
+		}
+	}
+}

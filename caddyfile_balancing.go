@@ -1,0 +1,74 @@
+package websocketproxy
+
+import (
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// policy parses a selection policy: like reverse_proxy, but what the policy
+// does not read is an error.
+func (p *parser) policy() error {
+	segment := p.d.NextSegment()
+	d := caddyfile.NewDispenser(segment[1:])
+	if len(segment) == 1 {
+		return p.d.Err("lb_policy needs the name of a policy")
+	}
+	name := segment[1].Text
+	info, err := caddy.GetModule("http.reverse_proxy.selection_policies." + name)
+	if err != nil {
+		return errorAt(segment[1], "lb_policy %s is not known; use least_conn, round_robin, random_choose, "+
+			"or another one that reverse_proxy has, such as ip_hash or cookie", name)
+	}
+	policy, ok := info.New().(caddyfile.Unmarshaler)
+	if !ok {
+		return errorAt(segment[1], "lb_policy %s cannot be used in a Caddyfile", name)
+	}
+	if err := policy.UnmarshalCaddyfile(d); err != nil {
+		return err
+	}
+	if d.Next() {
+		return d.Errf("lb_policy %s does not take %s", name, d.Val())
+	}
+	p.loadBalancing().SelectionPolicyRaw = caddyconfig.JSONModuleObject(policy, "policy", name, nil)
+	return nil
+}
+
+func (p *parser) retries() error {
+	s, err := p.arg("a number")
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return p.d.Errf("lb_retries is a number, 0 for none, not %q", s)
+	}
+	p.loadBalancing().Retries = &n
+	return nil
+}
+
+// tryTime returns the parser of an option with a duration that may be zero.
+func (p *parser) tryTime(field func(*LoadBalancing) *caddy.Duration) func() error {
+	return func() error {
+		option := p.d.Val()
+		s, err := p.arg("a duration, such as 5s")
+		if err != nil {
+			return err
+		}
+		duration, err := caddy.ParseDuration(s)
+		if err != nil || duration < 0 {
+			return p.d.Errf("%s is a duration such as 5s, not %q", option, s)
+		}
+		*field(p.loadBalancing()) = caddy.Duration(duration)
+		return nil
+	}
+}
+
+func (p *parser) loadBalancing() *LoadBalancing {
+	if p.h.LoadBalancing == nil {
+		p.h.LoadBalancing = new(LoadBalancing)
+	}
+	return p.h.LoadBalancing
+}

@@ -1,0 +1,312 @@
+package websocketproxy
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// goingAway is the Close frame that a client is sent when the proxy ends its
+// tunnel.
+var goingAway = string(testbed.NewClose(1001, "").Bytes(false))
+
+// endPolitely ends the tunnel as its times do.
+func (m *memoryTunnel) endPolitely() {
+	m.end(maxLifetime, frame.StatusGoingAway)
+}
+
+func TestPoliteEndIsAClosingHandshake(t *testing.T) {
+	inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+		m.endPolitely()
+		m.client.expect(goingAway)
+		m.upstream.expectOpen()
+
+		// What the client still says passes, up to its answer.
+		last := m.client.frame(testbed.Text, "last")
+		m.client.send(last)
+		m.upstream.expect(last)
+		// What the upstream still says does not.
+		m.upstream.send(m.upstream.frame(testbed.Text, "unheard"))
+		m.client.expectOpen()
+
+		answer := m.client.closeFrame(1001, "as you wish")
+		m.client.send(answer)
+		m.upstream.expect(answer)
+		m.upstream.expectEnd()
+		m.client.expectEnd()
+
+		m.upstream.send(m.upstream.closeFrame(1001, ""))
+		m.client.expect("")
+		_ = m.upstream.Close()
+		_ = m.client.Close()
+		m.expectReason(maxLifetime)
+		m.expectClose(proxy, 1001)
+		if took := time.Since(m.began); took != 0 {
+			t.Errorf("an end that everybody agrees to took %v", took)
+		}
+	})
+}
+
+func TestPoliteEndWaitsForTheEndOfTheFrame(t *testing.T) {
+	inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+		whole := m.upstream.frame(testbed.Binary, strings.Repeat("x", 300))
+		m.upstream.send(whole[:2]) // in the middle of the header
+		m.client.expect(whole[:2])
+		m.endPolitely()
+		m.client.expectOpen()
+		m.upstream.send(whole[2:100])
+		m.client.expect(whole[2:100])
+		m.upstream.send(whole[100:] + m.upstream.frame(testbed.Text, "unheard"))
+		m.client.expect(whole[100:] + goingAway)
+	})
+}
+
+func TestPoliteEndMayComeBetweenFragments(t *testing.T) {
+	inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+		first := string(testbed.Frame{Opcode: testbed.Text, Payload: []byte("a")}.Bytes(false))
+		m.upstream.send(first)
+		m.client.expect(first)
+		m.endPolitely()
+		m.client.expect(goingAway)
+		m.upstream.send(m.upstream.frame(testbed.Continuation, "b"))
+		m.client.expectOpen()
+	})
+}
+
+func TestPoliteEndGivesUpOnAClientThatDoesNotAnswer(t *testing.T) {
+	inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+		m.endPolitely()
+		m.client.expect(goingAway)
+		time.Sleep(closeAnswerTime - time.Millisecond)
+		m.upstream.expectOpen()
+		m.client.expectOpen()
+		time.Sleep(time.Millisecond)
+		m.upstream.expectUnmasked(goingAway)
+		m.upstream.expectEnd()
+		m.client.expectEnd()
+		m.expectReason(maxLifetime)
+		m.expectAge(closeAnswerTime + lingerTime)
+	})
+}
+
+func TestPoliteEndPutsNoCloseIntoAFrameOfTheClient(t *testing.T) {
+	inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+		whole := m.client.frame(testbed.Text, "stalled in the middle")
+		m.client.send(whole[:10])
+		m.upstream.expect(whole[:10])
+		m.endPolitely()
+		m.client.expect(goingAway)
+		m.expectReason(maxLifetime)
+		m.upstream.expectEnd()
+		m.expectAge(closeAnswerTime + lingerTime)
+	})
+}
+
+func TestPoliteEndPutsNoCloseIntoAFrameOfTheUpstream(t *testing.T) {
+	inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+		whole := m.upstream.frame(testbed.Text, "stalled in the middle")
+		m.upstream.send(whole[:10])
+		m.client.expect(whole[:10])
+		m.endPolitely()
+		time.Sleep(closeAnswerTime)
+		m.client.expectEnd()
+		m.upstream.expectUnmasked(goingAway)
+		m.expectReason(maxLifetime)
+		m.expectClose(proxy, 1001) // the upstream was told
+		m.expectAge(closeAnswerTime + lingerTime)
+	})
+}
+
+func TestPoliteEndDoesNotWaitForPeersThatDoNotRead(t *testing.T) {
+	inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+		m.client.in.room, m.upstream.in.room = 100, 100
+		toClient := m.upstream.frame(testbed.Binary, strings.Repeat("x", 1000))
+		toUpstream := m.client.frame(testbed.Binary, strings.Repeat("x", 1000))
+		m.upstream.send(toClient)
+		m.client.send(toUpstream)
+		m.endPolitely()
+		m.expectReason(maxLifetime)
+		m.expectAge(closeAnswerTime + lingerTime)
+	})
+}
+
+func TestPoliteEndComesOnlyOnce(t *testing.T) {
+	inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+		m.endPolitely()
+		m.end(idleTimeout, 1000)
+		m.client.expect(goingAway)
+		time.Sleep(closeAnswerTime)
+		m.end(idleTimeout, 1000)
+		m.expectReason(maxLifetime)
+		m.end(idleTimeout, 1000)
+	})
+}
+
+func TestPoliteEndLeavesOpaqueStreamsAlone(t *testing.T) {
+	reserved := string([]byte{0x83, 2}) + "hi"
+	tests := map[string]func(m *memoryTunnel) (violator, other *memoryPeer, raw string){
+		"unmasked frame of the client": func(m *memoryTunnel) (violator, other *memoryPeer, raw string) {
+			return m.client, m.upstream, m.upstream.frame(testbed.Text, "no mask")
+		},
+		"reserved opcode of the client": func(m *memoryTunnel) (violator, other *memoryPeer, raw string) {
+			return m.client, m.upstream, reserved
+		},
+		"masked frame of the upstream": func(m *memoryTunnel) (violator, other *memoryPeer, raw string) {
+			return m.upstream, m.client, m.client.frame(testbed.Text, "mask")
+		},
+		"reserved opcode of the upstream": func(m *memoryTunnel) (violator, other *memoryPeer, raw string) {
+			return m.upstream, m.client, reserved
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+				violator, other, raw := test(m)
+				violator.send(raw)
+				other.expect(raw)
+				// Bytes go on to flow, whatever they are.
+				violator.send("anything" + raw)
+				other.expect("anything" + raw)
+				back := other.frame(testbed.Text, "answer")
+				other.send(back)
+				violator.expect(back)
+
+				m.endPolitely()
+				m.client.expectEnd()
+				m.upstream.expectEnd()
+				m.expectReason(maxLifetime)
+				m.expectAge(lingerTime)
+				m.expectClose("", 0)
+			})
+		})
+	}
+}
+
+// An upstream that breaks the protocol after its end was decided must not get
+// the Close into what it sends.
+func TestPoliteEndGivesUpOnAnUpstreamThatBecomesOpaque(t *testing.T) {
+	inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+		whole := m.upstream.frame(testbed.Text, "whole")
+		m.upstream.send(whole[:1])
+		m.client.expect(whole[:1])
+		m.endPolitely()
+		m.upstream.send("\xFF\xFF garbage")
+		if got := m.client.has(); strings.Contains(got, goingAway) {
+			t.Errorf("the client got a Close inside of %q", got)
+		}
+		m.client.in.forget()
+		m.expectReason(maxLifetime)
+	})
+}
+
+func TestPoliteEndOfAHalfClosedTunnel(t *testing.T) {
+	t.Run("by the client", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+			_ = m.client.CloseWrite()
+			m.upstream.expectEnd()
+			m.endPolitely()
+			// It is told, but no answer can come.
+			m.client.expect(goingAway)
+			m.client.expectEnd()
+			m.expectReason(maxLifetime)
+			m.expectAge(lingerTime)
+		})
+	})
+	t.Run("by the upstream", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+			_ = m.upstream.CloseWrite()
+			m.client.expectEnd()
+			m.endPolitely()
+			// The client cannot be told any more.
+			m.upstream.expectUnmasked(goingAway)
+			m.upstream.expectEnd()
+			m.expectReason(maxLifetime)
+			m.expectAge(lingerTime)
+		})
+	})
+}
+
+func TestPoliteEndInTheMiddleOfAClosingHandshake(t *testing.T) {
+	t.Run("begun by the client", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+			bye := m.client.closeFrame(1000, "bye")
+			m.client.send(bye)
+			m.upstream.expect(bye)
+			m.endPolitely()
+			// In place of the answer that does not come.
+			m.client.expect(goingAway)
+			m.client.expectEnd()
+			m.upstream.expectEnd()
+			m.expectReason(maxLifetime)
+			m.expectClose(client, 1000)
+			m.expectAge(lingerTime)
+		})
+	})
+	t.Run("begun by the upstream", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+			bye := m.upstream.closeFrame(1000, "bye")
+			m.upstream.send(bye)
+			m.client.expect(bye)
+			m.endPolitely()
+			m.client.expectOpen() // nothing may follow a Close
+			answer := m.client.closeFrame(1000, "")
+			m.client.send(answer)
+			m.upstream.expect(answer)
+			m.client.expectEnd()
+			m.upstream.expectEnd()
+			m.expectReason(maxLifetime)
+			m.expectClose(upstream, 1000)
+		})
+	})
+	t.Run("begun by the upstream inside of the frame waited for", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+			bye := m.upstream.closeFrame(1000, "bye")
+			m.upstream.send(bye[:3])
+			m.client.expect(bye[:3])
+			m.endPolitely()
+			m.upstream.send(bye[3:])
+			m.client.expect(bye[3:])
+			m.client.send(m.client.closeFrame(1000, ""))
+			m.expectReason(maxLifetime)
+			m.expectClose(upstream, 1000)
+		})
+	})
+	t.Run("begun by the client while the upstream is inside of a frame", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+			whole := m.upstream.frame(testbed.Text, "whole")
+			m.upstream.send(whole[:3])
+			m.client.expect(whole[:3])
+			m.endPolitely()
+			bye := m.client.closeFrame(1000, "bye")
+			m.client.send(bye)
+			m.upstream.expect(bye)
+			m.expectReason(maxLifetime)
+			m.expectClose(client, 1000)
+		})
+	})
+}
+
+func TestPoliteEndWhilePeersGo(t *testing.T) {
+	tests := map[string]func(m *memoryTunnel){
+		"client closes":     func(m *memoryTunnel) { _ = m.client.Close() },
+		"client resets":     func(m *memoryTunnel) { m.client.reset() },
+		"upstream closes":   func(m *memoryTunnel) { _ = m.upstream.Close() },
+		"upstream resets":   func(m *memoryTunnel) { m.upstream.reset() },
+		"both close":        func(m *memoryTunnel) { _ = m.client.Close(); _ = m.upstream.Close() },
+		"client half-close": func(m *memoryTunnel) { _ = m.client.CloseWrite() },
+	}
+	for name, gone := range tests {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+				m.endPolitely()
+				m.client.expect(goingAway)
+				gone(m)
+				m.expectReason(maxLifetime)
+				m.expectClose(proxy, 1001)
+			})
+		})
+	}
+}

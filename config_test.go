@@ -1,0 +1,266 @@
+package websocketproxy
+
+import (
+	"context"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// mistakes are configurations that are refused, with the whole error.
+var mistakes = map[string]struct{ config, want string }{
+	"no upstreams": {
+		`{}`,
+		"upstreams: none given; at least one is needed",
+	},
+	"upstream is null": {
+		`{"upstreams": [{"dial": "localhost:9000"}, null]}`,
+		"upstreams[1]: dial: is empty; give an address such as localhost:9000",
+	},
+	"dial is empty": {
+		`{"upstreams": [{"weight": 1}]}`,
+		"upstreams[0]: dial: is empty; give an address such as localhost:9000",
+	},
+	"dial has no port": {
+		`{"upstreams": [{"dial": "localhost:9000"}, {"dial": "localhost"}]}`,
+		"upstreams[1]: dial: localhost has no port",
+	},
+	"dial has port zero": {
+		`{"upstreams": [{"dial": "localhost:0"}]}`,
+		"upstreams[0]: dial: localhost:0 has no port",
+	},
+	"dial has a bad port": {
+		`{"upstreams": [{"dial": "localhost:bad"}]}`,
+		`upstreams[0]: dial: invalid start port: strconv.ParseUint: parsing "bad": invalid syntax`,
+	},
+	"dial has a port that is too high": {
+		`{"upstreams": [{"dial": "localhost:65536"}]}`,
+		`upstreams[0]: dial: invalid start port: strconv.ParseUint: parsing "65536": value out of range`,
+	},
+	"dial has a range of ports": {
+		`{"upstreams": [{"dial": "localhost:9000-9002"}]}`,
+		"upstreams[0]: dial: localhost:9000-9002 names 3 ports; an upstream is exactly one",
+	},
+	"dial is a URL": {
+		`{"upstreams": [{"dial": "ws://localhost:9000"}]}`,
+		"upstreams[0]: dial: ws://localhost:9000 is a URL; write host:port, and enable TLS in the transport",
+	},
+	"dial is not a stream": {
+		`{"upstreams": [{"dial": "udp/localhost:9000"}]}`,
+		"upstreams[0]: dial: a tunnel needs tcp or unix, not udp",
+	},
+	"dial is a unix socket for packets": {
+		`{"upstreams": [{"dial": "unixgram//run/ws.sock"}]}`,
+		"upstreams[0]: dial: a tunnel needs tcp or unix, not unixgram",
+	},
+	"dial is h2c": {
+		`{"upstreams": [{"dial": "unix+h2c//run/ws.sock"}]}`,
+		"upstreams[0]: dial: a tunnel needs tcp or unix, not unix+h2c",
+	},
+	"weight is negative": {
+		`{"upstreams": [{"dial": "localhost:9000", "weight": -1}]}`,
+		"upstreams[0]: weight: -1 is not between 1 and 65536",
+	},
+	"weight is too large": {
+		`{"upstreams": [{"dial": "localhost:9000", "weight": 65537}]}`,
+		"upstreams[0]: weight: 65537 is not between 1 and 65536",
+	},
+	"weight with a policy of another module": {
+		`{"upstreams": [{"dial": "localhost:9000"}, {"dial": "localhost:9001", "weight": 2}],
+			"load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`,
+		"upstreams[1]: weight: has no effect with this selection policy; " +
+			"use least_conn, round_robin or random_choose, or leave it out",
+	},
+	"weight twice": {
+		`{"upstreams": [{"dial": "localhost:9000", "weight": 2}],
+			"load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [2]}}}`,
+		"upstreams[0]: weight: is given here and in weighted_round_robin; choose one",
+	},
+	"too few weights": {
+		`{"upstreams": [{"dial": "localhost:9000"}, {"dial": "localhost:9001"}],
+			"load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [2]}}}`,
+		"load_balancing.selection_policy: weights: 1 for 2 upstreams; give one for each",
+	},
+	"weights are missing": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "weighted_round_robin"}}}`,
+		"load_balancing.selection_policy: weights: 0 for 1 upstreams; give one for each",
+	},
+	"too many weights": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [2, 3]}}}`,
+		"load_balancing.selection_policy: weights: 2 for 1 upstreams; give one for each",
+	},
+	"one of the weights is zero": {
+		`{"upstreams": [{"dial": "localhost:9000"}, {"dial": "localhost:9001"}],
+			"load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [1, 0]}}}`,
+		"load_balancing.selection_policy: weights[1]: 0 is not between 1 and 65536",
+	},
+	"weights of another policy": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "round_robin", "weights": [1]}}}`,
+		"load_balancing.selection_policy: round_robin has no option `weights`; give each upstream its weight",
+	},
+	"choose of another policy": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "least_conn", "choose": 2}}}`,
+		"load_balancing.selection_policy: least_conn has no option `choose`",
+	},
+	"choose one": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "random_choose", "choose": 1}}}`,
+		"load_balancing.selection_policy: choose: must be at least 2, not 1; `random` is a policy of its own",
+	},
+	"choose is no number": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "random_choose", "choose": "2"}}}`,
+		"load_balancing.selection_policy: json: cannot unmarshal string into Go struct field " +
+			"ownPolicy.choose of type int",
+	},
+	"unknown option of a policy of our own": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "least_conn", "field": "X"}}}`,
+		`load_balancing.selection_policy: json: unknown field "field"`,
+	},
+	"unknown policy": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "most_conn"}}}`,
+		"load_balancing.selection_policy: loading module 'most_conn': " +
+			"unknown module: http.reverse_proxy.selection_policies.most_conn",
+	},
+	"policy without a name": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {}}}`,
+		"load_balancing.selection_policy: module name not specified with key 'policy' in map[]",
+	},
+	"policy is no object": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": "least_conn"}}`,
+		"load_balancing.selection_policy: json: cannot unmarshal string into Go value of type " +
+			`struct { Policy *string "json:\"policy\"" }`,
+	},
+	"policy of another module with a mistake": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "header"}}}`,
+		"load_balancing.selection_policy: loading module 'header': " +
+			"provision http.reverse_proxy.selection_policies.header: header field is required",
+	},
+	"retries are negative": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "load_balancing": {"retries": -1}}`,
+		"load_balancing.retries: must not be negative; 0 means never",
+	},
+	"try_interval is negative": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "load_balancing": {"try_interval": -1}}`,
+		"load_balancing.try_interval: must not be negative",
+	},
+	"jitter is more than one": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "timeouts": {"max_lifetime": "1h", "lifetime_jitter": 1.1}}`,
+		"timeouts.lifetime_jitter: 1.1 is more than 1",
+	},
+	"jitter without max_lifetime": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "timeouts": {"lifetime_jitter": 0.5}}`,
+		"timeouts.lifetime_jitter: has no effect without max_lifetime; set that too",
+	},
+	"jitter with max_lifetime off": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "timeouts": {"max_lifetime": -1, "lifetime_jitter": 0.5}}`,
+		"timeouts.lifetime_jitter: has no effect without max_lifetime; set that too",
+	},
+	"origin is malformed": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "access": {"origins": ["same", "example.com"]}}`,
+		`access.origins[1]: "example.com" is not an origin; ` +
+			"write same, null, https://example.com or https://*.example.com",
+	},
+	"subprotocol is no token": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "access": {"subprotocols": ["chat", "a b"]}}`,
+		`access.subprotocols[1]: "a b" is not a token`,
+	},
+	"subprotocol is empty": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "access": {"subprotocols": [""]}}`,
+		`access.subprotocols[0]: "" is not a token`,
+	},
+	"trusted proxy is no range": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "trusted_proxies": ["10.0.0.0/8", "10.0.0.0/33"]}`,
+		"trusted_proxies[1]: parsing CIDR expression: '10.0.0.0/33': netip.ParsePrefix(\"10.0.0.0/33\"): " +
+			"prefix length out of range",
+	},
+	"trusted proxy is a word": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "trusted_proxies": ["private_ranges"]}`,
+		"trusted_proxies[0]: invalid IP address: 'private_ranges': ParseAddr(\"private_ranges\"): unable to parse IP",
+	},
+	"header operation is malformed": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"headers": {"request": {"replace": {"X-A": [{"search_regexp": "(", "replace": "b"}]}}}}`,
+		"headers: replacement 0 for header field 'X-A': error parsing regexp: missing closing ): `(`",
+	},
+	"unknown transport": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "transport": {"protocol": "carrier_pigeon"}}`,
+		"transport: loading module 'carrier_pigeon': unknown module: http.reverse_proxy.transport.carrier_pigeon",
+	},
+	"transport without a name": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "transport": {}}`,
+		"transport: module name not specified with key 'protocol' in map[]",
+	},
+	"transport versions": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "transport": {"protocol": "http", "versions": ["2"]}}`,
+		"transport.versions: a tunnel needs HTTP/1.1 to the upstream; leave it out",
+	},
+	"transport h2c": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "transport": {"protocol": "http", "versions": ["h2c", "2"]}}`,
+		"transport.versions: a tunnel needs HTTP/1.1 to the upstream; leave it out",
+	},
+	"transport proxy": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"transport": {"protocol": "http", "network_proxy": {"from": "none"}}}`,
+		"transport.network_proxy: tunnels are dialed directly; leave it out",
+	},
+	"transport proxy, the old way": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"transport": {"protocol": "http", "forward_proxy_url": "http://localhost:3128"}}`,
+		"transport.forward_proxy_url: tunnels are dialed directly; leave it out",
+	},
+	"transport read_timeout": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "transport": {"protocol": "http", "read_timeout": "1m"}}`,
+		"transport.read_timeout: use idle_timeout of websocket_proxy",
+	},
+	"transport write_timeout": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "transport": {"protocol": "http", "write_timeout": "1m"}}`,
+		"transport.write_timeout: use write_timeout of websocket_proxy, outside the transport",
+	},
+	"transport max_conns_per_host": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "transport": {"protocol": "http", "max_conns_per_host": 5}}`,
+		"transport.max_conns_per_host: use max_tunnels of an upstream",
+	},
+}
+
+func TestMistakesAreRefusedWithTheirPath(t *testing.T) {
+	for name, mistake := range mistakes {
+		t.Run(name, func(t *testing.T) {
+			err := provisionJSON(t, mistake.config)
+			if err == nil {
+				t.Fatalf("no error, want %s", mistake.want)
+			}
+			if got := err.Error(); !strings.HasPrefix(got, mistake.want) {
+				t.Errorf("got  %s\nwant %s", got, mistake.want)
+			}
+		})
+	}
+}
+
+func TestJitterMustBeANumber(t *testing.T) {
+	h := &Handler{
+		Upstreams: []*Upstream{{Dial: "localhost:9000"}},
+		Timeouts:  &Timeouts{MaxLifetime: caddy.Duration(time.Hour), LifetimeJitter: math.NaN()},
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	defer cancel()
+	if err := h.Provision(ctx); err == nil {
+		t.Error("NaN was taken")
+	}
+	if err := h.Cleanup(); err != nil {
+		t.Error(err)
+	}
+	expectNothingHeld(t)
+}

@@ -1,0 +1,173 @@
+package websocketproxy
+
+import (
+	"fmt"
+	"go/ast"
+	goparser "go/parser"
+	"go/token"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// fieldDocs returns the documentation of the fields of a config struct.
+func fieldDocs(tb testing.TB, config reflect.Type) map[string]string {
+	tb.Helper()
+	docs := make(map[string]string)
+	for _, file := range []string{"config.go", "module.go"} {
+		parsed, err := goparser.ParseFile(token.NewFileSet(), file, nil, goparser.ParseComments)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok || spec.Name.Name != config.Name() {
+				return true
+			}
+			if s, ok := spec.Type.(*ast.StructType); ok {
+				for _, field := range s.Fields.List {
+					for _, name := range field.Names {
+						docs[name.Name] = strings.Join(strings.Fields(field.Doc.Text()), " ")
+					}
+				}
+			}
+			return false
+		})
+	}
+	return docs
+}
+
+var defaultSentence = regexp.MustCompile(`Default: ([^.]|\.[^ ])+\.$`)
+
+func TestEverySettingIsDocumentedWithItsDefault(t *testing.T) {
+	required := map[string]bool{"Handler.Upstreams": true, "Upstream.Dial": true}
+	for _, config := range configTypes() {
+		docs := fieldDocs(t, config)
+		for _, field := range jsonFields(config) {
+			name, doc := config.Name()+"."+field.Name, docs[field.Name]
+			isGroup := field.Type.Kind() == reflect.Pointer && field.Type.Elem().Kind() == reflect.Struct
+			switch {
+			case doc == "":
+				t.Errorf("%s has no documentation", name)
+			case regexp.MustCompile(`^` + field.Name + ` (is|are|says|sets|tells|specifies)\b`).MatchString(doc):
+				t.Errorf("the documentation of %s begins with its Go name, which users do not see: %s", name, doc)
+			case !isGroup && !required[name] && !defaultSentence.MatchString(doc):
+				t.Errorf("the documentation of %s does not end with its default: %s", name, doc)
+			}
+		}
+	}
+}
+
+// provisioned returns a handler with one upstream after h has been changed.
+func provisioned(tb testing.TB, change func(h *Handler)) *Handler {
+	tb.Helper()
+	h := &Handler{Upstreams: []*Upstream{{Dial: "localhost:9000"}}}
+	change(h)
+	load(tb, h)
+	return h
+}
+
+func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
+	h := provisioned(t, func(*Handler) {})
+	limited := provisioned(t, func(h *Handler) { h.Timeouts = &Timeouts{MaxLifetime: caddy.Duration(time.Hour)} })
+	choosing := provisioned(t, func(h *Handler) {
+		h.LoadBalancing = &LoadBalancing{SelectionPolicyRaw: []byte(`{"policy": "random_choose"}`)}
+	})
+	chooser, _ := choosing.pool.policy.(*randomChoose)
+	if got, want := chooser.choices, defaultChoices; got != want {
+		t.Errorf("random_choose chooses among %d, want %d", got, want)
+	}
+	if _, ok := h.pool.policy.(leastConn); !ok {
+		t.Errorf("the policy is %T, want leastConn", h.pool.policy)
+	}
+	if h.tunnelPolicy.maxLifetime != 0 || h.retry.duration != 0 || h.pool.fixed[0].slot.maxTunnels != 0 {
+		t.Errorf("what is off by default is not: %+v, %+v, %+v", h.tunnelPolicy, h.retry, h.pool.fixed[0].slot)
+	}
+	for _, test := range []struct {
+		config    reflect.Type
+		field     string
+		want, got any
+	}{
+		{reflect.TypeFor[Upstream](), "Weight", defaultWeight, h.pool.fixed[0].slot.weight},
+		{reflect.TypeFor[LoadBalancing](), "SelectionPolicyRaw", "least_conn", "least_conn"},
+		{reflect.TypeFor[LoadBalancing](), "Retries", defaultRetries, h.retry.limit},
+		{reflect.TypeFor[LoadBalancing](), "TryInterval", defaultTryInterval, h.retry.interval},
+		{reflect.TypeFor[Timeouts](), "Handshake", defaultHandshakeTimeout, h.handshake},
+		{reflect.TypeFor[Timeouts](), "Idle", defaultIdleTimeout, h.tunnelPolicy.idle},
+		{reflect.TypeFor[Timeouts](), "Write", defaultWriteTimeout, h.tunnelPolicy.write},
+		{reflect.TypeFor[Timeouts](), "HalfClose", defaultHalfCloseTimeout, h.tunnelPolicy.halfClose},
+		{reflect.TypeFor[Timeouts](), "LifetimeJitter", defaultLifetimeJitter, limited.tunnelPolicy.jitter},
+	} {
+		if test.got != test.want {
+			t.Errorf("%s is %v when nothing is configured, want %v", test.field, test.got, test.want)
+		}
+		doc := fieldDocs(t, test.config)[test.field]
+		if want := "Default: " + spelled(test.want) + "."; !strings.HasSuffix(doc, want) {
+			t.Errorf("the documentation of %s does not end with %q: %s", test.field, want, doc)
+		}
+	}
+}
+
+// spelled returns a value as an operator writes it.
+func spelled(value any) string {
+	s := fmt.Sprint(value)
+	if _, ok := value.(time.Duration); ok {
+		s = regexp.MustCompile(`([hm])0[ms](0s)?$`).ReplaceAllString(s, "$1")
+	}
+	return s
+}
+
+func TestNegativeMeansOff(t *testing.T) {
+	h := provisioned(t, func(h *Handler) {
+		h.Upstreams[0].MaxTunnels = -1
+		h.LoadBalancing = &LoadBalancing{TryDuration: -1}
+		h.Timeouts = &Timeouts{Handshake: -1, Idle: -1, Write: -1, HalfClose: -1, MaxLifetime: -1}
+	})
+	for name, got := range map[string]time.Duration{
+		"handshake": h.handshake, "idle": h.tunnelPolicy.idle, "write": h.tunnelPolicy.write,
+		"half_close": h.tunnelPolicy.halfClose, "max_lifetime": h.tunnelPolicy.maxLifetime,
+		"try_duration": h.retry.duration,
+	} {
+		if got != 0 {
+			t.Errorf("%s is %v, want none", name, got)
+		}
+	}
+	if got, want := h.retry.limit, defaultRetries; got != want {
+		t.Errorf("%d retries, want %d", got, want)
+	}
+	h.pool.fixed[0].host.tunnels = 1 << 20
+	if h.pool.fixed[0].full() {
+		t.Error("an upstream without limit is full")
+	}
+	h.pool.fixed[0].host.tunnels = 0
+
+	rigid := provisioned(t, func(h *Handler) {
+		h.Timeouts = &Timeouts{MaxLifetime: caddy.Duration(time.Hour), LifetimeJitter: -1}
+	})
+	if got := rigid.tunnelPolicy.jitter; got != 0 {
+		t.Errorf("jitter is %v, want none", got)
+	}
+}
+
+func TestTryDurationLiftsTheLimitOfRetries(t *testing.T) {
+	two := 2
+	for name, test := range map[string]struct {
+		lb   LoadBalancing
+		want int
+	}{
+		"try_duration":             {LoadBalancing{TryDuration: caddy.Duration(time.Second)}, -1},
+		"try_duration and retries": {LoadBalancing{TryDuration: caddy.Duration(time.Second), Retries: &two}, 2},
+		"retries":                  {LoadBalancing{Retries: &two}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := newRetry(&test.lb)
+			if err != nil || r.limit != test.want {
+				t.Errorf("the limit is %d (%v), want %d", r.limit, err, test.want)
+			}
+		})
+	}
+}

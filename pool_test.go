@@ -1,0 +1,320 @@
+package websocketproxy
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// clientRequest returns the i-th of many differing requests, as Caddy's server
+// would prepare it.
+func clientRequest(i int) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, fmt.Sprintf("/room/%d?user=%d", i, i), nil)
+	r.RemoteAddr = fmt.Sprintf("192.0.2.%d:%d", i, 40_000+i)
+	r.Header.Set("X-User", fmt.Sprintf("user-%d", i))
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, new(caddyhttp.Server))
+	caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, fmt.Sprintf("198.51.100.%d", i))
+	return r
+}
+
+// theirChoice is what a selection policy of Caddy chooses from a pool by
+// itself, and the header that it sets.
+func theirChoice(tb testing.TB, config string, dials []string, r *http.Request) (string, http.Header) {
+	tb.Helper()
+	var named struct {
+		Policy string `json:"policy"`
+	}
+	mustParse(tb, json.RawMessage(config), &named)
+	var options map[string]any
+	mustParse(tb, json.RawMessage(config), &options)
+	delete(options, "policy")
+	raw, err := json.Marshal(options)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	defer cancel()
+	mod, err := ctx.LoadModuleByID("http.reverse_proxy.selection_policies."+named.Policy, raw)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var pool reverseproxy.UpstreamPool
+	for _, dial := range dials {
+		pool = append(pool, &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)})
+	}
+	w := httptest.NewRecorder()
+	selector, ok := mod.(reverseproxy.Selector)
+	if !ok {
+		tb.Fatalf("%T is no selector", mod)
+	}
+	return selector.Select(pool, r, w).Dial, w.Header()
+}
+
+// chooseOnce makes one choice, and ends the tunnel at once.
+func chooseOnce(tb testing.TB, h *Handler, r *http.Request) (string, http.Header) {
+	tb.Helper()
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	c, err := h.pool.candidates(repl)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer c.close()
+	chosen := c.choose(r)
+	if chosen == nil {
+		return "", nil
+	}
+	hosts.tunnelEnded(chosen.host)
+	return chosen.host.address, chosen.header
+}
+
+func TestPoliciesOfOtherModulesChooseAsInReverseProxy(t *testing.T) {
+	dials := []string{"10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000", "10.0.0.4:9000", "10.0.0.5:9000"}
+	for name, config := range map[string]string{
+		"ip_hash":        `{"policy": "ip_hash"}`,
+		"client_ip_hash": `{"policy": "client_ip_hash"}`,
+		"uri_hash":       `{"policy": "uri_hash"}`,
+		"first":          `{"policy": "first"}`,
+		"header":         `{"policy": "header", "field": "X-User"}`,
+		"query":          `{"policy": "query", "key": "user"}`,
+		"cookie":         `{"policy": "cookie", "secret": "s", "fallback": {"policy": "ip_hash"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { expectNothingHeld(t) })
+			h := &Handler{
+				Upstreams:     upstreams(dials...),
+				LoadBalancing: &LoadBalancing{SelectionPolicyRaw: json.RawMessage(config)},
+			}
+			load(t, h)
+			chosen := make(map[string]bool)
+			for i := range 60 {
+				r := clientRequest(i)
+				want, wantHeader := theirChoice(t, config, dials, r)
+				got, gotHeader := chooseOnce(t, h, r)
+				if got != want {
+					t.Errorf("client %d goes to %s, with reverse_proxy to %s", i, got, want)
+				}
+				if gotCookie, wantCookie := gotHeader.Get("Set-Cookie"), wantHeader.Get("Set-Cookie"); gotCookie != wantCookie {
+					t.Errorf("client %d gets cookie %q, want %q", i, gotCookie, wantCookie)
+				}
+				chosen[got] = true
+			}
+			if len(chosen) != len(dials) && name != "first" {
+				t.Errorf("only %d of %d upstreams were chosen", len(chosen), len(dials))
+			}
+		})
+	}
+}
+
+// A cookie that reverse_proxy has set for polling leads to the same upstream.
+func TestCookieOfReverseProxyIsHonoured(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	const config = `{"policy": "cookie", "name": "backend", "secret": "s"}`
+	dials := []string{"10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"}
+	h := &Handler{
+		Upstreams:     upstreams(dials...),
+		LoadBalancing: &LoadBalancing{SelectionPolicyRaw: json.RawMessage(config)},
+	}
+	load(t, h)
+	for i := range 20 {
+		want, header := theirChoice(t, config, dials, clientRequest(i))
+		cookies := (&http.Response{Header: header}).Cookies()
+		r := clientRequest(i)
+		r.AddCookie(cookies[0])
+		got, gotHeader := chooseOnce(t, h, r)
+		if got != want || len(gotHeader) != 0 {
+			t.Errorf("the choice is %s with header %v, want %s without", got, gotHeader, want)
+		}
+	}
+}
+
+func TestRandomOfReverseProxyIsAnother(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	h := &Handler{
+		Upstreams:     upstreams("10.0.0.1:9000", "10.0.0.2:9000"),
+		LoadBalancing: &LoadBalancing{SelectionPolicyRaw: json.RawMessage(`{"policy": "random"}`)},
+	}
+	load(t, h)
+	chosen := make(map[string]bool)
+	for range 100 { // of which all are the same once in 2^99 runs
+		address, _ := chooseOnce(t, h, clientRequest(0))
+		chosen[address] = true
+	}
+	if len(chosen) != 2 {
+		t.Errorf("chose only %v", chosen)
+	}
+}
+
+// selectorFunc is a selection policy of another module.
+type selectorFunc func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream
+
+func (f selectorFunc) Select(
+	pool reverseproxy.UpstreamPool, _ *http.Request, w http.ResponseWriter,
+) *reverseproxy.Upstream {
+	return f(pool, w)
+}
+
+// poolWith is a pool with a policy of another module.
+func poolWith(tb testing.TB, selector reverseproxy.Selector, list ...*Upstream) *pool {
+	tb.Helper()
+	tb.Cleanup(func() { expectNothingHeld(tb) })
+	h := &Handler{Upstreams: list}
+	load(tb, h)
+	h.pool.policy, h.pool.selector = nil, selector
+	return h.pool
+}
+
+func TestPoliciesOfOtherModulesSeeOnlyTheEligible(t *testing.T) {
+	var seen []string
+	p := poolWith(t, selectorFunc(func(pool reverseproxy.UpstreamPool, _ http.ResponseWriter) *reverseproxy.Upstream {
+		seen = nil
+		for _, up := range pool {
+			seen = append(seen, up.Dial)
+		}
+		if len(pool) == 0 {
+			return nil
+		}
+		return pool[0]
+	}), &Upstream{Dial: "a:1", MaxTunnels: 1}, &Upstream{Dial: "b:1"}, &Upstream{Dial: "c:1", Backup: true})
+	holding, _ := p.candidates(nil)
+	first := holding.choose(nil) // a, which is full from here on
+	c, _ := p.candidates(nil)
+	for _, want := range [][]string{{"b:1"}, {"c:1"}, nil} {
+		chosen := c.choose(nil)
+		if !slices.Equal(seen, want) {
+			t.Errorf("the policy saw %v, want %v", seen, want)
+		}
+		if (chosen == nil) != (want == nil) {
+			t.Errorf("the choice is %+v", chosen)
+		}
+		if chosen != nil {
+			hosts.tunnelEnded(chosen.host)
+		}
+	}
+	hosts.tunnelEnded(first.host)
+	c.nextRound()
+	chosen := c.choose(nil)
+	hosts.tunnelEnded(chosen.host)
+	if want := []string{"a:1", "b:1"}; !slices.Equal(seen, want) {
+		t.Errorf("in the next round, the policy saw %v, want %v", seen, want)
+	}
+}
+
+func TestPolicyOfAnotherModuleIsAskedAgain(t *testing.T) {
+	calls := 0
+	var p *pool
+	p = poolWith(t, selectorFunc(func(pool reverseproxy.UpstreamPool, w http.ResponseWriter) *reverseproxy.Upstream {
+		calls++
+		w.Header().Add("Set-Cookie", pool[0].Dial)
+		if calls == 1 {
+			// Meanwhile another handshake takes the last place.
+			other := &candidates{pool: p}
+			other.reserve(p.fixed[0])
+		}
+		return pool[0]
+	}), &Upstream{Dial: "a:1", MaxTunnels: 1}, &Upstream{Dial: "b:1"})
+	c, _ := p.candidates(nil)
+	chosen := c.choose(nil)
+	if chosen == nil || chosen.host.address != "b:1" || calls != 2 {
+		t.Fatalf("the choice is %+v after %d calls, want b:1 after 2", chosen, calls)
+	}
+	if got, want := chosen.header.Values("Set-Cookie"), []string{"b:1"}; !slices.Equal(got, want) {
+		t.Errorf("the header has %v, want %v", got, want)
+	}
+	hosts.tunnelEnded(chosen.host)
+	hosts.tunnelEnded(p.fixed[0].host)
+}
+
+func TestPolicyOfAnotherModuleMayChooseNothing(t *testing.T) {
+	foreign := &reverseproxy.Upstream{Dial: "a:1"}
+	for name, choice := range map[string]*reverseproxy.Upstream{"nothing": nil, "a stranger": foreign} {
+		p := poolWith(t, selectorFunc(func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream {
+			return choice
+		}), &Upstream{Dial: "a:1"})
+		c, _ := p.candidates(nil)
+		if chosen := c.choose(nil); chosen != nil {
+			t.Errorf("%s: the choice is %+v", name, chosen)
+		}
+		if got := tunnelsOf("a:1"); got != 0 {
+			t.Errorf("%s: %d tunnels counted, want 0", name, got)
+		}
+	}
+}
+
+func TestPlaceholdersAreExpandedForEachHandshake(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	h := &Handler{Upstreams: []*Upstream{{Dial: "{test.host}:9000"}, {Dial: "fixed:9000", Backup: true}}}
+	load(t, h)
+	repl := caddy.NewReplacer()
+	for _, name := range []string{"one", "two"} {
+		repl.Set("test.host", name)
+		c, err := h.pool.candidates(repl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chosen := c.choose(nil)
+		if want := name + ":9000"; chosen.host.address != want || tunnelsOf(want) != 1 {
+			t.Errorf("chose %+v, with %d tunnels, want %s with one", chosen.host, tunnelsOf(want), want)
+		}
+		second := c.choose(nil)
+		if second == nil || second.host.address != "fixed:9000" {
+			t.Errorf("the second choice is %+v, want the backup", second)
+		}
+		c.close()
+		hosts.tunnelEnded(second.host)
+		hosts.tunnelEnded(chosen.host)
+	}
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	if len(hosts.m) != 1 {
+		t.Errorf("the hosts are %v, want only the fixed one", hosts.m)
+	}
+}
+
+func TestPlaceholdersMustExpandToOneAddress(t *testing.T) {
+	for name, value := range map[string]string{
+		"empty": "", "no port": "localhost", "a range": "localhost:1-2", "a packet network": "udp/localhost:1",
+		"a URL": "ws://localhost:1", "another placeholder": "{test.other}:1-2",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { expectNothingHeld(t) })
+			h := &Handler{Upstreams: upstreams("{test.good}", "{test.dial}")}
+			load(t, h)
+			repl := caddy.NewReplacer()
+			repl.Set("test.good", "localhost:9000")
+			repl.Set("test.dial", value)
+			if c, err := h.pool.candidates(repl); err == nil {
+				c.close()
+				t.Errorf("%q was taken for an address", value)
+			}
+		})
+	}
+}
+
+func TestHostsAreToldApart(t *testing.T) {
+	for dial, want := range map[string]string{
+		"localhost:9000":        "localhost:9000",
+		"tcp/localhost:9000":    "localhost:9000",
+		"tcp4/localhost:9000":   "tcp4/localhost:9000",
+		":9000":                 ":9000",
+		"[::1]:9000":            "[::1]:9000",
+		"unix//run/ws.sock":     "unix//run/ws.sock",
+		"unix/relative/ws.sock": "unix/relative/ws.sock",
+	} {
+		e, err := newEndpoint(new(slot), dial)
+		if err != nil {
+			t.Errorf("%s: %v", dial, err)
+			continue
+		}
+		if got := e.key(); got != want {
+			t.Errorf("the host of %s is %s, want %s", dial, got, want)
+		}
+	}
+}

@@ -1,0 +1,245 @@
+package websocketproxy
+
+import (
+	"context"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// load provisions h as Caddy would; several handlers may be loaded at a time.
+// unload is called at the end of the test, if not before. Whoever loads more
+// than one checks with expectNothingHeld in a Cleanup of its own.
+func load(tb testing.TB, h *Handler) (unload func()) {
+	tb.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	unload = sync.OnceFunc(func() {
+		if err := h.Cleanup(); err != nil {
+			tb.Errorf("cleaning up: %v", err)
+		}
+		cancel()
+	})
+	tb.Cleanup(unload)
+	if err := h.Provision(ctx); err != nil {
+		tb.Fatalf("provisioning: %v", err)
+	}
+	return unload
+}
+
+// serve starts a server for a handler that is loaded already.
+func serve(tb testing.TB, h *Handler) *testProxy {
+	tb.Helper()
+	core, logs := observer.New(zapcore.DebugLevel)
+	p := &testProxy{tb: tb, handler: h, logs: logs}
+	h.logger = zap.New(core)
+	h.reporter.log = h.logger
+	server := httptest.NewServer(p)
+	p.Addr = server.Listener.Addr().String()
+	tb.Cleanup(server.Close)
+	return p
+}
+
+// upstreams makes the configuration of upstreams at these addresses.
+func upstreams(dials ...string) []*Upstream {
+	var list []*Upstream
+	for _, dial := range dials {
+		list = append(list, &Upstream{Dial: dial})
+	}
+	return list
+}
+
+func TestCountsSurviveAReload(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	up := testbed.NewUpstream(t, testbed.Echo)
+	before := &Handler{Upstreams: upstreams(up.Addr)}
+	unloadBefore := load(t, before)
+	first := testbed.Dial(t, serve(t, before).Addr)
+	first.Handshake("/")
+
+	// As in a reload: the new configuration is there before the old one goes.
+	after := &Handler{Upstreams: upstreams(up.Addr)}
+	unloadAfter := load(t, after)
+	unloadBefore()
+	if got := tunnelsOf(up.Addr); got != 1 {
+		t.Errorf("%d tunnels counted after the reload, want 1", got)
+	}
+	second := testbed.Dial(t, serve(t, after).Addr)
+	second.Handshake("/")
+	if got := tunnelsOf(up.Addr); got != 2 {
+		t.Errorf("%d tunnels counted, want 2", got)
+	}
+	first.Echo("still open")
+
+	unloadAfter()
+	if got := tunnelsOf(up.Addr); got != 2 {
+		t.Errorf("%d tunnels counted when no configuration is left, want 2", got)
+	}
+	first.CloseHandshake(1000)
+	eventually(t, "one tunnel is left", func() bool { return tunnelsOf(up.Addr) == 1 })
+	second.CloseHandshake(1000)
+}
+
+func TestTunnelsOfUnloadedConfigurationsCountForNewOnes(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	up := testbed.NewUpstream(t, testbed.Echo)
+	before := &Handler{Upstreams: upstreams(up.Addr)}
+	unload := load(t, before)
+	old := testbed.Dial(t, serve(t, before).Addr)
+	old.Handshake("/")
+	unload() // and for a while no configuration names the upstream
+
+	after := &Handler{Upstreams: []*Upstream{{Dial: up.Addr, MaxTunnels: 1}}}
+	load(t, after)
+	p := serve(t, after)
+	expectRefused(t, p, 503)
+	old.CloseHandshake(1000)
+	eventually(t, "the tunnel is not counted any more", func() bool { return tunnelsOf(up.Addr) == 0 })
+	c := testbed.Dial(t, p.Addr)
+	c.Handshake("/")
+	c.CloseHandshake(1000)
+}
+
+func TestHandlersShareTheCountsOfAnUpstream(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
+	onlyA := &Handler{Upstreams: upstreams(a.Addr)}
+	both := &Handler{Upstreams: []*Upstream{{Dial: a.Addr, MaxTunnels: 3}, {Dial: b.Addr, MaxTunnels: 3}}}
+	load(t, onlyA)
+	load(t, both)
+	toA, toBoth := serve(t, onlyA), serve(t, both)
+	var clients []*testbed.Client
+	open := func(p *testProxy) {
+		c := testbed.Dial(t, p.Addr)
+		c.Handshake("/")
+		clients = append(clients, c)
+	}
+	open(toA)
+	open(toA)
+	open(toBoth) // to b, which has fewer
+	open(toBoth)
+	if gotA, gotB := tunnelsOf(a.Addr), tunnelsOf(b.Addr); gotA != 2 || gotB != 2 {
+		t.Errorf("%d and %d tunnels, want 2 and 2", gotA, gotB)
+	}
+	open(toA) // whose handler has no limit
+	open(toBoth)
+	if gotA, gotB := tunnelsOf(a.Addr), tunnelsOf(b.Addr); gotA != 3 || gotB != 3 {
+		t.Errorf("%d and %d tunnels, want 3 and 3", gotA, gotB)
+	}
+	expectRefused(t, toBoth, 503)
+	for _, c := range clients {
+		c.CloseHandshake(1000)
+	}
+}
+
+func TestHandshakeOutlivesItsHandler(t *testing.T) {
+	for name, loadAgain := range map[string]bool{"and a new one comes": true, "and none comes": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { expectNothingHeld(t) })
+			up := testbed.NewUpstream(t, nil)
+			before := &Handler{Upstreams: upstreams(up.Addr)}
+			unload := load(t, before)
+			c := testbed.Dial(t, serve(t, before).Addr)
+			c.Send(testbed.HandshakeRequest("/", c.Host))
+			u := up.Next(t)
+			u.ReadRequest() // the upstream has been chosen and has not answered
+			unload()
+			if loadAgain {
+				load(t, &Handler{Upstreams: upstreams(up.Addr)})
+			}
+			if got := tunnelsOf(up.Addr); got != 1 {
+				t.Errorf("%d tunnels counted during the handshake, want 1", got)
+			}
+			u.Send(testbed.HandshakeResponse("dGhlIHNhbXBsZSBub25jZQ=="))
+			if got := c.Response().StatusCode; got != 101 {
+				t.Fatalf("status %d, want 101", got)
+			}
+			c.WriteFrame(testbed.NewFrame(testbed.Text, "hello"))
+			u.ExpectFrame(testbed.Text, "hello")
+			if got := tunnelsOf(up.Addr); got != 1 {
+				t.Errorf("%d tunnels counted, want 1", got)
+			}
+			c.Close()
+			u.ExpectEOF()
+			u.Close()
+			eventually(t, "the tunnel is not counted any more", func() bool { return tunnelsOf(up.Addr) == 0 })
+		})
+	}
+}
+
+// A handshake that chooses an upstream only after its handler was cleaned up
+// has no reference of the handler's to rely on.
+func TestChoiceAfterCleanup(t *testing.T) {
+	const address = "localhost:9000"
+	for name, loadAgain := range map[string]bool{"with a new handler": true, "with no handler": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { expectNothingHeld(t) })
+			h := &Handler{Upstreams: upstreams(address)}
+			unload := load(t, h)
+			candidates, err := h.pool.candidates(caddy.NewReplacer())
+			if err != nil {
+				t.Fatal(err)
+			}
+			unload()
+			if loadAgain {
+				load(t, &Handler{Upstreams: upstreams(address)})
+			}
+			chosen := candidates.choose(nil)
+			candidates.close()
+			if got := tunnelsOf(address); chosen == nil || chosen.tunnels != 1 || got != 1 {
+				t.Fatalf("chose %+v, and %d tunnels are counted, want 1", chosen, got)
+			}
+			hosts.tunnelEnded(chosen.host)
+			if got := tunnelsOf(address); got != 0 {
+				t.Errorf("%d tunnels counted, want 0", got)
+			}
+		})
+	}
+}
+
+func TestFailedProvisionLeavesOtherHandlersAlone(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	const address = "localhost:9000"
+	load(t, &Handler{Upstreams: upstreams(address)})
+	for name, bad := range map[string]*Handler{
+		"before it took anything": {Upstreams: upstreams(address), TrustedProxies: []string{"nonsense"}},
+		"after it took one":       {Upstreams: upstreams(address, "localhost:1-2")},
+		"before it took the last": {Upstreams: upstreams("localhost", address)},
+		"with the address twice":  {Upstreams: upstreams(address, address, "localhost")},
+	} {
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+		if err := bad.Provision(ctx); err == nil {
+			t.Errorf("%s: provisioning did not fail", name)
+		}
+		if err := bad.Cleanup(); err != nil {
+			t.Errorf("%s: cleaning up: %v", name, err)
+		}
+		cancel()
+		hosts.mu.Lock()
+		h := hosts.m[address]
+		if h == nil || h.refs != 1 || len(hosts.m) != 1 {
+			t.Errorf("%s: the hosts are %v with %+v, want one with one reference", name, hosts.m, h)
+		}
+		hosts.mu.Unlock()
+	}
+}
+
+// expectRefused makes a handshake that is refused, and returns the header.
+func expectRefused(tb testing.TB, p *testProxy, want int) map[string][]string {
+	tb.Helper()
+	c := testbed.Dial(tb, p.Addr)
+	c.Send(testbed.HandshakeRequest("/", c.Host))
+	resp := c.Response()
+	if resp.StatusCode != want {
+		tb.Errorf("status %d, want %d", resp.StatusCode, want)
+	}
+	c.Body(resp)
+	return resp.Header
+}
