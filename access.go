@@ -99,7 +99,8 @@ func portOr(port, def string) string {
 	return port
 }
 
-func (pattern origin) matches(o origin) bool {
+// matches reports whether o is what pattern stands for.
+func (o origin) matches(pattern origin) bool {
 	if pattern.scheme != o.scheme || pattern.port != o.port {
 		return false
 	}
@@ -123,9 +124,7 @@ func (a *access) checkOrigin(r *http.Request) error {
 	if !ok {
 		return fmt.Errorf("origin %q is malformed", values[0])
 	}
-	if a.sameOrigin && o.isSame(r.Host) || slices.ContainsFunc(a.origins, func(pattern origin) bool {
-		return pattern.matches(o)
-	}) {
+	if a.sameOrigin && o.isSame(r.Host) || slices.ContainsFunc(a.origins, o.matches) {
 		return nil
 	}
 	return fmt.Errorf("origin %q is not in the list", values[0])

@@ -93,7 +93,7 @@ func (a *answer) ask(ctx context.Context, out *http.Request) *refusal {
 		return f
 	}
 	for range maxInformational + 1 {
-		resp, err := http.ReadResponse(a.reader, out)
+		resp, err := http.ReadResponse(a.reader, out) //nolint:bodyclose // a.close ends the connection, body and all
 		if err != nil {
 			if a.limit.N <= 0 {
 				err = errors.New("its header is too large")

@@ -126,6 +126,16 @@ func TestChoiceOfWhatTheOperatorOffers(t *testing.T) {
 	})
 }
 
+func TestChoiceOfWhatTheOperatorWithholdsIsRefused(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.RespondKeepOpen(switching("Sec-WebSocket-Extensions: permessage-deflate")))
+	p := newProxy(t, with(t, up.Addr, `{"headers": {"request": {"delete": ["Sec-WebSocket-Extensions"]}}}`))
+	c := testbed.Dial(t, p.Addr)
+	p.expectRefusal(causeBadAnswer, http.StatusBadGateway, func() {
+		raw := testbed.HandshakeRequest("/", "x", "Sec-WebSocket-Extensions: permessage-deflate")
+		expectAnswer(t, c, raw, http.StatusBadGateway, nil)
+	})
+}
+
 func TestInformationalResponsesAreSkipped(t *testing.T) {
 	const hint = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nSet-Cookie: no=1\r\n\r\n"
 	t.Run("five", func(t *testing.T) {

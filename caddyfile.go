@@ -60,7 +60,8 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	}
 //
 // Upstreams are addresses as reverse_proxy takes them, also with the schemes
-// ws:// and wss://. A jitter is a percentage, such as 10%.
+// ws:// and wss://. Either all of them use TLS or none does. A jitter is a
+// percentage, such as 10%.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive name
 	p := parser{h: h, d: d, seen: make(map[string]bool), shared: new(shared)}

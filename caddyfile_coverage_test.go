@@ -48,8 +48,8 @@ func configTypes() []reflect.Type {
 // jsonFields returns the exported fields of a struct by their JSON names.
 func jsonFields(config reflect.Type) map[string]reflect.StructField {
 	fields := make(map[string]reflect.StructField)
-	for i := range config.NumField() {
-		if f := config.Field(i); f.IsExported() {
+	for f := range config.Fields() {
+		if f.IsExported() {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			fields[name] = f
 		}

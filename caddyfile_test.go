@@ -91,6 +91,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 var position = regexp.MustCompile(`\bCaddyfile:([0-9]+)`)
 
 func (f *fixture) check(t *testing.T) {
+	t.Helper()
 	if formatted := string(caddyfile.Format([]byte(f.caddyfile))); formatted != f.caddyfile {
 		t.Errorf("the Caddyfile is not formatted:\n%s", difference(formatted, f.caddyfile))
 	}

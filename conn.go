@@ -22,8 +22,15 @@ type socket struct {
 
 // CloseWrite half-closes: TLS sends close_notify, TCP a FIN.
 func (s socket) CloseWrite() error {
-	if c, ok := unwrap(s.Conn).(interface{ CloseWrite() error }); ok {
+	switch c := unwrap(s.Conn).(type) {
+	case interface{ CloseWrite() error }:
 		return c.CloseWrite()
+	case interface{ TCPConn() (*net.TCPConn, bool) }:
+		// That of Caddy's PROXY protocol listener, which keeps nothing of what
+		// is written to it.
+		if tcp, ok := c.TCPConn(); ok {
+			return tcp.CloseWrite()
+		}
 	}
 	// A kind of connection that cannot do it: the peer learns at the end.
 	return nil
@@ -48,7 +55,11 @@ func unwrap(conn net.Conn) net.Conn {
 	if v.Kind() != reflect.Pointer || v.Type().String() != "*caddyhttp.http2Conn" {
 		return conn
 	}
-	if inner, ok := v.Elem().FieldByName("Conn").Interface().(net.Conn); ok {
+	field := v.Elem().FieldByName("Conn")
+	if !field.IsValid() || !field.CanInterface() {
+		return conn
+	}
+	if inner, ok := field.Interface().(net.Conn); ok {
 		return inner
 	}
 	return conn

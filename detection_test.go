@@ -21,16 +21,12 @@ func parse(tb testing.TB, raw string) *http.Request {
 	return r
 }
 
-// expectMatch checks the answer of the matcher, in both of its forms.
+// expectMatch checks the answer of the matcher.
 func expectMatch(tb testing.TB, r *http.Request, want bool) {
 	tb.Helper()
-	m := new(MatchWebSocket)
-	got, err := m.MatchWithError(r)
+	got, err := new(MatchWebSocket).MatchWithError(r)
 	if got != want || err != nil {
 		tb.Errorf("MatchWithError returns %t, %v, want %t, nil", got, err, want)
-	}
-	if got := m.Match(r); got != want {
-		tb.Errorf("Match returns %t, want %t", got, want)
 	}
 }
 

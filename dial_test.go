@@ -107,6 +107,28 @@ func TestTLSUpstream(t *testing.T) {
 	}
 }
 
+func TestServerNameIsThatOfEachRequest(t *testing.T) {
+	certs := testbed.NewCerts(t, "a.example", "b.example")
+	up := testbed.NewTLSUpstream(t, certs.ServerConfig(), nil)
+	p := newProxy(t, withTransport(t, up.Addr, map[string]any{"tls": map[string]any{
+		"ca": authority(certs), "server_name": "{http.request.host}",
+	}}))
+	for _, name := range []string{"a.example", "b.example"} {
+		c := testbed.Dial(t, p.Addr)
+		c.Send(testbed.HandshakeRequest("/", name))
+		u := up.Next(t)
+		secured, ok := u.NetConn().(*tls.Conn)
+		if !ok {
+			t.Fatalf("the upstream has a %T", u.NetConn())
+		}
+		if got := secured.ConnectionState().ServerName; got != name {
+			t.Errorf("the server name is %q, want %q", got, name)
+		}
+		u.Close()
+		c.Response()
+	}
+}
+
 func TestTLSUpstreamThatFails(t *testing.T) {
 	certs, others := testbed.NewCerts(t), testbed.NewCerts(t)
 	named := testbed.NewCerts(t, "upstream.example")

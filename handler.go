@@ -150,7 +150,10 @@ func (r *retry) wait(ctx context.Context, started time.Time, last *refusal) *ref
 	case <-time.After(r.interval):
 		return nil
 	case <-ctx.Done():
-		return refuseUpstream(ctx, last.err, "waiting for an upstream", causeHandshakeTimeout, causeNoUpstream)
+		if errors.Is(context.Cause(ctx), context.Canceled) {
+			return refuseUpstream(ctx, last.err, "waiting for an upstream", causeHandshakeTimeout, causeNoUpstream)
+		}
+		return last
 	}
 }
 
@@ -210,6 +213,13 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 	s, restore := newStream(r.Context(), w, r.Body)
 	defer restore()
 	defer s.detach()
+	// The client waits for the 200 before it sends anything.
+	if err := s.ctrl.Flush(); err != nil {
+		a.close()
+		hosts.tunnelEnded(a.choice.host)
+		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.host.address}, statusClientClosed)
+		return nil
+	}
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
 	<-t.done
 	return nil

@@ -3,48 +3,11 @@ package websocketproxy
 import (
 	"encoding/base64"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
-
-// serveStream has the handler serve a request without body of an HTTP/2 stream,
-// as far as that goes without a connection.
-func (p *testProxy) serveStream(tb testing.TB, method string, header http.Header) *http.Response {
-	tb.Helper()
-	r := streamRequest(tb, method, header)
-	w := httptest.NewRecorder()
-	p.ServeHTTP(w, r)
-	return w.Result()
-}
-
-func streamRequest(tb testing.TB, method string, header http.Header) *http.Request {
-	tb.Helper()
-	r := httptest.NewRequestWithContext(tb.Context(), http.MethodGet, "https://example.com/", http.NoBody)
-	r.Method = method // with CONNECT it would take the URL for an authority
-	r.RemoteAddr = "127.0.0.1:1234"
-	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
-	for name, values := range header {
-		if len(values) > 0 {
-			r.Header[name] = values
-		}
-	}
-	return r
-}
-
-func expectStatus(tb testing.TB, resp *http.Response, status int, fields map[string]string) {
-	tb.Helper()
-	if resp.StatusCode != status {
-		tb.Errorf("status is %d, want %d", resp.StatusCode, status)
-	}
-	for name, want := range fields {
-		if got := strings.Join(resp.Header.Values(name), " + "); got != want {
-			tb.Errorf("%s is %q, want %q", name, got, want)
-		}
-	}
-}
 
 // handshakeWith is a handshake with another method and a body.
 func handshakeWith(method, body string, extra ...string) string {
@@ -64,19 +27,24 @@ func TestWrongHandshakesAreRefused(t *testing.T) {
 	}{
 		"POST": {
 			handshakeWith("POST", ""), causeMethod, http.StatusMethodNotAllowed,
-			map[string]string{"Allow": "GET"}, "POST",
+			map[string]string{"Allow": "GET"},
+			"POST",
 		},
 		"POST with a body": {
 			handshakeWith("POST", "hello", "Content-Length: 5"), causeMethod, http.StatusMethodNotAllowed,
-			map[string]string{"Allow": "GET"}, "POST",
+			map[string]string{"Allow": "GET"},
+			"POST",
 		},
 		"OPTIONS": {
 			handshakeWith("OPTIONS", ""), causeMethod, http.StatusMethodNotAllowed,
-			map[string]string{"Allow": "GET"}, "OPTIONS",
+			map[string]string{"Allow": "GET"},
+			"OPTIONS",
 		},
 		"CONNECT": {
 			"CONNECT example.com:80" + strings.TrimPrefix(handshakeWith("", ""), " /"), causeMethod,
-			http.StatusMethodNotAllowed, map[string]string{"Allow": "GET"}, "CONNECT",
+			http.StatusMethodNotAllowed,
+			map[string]string{"Allow": "GET"},
+			"CONNECT",
 		},
 		"no version": {
 			handshakeWith("GET", "", "Sec-WebSocket-Version:"), causeMalformed, http.StatusBadRequest,
@@ -92,15 +60,18 @@ func TestWrongHandshakesAreRefused(t *testing.T) {
 		},
 		"an older version": {
 			handshakeWith("GET", "", "Sec-WebSocket-Version: 8"), causeVersion, http.StatusUpgradeRequired,
-			map[string]string{fieldVersion: "13", "Upgrade": "websocket", "Connection": "Upgrade"}, `"8"`,
+			map[string]string{fieldVersion: "13", "Upgrade": "websocket", "Connection": "Upgrade"},
+			`"8"`,
 		},
 		"an older version twice": {
 			handshakeWith("GET", "", "Sec-WebSocket-Version: 7, 7"), causeVersion, http.StatusUpgradeRequired,
-			map[string]string{fieldVersion: "13", "Upgrade": "websocket", "Connection": "Upgrade"}, `"7"`,
+			map[string]string{fieldVersion: "13", "Upgrade": "websocket", "Connection": "Upgrade"},
+			`"7"`,
 		},
 		"a version that is only numerically 13": {
 			handshakeWith("GET", "", "Sec-WebSocket-Version: 013"), causeVersion, http.StatusUpgradeRequired,
-			map[string]string{fieldVersion: "13"}, `"013"`,
+			map[string]string{fieldVersion: "13"},
+			`"013"`,
 		},
 		"no key": {
 			handshakeWith("GET", "", "Sec-WebSocket-Key:"), causeMalformed, http.StatusBadRequest, malformed, "0 ",
@@ -152,7 +123,9 @@ func TestWrongHandshakesAreRefused(t *testing.T) {
 		},
 		"a wrong key and a wrong version": {
 			handshakeWith("GET", "", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 1"),
-			causeVersion, http.StatusUpgradeRequired, map[string]string{fieldVersion: "13"}, "version",
+			causeVersion, http.StatusUpgradeRequired,
+			map[string]string{fieldVersion: "13"},
+			"version",
 		},
 	}
 	up := testbed.NewUpstream(t, testbed.Echo)
@@ -197,89 +170,4 @@ func TestHandshakeThatExpectsContinueIsRefused(t *testing.T) {
 			t.Error("the connection stays open, though nobody knows whether a body follows")
 		}
 	})
-}
-
-func TestWrongExtendedConnectIsRefused(t *testing.T) {
-	tests := map[string]struct {
-		change func(http.Header)
-		cause  cause
-		status int
-		fields map[string]string
-	}{
-		"no version": {
-			func(h http.Header) { h.Del(fieldVersion) },
-			causeMalformed, http.StatusBadRequest, map[string]string{fieldVersion: "13"},
-		},
-		"differing versions": {
-			func(h http.Header) { h.Set(fieldVersion, "13, 8") },
-			causeMalformed, http.StatusBadRequest, map[string]string{fieldVersion: "13"},
-		},
-		"an older version": {
-			func(h http.Header) { h.Set(fieldVersion, "8") },
-			causeVersion, http.StatusBadRequest, map[string]string{fieldVersion: "13"},
-		},
-		"another origin": {
-			func(h http.Header) { h.Set("Origin", "https://evil.example") },
-			causeOrigin, http.StatusForbidden, nil,
-		},
-		"another subprotocol": {
-			func(h http.Header) { h.Set(fieldProtocol, "mqtt") },
-			causeSubprotocol, http.StatusBadRequest, nil,
-		},
-	}
-	p := newProxy(t, &Handler{
-		Upstreams: []*Upstream{{Dial: testbed.RefusedAddr(t)}},
-		Access:    &Access{Origins: []string{"https://example.com"}, Subprotocols: []string{"chat"}},
-	})
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			header := http.Header{":protocol": {"websocket"}}
-			header.Set(fieldVersion, "13")
-			header.Set("Origin", "https://example.com")
-			test.change(header)
-			p.expectRefusal(test.cause, test.status, func() {
-				expectStatus(t, p.serveStream(t, http.MethodConnect, header), test.status,
-					notFromNext(map[string]string{"Upgrade": "", "Connection": ""}))
-			})
-		})
-	}
-}
-
-func TestExtendedConnectGetsAKeyOfItsOwn(t *testing.T) {
-	h := new(Handler)
-	keys := make(map[string]bool)
-	for range 3 {
-		header := http.Header{":protocol": {"websocket"}}
-		header.Set(fieldVersion, "13")
-		header.Set(fieldKey, "dGhlIHNhbXBsZSBub25jZQ==")
-		hs, refused := h.checkHandshake(streamRequest(t, http.MethodConnect, header))
-		if refused != nil {
-			t.Fatalf("refused: %v", refused)
-		}
-		if !hs.stream {
-			t.Error("it is not known to be a stream")
-		}
-		if key, err := base64.StdEncoding.DecodeString(hs.key); err != nil || len(key) != 16 {
-			t.Errorf("key %q is not 16 bytes: %v", hs.key, err)
-		}
-		keys[hs.key] = true
-	}
-	if len(keys) != 3 {
-		t.Errorf("keys are %v, want 3 different ones", keys)
-	}
-}
-
-func TestExtendedConnectWithALengthIsRefused(t *testing.T) {
-	h := new(Handler)
-	header := http.Header{":protocol": {"websocket"}}
-	header.Set(fieldVersion, "13")
-	r := streamRequest(t, http.MethodConnect, header)
-	r.ContentLength = 5
-	if _, refused := h.checkHandshake(r); refused == nil || refused.cause != causeMalformed {
-		t.Errorf("got %v, want a refusal as malformed", refused)
-	}
-	r.ContentLength = -1 // a stream without a length is how it has to be
-	if _, refused := h.checkHandshake(r); refused != nil {
-		t.Errorf("refused: %v", refused)
-	}
 }

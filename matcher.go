@@ -23,11 +23,6 @@ func (*MatchWebSocket) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Match returns true if r asks for a WebSocket.
-func (*MatchWebSocket) Match(r *http.Request) bool {
-	return isOurs(r)
-}
-
 // MatchWithError returns true if r asks for a WebSocket. It never fails.
 func (*MatchWebSocket) MatchWithError(r *http.Request) (bool, error) {
 	return isOurs(r), nil
@@ -50,7 +45,6 @@ func (*MatchWebSocket) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // Interface guards
 var (
-	_ caddyhttp.RequestMatcher          = (*MatchWebSocket)(nil)
 	_ caddyhttp.RequestMatcherWithError = (*MatchWebSocket)(nil)
 	_ caddyfile.Unmarshaler             = (*MatchWebSocket)(nil)
 )

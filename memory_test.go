@@ -208,6 +208,7 @@ type memoryTunnel struct {
 	live             *registry
 	reports          chan *tunnel
 	began            time.Time
+	others           sync.WaitGroup // what the test lets the peers do meanwhile
 }
 
 // inMemory runs a test with a tunnel. When the test returns, the tunnel has to
@@ -222,17 +223,23 @@ func inMemory(t *testing.T, policy tunnelPolicy, test func(m *memoryTunnel)) {
 		m.upstream, sides[1].Conn = newMemoryPeer(t, false)
 		m.tunnel = newTunnel("id", &policy, m.live, reserve("upstream.test:80"), "192.0.2.1")
 		m.start(sides[0], sides[1], func() float64 { return 0.5 })
+		defer m.finish()
 		test(m)
-		_ = m.client.Close()
-		_ = m.upstream.Close()
-		m.waitDone()
-		if n := m.live.count(); n != 0 {
-			t.Errorf("%d tunnels are live at the end", n)
-		}
-		if n := len(m.reports); n > 1 {
-			t.Errorf("the end was reported %d times", n)
-		}
 	})
+}
+
+func (m *memoryTunnel) finish() {
+	m.t.Helper()
+	_ = m.client.Close()
+	_ = m.upstream.Close()
+	m.others.Wait()
+	m.waitDone()
+	if n := m.live.count(); n != 0 {
+		m.t.Errorf("%d tunnels are live at the end", n)
+	}
+	if n := len(m.reports); n > 1 {
+		m.t.Errorf("the end was reported %d times", n)
+	}
 }
 
 func newMemoryPeer(t *testing.T, masked bool) (*memoryPeer, memoryConn) {

@@ -233,18 +233,20 @@ func TestPolicyOfAnotherModuleIsAskedAgain(t *testing.T) {
 }
 
 func TestPolicyOfAnotherModuleMayChooseNothing(t *testing.T) {
-	foreign := &reverseproxy.Upstream{Dial: "a:1"}
-	for name, choice := range map[string]*reverseproxy.Upstream{"nothing": nil, "a stranger": foreign} {
-		p := poolWith(t, selectorFunc(func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream {
-			return choice
-		}), &Upstream{Dial: "a:1"})
-		c, _ := p.candidates(nil)
-		if chosen := c.choose(nil); chosen != nil {
-			t.Errorf("%s: the choice is %+v", name, chosen)
-		}
-		if got := tunnelsOf("a:1"); got != 0 {
-			t.Errorf("%s: %d tunnels counted, want 0", name, got)
-		}
+	stranger := &reverseproxy.Upstream{Dial: "a:1"}
+	for name, choice := range map[string]*reverseproxy.Upstream{"nothing": nil, "a stranger": stranger} {
+		t.Run(name, func(t *testing.T) {
+			p := poolWith(t, selectorFunc(func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream {
+				return choice
+			}), &Upstream{Dial: "a:1"})
+			c, _ := p.candidates(nil)
+			if chosen := c.choose(nil); chosen != nil {
+				t.Errorf("the choice is %+v", chosen)
+			}
+			if got := tunnelsOf("a:1"); got != 0 {
+				t.Errorf("%d tunnels counted, want 0", got)
+			}
+		})
 	}
 }
 

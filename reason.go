@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
@@ -15,8 +16,8 @@ import (
 type reason string
 
 const (
-	// The peer closed: by the first Close frame or, without one, by the first
-	// end of stream.
+	// The peer closed: it was the first to send a Close frame or to end its
+	// stream.
 	clientClosed   reason = "client_closed"
 	upstreamClosed reason = "upstream_closed"
 	// The peer's connection was reset.
@@ -55,6 +56,11 @@ func (why reason) closedBy() peer {
 	return proxy
 }
 
+// isClosed reports whether why is a regular end by one of the peers.
+func (why reason) isClosed() bool {
+	return why == clientClosed || why == upstreamClosed
+}
+
 // source is the peer whose bytes travel in direction d.
 func source(d relay.Direction) peer {
 	if d == relay.ClientToUpstream {
@@ -71,6 +77,35 @@ func closed(p peer) reason {
 	return upstreamClosed
 }
 
+// endedBy is the reason for the end of a direction.
+func endedBy(d relay.Direction, end relay.End) reason {
+	switch {
+	case end.Err == nil:
+		return closed(source(d))
+	case end.Writing:
+		return failed(source(d.Opposite()), end.Err)
+	}
+	return failed(source(d), end.Err)
+}
+
+// What Windows says for a connection that was reset, and for one that is lost.
+const (
+	wsaConnAborted = syscall.Errno(10053)
+	wsaConnReset   = syscall.Errno(10054)
+	wsaTimedOut    = syscall.Errno(10060)
+	wsaHostUnreach = syscall.Errno(10065)
+)
+
+var (
+	resetErrors = []error{
+		syscall.ECONNRESET, syscall.EPIPE, wsaConnReset, wsaConnAborted, io.ErrClosedPipe, errStreamReset,
+		syscall.ENOTCONN, // an end of stream for a peer that has reset the connection
+	}
+	lostErrors = []error{
+		syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.ENETUNREACH, wsaTimedOut, wsaHostUnreach,
+	}
+)
+
 // failed is the reason for an error on p's connection.
 func failed(p peer, err error) reason {
 	reset, lost, other := clientReset, clientLost, clientError
@@ -78,17 +113,15 @@ func failed(p peer, err error) reason {
 		reset, lost, other = upstreamReset, upstreamLost, upstreamError
 	}
 	var timeout net.Error
-	switch {
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
-		return reset
-	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	switch is := func(target error) bool { return errors.Is(err, target) }; {
+	case slices.ContainsFunc(lostErrors, is):
 		return lost
+	case slices.ContainsFunc(resetErrors, is):
+		return reset
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return other // ours, not the network's
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return lost // such as QUIC's idle timeout
-	case errors.Is(err, errStreamReset):
-		return reset
 	}
 	return other
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"expvar"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -112,9 +113,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, f *refusal) err
 		w.WriteHeader(statusClientClosed)
 		return nil
 	}
-	for name, values := range f.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), f.header)
 	return caddyhttp.Error(f.status, f)
 }
 

@@ -28,7 +28,8 @@ func TestOtherAnswersArePassedOn(t *testing.T) {
 		},
 		"302": {
 			"HTTP/1.1 302 Found\r\nLocation: https://example.com/login\r\nContent-Length: 0\r\n\r\n",
-			"302 Found", "", map[string]string{"Location": "https://example.com/login", "Content-Length": "0"},
+			"302 Found", "",
+			map[string]string{"Location": "https://example.com/login", "Content-Length": "0"},
 		},
 		"200": {
 			"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "200 OK", "ok", map[string]string{"Content-Length": "2"},
@@ -51,15 +52,18 @@ func TestOtherAnswersArePassedOn(t *testing.T) {
 		},
 		"426 without Upgrade": {
 			"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n",
-			"426 Upgrade Required", "", map[string]string{"Upgrade": "", "Connection": ""},
+			"426 Upgrade Required", "",
+			map[string]string{"Upgrade": "", "Connection": ""},
 		},
 		"others do not keep Upgrade": {
 			"HTTP/1.1 400 Bad Request\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
-			"400 Bad Request", "", map[string]string{"Upgrade": "", "Connection": ""},
+			"400 Bad Request", "",
+			map[string]string{"Upgrade": "", "Connection": ""},
 		},
 		"503": {
 			"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
-			"503 Service Unavailable", "", map[string]string{"Retry-After": "7"},
+			"503 Service Unavailable", "",
+			map[string]string{"Retry-After": "7"},
 		},
 		"a status without a name": {
 			"HTTP/1.1 799 \r\nContent-Length: 1\r\n\r\nx", "799", "x", nil,
@@ -67,14 +71,16 @@ func TestOtherAnswersArePassedOn(t *testing.T) {
 		"hop-by-hop fields": {
 			"HTTP/1.1 403 Forbidden\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nTrailer: X\r\n" +
 				"Proxy-Authenticate: Basic\r\nAlt-Svc: h2\r\nContent-Length: 0\r\n\r\n",
-			"403 Forbidden", "", map[string]string{
+			"403 Forbidden", "",
+			map[string]string{
 				"X-Hop": "", "Keep-Alive": "", "Proxy-Authenticate": "", "Alt-Svc": "", "Trailer": "", "Connection": "",
 			},
 		},
 		"the upstream's own fields": {
 			"HTTP/1.1 403 Forbidden\r\nServer: upstream\r\nVia: 1.1 other\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n" +
 				"Content-Length: 0\r\n\r\n",
-			"403 Forbidden", "", map[string]string{
+			"403 Forbidden", "",
+			map[string]string{
 				"Server": "upstream", "Via": "1.1 other + 1.1 Caddy", "Set-Cookie": "a=1 + b=2",
 			},
 		},
@@ -88,7 +94,8 @@ func TestOtherAnswersArePassedOn(t *testing.T) {
 		},
 		"a chunked body": {
 			"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n",
-			"403 Forbidden", "abcde", map[string]string{"Content-Length": ""},
+			"403 Forbidden", "abcde",
+			map[string]string{"Content-Length": ""},
 		},
 		"more than its length": {
 			"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nnoHTTP/1.1 200 OK\r\n\r\n", "403 Forbidden", "no", nil,
@@ -127,7 +134,7 @@ func TestOtherAnswersArePassedOn(t *testing.T) {
 // An upstream may leave its connection open after an answer that is complete.
 func TestConnectionOfAnotherAnswerIsClosed(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.RespondKeepOpen("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"))
-	p := proxyTo(t, up.Addr)
+	p := newProxy(t, with(t, up.Addr, `{"timeouts": {"idle": -1, "write": -1}}`))
 	c := testbed.Dial(t, p.Addr)
 	for range 2 {
 		expectAnswer(t, c, testbed.HandshakeRequest("/", "example.com"), http.StatusForbidden, nil)
@@ -260,75 +267,4 @@ func TestBodyWithoutAReaderEndsWithTheWriteTimeout(t *testing.T) {
 	for err == nil {
 		_, err = u.Write(chunk)
 	}
-}
-
-// 2xx is how a CONNECT is accepted, so it must not be said in vain.
-func TestSuccessInsteadOfATunnelIsAnErrorForAStream(t *testing.T) {
-	tests := map[string]struct {
-		raw    string
-		cause  cause
-		status int
-		fields map[string]string
-	}{
-		"200": {
-			"HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nContent-Length: 2\r\n\r\nok", causeUpstreamRefused, http.StatusBadGateway,
-			map[string]string{"X-Upstream": "", "Server": "Caddy"},
-		},
-		"204": {
-			"HTTP/1.1 204 No Content\r\n\r\n", causeUpstreamRefused, http.StatusBadGateway, nil,
-		},
-		"403": {
-			"HTTP/1.1 403 Forbidden\r\nX-Upstream: 1\r\nContent-Length: 0\r\n\r\n", causeUpstreamRefused,
-			http.StatusForbidden, map[string]string{"X-Upstream": "1", "Via": "1.1 Caddy"},
-		},
-		"426": {
-			"HTTP/1.1 426 Upgrade Required\r\nUpgrade: x\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
-			causeUpstreamRefused, http.StatusUpgradeRequired, map[string]string{"Upgrade": "", "Connection": ""},
-		},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			up := testbed.NewUpstream(t, testbed.RespondKeepOpen(test.raw))
-			p := proxyTo(t, up.Addr)
-			header := http.Header{":protocol": {"websocket"}}
-			header.Set(fieldVersion, "13")
-			p.expectRefusal(test.cause, test.status, func() {
-				expectStatus(t, p.serveStream(t, http.MethodConnect, header), test.status, notFromNext(test.fields))
-			})
-			up.WaitOpen(t, 0)
-		})
-	}
-}
-
-func TestStreamsRequestOnTheWire(t *testing.T) {
-	up := testbed.NewUpstream(t, nil)
-	p := proxyTo(t, up.Addr)
-	header := http.Header{":protocol": {"websocket"}, "Cookie": {"a=1"}}
-	header.Set(fieldVersion, "13")
-	header.Set(fieldProtocol, "chat")
-	header.Set(fieldExtensions, "permessage-deflate")
-	wait := testbed.Go(t, func(tb testing.TB) {
-		tb.Helper()
-		expectStatus(tb, p.serveStream(tb, http.MethodConnect, header), http.StatusForbidden, nil)
-	})
-	u := up.Next(t)
-	key := u.ReadRequest().Header.Get(fieldKey)
-	expectHead(t, u.RawHead(),
-		"GET / HTTP/1.1",
-		"Host: example.com",
-		"Connection: Upgrade",
-		"Cookie: a=1",
-		"Sec-WebSocket-Extensions: permessage-deflate",
-		"Sec-WebSocket-Key: "+key,
-		"Sec-WebSocket-Protocol: chat",
-		"Sec-WebSocket-Version: 13",
-		"Upgrade: websocket",
-		"Via: 2.0 Caddy",
-		"X-Forwarded-For: 127.0.0.1",
-		"X-Forwarded-Host: example.com",
-		"X-Forwarded-Proto: https",
-	)
-	u.Send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-	wait()
-	u.ExpectClosed()
 }

@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"expvar"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -75,21 +76,28 @@ func expectAnswer(tb testing.TB, c *testbed.Client, raw string, status int, fiel
 	if resp.StatusCode != status {
 		tb.Fatalf("status is %d, want %d:\n%s", resp.StatusCode, status, c.RawHead())
 	}
+	expectStatus(tb, resp, status, fields)
+	c.Body(resp)
+	return resp
+}
+
+// expectStatus checks a response, fields included as in expectAnswer.
+func expectStatus(tb testing.TB, resp *http.Response, status int, fields map[string]string) {
+	tb.Helper()
+	if resp.StatusCode != status {
+		tb.Errorf("status is %d, want %d", resp.StatusCode, status)
+	}
 	for name, want := range fields {
 		if got := strings.Join(resp.Header.Values(name), " + "); got != want {
 			tb.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	c.Body(resp)
-	return resp
 }
 
 // notFromNext are the fields of an answer that the next handler did not give.
 func notFromNext(more map[string]string) map[string]string {
 	fields := map[string]string{"Upgrade-Seen": ""}
-	for name, value := range more {
-		fields[name] = value
-	}
+	maps.Copy(fields, more)
 	return fields
 }
 

@@ -83,8 +83,10 @@ func TestCountsSurviveAReload(t *testing.T) {
 		t.Errorf("%d tunnels counted when no configuration is left, want 2", got)
 	}
 	first.CloseHandshake(1000)
+	first.Close()
 	eventually(t, "one tunnel is left", func() bool { return tunnelsOf(up.Addr) == 1 })
 	second.CloseHandshake(1000)
+	second.Close()
 }
 
 func TestTunnelsOfUnloadedConfigurationsCountForNewOnes(t *testing.T) {
@@ -101,10 +103,12 @@ func TestTunnelsOfUnloadedConfigurationsCountForNewOnes(t *testing.T) {
 	p := serve(t, after)
 	expectRefused(t, p, 503)
 	old.CloseHandshake(1000)
+	old.Close()
 	eventually(t, "the tunnel is not counted any more", func() bool { return tunnelsOf(up.Addr) == 0 })
 	c := testbed.Dial(t, p.Addr)
 	c.Handshake("/")
 	c.CloseHandshake(1000)
+	c.Close()
 }
 
 func TestHandlersShareTheCountsOfAnUpstream(t *testing.T) {
@@ -136,6 +140,7 @@ func TestHandlersShareTheCountsOfAnUpstream(t *testing.T) {
 	expectRefused(t, toBoth, 503)
 	for _, c := range clients {
 		c.CloseHandshake(1000)
+		c.Close()
 	}
 }
 
@@ -188,13 +193,17 @@ func TestChoiceAfterCleanup(t *testing.T) {
 				t.Fatal(err)
 			}
 			unload()
+			after := &Handler{Upstreams: upstreams(address)}
 			if loadAgain {
-				load(t, &Handler{Upstreams: upstreams(address)})
+				load(t, after)
 			}
 			chosen := candidates.choose(nil)
 			candidates.close()
 			if got := tunnelsOf(address); chosen == nil || chosen.tunnels != 1 || got != 1 {
 				t.Fatalf("chose %+v, and %d tunnels are counted, want 1", chosen, got)
+			}
+			if loadAgain && chosen.host != after.pool.fixed[0].host {
+				t.Error("the tunnel is counted where the new handler does not look")
 			}
 			hosts.tunnelEnded(chosen.host)
 			if got := tunnelsOf(address); got != 0 {

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 
 // reporter writes the log lines of a handler's tunnels.
 type reporter struct {
-	log *zap.Logger
+	log *zap.Logger // guarded by the set's mu; nil when no longer loaded
 }
 
 // reporterSet knows the reporters whose configuration is loaded, oldest first.
@@ -38,7 +39,8 @@ func (s *reporterSet) remove(r *reporter) {
 	defer s.mu.Unlock()
 	for i, other := range s.loaded {
 		if other == r {
-			s.loaded = append(s.loaded[:i], s.loaded[i+1:]...)
+			s.loaded = slices.Delete(s.loaded, i, i+1)
+			r.log = nil // tunnels that live on must not keep the configuration
 			return
 		}
 	}
@@ -50,10 +52,8 @@ func (s *reporterSet) remove(r *reporter) {
 func (s *reporterSet) logger(r *reporter) *zap.Logger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, other := range s.loaded {
-		if other == r {
-			return r.log
-		}
+	if r.log != nil {
+		return r.log
 	}
 	if n := len(s.loaded); n > 0 {
 		return s.loaded[n-1].log

@@ -66,23 +66,26 @@ type tunnel struct {
 	phase atomic.Int32
 
 	mu sync.Mutex // guards what follows
-	// why is the reason once it is known.
+	// why is the first cause of an end, and whatever makes the proxy end the
+	// tunnel.
 	why reason
 	// closeCode is the status of the first Close frame, closeFrom its sender,
 	// and answered tells that the other peer has sent one too.
 	closeCode uint16
 	closeFrom peer
 	answered  bool
-	// ended tells which directions have ended, firstEnded is the source of the
-	// first that did.
-	ended      [2]bool
-	firstEnded peer
+	// opaque is set when a peer has violated the protocol: nobody can say any
+	// more where its frames end, or whether these are frames.
+	opaque bool
+	// ended tells which directions have ended, and failed which of them
+	// because of their destination.
+	ended, failed [2]bool
 	// notice is the Close frame for the client while it has not been sent, and
 	// noticeCode its status.
 	notice     []byte
 	noticeCode uint16
-	// tellUpstream is set while a Close for the upstream is due, because the
-	// client did not answer ours.
+	// tellUpstream is set while a Close for the upstream is due, because no
+	// answer of the client to ours has come.
 	tellUpstream bool
 	timer        *time.Timer // of the phase
 }
@@ -103,12 +106,7 @@ func newTunnel(id string, policy *tunnelPolicy, live *registry, h *host, clientI
 
 // start begins to relay. The tunnel owns both connections from here on.
 func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
-	t.opened = time.Now()
-	t.watch.activity = t.opened
-	if t.policy.maxLifetime > 0 {
-		shortened := float64(t.policy.maxLifetime) * (1 - t.policy.jitter*random())
-		t.expires = t.opened.Add(time.Duration(shortened))
-	}
+	t.setTimes(time.Now(), random)
 	// The lock keeps hooks that come before Start returns from using a relay
 	// that is not there yet, and the last one from leaving before add.
 	t.mu.Lock()
@@ -117,30 +115,59 @@ func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
 	t.live.add(t)
 }
 
+// setTimes sets what the sweep goes by. random returns a number in [0, 1).
+func (t *tunnel) setTimes(now time.Time, random func() float64) {
+	t.opened, t.watch.activity = now, now
+	if t.policy.maxLifetime > 0 {
+		shortened := float64(t.policy.maxLifetime) * (1 - t.policy.jitter*random())
+		t.expires = now.Add(time.Duration(shortened))
+	}
+}
+
 // Inspect implements relay.Hooks.
 func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 	s := &t.scanners[d]
 	if phase(t.phase.Load()) != open {
 		return t.inspectEnding(d, s, p)
 	}
-	if !s.Closed() {
+	if !s.Closed() && !s.Opaque() {
 		s.Scan(p)
-		if s.Closed() {
-			t.sawClose(d, s.CloseCode())
+		if s.Closed() || s.Opaque() {
+			t.stopScanning(d, s)
 		}
 	}
 	return relay.Verdict{Pass: len(p)}
 }
 
-// sawClose remembers the Close frames.
-func (t *tunnel) sawClose(d relay.Direction, code uint16) {
+// stopScanning notes why the scanner of a direction has nothing more to follow.
+func (t *tunnel) stopScanning(d relay.Direction, s *frame.Scanner) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closeFrom != "" {
-		t.answered = true
+	if !s.Closed() {
+		t.opaque = true
 		return
 	}
-	t.closeFrom, t.closeCode = source(d), code
+	if t.closeFrom == "" {
+		t.noteCloseLocked(source(d), s.CloseCode())
+		return
+	}
+	t.answered = true
+	if phase(t.phase.Load()) == open {
+		t.startTimerLocked(closeAnswerTime, t.linger)
+		return
+	}
+	t.lingerLocked() // the end was decided a moment ago
+}
+
+// noteCloseLocked remembers the first Close frame.
+func (t *tunnel) noteCloseLocked(from peer, code uint16) {
+	if t.closeFrom != "" {
+		return
+	}
+	t.closeFrom, t.closeCode = from, code
+	if phase(t.phase.Load()) == open && !t.why.isClosed() {
+		t.why = closed(from)
+	}
 }
 
 // end ends the tunnel politely, for a reason of the proxy's own: with a Close
@@ -152,10 +179,16 @@ func (t *tunnel) end(why reason, code uint16) {
 	if phase(t.phase.Load()) != open {
 		return
 	}
-	t.why, t.noticeCode = why, code
-	t.notice = frame.AppendClose(nil, code, "", nil)
+	t.why = why
+	if t.opaque || t.ended[relay.UpstreamToClient] {
+		// The client cannot be told.
+		t.tellUpstream = true
+		t.lingerLocked()
+		return
+	}
+	t.notice, t.noticeCode = frame.AppendClose(nil, code, "", nil), code
 	t.phase.Store(int32(closing))
-	t.timer = time.AfterFunc(closeAnswerTime, t.unanswered)
+	t.startTimerLocked(closeAnswerTime, t.unanswered)
 	t.relay.Wake(relay.UpstreamToClient)
 }
 
@@ -163,27 +196,37 @@ func (t *tunnel) end(why reason, code uint16) {
 func (t *tunnel) inspectEnding(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if phase(t.phase.Load()) == lingering {
+	switch {
+	case phase(t.phase.Load()) == lingering:
 		return t.shutLocked(d, s, p)
-	}
-	if d == relay.ClientToUpstream {
+	case d == relay.ClientToUpstream:
 		return t.awaitAnswerLocked(s, p)
+	case t.notice != nil:
+		return t.sendNoticeLocked(s, p)
 	}
-	if t.notice == nil {
-		return relay.Verdict{Drop: len(p)}
-	}
+	return relay.Verdict{Drop: len(p)}
+}
+
+// sendNoticeLocked passes on what is left of a frame of the upstream's and puts
+// our Close after it.
+func (t *tunnel) sendNoticeLocked(s *frame.Scanner, p []byte) relay.Verdict {
 	n, boundary := s.ToBoundary(p)
 	v := relay.Verdict{Pass: n}
-	if boundary {
+	switch {
+	case boundary:
 		v.Insert = t.notice
-		if t.closeFrom == "" {
-			t.closeFrom, t.closeCode = proxy, t.noticeCode
-		}
+		t.noteCloseLocked(proxy, t.noticeCode)
+	case s.Closed():
+		t.noteCloseLocked(upstream, s.CloseCode()) // that will do
+	case s.Opaque():
+		t.opaque = true
+	default:
+		return v // the frame goes on
 	}
-	if boundary || s.Closed() || s.Opaque() {
-		// Sent, or it cannot be: nothing may follow a Close, and in an opaque
-		// stream it could end up inside of a frame.
-		v.Drop, t.notice = len(p)-n, nil
+	t.notice, v.Drop = nil, len(p)-n
+	if t.ended[relay.ClientToUpstream] || t.closeFrom == client {
+		v.Shut = true // there is no answer to wait for
+		t.lingerLocked()
 	}
 	return v
 }
@@ -194,6 +237,7 @@ func (t *tunnel) awaitAnswerLocked(s *frame.Scanner, p []byte) relay.Verdict {
 	if !s.Closed() {
 		return relay.Verdict{Pass: len(p)}
 	}
+	t.noteCloseLocked(client, s.CloseCode())
 	t.lingerLocked()
 	return relay.Verdict{Pass: len(p), Shut: true}
 }
@@ -202,10 +246,11 @@ func (t *tunnel) awaitAnswerLocked(s *frame.Scanner, p []byte) relay.Verdict {
 // upstream if that is due and possible.
 func (t *tunnel) shutLocked(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
 	v := relay.Verdict{Drop: len(p), Shut: true}
-	if d == relay.ClientToUpstream && t.tellUpstream && s.AtBoundary() {
+	if d == relay.ClientToUpstream && t.tellUpstream && !t.opaque && s.AtBoundary() {
 		var key [4]byte
 		_, _ = rand.Read(key[:]) // never fails
 		v.Insert = frame.AppendClose(nil, frame.StatusGoingAway, "", &key)
+		t.noteCloseLocked(proxy, frame.StatusGoingAway)
 	}
 	return v
 }
@@ -218,6 +263,13 @@ func (t *tunnel) unanswered() {
 	t.lingerLocked()
 }
 
+// linger ends a wait for a peer that should have closed its connection.
+func (t *tunnel) linger() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lingerLocked()
+}
+
 // lingerLocked tells both peers that nothing more will come, and bounds the
 // wait for their ends.
 func (t *tunnel) lingerLocked() {
@@ -225,62 +277,62 @@ func (t *tunnel) lingerLocked() {
 		return
 	}
 	t.phase.Store(int32(lingering))
+	t.startTimerLocked(lingerTime, t.relay.Abort)
+	t.relay.Wake(relay.ClientToUpstream)
+	t.relay.Wake(relay.UpstreamToClient)
+}
+
+// startTimerLocked replaces the timer of the phase.
+func (t *tunnel) startTimerLocked(after time.Duration, f func()) {
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-	t.timer = time.AfterFunc(lingerTime, t.relay.Abort)
-	t.relay.Wake(relay.ClientToUpstream)
-	t.relay.Wake(relay.UpstreamToClient)
+	t.timer = time.AfterFunc(after, f)
 }
 
 // Ended implements relay.Hooks.
 func (t *tunnel) Ended(d relay.Direction, end relay.End) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	from := source(d)
-	t.ended[d] = true
-	if t.firstEnded == "" {
-		t.firstEnded = from
+	t.ended[d], t.failed[d] = true, end.Err != nil && end.Writing
+	if t.why == "" {
+		t.why = endedBy(d, end)
 	}
-	if end.Err == nil && t.mayGoOnLocked(d) {
-		return
+	if !t.mayGoOnLocked(d, end) {
+		t.lingerLocked()
 	}
-	if t.why == "" && t.closeFrom == "" { // neither ended on purpose
-		broken := from
-		if end.Writing {
-			broken = source(d.Opposite())
-		}
-		t.why = failed(broken, end.Err)
-	}
-	t.lingerLocked()
 }
 
-// mayGoOnLocked reports whether there is a use for the other direction when the
-// source of d has ended its stream.
-func (t *tunnel) mayGoOnLocked(d relay.Direction) bool {
-	if phase(t.phase.Load()) == open {
-		// Not after a closing handshake: then one peer closes the connection
-		// and the other has only to do the same (RFC 6455 section 7.1.1).
-		return !t.answered
+// mayGoOnLocked reports whether there is a use for the other direction when d
+// has ended.
+func (t *tunnel) mayGoOnLocked(d relay.Direction, end relay.End) bool {
+	other := d.Opposite()
+	switch {
+	case phase(t.phase.Load()) != open:
+		// The client's answer to our Close is awaited.
+		return d == relay.UpstreamToClient && end.Err == nil
+	case t.ended[other]:
+		// Of no use is only what the source of a direction with a dead
+		// destination still sends.
+		return end.Err == nil && !t.failed[other]
+	case t.failed[d]:
+		// A peer that takes nothing more may have said why: its last words
+		// are on their way.
+		t.startTimerLocked(lingerTime, t.linger)
+		return true
 	}
-	// The client's answer to our Close is awaited.
-	return d == relay.UpstreamToClient
+	// After a closing handshake, when one peer closes the connection the other
+	// one has only to do the same (RFC 6455 section 7.1.1).
+	return end.Err == nil && !t.answered
 }
 
 // Done implements relay.Hooks.
 func (t *tunnel) Done() {
 	t.mu.Lock()
+	t.phase.Store(int32(lingering)) // for a timer that has fired already
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-	if t.why == "" {
-		who := t.closeFrom
-		if who == "" {
-			who = t.firstEnded
-		}
-		t.why = closed(who)
-	}
-	t.phase.Store(int32(lingering)) // for a timer that has fired already
 	t.mu.Unlock()
 	t.live.remove(t)
 	hosts.tunnelEnded(t.upstreamHost)

@@ -70,6 +70,9 @@ func (c *caddy) run(tb testing.TB, caddyfile string, env ...string) {
 	}()
 	tb.Cleanup(func() {
 		c.stop(tb)
+		if complaint := c.log.complaint(); complaint != "" {
+			tb.Errorf("caddy has complained: %s", complaint)
+		}
 		if tb.Failed() {
 			tb.Logf("log of caddy:\n%s", c.log)
 		}
@@ -275,8 +278,7 @@ func (c *caddy) subcommand(tb testing.TB, args ...string) (code int, stdout, std
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case err := <-ended:
-		var exit *exec.ExitError
-		if err != nil && !errors.As(err, &exit) {
+		if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 			tb.Fatalf("running caddy: %v", err)
 		}
 	case <-time.After(timeout):

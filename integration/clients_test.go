@@ -164,7 +164,7 @@ func dialCoder(tb testing.TB, url string, opts dialOptions) client {
 	if opts.compress {
 		o.CompressionMode = websocket.CompressionContextTakeover
 	}
-	conn, resp, err := websocket.Dial(timeLimit(tb), url, o) //nolint:bodyclose // it has none
+	conn, resp, err := websocket.Dial(timeLimit(tb), url, o)
 	if err != nil {
 		tb.Fatalf("dialing %s: %v", url, err)
 	}

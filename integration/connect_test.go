@@ -89,7 +89,7 @@ func checkUpstreamRequest(t *testing.T, c *caddy, r *http.Request, raw string) {
 	if got := r.URL.RequestURI(); got != "/path?q=1" {
 		t.Errorf("the upstream got the path %q", got)
 	}
-	for _, line := range strings.Split(raw, "\r\n") {
+	for line := range strings.SplitSeq(raw, "\r\n") {
 		if name, _, _ := strings.Cut(line, " "); strings.HasPrefix(line, ":") || strings.EqualFold(name, "protocol:") {
 			t.Errorf("the upstream got the line %q", line)
 		}
@@ -201,16 +201,16 @@ func TestConnectClientGone(t *testing.T) {
 	t.Parallel()
 	up := testbed.NewUpstream(t, nil)
 	c := startStreaming(t, proxyTo(up.Addr))
-	for name, leave := range map[string]func(*streamClient, testing.TB){
-		"cancel":     func(c *streamClient, tb testing.TB) { c.cancel(tb) },
-		"disconnect": func(c *streamClient, tb testing.TB) { c.disconnect(tb) },
+	for name, leave := range map[string]func(testing.TB, *streamClient){
+		"cancel":     func(tb testing.TB, c *streamClient) { tb.Helper(); c.cancel(tb) },
+		"disconnect": func(tb testing.TB, c *streamClient) { tb.Helper(); c.disconnect(tb) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachConnector(t, c, func(t *testing.T, open opener) {
 				client, upstream, _ := accept(t, up, open, webSocket("/"))
 				client.send(t, testbed.NewFrame(testbed.Text, "hello"))
 				upstream.ExpectFrame(testbed.Text, "hello")
-				leave(client, t)
+				leave(t, client)
 				upstream.Drain()
 				upstream.Close()
 				line := c.log.waitOne(t, message("tunnel closed", "tunnel", client.header.Get("X-Tunnel")))

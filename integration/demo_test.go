@@ -109,7 +109,7 @@ func TestCommandProxiesToSeveralUpstreamsWithHeaderFields(t *testing.T) {
 	up.WaitOpen(t, 0)
 
 	plain := testbed.Dial(t, addr)
-	plain.Send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	plain.Send("GET / HTTP/1.1\r\nHost: " + addr + "\r\n\r\n")
 	if resp := plain.Response(); resp.StatusCode != http.StatusUpgradeRequired {
 		t.Errorf("a request without upgrade got %d, want 426", resp.StatusCode)
 	}

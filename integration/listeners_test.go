@@ -41,7 +41,7 @@ func TestListeners(t *testing.T) {
 func TestUnixSockets(t *testing.T) {
 	t.Parallel()
 	up := testbed.NewUnixUpstream(t, nil)
-	dir, err := os.MkdirTemp("", "integration") // shorter than the test's own
+	dir, err := os.MkdirTemp("", "integration") //nolint:usetesting // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

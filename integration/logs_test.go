@@ -64,6 +64,18 @@ func (l *logs) String() string {
 	return strings.Join(l.lines[max(0, len(l.lines)-most):], "\n")
 }
 
+// complaint returns the first line that no process may ever write.
+func (l *logs) complaint() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(line, "DATA RACE") || strings.Contains(line, "panic") {
+			return line
+		}
+	}
+	return ""
+}
+
 // matcher selects entries of the log.
 type matcher func(entry) bool
 

@@ -50,6 +50,9 @@ func buildCaddy() (string, error) {
 	if path := os.Getenv("INTEGRATION_CADDY"); path != "" {
 		return filepath.Abs(path)
 	}
+	if err := touchSources(); err != nil {
+		return "", err
+	}
 	dir, err := os.MkdirTemp("", "integration")
 	if err != nil {
 		return "", err
@@ -69,6 +72,23 @@ func buildCaddy() (string, error) {
 		return "", errors.Join(fmt.Errorf("building caddy: %w", err), errors.New(string(out)))
 	}
 	return path, nil
+}
+
+// touchSources looks at the files that the binary is made of. The go command
+// sees that, and so does not take the results of an older binary from its cache.
+func touchSources() error {
+	for _, pattern := range []string{"../go.mod", "../*.go", "../internal/*/*.go", "../cmd/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			if _, err := os.Stat(file); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // eventually waits until ok returns true. Where there is something to wait on,

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -37,10 +36,10 @@ func needNode(tb testing.TB) (modules string) {
 }
 
 // runNode runs one of the programs in node/ until the test ends, and gives its
-// output to read. exited is set when it has ended.
-func runNode(tb testing.TB, exited *atomic.Bool, read func(*bufio.Scanner), env []string, args ...string) {
+// output to read.
+func runNode(tb testing.TB, read func(*bufio.Scanner), args ...string) {
 	tb.Helper()
-	cmd := nodeCommand(tb, env, args...)
+	cmd := nodeCommand(tb, nil, args...)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		tb.Fatal(err)
@@ -55,7 +54,6 @@ func runNode(tb testing.TB, exited *atomic.Bool, read func(*bufio.Scanner), env 
 		defer close(done)
 		read(bufio.NewScanner(stdout))
 		_ = cmd.Wait() // killed below
-		exited.Store(true)
 	}()
 	tb.Cleanup(func() {
 		_ = cmd.Process.Kill()

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,8 +109,7 @@ func serveGorilla(conn *gorilla.Conn) error {
 }
 
 func gorillaEnd(conn *gorilla.Conn, err error) end {
-	var closed *gorilla.CloseError
-	if errors.As(err, &closed) {
+	if closed, ok := errors.AsType[*gorilla.CloseError](err); ok {
 		return end{Code: closed.Code, Reason: closed.Text, Subprotocol: conn.Subprotocol()}
 	}
 	return end{Code: -1, Reason: err.Error(), Subprotocol: conn.Subprotocol()}
@@ -167,8 +165,7 @@ func serveCoder(ctx context.Context, conn *websocket.Conn) error {
 }
 
 func coderEnd(conn *websocket.Conn, err error) end {
-	var closed websocket.CloseError
-	if errors.As(err, &closed) {
+	if closed, ok := errors.AsType[websocket.CloseError](err); ok {
 		return end{Code: int(closed.Code), Reason: closed.Reason, Subprotocol: conn.Subprotocol()}
 	}
 	return end{Code: -1, Reason: err.Error(), Subprotocol: conn.Subprotocol()}
@@ -178,8 +175,7 @@ func startNode(tb testing.TB) *server {
 	tb.Helper()
 	s := &server{ends: make(chan end, 1000)}
 	ready := make(chan string, 1)
-	var exited atomic.Bool
-	runNode(tb, &exited, func(stdout *bufio.Scanner) {
+	runNode(tb, func(stdout *bufio.Scanner) {
 		if stdout.Scan() {
 			ready <- stdout.Text()
 		}
@@ -189,7 +185,7 @@ func startNode(tb testing.TB) *server {
 				s.ends <- e
 			}
 		}
-	}, nil, "server.js")
+	}, "server.js")
 	s.addr = within(tb, "the Node server listens", ready)
 	return s
 }

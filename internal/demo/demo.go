@@ -72,8 +72,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(16 << 20)
 	for {
 		if err := echoMessage(r.Context(), ws); err != nil {
-			var closed websocket.CloseError
-			if !errors.As(err, &closed) {
+			if _, closed := errors.AsType[websocket.CloseError](err); !closed {
 				_ = ws.Close(websocket.StatusInternalError, "")
 			}
 			return

@@ -18,15 +18,15 @@ type step struct {
 
 // drive feeds chunks to s as a caller does, until each is used up and nothing
 // is pending, and returns what happened.
-func drive(t testing.TB, s *Scanner, chunks ...[]byte) []step {
-	t.Helper()
+func drive(tb testing.TB, s *Scanner, chunks ...[]byte) []step {
+	tb.Helper()
 	var steps []step
 	at := 0
 	for _, p := range chunks {
 		for {
 			n, ev := s.Next(p)
 			if n < 0 || n > len(p) {
-				t.Fatalf("offset %d: got n = %d of %d bytes", at, n, len(p))
+				tb.Fatalf("offset %d: got n = %d of %d bytes", at, n, len(p))
 			}
 			at, p = at+n, p[n:]
 			if ev == None {
@@ -35,7 +35,7 @@ func drive(t testing.TB, s *Scanner, chunks ...[]byte) []step {
 			steps = append(steps, step{at, ev, s.Header()})
 		}
 		if len(p) > 0 {
-			t.Fatalf("offset %d: got None with %d bytes left, want none left", at, len(p))
+			tb.Fatalf("offset %d: got None with %d bytes left, want none left", at, len(p))
 		}
 	}
 	return steps

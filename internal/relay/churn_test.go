@@ -22,7 +22,7 @@ func TestRelaysComeAndGo(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range total {
 				slots <- struct{}{}
-				random := rand.New(rand.NewPCG(uint64(i), 1)) //nolint:gosec // repeatable
+				random := rand.New(rand.NewPCG(uint64(i), 1))
 				kinds := [2]string{allKinds[random.IntN(3)], allKinds[random.IntN(3)]}
 				r := newRig(t, run, all[kinds[0]], all[kinds[1]])
 				wg.Go(func() {
@@ -50,7 +50,7 @@ func (r *rig) live(random *rand.Rand) {
 	wg.Go(func() { r.watchCounts(stop) })
 	for _, e := range []end{r.client, r.upstream} {
 		seed := random.Uint64()
-		wg.Go(func() { e.misbehave(rand.New(rand.NewPCG(seed, 2))) }) //nolint:gosec // repeatable
+		wg.Go(func() { e.misbehave(rand.New(rand.NewPCG(seed, 2))) })
 		wg.Go(func() { e.consume() })
 	}
 	for range random.IntN(20) {

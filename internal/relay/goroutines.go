@@ -47,12 +47,16 @@ func (r *goroutines) Counts(d Direction) (read, taken uint64) {
 }
 
 func (r *goroutines) Wake(d Direction) {
-	if r.dirs[d].woken.Swap(true) {
-		return // however long the writer is busy, one goroutine waits for it
+	p := &r.dirs[d]
+	p.woken.Store(true)
+	if !p.mu.TryLock() {
+		return // the present writer sees to it when it is ready
 	}
-	if r.enter() {
-		go r.wake(d)
+	if !r.enter() {
+		p.mu.Unlock()
+		return
 	}
+	go r.wake(d)
 }
 
 func (r *goroutines) Abort() {
@@ -109,21 +113,33 @@ func (r *goroutines) run(d Direction, glued []byte) {
 	}
 }
 
-// wake gives the owner a chance to insert.
+// wake becomes the writer for the time that Wake needs one. It is started with
+// the lock held.
 func (r *goroutines) wake(d Direction) {
 	defer r.leave()
-	p := &r.dirs[d]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.woken.Store(false)
-	r.forwardLocked(d, nil)
+	r.unlock(d)
 }
 
+// forward is the writer for b.
 func (r *goroutines) forward(d Direction, b []byte) {
-	p := &r.dirs[d]
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	r.dirs[d].mu.Lock()
 	r.forwardLocked(d, b)
+	r.unlock(d)
+}
+
+// unlock ends the time of a writer. Before, it gives the owner the chances to
+// insert that were asked for meanwhile.
+func (r *goroutines) unlock(d Direction) {
+	p := &r.dirs[d]
+	for {
+		for p.woken.Swap(false) {
+			r.forwardLocked(d, nil)
+		}
+		p.mu.Unlock()
+		if !p.woken.Load() || !p.mu.TryLock() {
+			return
+		}
+	}
 }
 
 // forwardLocked does with b what the owner says.

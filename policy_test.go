@@ -1,0 +1,64 @@
+package websocketproxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+)
+
+func TestPoliciesAreWhatTheConfigurationSays(t *testing.T) {
+	for name, test := range map[string]struct {
+		config string
+		want   string // what is printed of the policy and the selector
+		slots  string // weights, limits and backups
+	}{
+		"none": {
+			`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1", "weight": 3}]}`,
+			"websocketproxy.leastConn{} <nil>", "[1 0 false] [3 0 false]",
+		},
+		"least_conn": {
+			`{"upstreams": [{"dial": "a:1", "weight": 2, "max_tunnels": 5}, {"dial": "b:1", "backup": true}],
+				"load_balancing": {"selection_policy": {"policy": "least_conn"}}}`,
+			"websocketproxy.leastConn{} <nil>", "[2 5 false] [1 0 true]",
+		},
+		"round_robin": {
+			`{"upstreams": [{"dial": "a:1", "weight": 2}, {"dial": "b:1"}],
+				"load_balancing": {"selection_policy": {"policy": "round_robin"}}}`,
+			"websocketproxy.roundRobin{} <nil>", "[2 0 false] [1 0 false]",
+		},
+		"weighted_round_robin": {
+			`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}],
+				"load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [4, 7]}}}`,
+			"websocketproxy.roundRobin{} <nil>", "[4 0 false] [7 0 false]",
+		},
+		"random_choose": {
+			`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1", "weight": 65536}],
+				"load_balancing": {"selection_policy": {"policy": "random_choose", "choose": 3}}}`,
+			"&websocketproxy.randomChoose{choices:3, draws:0x0} <nil>", "[1 0 false] [65536 0 false]",
+		},
+		"one of another module": {
+			`{"upstreams": [{"dial": "a:1", "max_tunnels": 2}, {"dial": "b:1", "backup": true}],
+				"load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`,
+			"<nil> &reverseproxy.IPHashSelection{}", "[1 2 false] [1 0 true]",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := new(Handler)
+			mustParse(t, json.RawMessage(test.config), h)
+			provision(t, h)
+			if got := fmt.Sprintf("%#v %#v", h.pool.policy, h.pool.selector); got != test.want {
+				t.Errorf("the policy is %s, want %s", got, test.want)
+			}
+			var slots []any
+			for i, e := range h.pool.fixed {
+				slots = append(slots, []any{e.slot.weight, e.slot.maxTunnels, e.slot.backup})
+				if got, want := e.slot.foreign.Dial, h.Upstreams[i].Dial; got != want || !e.slot.foreign.Available() {
+					t.Errorf("other modules see %s, want %s, available", got, want)
+				}
+			}
+			if got := fmt.Sprint(slots...); got != test.slots {
+				t.Errorf("the upstreams are %s, want %s", got, test.slots)
+			}
+		})
+	}
+}
