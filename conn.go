@@ -59,7 +59,7 @@ func unwrap(conn net.Conn) net.Conn {
 	if !field.IsValid() || !field.CanInterface() {
 		return conn
 	}
-	if inner, ok := field.Interface().(net.Conn); ok {
+	if inner, ok := reflect.TypeAssert[net.Conn](field); ok {
 		return inner
 	}
 	return conn

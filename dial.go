@@ -37,7 +37,6 @@ func newDialer(t *reverseproxy.HTTPTransport) (*dialer, error) {
 		return nil, refusedOption("versions")
 	}
 	for name, set := range map[string]bool{
-		"network_proxy":      len(t.NetworkProxyRaw) > 0,
 		"forward_proxy_url":  t.ForwardProxyURL != "",
 		"read_timeout":       t.ReadTimeout != 0,
 		"write_timeout":      t.WriteTimeout != 0,
