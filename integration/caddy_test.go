@@ -283,7 +283,7 @@ func (c *caddy) subcommand(tb testing.TB, args ...string) (code int, stdout, std
 		}
 	case <-time.After(timeout):
 		_ = cmd.Process.Kill()
-		_ = <-ended //nolint:errcheck // it was killed
+		<-ended //nolint:errcheck // it was killed
 		tb.Fatalf("caddy %s did not end within %v", strings.Join(args, " "), timeout)
 	}
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()

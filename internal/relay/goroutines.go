@@ -180,8 +180,9 @@ func (p *pump) obey(v Verdict, b []byte) error {
 	return nil
 }
 
-// sourceEnded tells the destination that nothing more will come, and the owner
-// why.
+// sourceEnded tells the owner that the source has ended, and then the
+// destination that nothing more will come: its peer may end its stream in
+// return, which must not be reported first.
 func (r *goroutines) sourceEnded(d Direction, err error) {
 	p := &r.dirs[d]
 	p.mu.Lock()
@@ -191,9 +192,7 @@ func (r *goroutines) sourceEnded(d Direction, err error) {
 	if over {
 		return // shut by the owner, or failed and reported
 	}
-	end := End{Err: endOfStream(err)}
-	if werr := p.dst.CloseWrite(); werr != nil && end.Err == nil {
-		end = End{Err: werr, Writing: true}
-	}
-	r.hooks.Ended(d, end)
+	r.hooks.Ended(d, End{Err: endOfStream(err)})
+	// Where this fails the peer is gone, which reading from it tells.
+	_ = p.dst.CloseWrite()
 }
