@@ -101,6 +101,8 @@ func expectGone(t *testing.T, conn net.Conn) {
 func TestResetsHaveReasons(t *testing.T) {
 	t.Run("of the client", func(t *testing.T) {
 		p, c, u := openTunnel(t, nil)
+		c.WriteFrame(testbed.NewFrame(testbed.Text, "hello"))
+		u.ExpectFrame(testbed.Text, "hello")
 		c.Reset()
 		u.ExpectEOF()
 		u.Close()
@@ -108,6 +110,8 @@ func TestResetsHaveReasons(t *testing.T) {
 	})
 	t.Run("of the upstream", func(t *testing.T) {
 		p, c, u := openTunnel(t, nil)
+		c.WriteFrame(testbed.NewFrame(testbed.Text, "hello"))
+		u.ExpectFrame(testbed.Text, "hello")
 		u.Reset()
 		c.ExpectEOF()
 		c.Close()
