@@ -117,8 +117,8 @@ func TestEndOfStreamPassesCaddysOwnConnections(t *testing.T) {
 	}
 }
 
-// hidden is a connection of which only a net.Conn is known.
-type hidden struct{ net.Conn }
+// concealed is a connection of which only a net.Conn is known.
+type concealed struct{ net.Conn }
 
 // proxied is one that is like those of a PROXY protocol listener.
 type proxied struct {
@@ -130,7 +130,7 @@ type proxied struct {
 func (p proxied) TCPConn() (*net.TCPConn, bool) { return p.tcp, p.tcp != nil }
 
 func TestConnectionsThatCannotBeHalfClosed(t *testing.T) {
-	for _, conn := range []net.Conn{hidden{}, proxied{}} {
+	for _, conn := range []net.Conn{concealed{}, proxied{}} {
 		if err := (socket{conn}).CloseWrite(); err != nil {
 			t.Errorf("%T: %v", conn, err)
 		}
@@ -139,7 +139,7 @@ func TestConnectionsThatCannotBeHalfClosed(t *testing.T) {
 
 func TestUnwrapOpensOnlyWhatItKnows(t *testing.T) {
 	inner := new(net.TCPConn)
-	for _, conn := range []net.Conn{inner, hidden{inner}, &hidden{inner}, proxied{Conn: inner}, new(tls.Conn)} {
+	for _, conn := range []net.Conn{inner, concealed{inner}, &concealed{inner}, proxied{Conn: inner}, new(tls.Conn)} {
 		if got := unwrap(conn); got != conn {
 			t.Errorf("%T becomes %T", conn, got)
 		}

@@ -56,7 +56,7 @@ func (r *registry) sweep(stop <-chan struct{}) {
 		case now := <-ticker.C:
 			// Checked outside of the lock: an end takes locks of its own, and
 			// the removal that follows takes this one.
-			batch = r.snapshot(batch[:0])
+			batch = r.snapshot(batch[:0], stop)
 			for i, t := range batch {
 				t.check(now)
 				batch[i] = nil
@@ -65,9 +65,14 @@ func (r *registry) sweep(stop <-chan struct{}) {
 	}
 }
 
-func (r *registry) snapshot(batch []*tunnel) []*tunnel {
+// snapshot appends to batch the tunnels that are for the sweep with this stop.
+// One that has just been stopped must not get those of its successor.
+func (r *registry) snapshot(batch []*tunnel, stop <-chan struct{}) []*tunnel {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.stop != stop {
+		return batch
+	}
 	return append(batch, r.tunnels...)
 }
 
