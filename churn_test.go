@@ -28,7 +28,7 @@ func TestTunnelsComeAndGo(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range atATime {
 			wg.Go(func() {
-				random := rand.New(rand.NewPCG(uint64(i), 4)) //nolint:gosec // repeatable
+				random := rand.New(rand.NewPCG(uint64(i), 4))
 				for time.Now().Before(end) {
 					<-comeAndGo(t, p, random)
 				}
@@ -54,7 +54,7 @@ func comeAndGo(t *testing.T, p *testProxy, random *rand.Rand) <-chan struct{} {
 		c := testbed.Dial(tb, p.Addr)
 		defer c.Close()
 		c.Handshake("/")
-		misbehave(c.Conn, rand.New(rand.NewPCG(n, 5))) //nolint:gosec // repeatable
+		misbehave(c.Conn, rand.New(rand.NewPCG(n, 5)))
 	})
 	return done
 }
@@ -63,7 +63,7 @@ func comeAndGo(t *testing.T, p *testProxy, random *rand.Rand) <-chan struct{} {
 func unpredictable(_ testing.TB, c *testbed.Conn) {
 	c.Tolerate()
 	c.AcceptHandshake()
-	misbehave(c, rand.New(rand.NewPCG(rand.Uint64(), 6))) //nolint:gosec // a test
+	misbehave(c, rand.New(rand.NewPCG(rand.Uint64(), 6)))
 }
 
 // misbehave sends something and ends in some way. That the other side may do so

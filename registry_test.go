@@ -47,7 +47,7 @@ func (*idleRelay) Abort()               {}
 
 func TestRegistryKeepsItsIndex(t *testing.T) {
 	live := new(registry)
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
+	random := rand.New(rand.NewPCG(1, 2))
 	var all []*tunnel
 	for range 2000 {
 		if len(all) == 0 || random.IntN(100) < 52 {
@@ -73,7 +73,7 @@ func TestRegistryIsForManyAtATime(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			random := rand.New(rand.NewPCG(uint64(i), 3)) //nolint:gosec // repeatable
+			random := rand.New(rand.NewPCG(uint64(i), 3))
 			var all []*tunnel
 			for range 500 {
 				if len(all) == 0 || random.IntN(2) == 0 {
