@@ -150,10 +150,11 @@ func (r *retry) wait(ctx context.Context, started time.Time, last *refusal) *ref
 	case <-time.After(r.interval):
 		return nil
 	case <-ctx.Done():
-		if errors.Is(context.Cause(ctx), context.Canceled) {
-			return refuseUpstream(ctx, last.err, "waiting for an upstream", causeHandshakeTimeout, causeNoUpstream)
+		refused := refuseUpstream(ctx, last.err, "waiting for an upstream", causeHandshakeTimeout, causeNoUpstream)
+		if refused.cause == causeHandshakeTimeout && last.cause == causeNoUpstream {
+			return last
 		}
-		return last
+		return refused
 	}
 }
 

@@ -25,7 +25,11 @@ func connectH3(tb testing.TB, c *caddy) opener {
 	tb.Helper()
 	cfg := c.certs.ClientConfig()
 	cfg.NextProtos = []string{http3.NextProtoH3}
-	conn, err := quic.DialAddr(timeLimit(tb), c.https, cfg, &quic.Config{MaxIdleTimeout: 4 * timeout})
+	conn, err := quic.DialAddr(timeLimit(tb), c.https, cfg, &quic.Config{
+		MaxIdleTimeout: 4 * timeout,
+		// A test may have to wait for others between connecting and going on.
+		KeepAlivePeriod: timeout / 3,
+	})
 	if err != nil {
 		tb.Fatalf("HTTP/3: %v", err)
 	}
