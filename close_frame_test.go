@@ -47,6 +47,9 @@ func TestPoliteEndIsAClosingHandshake(t *testing.T) {
 		if took := time.Since(m.began); took != 0 {
 			t.Errorf("an end that everybody agrees to took %v", took)
 		}
+		if want := [2]uint64{uint64(len(last) + len(answer)), 0}; m.passed != want {
+			t.Errorf("%d bytes count as passed, want %d: not what is discarded or our own", m.passed, want)
+		}
 	})
 }
 

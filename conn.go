@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -39,11 +40,23 @@ func (s socket) CloseWrite() error {
 // Abort closes the socket itself: Close of a TLS connection waits up to five
 // seconds for a peer that does not read.
 func (s socket) Abort() {
-	conn := s.Conn
-	if secured, ok := unwrap(conn).(*tls.Conn); ok {
-		conn = secured.NetConn()
+	_ = s.underneath().Close() // only its effect on pending calls is wanted
+}
+
+// Backlog implements relay.Backlogged.
+func (s socket) Backlog() int {
+	if conn, ok := s.underneath().(syscall.Conn); ok {
+		return backlog(conn)
 	}
-	_ = conn.Close() // only its effect on pending calls is wanted
+	return 0
+}
+
+// underneath returns the connection below TLS.
+func (s socket) underneath() net.Conn {
+	if secured, ok := unwrap(s.Conn).(*tls.Conn); ok {
+		return secured.NetConn()
+	}
+	return unwrap(s.Conn)
 }
 
 // unwrap returns the connection inside of the one that Caddy gives to

@@ -42,8 +42,9 @@ func (r *idleRelay) Counts(relay.Direction) (read, taken uint64) {
 	return 0, 0
 }
 
-func (*idleRelay) Wake(relay.Direction) {}
-func (*idleRelay) Abort()               {}
+func (*idleRelay) Backlog(relay.Direction) int { return 0 }
+func (*idleRelay) Wake(relay.Direction)        {}
+func (*idleRelay) Abort()                      {}
 
 func TestRegistryKeepsItsIndex(t *testing.T) {
 	live := new(registry)

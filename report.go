@@ -71,8 +71,6 @@ func (r *reporter) tunnelClosed(t *tunnel) {
 	if c == nil {
 		return
 	}
-	in, _ := t.relay.Counts(relay.ClientToUpstream)
-	out, _ := t.relay.Counts(relay.UpstreamToClient)
 	fields := []zap.Field{
 		zap.String("tunnel", t.id),
 		zap.String("client_ip", t.clientIP),
@@ -80,8 +78,8 @@ func (r *reporter) tunnelClosed(t *tunnel) {
 		zap.String("reason", string(t.why)),
 		zap.String("closed_by", string(t.why.closedBy())),
 		zap.Duration("duration", time.Since(t.opened)),
-		zap.Uint64("bytes_in", in),
-		zap.Uint64("bytes_out", out),
+		zap.Uint64("bytes_in", t.passed[relay.ClientToUpstream]),
+		zap.Uint64("bytes_out", t.passed[relay.UpstreamToClient]),
 		zap.Uint64("messages_in", t.scanners[relay.ClientToUpstream].Messages()),
 		zap.Uint64("messages_out", t.scanners[relay.UpstreamToClient].Messages()),
 	}

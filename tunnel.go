@@ -58,9 +58,10 @@ type tunnel struct {
 	done         chan struct{}
 
 	relay relay.Relay
-	// scanners follow the frames of each direction. Each belongs to the
-	// direction's writer.
+	// scanners follow the frames of each direction, and passed counts the bytes
+	// that were passed on. Both belong to the direction's writer.
 	scanners [2]frame.Scanner
+	passed   [2]uint64
 	watch    watch
 
 	phase atomic.Int32
@@ -128,7 +129,9 @@ func (t *tunnel) setTimes(now time.Time, random func() float64) {
 func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 	s := &t.scanners[d]
 	if phase(t.phase.Load()) != open {
-		return t.inspectEnding(d, s, p)
+		v := t.inspectEnding(d, s, p)
+		t.passed[d] += uint64(v.Pass)
+		return v
 	}
 	if !s.Closed() && !s.Opaque() {
 		s.Scan(p)
@@ -136,6 +139,7 @@ func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 			t.stopScanning(d, s)
 		}
 	}
+	t.passed[d] += uint64(len(p))
 	return relay.Verdict{Pass: len(p)}
 }
 

@@ -14,6 +14,7 @@ type watch struct {
 	activity    time.Time    // when something was last seen to have happened
 	halfClosed  bool         // one peer has ended its stream, the other has not
 	stalled     [2]time.Time // since when a write makes no progress; zero if it does
+	backlog     [2]int       // of a stalled direction
 }
 
 // check ends the tunnel if one of its times is over. It is called by the sweep
@@ -44,14 +45,25 @@ func (t *tunnel) observe(now time.Time) {
 		if read != w.read[d] || taken != w.taken[d] {
 			w.activity = now
 		}
-		switch {
-		case read == taken || taken != w.taken[d]:
-			w.stalled[d] = time.Time{}
-		case w.stalled[d].IsZero():
-			w.stalled[d] = now
-		}
+		w.stalled[d] = t.stalledSince(d, now, read != taken && taken == w.taken[d])
 		w.read[d], w.taken[d] = read, taken
 	}
+}
+
+// stalledSince returns since when the writes of a direction make no progress.
+// stuck tells that a write has not come to its end since the last time, which
+// only says something if what the system holds has not become less either.
+func (t *tunnel) stalledSince(d relay.Direction, now time.Time, stuck bool) time.Time {
+	if !stuck {
+		return time.Time{}
+	}
+	w := &t.watch
+	backlog := t.relay.Backlog(d)
+	if w.stalled[d].IsZero() || backlog != w.backlog[d] {
+		w.backlog[d] = backlog
+		return now
+	}
+	return w.stalled[d]
 }
 
 func (t *tunnel) writeStalled(now time.Time) bool {

@@ -46,6 +46,13 @@ func (r *goroutines) Counts(d Direction) (read, taken uint64) {
 	return p.read.Load(), taken
 }
 
+func (r *goroutines) Backlog(d Direction) int {
+	if b, ok := r.dirs[d].dst.(Backlogged); ok {
+		return b.Backlog()
+	}
+	return 0
+}
+
 func (r *goroutines) Wake(d Direction) {
 	p := &r.dirs[d]
 	p.woken.Store(true)

@@ -33,6 +33,12 @@ type Conn interface {
 	Abort()
 }
 
+// Backlogged is implemented by connections that can tell how many of the bytes
+// that were written to them have not reached the peer's system.
+type Backlogged interface {
+	Backlog() int
+}
+
 // Side is a connection and the bytes that were read from it together with its
 // handshake, which go ahead of all others.
 type Side struct {
@@ -85,6 +91,12 @@ type Relay interface {
 	// source, and how many of them its destination has taken or a verdict has
 	// discarded. While they differ, a write is in progress.
 	Counts(d Direction) (read, taken uint64)
+	// Backlog returns how many of the bytes that the direction's destination
+	// has taken are still on this side of the network, or 0 if nobody knows.
+	// A system may hold megabytes and let a write go on only when a good part
+	// of them is gone; that this number changes tells before then that the
+	// peer is reading.
+	Backlog(d Direction) int
 	// Wake has Inspect called by the direction's writer as soon as it is not
 	// busy, so that it can insert something or shut the direction. Once is
 	// enough for all calls until then, and nothing happens if the direction

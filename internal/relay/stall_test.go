@@ -88,3 +88,34 @@ func TestWakeOfAStalledDirectionInsertsInOrder(t *testing.T) {
 		<-sent
 	})
 }
+
+// backlogged is a connection that knows its backlog.
+type backlogged struct {
+	socket
+
+	bytes int
+}
+
+func (b backlogged) Backlog() int { return b.bytes }
+
+func TestBacklogIsThatOfTheDestination(t *testing.T) {
+	eachWay(t, []string{"tcp"}, func(t *testing.T, w way) {
+		for i, bytes := range []int{1, 2} { // of client, of upstream
+			w.sides[i].Conn = backlogged{socket{w.conns[i]}, bytes}
+		}
+		w.start()
+		want := 2
+		if w.d == UpstreamToClient {
+			want = 1
+		}
+		if got := w.relay.Backlog(w.d); got != want {
+			t.Errorf("the backlog is %d, want %d", got, want)
+		}
+	})
+	everywhere(t, []string{"tcp"}, func(t *testing.T, r *rig) {
+		r.start()
+		if got := r.relay.Backlog(ClientToUpstream); got != 0 {
+			t.Errorf("a backlog of %d of a connection that does not know", got)
+		}
+	})
+}

@@ -1,0 +1,76 @@
+package websocketproxy
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// The kernel takes megabytes for a client, and then lets a write go on only when
+// a third of them is gone. That takes a slow client far longer than
+// write_timeout, but it is reading all the time.
+func TestSlowClientIsNotCut(t *testing.T) {
+	const (
+		limit = 3 * time.Second
+		step  = 10_000 // bytes
+		pace  = 100 * time.Millisecond
+	)
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	p, c, u := openTunnel(t, &Timeouts{Write: caddy.Duration(limit)})
+	if tcp, ok := c.NetConn().(*net.TCPConn); ok {
+		_ = tcp.SetReadBuffer(64 << 10)
+	}
+	testbed.Go(t, func(testing.TB) { flood(u, 70_000) })
+	buf := make([]byte, step)
+	// Long enough for an end to be decided and carried out.
+	for began := time.Now(); time.Since(began) < 3*limit; time.Sleep(pace) {
+		if _, err := io.ReadFull(c, buf); err != nil {
+			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+	}
+	if n := p.logs.FilterMessage("tunnel closed").Len(); n != 0 {
+		t.Errorf("the tunnel was closed: %v", p.closedLine())
+	}
+	c.Reset()
+}
+
+func TestBacklogIsWhatThePeerHasNotTaken(t *testing.T) {
+	certs := testbed.NewCerts(t)
+	dials := map[string]func() (net.Conn, error){
+		"tcp": func() (net.Conn, error) {
+			return net.Dial("tcp", testbed.NewUpstream(t, testbed.BlackHole).Addr)
+		},
+		"unix": func() (net.Conn, error) {
+			return net.Dial("unix", testbed.NewUnixUpstream(t, testbed.BlackHole).Addr)
+		},
+		"tls": func() (net.Conn, error) {
+			up := testbed.NewTLSUpstream(t, certs.ServerConfig(), testbed.BlackHole)
+			return tls.Dial("tcp", up.Addr, certs.ClientConfig())
+		},
+	}
+	for kind, dial := range dials {
+		t.Run(kind, func(t *testing.T) {
+			conn, err := dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer socket{conn}.Abort()
+			eventually(t, "nothing is left of a handshake", func() bool { return socket{conn}.Backlog() == 0 })
+			_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			for block := make([]byte, 1<<20); err == nil; {
+				_, err = conn.Write(block)
+			}
+			if got := (socket{conn}).Backlog(); got <= 0 {
+				t.Errorf("the backlog is %d bytes though the peer does not read", got)
+			}
+		})
+	}
+}
