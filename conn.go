@@ -43,6 +43,17 @@ func (s socket) Abort() {
 	_ = s.underneath().Close() // only its effect on pending calls is wanted
 }
 
+// Bare lets the relay take the socket itself where there is nothing around it.
+func (s socket) Bare() syscall.Conn {
+	switch conn := unwrap(s.Conn).(type) {
+	case *net.TCPConn:
+		return conn
+	case *net.UnixConn:
+		return conn
+	}
+	return nil
+}
+
 // Backlog implements relay.Backlogged.
 func (s socket) Backlog() int {
 	if conn, ok := s.underneath().(syscall.Conn); ok {

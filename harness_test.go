@@ -23,6 +23,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// Started by packages that Caddy imports, for the life of the process.
 		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		// Those of the process, which wait for the next tunnel.
+		goleak.IgnoreAnyFunction("github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay.(*poller).run"),
 	)
 }
 

@@ -17,6 +17,10 @@ const (
 	// after both have been told the end. Closing at once would reset
 	// connections and lose what is on its way.
 	lingerTime = time.Second
+	// lastWordsTime is how long a peer that takes nothing more is still
+	// listened to. Usually its connection is broken altogether, which ends it
+	// as soon as everything that had come before has been passed on.
+	lastWordsTime = 10 * time.Second
 )
 
 // tunnelPolicy is what a handler's configuration says about its tunnels. It is
@@ -322,7 +326,7 @@ func (t *tunnel) mayGoOnLocked(d relay.Direction, end relay.End) bool {
 	case t.failed[d]:
 		// A peer that takes nothing more may have said why: its last words
 		// are on their way.
-		t.startTimerLocked(lingerTime, t.linger)
+		t.startTimerLocked(lastWordsTime, t.linger)
 		return true
 	}
 	// After a closing handshake, when one peer closes the connection the other

@@ -27,9 +27,8 @@ type pump struct {
 	over bool
 }
 
-// Start relays between client and upstream until both have ended. It returns
-// at once.
-func Start(client, upstream Side, hooks Hooks) Relay {
+// startGoroutines starts a relay on goroutines.
+func startGoroutines(client, upstream Side, hooks Hooks) Relay {
 	r := &goroutines{hooks: hooks}
 	r.dirs[ClientToUpstream].src, r.dirs[ClientToUpstream].dst = client.Conn, upstream.Conn
 	r.dirs[UpstreamToClient].src, r.dirs[UpstreamToClient].dst = upstream.Conn, client.Conn

