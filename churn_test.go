@@ -20,8 +20,9 @@ func TestTunnelsComeAndGo(t *testing.T) {
 	if testing.Short() {
 		lasts = time.Second
 	}
+	t.Run("first", openAndClose) // the pollers of the process keep theirs
 	before := openDescriptors(t)
-	t.Run("", func(t *testing.T) {
+	t.Run("many", func(t *testing.T) {
 		up := testbed.NewUpstream(t, unpredictable)
 		p := newProxy(t, &Handler{Upstreams: upstreams(up.Addr), Timeouts: &Timeouts{MaxLifetime: 2e9, LifetimeJitter: 1}})
 		end := time.Now().Add(lasts)
@@ -42,6 +43,15 @@ func TestTunnelsComeAndGo(t *testing.T) {
 		})
 	})
 	eventually(t, "all descriptors are closed", func() bool { return openDescriptors(t) <= before })
+}
+
+func openAndClose(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.Echo)
+	p := newProxy(t, &Handler{Upstreams: upstreams(up.Addr)})
+	c := testbed.Dial(t, p.Addr)
+	c.Handshake("/")
+	c.Close()
+	eventually(t, "the tunnel has ended", func() bool { return liveTunnels.count() == 0 })
 }
 
 // comeAndGo opens a tunnel and leaves it in some way.
