@@ -2,7 +2,8 @@ package websocketproxy
 
 import (
 	"syscall"
-	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // backlog asks the kernel how many bytes it has not sent, or the peer's has not
@@ -12,11 +13,9 @@ func backlog(conn syscall.Conn) int {
 	if err != nil {
 		return 0
 	}
-	var n int32
-	// Errors leave n at 0, "nobody knows".
-	_ = raw.Control(func(fd uintptr) {
-		//nolint:gosec // tcp(7): SIOCOUTQ, which has the number of TIOCOUTQ, stores an int
-		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
-	})
-	return int(n)
+	var n int
+	if raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }) != nil || err != nil {
+		return 0 // nobody knows
+	}
+	return n
 }

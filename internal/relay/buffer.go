@@ -3,8 +3,9 @@ package relay
 import "sync"
 
 // bufferSizes are what a direction reads into: small while it is idle or
-// carries small messages, large in bulk transfers.
-var bufferSizes = [...]int{1 << 10, 8 << 10, 64 << 10}
+// carries small messages, large in bulk transfers. The one between holds a TLS
+// record (16 KiB at most), of which a read never returns more than one.
+var bufferSizes = [...]int{1 << 10, 20 << 10, 64 << 10}
 
 // pools hold the buffers of each size that no direction uses at the moment.
 var pools [len(bufferSizes)]sync.Pool

@@ -7,7 +7,7 @@ import (
 )
 
 func TestBufferFollowsTheTraffic(t *testing.T) {
-	const small, medium, large = 1 << 10, 8 << 10, 64 << 10
+	const small, medium, large, record = 1 << 10, 20 << 10, 64 << 10, 16 << 10
 	tests := map[string]struct {
 		reads []int // bytes that each read returned
 		want  int   // size for the next one
@@ -22,6 +22,7 @@ func TestBufferFollowsTheTraffic(t *testing.T) {
 		"not large during a silence":     {[]int{small, medium, large, large - 1}, medium},
 		"smaller when less would do":     {[]int{small, medium, medium}, medium},
 		"small again after bulk":         {[]int{small, medium, large, 10, 10}, small},
+		"stays for TLS records":          {[]int{small, record, record}, medium},
 		"one step at a time":             {[]int{small, medium, large, 10}, medium},
 		"small after one larger message": {[]int{small, 10}, small},
 	}
