@@ -45,7 +45,17 @@ func (s socket) Abort() {
 
 // Bare lets the relay take the socket itself where there is nothing around it.
 func (s socket) Bare() syscall.Conn {
-	switch conn := unwrap(s.Conn).(type) {
+	return descriptor(unwrap(s.Conn))
+}
+
+// Socket lets the relay wait for the socket where nothing but TLS could hold
+// back what came from it.
+func (s socket) Socket() syscall.Conn {
+	return descriptor(s.underneath())
+}
+
+func descriptor(conn net.Conn) syscall.Conn {
+	switch conn := conn.(type) {
 	case *net.TCPConn:
 		return conn
 	case *net.UnixConn:

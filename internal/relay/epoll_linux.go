@@ -58,23 +58,39 @@ type poller struct {
 	epoll, event int
 	// buf is read into. It is in use only while one event is handled.
 	buf []byte
-	// slots are the relays, by the index in their epoll data; free are the
-	// indexes without one. An index is used again only after the batch of
-	// events in which its relay ended, so none of that batch can be taken for
-	// the next one's.
-	slots []*polled
+	// slots are those who wait for events, by the index in their epoll data;
+	// free are the indexes of nobody. An index is used again only after the
+	// batch of events in which it was given back.
+	slots []slot
 	free  []uint32
 	ended []uint32
 
 	mu       sync.Mutex // guards what follows
-	errands  []errand
+	errands  []func()
 	signaled bool // the poller is about to look at errands
 }
 
-// errand asks the poller that owns a relay to do something with it.
-type errand struct {
-	relay *polled
-	do    func(*polled)
+// waiter is who waits for events of up to two descriptors. ready is called by
+// the poller; side says which of them it is about.
+type waiter interface {
+	ready(side int, events uint32)
+}
+
+// slot is where a poller finds a waiter. Its generation counts the waiters that
+// it had, so that an event for one is not taken for the next one's.
+type slot struct {
+	waiter     waiter
+	generation uint32
+}
+
+// place is a slot in the hands of its waiter.
+type place struct {
+	slot, generation uint32
+}
+
+// event is what to register a descriptor with.
+func (pl place) event(side int, events uint32) *unix.EpollEvent {
+	return &unix.EpollEvent{Events: events, Fd: int32(pl.slot), Pad: int32(pl.generation<<1 | uint32(side))}
 }
 
 func newPoller() (*poller, error) {
@@ -111,24 +127,23 @@ func (p *poller) run() {
 	}
 }
 
-// handle handles one event. Its data is the index of a slot, and the side of
-// the relay there that the descriptor belongs to.
+// handle handles one event.
 func (p *poller) handle(event *unix.EpollEvent) {
 	if event.Fd < 0 {
 		p.receive()
 		return
 	}
-	r := p.slots[event.Fd]
-	if r == nil {
-		return // ended earlier in this batch
+	data := uint32(event.Pad)
+	s := &p.slots[event.Fd]
+	if s.waiter != nil && s.generation<<1 == data&^1 {
+		s.waiter.ready(int(data&1), event.Events)
 	}
-	r.ready(int(event.Pad), event.Events)
 }
 
-// send has the poller do something with a relay, soon.
-func (p *poller) send(r *polled, do func(*polled)) {
+// send has the poller do something, soon and in the order of the calls.
+func (p *poller) send(errand func()) {
 	p.mu.Lock()
-	p.errands = append(p.errands, errand{r, do})
+	p.errands = append(p.errands, errand)
 	signal := !p.signaled
 	p.signaled = true
 	p.mu.Unlock()
@@ -149,27 +164,26 @@ func (p *poller) receive() {
 	errands := p.errands
 	p.errands, p.signaled = nil, false
 	p.mu.Unlock()
-	for _, m := range errands {
-		if !m.relay.closed {
-			m.do(m.relay)
-		}
+	for _, errand := range errands {
+		errand()
 	}
 }
 
-// add gives a relay its slot.
-func (p *poller) add(r *polled) {
-	if n := len(p.free); n > 0 {
-		r.slot = p.free[n-1]
-		p.free = p.free[:n-1]
-		p.slots[r.slot] = r
-		return
+// add gives a waiter its place.
+func (p *poller) add(w waiter) place {
+	if len(p.free) == 0 {
+		p.free = append(p.free, uint32(len(p.slots)))
+		p.slots = append(p.slots, slot{})
 	}
-	r.slot = uint32(len(p.slots))
-	p.slots = append(p.slots, r)
+	i := p.free[len(p.free)-1]
+	p.free = p.free[:len(p.free)-1]
+	p.slots[i].waiter = w
+	return place{i, p.slots[i].generation}
 }
 
 // remove takes it back.
-func (p *poller) remove(r *polled) {
-	p.slots[r.slot] = nil
-	p.ended = append(p.ended, r.slot)
+func (p *poller) remove(pl place) {
+	p.slots[pl.slot].waiter = nil
+	p.slots[pl.slot].generation++
+	p.ended = append(p.ended, pl.slot)
 }

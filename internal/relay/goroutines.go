@@ -1,18 +1,25 @@
 package relay
 
 import (
+	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // goroutines is a relay that runs on one goroutine per direction. It serves
-// every system and every kind of connection.
+// every system and every kind of connection. A direction that waits for
+// something else than its turn may be parked: then it has no goroutine.
 type goroutines struct {
 	hooks Hooks
 	dirs  [2]pump
-	// running counts the goroutines that may use the connections. The one that
-	// brings it to zero closes them.
+	// running counts the directions that have not ended and the goroutines
+	// besides theirs that may use the connections. The one that brings it to
+	// zero closes them.
 	running atomic.Int32
+	aborted atomic.Bool
+	lot     parkingLot
 }
 
 // pump is one direction.
@@ -21,6 +28,11 @@ type pump struct {
 	read, taken atomic.Uint64
 	// woken is set while a call of Inspect that Wake has asked for is due.
 	woken atomic.Bool
+	// parked is set while the direction has no goroutine. Whoever resets it has
+	// to start one, which then owns the fields that follow.
+	parked atomic.Bool
+	// unseen is what was read and has to be shown first, if it is not nil.
+	unseen []byte
 
 	mu sync.Mutex // held by the writer to dst; guards what follows
 	// over is set when nothing may be written to dst any more.
@@ -29,12 +41,23 @@ type pump struct {
 
 // startGoroutines starts a relay on goroutines.
 func startGoroutines(client, upstream Side, hooks Hooks) Relay {
+	return startParking(client, upstream, hooks, busyPeriod)
+}
+
+// startParking starts one whose directions may be parked when they have been
+// silent for a period.
+func startParking(client, upstream Side, hooks Hooks, period time.Duration) Relay {
 	r := &goroutines{hooks: hooks}
 	r.dirs[ClientToUpstream].src, r.dirs[ClientToUpstream].dst = client.Conn, upstream.Conn
 	r.dirs[UpstreamToClient].src, r.dirs[UpstreamToClient].dst = upstream.Conn, client.Conn
 	r.running.Store(2)
-	go r.run(ClientToUpstream, client.Glued)
-	go r.run(UpstreamToClient, upstream.Glued)
+	r.lot.open(client.Conn, upstream.Conn, period)
+	for d, side := range []Side{client, upstream} {
+		if len(side.Glued) > 0 {
+			r.dirs[d].unseen = side.Glued
+		}
+		go r.run(Direction(d))
+	}
 	return r
 }
 
@@ -66,8 +89,13 @@ func (r *goroutines) Wake(d Direction) {
 }
 
 func (r *goroutines) Abort() {
-	r.dirs[ClientToUpstream].src.Abort()
-	r.dirs[UpstreamToClient].src.Abort()
+	r.aborted.Store(true)
+	for d := range r.dirs {
+		r.dirs[d].src.Abort()
+	}
+	for d := range r.dirs {
+		r.unpark(Direction(d))
+	}
 }
 
 // enter counts another goroutine in, unless the relay is already closing.
@@ -88,6 +116,7 @@ func (r *goroutines) leave() {
 	if r.running.Add(-1) > 0 {
 		return
 	}
+	r.lot.leave()
 	// Errors of Close have no one to go to: all bytes that could be passed on
 	// have been, and how each direction ended has been reported.
 	_ = r.dirs[ClientToUpstream].src.Close()
@@ -95,27 +124,56 @@ func (r *goroutines) leave() {
 	r.hooks.Done()
 }
 
-// run is the life of a direction.
-func (r *goroutines) run(d Direction, glued []byte) {
-	defer r.leave()
+// run is the life of a direction, up to its end or until it is parked.
+func (r *goroutines) run(d Direction) {
 	p := &r.dirs[d]
-	if len(glued) > 0 {
-		p.read.Add(uint64(len(glued)))
-		r.forward(d, glued)
+	if b := p.unseen; b != nil {
+		p.unseen = nil
+		p.read.Add(uint64(len(b)))
+		if r.forward(d, b) {
+			return
+		}
 	}
+	if r.pump(d) {
+		r.leave()
+	}
+}
+
+// pump relays until the source has ended. It returns false if the direction
+// was parked.
+func (r *goroutines) pump(d Direction) (ended bool) {
+	p := &r.dirs[d]
 	buf := newBuffer()
 	defer buf.free()
+	lull := r.lot.watch(d)
 	for {
 		n, err := p.src.Read(buf.bytes())
 		if n > 0 {
+			lull.heard = true
 			p.read.Add(uint64(n))
-			r.forward(d, buf.bytes()[:n])
+			if r.forward(d, buf.bytes()[:n]) {
+				return false
+			}
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+			buf.adapt(n)
+		case lull.conn == nil || !errors.Is(err, os.ErrDeadlineExceeded):
 			r.sourceEnded(d, err)
-			return
+			return true
+		case lull.over():
+			if r.lot.park(r, d) {
+				return false
+			}
+			lull.forget()
 		}
-		buf.adapt(n)
+	}
+}
+
+// unpark gives a direction a goroutine again, if it has none.
+func (r *goroutines) unpark(d Direction) {
+	if r.dirs[d].parked.CompareAndSwap(true, false) {
+		go r.run(d)
 	}
 }
 
@@ -126,11 +184,27 @@ func (r *goroutines) wake(d Direction) {
 	r.unlock(d)
 }
 
-// forward is the writer for b.
-func (r *goroutines) forward(d Direction, b []byte) {
-	r.dirs[d].mu.Lock()
-	r.forwardLocked(d, b)
+// forward is the writer for b. It returns true if the direction is paused, and
+// no longer the caller's.
+func (r *goroutines) forward(d Direction, b []byte) (paused bool) {
+	p := &r.dirs[d]
+	p.mu.Lock()
+	rest, wait := r.forwardLocked(d, b)
 	r.unlock(d)
+	if wait == 0 {
+		return false
+	}
+	p.read.Add(-uint64(len(rest)))
+	p.unseen = append([]byte{}, rest...)
+	p.parked.Store(true)
+	if r.aborted.Load() {
+		r.unpark(d)
+		return true
+	}
+	// If it fires late, after an Abort, that ends some other time of being
+	// parked early, which does no harm.
+	time.AfterFunc(wait, func() { r.unpark(d) })
+	return true
 }
 
 // unlock ends the time of a writer. Before, it gives the owner the chances to
@@ -148,10 +222,11 @@ func (r *goroutines) unlock(d Direction) {
 	}
 }
 
-// forwardLocked does with b what the owner says.
-func (r *goroutines) forwardLocked(d Direction, b []byte) {
+// forwardLocked does with b what the owner says. If that is to wait, it returns
+// for how long, and what is left of b.
+func (r *goroutines) forwardLocked(d Direction, b []byte) (rest []byte, wait time.Duration) {
 	p := &r.dirs[d]
-	for first := true; (first || len(b) > 0) && !p.over; first = false {
+	for first := true; (first || len(b) > 0) && !p.over && !r.aborted.Load(); first = false {
 		v := r.hooks.Inspect(d, b)
 		if err := p.obey(v, b); err != nil {
 			p.over = true
@@ -159,10 +234,14 @@ func (r *goroutines) forwardLocked(d Direction, b []byte) {
 			break
 		}
 		b = b[v.Pass+v.Drop:]
+		if v.Wait > 0 && !p.over {
+			return b, v.Wait
+		}
 	}
 	// What is left is discarded, so that a source that is being ended can be
 	// read to its end.
 	p.taken.Add(uint64(len(b)))
+	return nil, 0
 }
 
 // obey carries out a verdict. The caller holds p.mu.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +17,7 @@ import (
 type polled struct {
 	hooks  Hooks
 	poller *poller
-	slot   uint32
+	place  place
 	// mu keeps Backlog from using a descriptor that is being closed, and
 	// guards closed for it.
 	mu     sync.Mutex
@@ -33,6 +34,9 @@ type course struct {
 	// rest is what the destination did not take yet. The source is not read
 	// meanwhile.
 	rest []byte
+	// unseen is what was read before a pause and is shown again after it. The
+	// source is not read while it is not nil.
+	unseen []byte
 	// woken is set when the owner wants to be asked as soon as rest is written.
 	woken bool
 	// shut is set when the destination gets its half-close after rest, and
@@ -75,8 +79,8 @@ func startPolled(client, upstream Side, hooks Hooks) (Relay, bool) {
 	_ = client.Conn.Close()
 	_ = upstream.Conn.Close()
 	r := &polled{hooks: hooks, poller: p, fds: fds}
-	p.send(r, func(r *polled) {
-		p.add(r)
+	p.send(func() {
+		r.place = p.add(r)
 		r.begin(ClientToUpstream, client.Glued)
 		r.begin(UpstreamToClient, upstream.Glued)
 		r.settle()
@@ -125,7 +129,7 @@ func (r *polled) Backlog(d Direction) int {
 }
 
 func (r *polled) Wake(d Direction) {
-	r.poller.send(r, func(r *polled) {
+	r.send(func() {
 		if r.dirs[d].woken = len(r.dirs[d].rest) > 0; !r.dirs[d].woken {
 			r.inspect(d, nil)
 		}
@@ -134,13 +138,22 @@ func (r *polled) Wake(d Direction) {
 }
 
 func (r *polled) Abort() {
-	r.poller.send(r, func(r *polled) {
+	r.send(func() {
 		for d := range r.dirs {
-			r.dirs[d].rest = nil
+			r.dirs[d].unseen, r.dirs[d].rest = nil, nil
 			r.fail(Direction(d), net.ErrClosed, false)
 			r.dirs[d].ended = true
 		}
 		r.settle()
+	})
+}
+
+// send has the poller do something, if the relay has not ended by then.
+func (r *polled) send(errand func()) {
+	r.poller.send(func() {
+		if !r.closed {
+			errand()
+		}
 	})
 }
 
@@ -168,7 +181,7 @@ func (r *polled) ready(side int, events uint32) {
 // reading reports whether the source of d is to be read.
 func (r *polled) reading(d Direction) bool {
 	c := &r.dirs[d]
-	return !c.ended && len(c.rest) == 0
+	return !c.ended && len(c.rest) == 0 && c.unseen == nil
 }
 
 // receive reads from the source of d until there is nothing left, the
@@ -197,7 +210,7 @@ func (r *polled) receive(d Direction) {
 	}
 }
 
-// inspect does with b what the owner says.
+// inspect does with b what the owner says. It is nil if Wake has asked for it.
 func (r *polled) inspect(d Direction, b []byte) {
 	c := &r.dirs[d]
 	for first := true; (first || len(b) > 0) && !c.over && !c.shut; first = false {
@@ -206,8 +219,32 @@ func (r *polled) inspect(d Direction, b []byte) {
 		r.write(d, v.Insert)
 		c.shut = c.shut || v.Shut
 		b = b[v.Pass+v.Drop:]
+		if v.Wait > 0 && b != nil && !c.over && !c.shut {
+			r.pause(d, b, v.Wait)
+			break
+		}
 	}
 	r.written(d)
+}
+
+// pause stops reading for some time, after which b is shown again.
+func (r *polled) pause(d Direction, b []byte, wait time.Duration) {
+	c := &r.dirs[d]
+	c.read.Add(-uint64(len(b)))
+	c.unseen = append([]byte{}, b...)
+	time.AfterFunc(wait, func() {
+		r.send(func() { r.resume(d); r.settle() })
+	})
+}
+
+// resume ends a pause.
+func (r *polled) resume(d Direction) {
+	c := &r.dirs[d]
+	if b := c.unseen; b != nil {
+		c.unseen = nil
+		c.read.Add(uint64(len(b)))
+		r.inspect(d, b)
+	}
 }
 
 // write writes b to the destination of d, or keeps what it does not take.
@@ -217,7 +254,7 @@ func (r *polled) write(d Direction, b []byte) {
 		return
 	}
 	if len(c.rest) == 0 {
-		n, err := r.send(d, b)
+		n, err := r.writeSome(d, b)
 		if err != nil {
 			r.fail(d, err, true)
 			return
@@ -232,7 +269,7 @@ func (r *polled) write(d Direction, b []byte) {
 // flush goes on writing what the destination did not take before.
 func (r *polled) flush(d Direction) {
 	c := &r.dirs[d]
-	n, err := r.send(d, c.rest)
+	n, err := r.writeSome(d, c.rest)
 	if err != nil {
 		r.fail(d, err, true)
 		return
@@ -304,8 +341,9 @@ func (r *polled) report(d Direction, end End) {
 	}
 }
 
-// send writes without blocking; what the destination does not take is no error.
-func (r *polled) send(d Direction, b []byte) (int, error) {
+// writeSome writes without blocking; what the destination does not take is no
+// error.
+func (r *polled) writeSome(d Direction, b []byte) (int, error) {
 	for {
 		n, err := unix.Write(r.fds[d.Opposite()], b)
 		switch {
@@ -363,8 +401,7 @@ func (r *polled) arm(side int, want uint32) {
 	case want == 0:
 		op = unix.EPOLL_CTL_DEL
 	}
-	event := unix.EpollEvent{Events: want, Fd: int32(r.slot), Pad: int32(side)}
-	if err := unix.EpollCtl(r.poller.epoll, op, r.fds[side], &event); err != nil {
+	if err := unix.EpollCtl(r.poller.epoll, op, r.fds[side], r.place.event(side, want)); err != nil {
 		// Out of kernel memory or of watches: the relay cannot go on.
 		for d := range r.dirs {
 			r.fail(Direction(d), err, false)
@@ -388,7 +425,7 @@ func (r *polled) close() {
 		}
 		_ = unix.Close(fd)
 	}
-	r.poller.remove(r)
+	r.poller.remove(r.place)
 	// What the owner does then may block, such as logging.
 	go r.hooks.Done()
 }

@@ -3,9 +3,14 @@ package relay
 import (
 	"net"
 	"syscall"
+	"time"
 )
 
 func init() {
+	// Directions are parked all the time, also of plain sockets.
+	implementations["parked"] = func(client, upstream Side, hooks Hooks) Relay {
+		return startParking(bareSide(client), bareSide(upstream), hooks, time.Millisecond)
+	}
 	implementations["polled"] = func(client, upstream Side, hooks Hooks) Relay {
 		return Start(bareSide(client), bareSide(upstream), hooks)
 	}
@@ -22,6 +27,10 @@ func (s bareSocket) Bare() syscall.Conn {
 		return c
 	}
 	return nil
+}
+
+func (s bareSocket) Socket() syscall.Conn {
+	return bareSocket{socket{raw(s.Conn)}}.Bare()
 }
 
 func bareSide(side Side) Side {

@@ -5,6 +5,7 @@ package relay
 
 import (
 	"io"
+	"time"
 )
 
 // Direction is the way that bytes take through the relay.
@@ -57,6 +58,9 @@ type Verdict struct {
 	// Shut ends the direction after that: its destination is half-closed, and
 	// whatever its source still sends is read and discarded until it ends.
 	Shut bool
+	// Wait pauses the direction after that for some time. Its source is not
+	// read meanwhile, and what is left of the bytes is shown again afterwards.
+	Wait time.Duration
 }
 
 // End is how a direction ended.
@@ -72,8 +76,9 @@ type End struct {
 type Hooks interface {
 	// Inspect is shown the bytes of a direction right before they are
 	// written, by the direction's one writer, and again what its verdict left
-	// over. A verdict on a non-empty p must use up at least one byte or shut
-	// the direction. p is empty if the call was asked for with Wake.
+	// over. A verdict on a non-empty p must use up at least one byte, pause the
+	// direction or shut it. p is empty if the call was asked for with Wake, or
+	// if a pause is over that left nothing.
 	Inspect(d Direction, p []byte) Verdict
 	// Ended is called once for each direction, when its source has ended or
 	// has failed, which its destination is told as an end of stream, or when
@@ -88,8 +93,9 @@ type Hooks interface {
 // Relay is a running relay.
 type Relay interface {
 	// Counts returns how many bytes of the direction were read from its
-	// source, and how many of them its destination has taken or a verdict has
-	// discarded. While they differ, a write is in progress.
+	// source, without those that wait for the end of a pause, and how many of
+	// them its destination has taken or a verdict has discarded. While they
+	// differ, a write is in progress.
 	Counts(d Direction) (read, taken uint64)
 	// Backlog returns how many of the bytes that the direction's destination
 	// has taken are still on this side of the network, or 0 if nobody knows.

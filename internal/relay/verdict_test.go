@@ -3,6 +3,7 @@ package relay
 import (
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // step is one call of Inspect: what it has to be shown and what it answers.
@@ -70,6 +71,29 @@ func TestRelayObeysVerdicts(t *testing.T) {
 				{"bcdefgh", Verdict{Pass: 1, Insert: []byte("X"), Drop: 6, Shut: true}},
 			},
 			want: "abX",
+			shut: true,
+		},
+		"pause, and go on": {
+			steps: []step{
+				{"abcdefgh", Verdict{Pass: 3, Insert: []byte("X"), Wait: time.Millisecond}},
+				{"defgh", Verdict{Wait: time.Millisecond}},
+				{"defgh", Verdict{Pass: 5}},
+			},
+			want: "abcXdefgh",
+		},
+		"pause after": {
+			steps: []step{
+				{"abcdefgh", Verdict{Pass: 8, Wait: time.Millisecond}},
+				{"", Verdict{Insert: []byte("X")}},
+			},
+			want: "abcdefghX",
+		},
+		"shut after a pause": {
+			steps: []step{
+				{"abcdefgh", Verdict{Pass: 1, Wait: time.Millisecond}},
+				{"bcdefgh", Verdict{Pass: 1, Shut: true}},
+			},
+			want: "ab",
 			shut: true,
 		},
 		"shut at once": {

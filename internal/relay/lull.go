@@ -1,0 +1,57 @@
+package relay
+
+import "time"
+
+// busyPeriod is how long a direction keeps its goroutine without a byte to
+// relay, at least; twice as long at most. Starting one for each message would
+// cost more than keeping it for the time of a conversation.
+const busyPeriod = time.Second
+
+// lull finds out when a direction has nothing to do. Its deadline is renewed
+// once in a period only, not with each read.
+type lull struct {
+	conn   deadliner // nil if nothing else could wait for the source
+	period time.Duration
+	heard  bool // something was read since the deadline was set
+	dry    bool // the deadline is past: reads return only what is there
+}
+
+type deadliner interface {
+	SetReadDeadline(t time.Time) error
+}
+
+func newLull(conn deadliner, period time.Duration) lull {
+	l := lull{conn: conn, period: period}
+	l.renew()
+	return l
+}
+
+// Errors of SetReadDeadline mean that the connection is closed, which the next
+// read tells.
+
+func (l *lull) renew() {
+	l.heard, l.dry = false, false
+	_ = l.conn.SetReadDeadline(time.Now().Add(l.period))
+}
+
+// over reports, when the deadline has passed, whether the source has been
+// silent for a whole period and holds nothing any more: TLS may have read more
+// than it has returned, of which the descriptor tells nothing.
+func (l *lull) over() bool {
+	switch {
+	case l.heard:
+		l.renew()
+	case l.dry:
+		return true
+	default:
+		l.dry = true
+		_ = l.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	return false
+}
+
+// forget makes reads wait for as long as it takes.
+func (l *lull) forget() {
+	_ = l.conn.SetReadDeadline(time.Time{})
+	l.conn = nil
+}
