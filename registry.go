@@ -13,6 +13,7 @@ const sweepInterval = time.Second
 type registry struct {
 	mu      sync.Mutex // guards what follows, and the index of each tunnel
 	tunnels []*tunnel
+	changes uint64        // tunnels that have come and gone
 	stop    chan struct{} // ends the sweep, which runs while there are tunnels
 }
 
@@ -24,6 +25,7 @@ func (r *registry) add(t *tunnel) {
 	defer r.mu.Unlock()
 	t.index = len(r.tunnels)
 	r.tunnels = append(r.tunnels, t)
+	r.changes++
 	if r.stop == nil {
 		r.stop = make(chan struct{})
 		go r.sweep(r.stop)
@@ -33,6 +35,7 @@ func (r *registry) add(t *tunnel) {
 func (r *registry) remove(t *tunnel) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.changes++
 	last := len(r.tunnels) - 1
 	moved := r.tunnels[last]
 	r.tunnels[t.index], moved.index = moved, t.index
@@ -49,6 +52,7 @@ func (r *registry) sweep(stop <-chan struct{}) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	var batch []*tunnel
+	storm := storm{collected: r.changed(), seen: r.changed()}
 	for {
 		select {
 		case <-stop:
@@ -60,6 +64,9 @@ func (r *registry) sweep(stop <-chan struct{}) {
 			for i, t := range batch {
 				t.check(now)
 				batch[i] = nil
+			}
+			if storm.over(r.changed(), len(batch)) {
+				collectMemory()
 			}
 		}
 	}
@@ -74,6 +81,12 @@ func (r *registry) snapshot(batch []*tunnel, stop <-chan struct{}) []*tunnel {
 		return batch
 	}
 	return append(batch, r.tunnels...)
+}
+
+func (r *registry) changed() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changes
 }
 
 func (r *registry) count() int {
