@@ -144,7 +144,13 @@ func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 		}
 	}
 	t.passed[d] += uint64(len(p))
-	return relay.Verdict{Pass: len(p)}
+	return relay.Verdict{Pass: len(p), Ahead: s.Ahead()}
+}
+
+// Skip implements relay.Hooks.
+func (t *tunnel) Skip(d relay.Direction, n int) {
+	t.scanners[d].Skip(n)
+	t.passed[d] += uint64(n)
 }
 
 // stopScanning notes why the scanner of a direction has nothing more to follow.

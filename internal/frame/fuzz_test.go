@@ -295,3 +295,30 @@ func FuzzAppendHeaderRoundTrip(f *testing.F) {
 		}
 	})
 }
+
+// What a scanner is told to be ahead may be skipped at any time without a
+// difference to what it finds.
+func FuzzSkip(f *testing.F) {
+	f.Add([]byte{0x82, 3, 1, 2, 3, 0x89, 0, 0x01, 1, 7, 0x80, 0, 0x88, 2, 3, 232}, []byte{2, 1}, false)
+	f.Fuzz(func(t *testing.T, stream, cuts []byte, masked bool) {
+		shown, skipping := NewScanner(masked), NewScanner(masked)
+		for i := 0; len(stream) > 0; i++ {
+			n := len(stream)
+			if i < len(cuts) {
+				n = min(n, int(cuts[i]/2)+1)
+			}
+			ahead := skipping.Ahead()
+			shown.Scan(stream[:n])
+			if skip := int(min(ahead, uint64(n))); i < len(cuts) && cuts[i]%2 == 0 && skip > 0 {
+				skipping.Skip(skip)
+				skipping.Scan(stream[skip:n])
+			} else {
+				skipping.Scan(stream[:n])
+			}
+			if shown != skipping {
+				t.Fatalf("after %d bytes: %+v, with some skipped %+v", n, shown, skipping)
+			}
+			stream = stream[n:]
+		}
+	})
+}

@@ -124,6 +124,22 @@ func (s *Scanner) ToBoundary(p []byte) (n int, ok bool) {
 	return n, true
 }
 
+// Ahead returns how many of the next bytes are payload that the scanner need not
+// see: what is left of that of a data frame.
+func (s *Scanner) Ahead() uint64 {
+	if s.stage != inPayload || s.opcode().IsControl() {
+		return 0
+	}
+	return s.left
+}
+
+// Skip passes over n bytes, at most Ahead, that the scanner was not shown.
+func (s *Scanner) Skip(n int) {
+	if s.left -= uint64(n); s.left == 0 {
+		s.endFrame()
+	}
+}
+
 // Header returns the header of the current frame. It is valid from HeaderDone
 // until the first byte of the next header.
 func (s *Scanner) Header() Header {

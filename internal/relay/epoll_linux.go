@@ -64,6 +64,11 @@ type poller struct {
 	slots []slot
 	free  []uint32
 	ended []uint32
+	// pipes are those that nobody uses, of the pairs made. null is the null
+	// device.
+	pipes     []*pipes
+	pipesMade int
+	null      int
 
 	mu       sync.Mutex // guards what follows
 	errands  []func()
@@ -102,10 +107,14 @@ func newPoller() (*poller, error) {
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(epoll))
 	}
-	p := &poller{epoll: epoll, event: event, buf: make([]byte, pollBuffer)}
-	err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, event, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1, Pad: -1})
+	null, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(epoll), unix.Close(event))
+	}
+	p := &poller{epoll: epoll, event: event, null: null, buf: make([]byte, pollBuffer)}
+	err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, event, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1, Pad: -1})
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(epoll), unix.Close(event), unix.Close(null))
 	}
 	return p, nil
 }

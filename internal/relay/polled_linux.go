@@ -1,13 +1,9 @@
 package relay
 
 import (
-	"errors"
-	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,28 +21,6 @@ type polled struct {
 	fds    [2]int    // client, upstream
 	armed  [2]uint32 // the events that each is registered for; 0: not registered
 	dirs   [2]course
-}
-
-// course is one direction of a polled relay. Its source is the descriptor with
-// the direction's number, its destination the other.
-type course struct {
-	read, taken atomic.Uint64
-	// rest is what the destination did not take yet. The source is not read
-	// meanwhile.
-	rest []byte
-	// unseen is what was read before a pause and is shown again after it. The
-	// source is not read while it is not nil.
-	unseen []byte
-	// woken is set when the owner wants to be asked as soon as rest is written.
-	woken bool
-	// shut is set when the destination gets its half-close after rest, and
-	// over when it has got it or has failed: nothing is written any more.
-	shut, over bool
-	// ended is set when the source has ended or failed.
-	ended bool
-	// end is what to report when rest is written; reported that it was.
-	end      End
-	reported bool
 }
 
 // bare is implemented by connections that may be unwrapped: the socket, if
@@ -130,7 +104,7 @@ func (r *polled) Backlog(d Direction) int {
 
 func (r *polled) Wake(d Direction) {
 	r.send(func() {
-		if r.dirs[d].woken = len(r.dirs[d].rest) > 0; !r.dirs[d].woken {
+		if r.dirs[d].woken = r.dirs[d].writing(); !r.dirs[d].woken {
 			r.inspect(d, nil)
 		}
 		r.settle()
@@ -140,7 +114,7 @@ func (r *polled) Wake(d Direction) {
 func (r *polled) Abort() {
 	r.send(func() {
 		for d := range r.dirs {
-			r.dirs[d].unseen, r.dirs[d].rest = nil, nil
+			r.dirs[d].unseen = nil
 			r.fail(Direction(d), net.ErrClosed, false)
 			r.dirs[d].ended = true
 		}
@@ -169,7 +143,7 @@ func (r *polled) begin(d Direction, glued []byte) {
 func (r *polled) ready(side int, events uint32) {
 	out, in := Direction(side).Opposite(), Direction(side)
 	const broken = unix.EPOLLERR | unix.EPOLLHUP
-	if events&(unix.EPOLLOUT|broken) != 0 && len(r.dirs[out].rest) > 0 {
+	if events&(unix.EPOLLOUT|broken) != 0 && r.dirs[out].writing() {
 		r.flush(out)
 	}
 	if events&(unix.EPOLLIN|broken) != 0 && r.reading(in) {
@@ -178,199 +152,13 @@ func (r *polled) ready(side int, events uint32) {
 	r.settle()
 }
 
-// reading reports whether the source of d is to be read.
-func (r *polled) reading(d Direction) bool {
-	c := &r.dirs[d]
-	return !c.ended && len(c.rest) == 0 && c.unseen == nil
-}
-
-// receive reads from the source of d until there is nothing left, the
-// destination is full, or others have to get their turn.
-func (r *polled) receive(d Direction) {
-	buf := r.poller.buf
-	for range readsPerEvent {
-		n, err := unix.Read(r.fds[d], buf)
-		switch {
-		case errors.Is(err, unix.EAGAIN):
-			return
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			r.sourceEnded(d, err)
-			return
-		case n == 0:
-			r.sourceEnded(d, io.EOF)
-			return
-		}
-		r.dirs[d].read.Add(uint64(n))
-		r.inspect(d, buf[:n])
-		if n < len(buf) || !r.reading(d) {
-			return
-		}
-	}
-}
-
-// inspect does with b what the owner says. It is nil if Wake has asked for it.
-func (r *polled) inspect(d Direction, b []byte) {
-	c := &r.dirs[d]
-	for first := true; (first || len(b) > 0) && !c.over && !c.shut; first = false {
-		v := r.hooks.Inspect(d, b)
-		r.write(d, b[:v.Pass])
-		r.write(d, v.Insert)
-		c.shut = c.shut || v.Shut
-		b = b[v.Pass+v.Drop:]
-		if v.Wait > 0 && b != nil && !c.over && !c.shut {
-			r.pause(d, b, v.Wait)
-			break
-		}
-	}
-	r.written(d)
-}
-
-// pause stops reading for some time, after which b is shown again.
-func (r *polled) pause(d Direction, b []byte, wait time.Duration) {
-	c := &r.dirs[d]
-	c.read.Add(-uint64(len(b)))
-	c.unseen = append([]byte{}, b...)
-	time.AfterFunc(wait, func() {
-		r.send(func() { r.resume(d); r.settle() })
-	})
-}
-
-// resume ends a pause.
-func (r *polled) resume(d Direction) {
-	c := &r.dirs[d]
-	if b := c.unseen; b != nil {
-		c.unseen = nil
-		c.read.Add(uint64(len(b)))
-		r.inspect(d, b)
-	}
-}
-
-// write writes b to the destination of d, or keeps what it does not take.
-func (r *polled) write(d Direction, b []byte) {
-	c := &r.dirs[d]
-	if c.over || len(b) == 0 {
-		return
-	}
-	if len(c.rest) == 0 {
-		n, err := r.writeSome(d, b)
-		if err != nil {
-			r.fail(d, err, true)
-			return
-		}
-		b = b[n:]
-	}
-	if len(b) > 0 {
-		c.rest = append(c.rest, b...)
-	}
-}
-
-// flush goes on writing what the destination did not take before.
-func (r *polled) flush(d Direction) {
-	c := &r.dirs[d]
-	n, err := r.writeSome(d, c.rest)
-	if err != nil {
-		r.fail(d, err, true)
-		return
-	}
-	if c.rest = c.rest[n:]; len(c.rest) > 0 {
-		// Some progress, which a stall has not.
-		c.taken.Store(min(c.taken.Load()+uint64(n), c.read.Load()-1))
-		return
-	}
-	c.rest = nil
-	r.written(d)
-	if c.woken {
-		c.woken = false
-		r.inspect(d, nil)
-	}
-}
-
-// written is called when a direction may have nothing left to write.
-func (r *polled) written(d Direction) {
-	c := &r.dirs[d]
-	if len(c.rest) > 0 {
-		return
-	}
-	c.taken.Store(c.read.Load())
-	if c.shut && !c.over {
-		c.over = true
-		err := r.halfClose(d)
-		if c.ended && c.end.Err == nil && err != nil {
-			c.end = End{Err: err, Writing: true}
-		}
-		if c.ended {
-			r.report(d, c.end)
-		}
-	}
-}
-
-// sourceEnded tells the destination that nothing more will come, and the owner
-// why.
-func (r *polled) sourceEnded(d Direction, err error) {
-	c := &r.dirs[d]
-	c.ended = true
-	if c.over || c.shut {
-		return // shut by the owner, or failed and reported
-	}
-	c.end = End{Err: endOfStream(err)}
-	c.shut = true
-	r.written(d)
-}
-
-// fail ends writing in direction d because of an error.
-func (r *polled) fail(d Direction, err error, writing bool) {
-	c := &r.dirs[d]
-	c.rest = nil
-	wasShut := c.shut && !c.ended
-	if c.over {
-		return
-	}
-	c.over = true
-	c.taken.Store(c.read.Load())
-	if !wasShut {
-		r.report(d, End{Err: err, Writing: writing})
-	}
-}
-
-func (r *polled) report(d Direction, end End) {
-	if c := &r.dirs[d]; !c.reported {
-		c.reported = true
-		r.hooks.Ended(d, end)
-	}
-}
-
-// writeSome writes without blocking; what the destination does not take is no
-// error.
-func (r *polled) writeSome(d Direction, b []byte) (int, error) {
-	for {
-		n, err := unix.Write(r.fds[d.Opposite()], b)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN):
-			return 0, nil
-		default:
-			return max(n, 0), err
-		}
-	}
-}
-
-func (r *polled) halfClose(d Direction) error {
-	err := unix.Shutdown(r.fds[d.Opposite()], unix.SHUT_WR)
-	if errors.Is(err, unix.ENOTCONN) {
-		return nil // the peer is gone, which reading tells
-	}
-	return err
-}
-
 // settle registers both descriptors for what is awaited from them, or ends the
 // relay if nothing is.
 func (r *polled) settle() {
 	if r.closed {
 		return
 	}
-	if r.dirs[0].ended && r.dirs[1].ended && len(r.dirs[0].rest) == 0 && len(r.dirs[1].rest) == 0 {
+	if r.dirs[0].ended && r.dirs[1].ended && !r.dirs[0].writing() && !r.dirs[1].writing() {
 		r.close()
 		return
 	}
@@ -379,7 +167,7 @@ func (r *polled) settle() {
 		if r.reading(Direction(side)) {
 			want |= unix.EPOLLIN
 		}
-		if len(r.dirs[Direction(side).Opposite()].rest) > 0 {
+		if r.dirs[Direction(side).Opposite()].writing() {
 			want |= unix.EPOLLOUT
 		}
 		r.arm(side, want)

@@ -11,6 +11,7 @@ func init() {
 	implementations["parked"] = func(client, upstream Side, hooks Hooks) Relay {
 		return startParking(bareSide(client), bareSide(upstream), hooks, time.Millisecond)
 	}
+	splices = func(r Relay) bool { _, ok := r.(*polled); return ok }
 	implementations["polled"] = func(client, upstream Side, hooks Hooks) Relay {
 		return Start(bareSide(client), bareSide(upstream), hooks)
 	}

@@ -61,6 +61,14 @@ type Verdict struct {
 	// Wait pauses the direction after that for some time. Its source is not
 	// read meanwhile, and what is left of the bytes is shown again afterwards.
 	Wait time.Duration
+	// Ahead is how many of the bytes that follow those of the call need not be
+	// shown. The relay may pass them on without, and then tells Skip.
+	Ahead uint64
+}
+
+// isZero reports whether v is no verdict.
+func (v Verdict) isZero() bool {
+	return v.Pass == 0 && len(v.Insert) == 0 && v.Drop == 0 && !v.Shut && v.Wait == 0
 }
 
 // End is how a direction ended.
@@ -80,6 +88,9 @@ type Hooks interface {
 	// direction or shut it. p is empty if the call was asked for with Wake, or
 	// if a pause is over that left nothing.
 	Inspect(d Direction, p []byte) Verdict
+	// Skip tells that the next bytes of a direction pass without being shown: no
+	// more than the last verdict's Ahead, or what is left of it.
+	Skip(d Direction, n int)
 	// Ended is called once for each direction, when its source has ended or
 	// has failed, which its destination is told as an end of stream, or when
 	// its destination has failed. Then whatever the source still sends is read

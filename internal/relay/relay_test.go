@@ -221,9 +221,10 @@ type recorder struct {
 	begun sync.Mutex // held until the relay is there
 	done  chan struct{}
 
-	// inspect replaces the verdict, which is to pass everything. Both this and
-	// onEnded have to be set before the relay starts.
+	// inspect replaces the verdict, which is to pass everything. This, skip
+	// and onEnded have to be set before the relay starts.
 	inspect func(d Direction, p []byte) Verdict
+	skip    func(d Direction, n int)
 	onEnded func(d Direction, end End)
 
 	busy [2]atomic.Bool
@@ -259,6 +260,19 @@ func (h *recorder) Inspect(d Direction, p []byte) Verdict {
 		h.mu.Unlock()
 	}
 	return v
+}
+
+// Skip checks that no more is skipped than was allowed.
+func (h *recorder) Skip(d Direction, n int) {
+	if h.busy[d].Swap(true) {
+		h.tb.Errorf("direction %d is inspected while bytes are skipped", d)
+	}
+	defer h.busy[d].Store(false)
+	if h.skip == nil || n <= 0 {
+		h.tb.Errorf("%d bytes are skipped", n)
+		return
+	}
+	h.skip(d, n)
 }
 
 func (h *recorder) Ended(d Direction, end End) {
