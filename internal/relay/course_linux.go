@@ -21,10 +21,11 @@ type course struct {
 	unseen []byte
 	// pipes hold what the destination did not take, in place of rest.
 	pipes *pipes
-	// ahead is how many of the next bytes need not be shown, and long how many
-	// reads in a row looked like those of a bulk transfer.
+	// ahead is how many of the next bytes need not be shown.
 	ahead uint64
-	long  uint8
+	// fullReads counts reads that look like those of a bulk transfer. While one
+	// is spliced, splices is how many times in a row little may still come.
+	fullReads, splices uint8
 	// woken is set when the owner wants to be asked as soon as rest is written.
 	woken bool
 	// shut is set when the destination gets its half-close after rest, and
@@ -53,7 +54,7 @@ func (c *course) writing() bool {
 func (r *polled) receive(d Direction) {
 	buf, c := r.poller.buf, &r.dirs[d]
 	for range readsPerEvent {
-		if c.long == fullReads && !c.over && !c.shut {
+		if c.splices > 0 && !c.over && !c.shut {
 			if !r.splice(d) || !r.reading(d) {
 				return
 			}

@@ -37,12 +37,14 @@ var pollers struct {
 
 func choosePoller() (*poller, error) {
 	pollers.once.Do(func() {
-		for range runtime.GOMAXPROCS(0) {
+		n := runtime.GOMAXPROCS(0)
+		for range n {
 			p, err := newPoller()
 			if err != nil {
 				pollers.err = err
 				return
 			}
+			p.pipesLimit = max(2, maxPipes/n)
 			pollers.all = append(pollers.all, p)
 			go p.run()
 		}
@@ -64,11 +66,11 @@ type poller struct {
 	slots []slot
 	free  []uint32
 	ended []uint32
-	// pipes are those that nobody uses, of the pairs made. null is the null
+	// pipes are the pairs that nobody uses of those made. null is the null
 	// device.
-	pipes     []*pipes
-	pipesMade int
-	null      int
+	pipes                 []*pipes
+	pipesMade, pipesLimit int
+	null                  int
 
 	mu       sync.Mutex // guards what follows
 	errands  []func()

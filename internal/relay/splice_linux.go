@@ -13,19 +13,23 @@ import (
 // away there.
 
 const (
-	// pipeSize is how much goes through a pipe at a time.
-	pipeSize = 256 << 10
-	// pipesPerPoller bounds the pairs of pipes. Where there is none left, bytes
-	// are read and written.
-	pipesPerPoller = 16
+	// pipeSize is how much goes through a pipe at a time: the most that a pipe
+	// of an ordinary user may hold. A quarter of it costs 40 % more.
+	pipeSize = 1 << 20
+	// maxPipes bounds the pairs of pipes of all pollers, each of which may have
+	// two. Where there is none left, bytes are read and written. Together they
+	// are what an ordinary user may have, without what others need of it.
+	maxPipes = 32
 	// longFrame is from which average length on frames are worth it.
 	longFrame = 16 << 10
 	// headerSize is the length of the longest frame header, and with that how
 	// many bytes are shown at a time.
 	headerSize = 14
 	// fullReads is how many reads in a row have to fill the buffer and end far
-	// inside of a frame before bytes are spliced.
-	fullReads = 2
+	// inside of a frame before bytes are spliced, and shortSplices how many
+	// times in a row little may come then before bytes are read again.
+	fullReads    = 2
+	shortSplices = 4
 )
 
 // pipes are a pair of pipes. Each is its reading and its writing end.
@@ -68,12 +72,15 @@ func (p *poller) takePipes() *pipes {
 		p.pipes = p.pipes[:n-1]
 		return pair
 	}
-	if p.pipesMade == pipesPerPoller {
+	if p.pipesMade >= p.pipesLimit {
 		return nil
 	}
 	pair, err := newPipes()
 	if err != nil {
-		return nil // out of descriptors, or of what a user may have of pipes
+		// Out of descriptors, or of what a user may have of pipes: it is not
+		// tried with each chunk again.
+		p.pipesLimit = p.pipesMade
+		return nil
 	}
 	p.pipesMade++
 	return pair
@@ -92,10 +99,21 @@ func (p *poller) givePipes(pair *pipes, empty bool) {
 
 // noteRead looks for a bulk transfer, after a read that was shown.
 func (c *course) noteRead(full bool) {
-	if full && c.ahead >= longFrame/2 { // the average, if it may end anywhere in a frame
-		c.long = min(c.long+1, fullReads)
+	if !full || c.ahead < longFrame/2 { // the average, if it may end anywhere in a frame
+		c.fullReads = 0
+		return
+	}
+	if c.fullReads++; c.fullReads == fullReads {
+		c.fullReads, c.splices = 0, shortSplices
+	}
+}
+
+// noteSplice looks for its end.
+func (c *course) noteSplice(n int64) {
+	if n >= longFrame {
+		c.splices = shortSplices
 	} else {
-		c.long = 0
+		c.splices--
 	}
 }
 
@@ -105,7 +123,7 @@ func (r *polled) splice(d Direction) (more bool) {
 	c := &r.dirs[d]
 	pair := r.poller.takePipes()
 	if pair == nil {
-		c.long = 0
+		c.splices = 0
 		return true
 	}
 	n, err := retry(func() (int64, error) {
@@ -116,17 +134,15 @@ func (r *polled) splice(d Direction) (more bool) {
 		if errors.Is(err, unix.EAGAIN) {
 			return false
 		}
-		c.long = 0 // whatever it is, a read tells it too
+		c.splices = 0 // whatever it is, a read tells it too
 		return true
 	}
-	if n < longFrame {
-		c.long = 0 // the end of it, most likely
-	}
+	c.noteSplice(n)
 	c.read.Add(uint64(n))
 	pair.held = int(n)
 	shown, v, err := r.walk(d, pair)
 	if err != nil || shown < pair.held {
-		c.long = 0
+		c.splices = 0
 		r.unsplice(d, pair, shown, v)
 		return true
 	}

@@ -14,7 +14,10 @@ func TestPipesComeBack(t *testing.T) {
 	const size = 16 << 20 // more than all buffers hold
 	before := pipesInUse(t)
 	all := openers(t)
-	most := len(pollers.all) * pipesPerPoller
+	most := 0
+	for _, p := range pollers.all {
+		most += p.pipesLimit
+	}
 	var rigs []*rig
 	var senders sync.WaitGroup
 	for range most + 10 {
