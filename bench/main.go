@@ -34,7 +34,7 @@ type options struct {
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == backendMode {
-		exitOn(runBackends())
+		exitOn(runBackends(context.Background()))
 		return
 	}
 	if runtime.GOOS != "linux" {
@@ -144,7 +144,7 @@ func compare(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // what remains is in a temporary folder
 	// Servers that give up root must reach their folders in here.
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // see above
 		return err
@@ -170,6 +170,7 @@ func compare(ctx context.Context, o options) error {
 func buildCaddy(ctx context.Context, root, dir string) (string, error) {
 	fmt.Fprintln(os.Stderr, "building caddy")
 	binary := filepath.Join(dir, "caddy")
+	//nolint:gosec // the output's name is our own
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/caddy")
 	cmd.Dir = root
 	cmd.Stderr = os.Stderr

@@ -99,7 +99,7 @@ func (s subject) openIdle(ctx context.Context) (*client, error) {
 	m := newMessage(idleSize)
 	for range idleEchoes {
 		if err := c.echo(m); err != nil {
-			c.conn.Close()
+			closeQuietly(c.conn)
 			return nil, err
 		}
 	}
@@ -183,7 +183,7 @@ func (s subject) connectOnce(ctx context.Context, m message) error {
 		return err
 	}
 	if err := c.echo(m); err != nil {
-		c.conn.Close()
+		closeQuietly(c.conn)
 		return err
 	}
 	return c.close()
