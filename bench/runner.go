@@ -11,11 +11,12 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 // measurementLimit bounds one measurement, starting the proxy included.
-const measurementLimit = 4 * time.Minute
+const measurementLimit = 5 * time.Minute
 
 // runner holds what a whole run shares.
 type runner struct {
@@ -26,6 +27,7 @@ type runner struct {
 	missing      []string
 	measurements []measurement
 	results      results
+	notes        []string // what the table can't tell
 	began        time.Time
 }
 
@@ -36,7 +38,7 @@ func newRunner(o options, dir string) (*runner, error) {
 	}
 	r := &runner{
 		options:      o,
-		measurements: selectMeasurements(allMeasurements(o.frames), o.rowFilter),
+		measurements: selectMeasurements(allMeasurements(o.scale), o.rowFilter),
 		results:      make(results),
 		began:        time.Now(),
 	}
@@ -65,11 +67,10 @@ func (r *runner) runAll(ctx context.Context) error {
 	for run := range r.runs {
 		for _, m := range r.measurements {
 			fmt.Fprintf(os.Stderr, "run %d of %d: %s\n", run+1, r.runs, m.rows[0].name)
-			for turn := range r.peers {
-				p := r.peers[(run+turn)%len(r.peers)]
-				if err := r.runOne(ctx, m, p); err != nil {
-					failures = append(failures, fmt.Errorf("%s: %s: %w", p.name, m.rows[0].name, err))
-				}
+			first := run % len(r.peers)
+			order := slices.Concat(r.peers[first:], r.peers[:first])
+			for group := range slices.Chunk(order, m.sideBySide()) {
+				failures = append(failures, r.runGroup(ctx, m, group)...)
 				if ctx.Err() != nil {
 					return errors.Join(append(failures, ctx.Err())...)
 				}
@@ -79,28 +80,57 @@ func (r *runner) runAll(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-// runOne makes one measurement of a fresh process of p.
-func (r *runner) runOne(ctx context.Context, m measurement, p peer) error {
-	ctx, cancel := context.WithTimeout(ctx, measurementLimit)
+// runGroup makes one measurement of fresh processes of peers. They are all
+// there from the first reading to the last, because what processes share, such
+// as libraries, is divided among them.
+func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []error {
+	ctx, cancel := context.WithTimeout(ctx, measurementLimit*time.Duration(len(peers))+r.scale.longSettle)
 	defer cancel()
-	run, err := r.start(ctx, p)
-	if err != nil {
-		return err
+	var failures []error
+	var started []*proxy
+	for _, p := range peers {
+		run, err := r.start(ctx, p)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("%s: %s: %w", p.name, m.rows[0].name, err))
+			continue
+		}
+		defer run.stop()
+		defer context.AfterFunc(ctx, run.stop)() // fails whatever waits for it
+		started = append(started, run)
 	}
-	defer run.stop()
-	defer context.AfterFunc(ctx, run.stop)() // fails whatever waits for it
 
-	s := subject{proxy: run, target: run.plain, scale: r.scale}
+	var turn sync.Mutex // guards failures, results and notes, too
+	var wg sync.WaitGroup
+	for _, run := range started {
+		wg.Go(func() {
+			turn.Lock()
+			defer turn.Unlock()
+			if err := r.measure(ctx, m, run, &turn); err != nil {
+				failures = append(failures, fmt.Errorf("%s: %s: %w", run.name, m.rows[0].name, err))
+			}
+		})
+	}
+	wg.Wait()
+	return failures
+}
+
+// measure makes one measurement of a running proxy.
+func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *sync.Mutex) error {
+	s := subject{proxy: run, target: run.plain, scale: r.scale, turn: turn}
 	if m.secure {
 		s.target = run.tls
 	}
 	values, err := m.run(ctx, s)
+	if full, ok := errors.AsType[*capacityError](err); ok && run.name != ourName && ctx.Err() == nil {
+		r.notes = append(r.notes, run.name+" "+full.Error())
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
 	for i, line := range m.rows {
 		if r.rowFilter.MatchString(line.name) {
-			r.results.add(line.name, p.name, values[i])
+			r.results.add(line.name, run.name, values[i])
 		}
 	}
 	return nil
@@ -140,14 +170,18 @@ func (r *runner) footer() string {
 		b.WriteString("A single run: take differences of less than a fifth for noise. ")
 	}
 	fmt.Fprintf(&b, "Less is better; ratio is %s to the peer on its left.\n", ourName)
-	fmt.Fprintf(&b, "Load: %d idle tunnels, read %v after the last connect; %d connects; %d MiB bulk over %d tunnels.\n",
-		r.scale.tunnels, r.scale.settle, r.scale.connects, r.scale.bulkBytes>>20, r.scale.bulkTunnels)
+	fmt.Fprintf(&b, "Memory is read %v after the last message, if not stated otherwise. "+
+		"Connects: %d. Bulk: %d MiB over %d tunnels.\n",
+		r.scale.settle, r.scale.connects, r.scale.bulkBytes>>20, r.scale.bulkTunnels)
 	if r.self {
 		fmt.Fprintf(&b, "The column %s is a second reverse_proxy: its ratios are noise.\n", ourName)
 	}
 	b.WriteString("\n")
 	for _, p := range r.peers {
 		fmt.Fprintf(&b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
+	}
+	for _, note := range r.notes {
+		fmt.Fprintf(&b, "- %s\n", note)
 	}
 	if len(r.missing) > 0 {
 		fmt.Fprintf(&b, "- not installed: %s\n", strings.Join(r.missing, ", "))

@@ -45,6 +45,7 @@ func table(rows []row, peers []string, r results) string {
 // formatRatio divides our median by theirs and marks a row that we lose, with
 // a question mark where the repetitions of both overlap.
 func formatRatio(ours, theirs []float64) string {
+	ours, theirs = known(ours), known(theirs)
 	if len(ours) == 0 || len(theirs) == 0 || median(theirs) == 0 {
 		return "–"
 	}
@@ -61,10 +62,20 @@ func formatRatio(ours, theirs []float64) string {
 }
 
 func formatMedian(values []float64) string {
-	if len(values) == 0 {
+	switch {
+	case len(values) == 0:
 		return "failed"
+	case len(known(values)) == 0:
+		return "–"
+	default:
+		return formatNumber(median(known(values)))
 	}
-	return formatNumber(median(values))
+}
+
+// known returns values without NaN, which stands for what a peer doesn't have
+// or can't do.
+func known(values []float64) []float64 {
+	return slices.DeleteFunc(slices.Clone(values), math.IsNaN)
 }
 
 // formatNumber keeps three significant digits, or all digits before the point.

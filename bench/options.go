@@ -1,0 +1,166 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// options are the command's flags.
+type options struct {
+	caddy, root, out string
+	self, quick      bool
+	runs             int
+	rowFilter        *regexp.Regexp
+	peerFilter       *regexp.Regexp
+	scale            scale
+}
+
+// scale says how much load the measurements put on, and for how long.
+type scale struct {
+	tunnels     []int         // numbers of idle plain tunnels, ascending
+	tlsTunnels  []int         // numbers of idle TLS tunnels, ascending
+	settle      time.Duration // between the last connect and reading memory
+	longSettle  time.Duration // the same for the second reading with TLS; 0 for none
+	watch       time.Duration // how long the CPU use of idle tunnels is watched
+	echoes      int           // round trips of the CPU measurement, at most
+	echoTime    time.Duration // its duration, at most
+	frames      []int         // frame sizes of plain bulk transfers
+	tlsFrames   []int         // frame sizes of bulk transfers with TLS
+	bulkBytes   int64
+	bulkTunnels int
+	connects    int
+	latencyTime time.Duration
+}
+
+// fullScale is what the flags leave alone of a comparison that counts.
+var fullScale = scale{
+	watch:  10 * time.Second,
+	echoes: 100_000, echoTime: 3 * time.Second,
+	connects: 2000, latencyTime: 5 * time.Second,
+}
+
+// quickScale is small enough for a smoke test.
+var quickScale = scale{
+	tunnels: []int{50, 150}, tlsTunnels: []int{50},
+	settle: 300 * time.Millisecond, longSettle: 600 * time.Millisecond, watch: 500 * time.Millisecond,
+	echoes: 5000, echoTime: 500 * time.Millisecond,
+	frames: []int{64 << 10, 1 << 20}, tlsFrames: []int{64 << 10},
+	bulkBytes: 64 << 20, bulkTunnels: 2,
+	connects: 100, latencyTime: time.Second,
+}
+
+// texts are the flags that need parsing.
+type texts struct {
+	rows, peers         string
+	tunnels, tlsTunnels string
+	frames, tlsFrames   string
+	bulkMiB             int64
+}
+
+func parseFlags() (options, error) {
+	o := options{scale: fullScale}
+	var t texts
+	flag.StringVar(&o.caddy, "caddy", "", "caddy `binary` with the module; built from -root if empty")
+	flag.StringVar(&o.root, "root", "..", "`folder` of the module's source")
+	flag.StringVar(&o.out, "out", "", "`file` to append the table to")
+	flag.IntVar(&o.runs, "runs", 3, "repetitions, whose medians are printed")
+	flag.StringVar(&t.rows, "rows", ".", "`regexp` of the rows to measure")
+	flag.StringVar(&t.peers, "peers", ".", "`regexp` of the peers to compare with")
+	flag.StringVar(&t.frames, "frames", "4096,65536,1048576", "frame `sizes` of plain bulk rows in bytes")
+	flag.StringVar(&t.tlsFrames, "tls-frames", "65536", "frame `sizes` of bulk rows with TLS")
+	flag.Int64Var(&t.bulkMiB, "bulk-mib", 2048, "MiB that a bulk measurement moves")
+	flag.IntVar(&o.scale.bulkTunnels, "bulk-tunnels", 4, "tunnels that a bulk measurement uses")
+	flag.StringVar(&t.tunnels, "tunnels", "3000,9000", "`numbers` of idle plain tunnels, at most 9500")
+	flag.StringVar(&t.tlsTunnels, "tls-tunnels", "3000", "`numbers` of idle TLS tunnels, at most 9500")
+	flag.DurationVar(&o.scale.settle, "settle", 6*time.Second, "wait before reading memory")
+	flag.DurationVar(&o.scale.longSettle, "long-settle", 150*time.Second,
+		"wait before reading memory with TLS again; 0 for not again")
+	flag.BoolVar(&o.self, "self", false, "compare reverse_proxy with itself, to see the noise")
+	flag.BoolVar(&o.quick, "quick", false, "one small run: whether it works, not how well")
+	flag.Parse()
+	if err := o.parse(t); err != nil {
+		return o, err
+	}
+	if o.quick {
+		o.runs = 1
+		o.scale = quickScale
+	}
+	return o, o.check()
+}
+
+// parse fills what t has the texts of.
+func (o *options) parse(t texts) (err error) {
+	if o.rowFilter, err = regexp.Compile(t.rows); err != nil {
+		return fmt.Errorf("parsing -rows: %w", err)
+	}
+	if o.peerFilter, err = regexp.Compile(t.peers); err != nil {
+		return fmt.Errorf("parsing -peers: %w", err)
+	}
+	s := &o.scale
+	s.bulkBytes = t.bulkMiB << 20
+	if s.frames, err = parseSizes(t.frames, maxFrame); err != nil {
+		return fmt.Errorf("parsing -frames: %w", err)
+	}
+	if s.tlsFrames, err = parseSizes(t.tlsFrames, maxFrame); err != nil {
+		return fmt.Errorf("parsing -tls-frames: %w", err)
+	}
+	if s.tunnels, err = parseAscending(t.tunnels, maxTunnels); err != nil {
+		return fmt.Errorf("parsing -tunnels: %w", err)
+	}
+	if s.tlsTunnels, err = parseAscending(t.tlsTunnels, maxTunnels); err != nil {
+		return fmt.Errorf("parsing -tls-tunnels: %w", err)
+	}
+	return nil
+}
+
+func (o *options) check() error {
+	s := o.scale
+	switch {
+	case flag.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	case o.runs < 1:
+		return errors.New("-runs must be at least 1")
+	case s.bulkTunnels < 1 || s.bulkTunnels > 100:
+		return errors.New("-bulk-tunnels must be between 1 and 100")
+	case s.longSettle != 0 && s.longSettle <= s.settle:
+		return errors.New("-long-settle must be longer than -settle, or 0")
+	}
+	for _, size := range append(s.frames, s.tlsFrames...) {
+		if s.bulkBytes/int64(s.bulkTunnels) < int64(size) {
+			return fmt.Errorf("-bulk-mib is too small for frames of %d bytes", size)
+		}
+	}
+	return nil
+}
+
+// parseAscending parses sizes of which each is larger than the one before.
+func parseAscending(list string, most int) ([]int, error) {
+	sizes, err := parseSizes(list, most)
+	for i := 1; i < len(sizes); i++ {
+		if sizes[i] <= sizes[i-1] {
+			return nil, fmt.Errorf("%d does not exceed the %d before it", sizes[i], sizes[i-1])
+		}
+	}
+	return sizes, err
+}
+
+// parseSizes parses numbers from 1 to most, separated by commas.
+func parseSizes(list string, most int) ([]int, error) {
+	var sizes []int
+	for item := range strings.SplitSeq(list, ",") {
+		size, err := strconv.Atoi(item)
+		if err != nil {
+			return nil, err
+		}
+		if size < 1 || size > most {
+			return nil, fmt.Errorf("%d is not between 1 and %d", size, most)
+		}
+		sizes = append(sizes, size)
+	}
+	return sizes, nil
+}
