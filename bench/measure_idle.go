@@ -107,6 +107,34 @@ func measureAfterMessages(ctx context.Context, s subject, n int) ([]float64, err
 	return []float64{crowd.memory(held)}, crowd.checkAlive()
 }
 
+// measureGoroutines returns goroutines per idle tunnel, NaN for other peers
+// than Caddy. It looks at nothing else because the look itself takes memory.
+func measureGoroutines(ctx context.Context, s subject, n int) ([]float64, error) {
+	if s.admin == "" {
+		return []float64{math.NaN()}, nil
+	}
+	crowd, err := newCrowd(s)
+	if err != nil {
+		return nil, err
+	}
+	defer crowd.leave()
+	before, err := s.admin.goroutines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := crowd.growTo(ctx, n); err != nil {
+		return nil, err
+	}
+	if err := sleep(ctx, teardown); err != nil { // what served the handshakes ends
+		return nil, err
+	}
+	after, err := s.admin.goroutines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []float64{float64(after-before) / float64(n)}, crowd.checkAlive()
+}
+
 // crowd is a growing number of idle tunnels through one proxy.
 type crowd struct {
 	subject

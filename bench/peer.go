@@ -27,17 +27,19 @@ type peer struct {
 	template string
 	// balance is the directive of Caddy's configurations.
 	balance string
+	// hasAdmin tells that it is a Caddy, whose insides can be asked for.
+	hasAdmin bool
 	// versionArgs make the binary print its version.
 	versionArgs []string
 }
 
 // settings are what configuration templates may use.
 type settings struct {
-	Plain, TLS int // ports
-	Upstreams  []string
-	Dir        string
-	Processors int
-	Balance    string
+	Plain, TLS, Admin int // ports
+	Upstreams         []string
+	Dir               string
+	Processors        int
+	Balance           string
 }
 
 // allPeers lists every peer in the order of the table's columns, our module
@@ -76,6 +78,7 @@ func caddyPeer(name, binary, balance string) peer {
 		name: name, binary: binary, template: "Caddyfile", balance: balance,
 		args:        []string{"run", "--config", "Caddyfile", "--adapter", "caddyfile"},
 		versionArgs: []string{"version"},
+		hasAdmin:    true,
 	}
 }
 

@@ -32,6 +32,7 @@ type proxy struct {
 	ended chan struct{} // closed when the process has ended
 	plain target
 	tls   target
+	admin admin
 }
 
 // workshop is what every proxy of a run is started with.
@@ -48,11 +49,13 @@ func (w *workshop) start(ctx context.Context, p peer) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(ctx, 2)
+	ports, err := freePorts(ctx, 3)
 	if err != nil {
 		return nil, fmt.Errorf("choosing ports: %w", err)
 	}
-	config, err := p.config(settings{Plain: ports[0], TLS: ports[1], Upstreams: w.upstreams, Dir: dir})
+	config, err := p.config(settings{
+		Plain: ports[0], TLS: ports[1], Admin: ports[2], Upstreams: w.upstreams, Dir: dir,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +68,9 @@ func (w *workshop) start(ctx context.Context, p peer) (*proxy, error) {
 	}
 	run.plain = target{addr: loopback(ports[0])}
 	run.tls = target{addr: loopback(ports[1]), tls: w.cert.clientConfig()}
+	if p.hasAdmin {
+		run.admin = admin(loopback(ports[2]))
+	}
 	if err := run.awaitReady(ctx); err != nil {
 		err = fmt.Errorf("starting %s: %w; its output: %s", p.name, err, run.output())
 		run.stop()

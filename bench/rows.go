@@ -84,6 +84,11 @@ func idleMeasurements(idle idleLoad) []measurement {
 		run: func(ctx context.Context, s subject) ([]float64, error) {
 			return measureAfterMessages(ctx, s, idle.sizes[0])
 		},
+	}, {
+		rows: []row{{"goroutines per idle tunnel", ""}},
+		run: func(ctx context.Context, s subject) ([]float64, error) {
+			return measureGoroutines(ctx, s, idle.sizes[0])
+		},
 	}}
 }
 
