@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,7 +25,10 @@ func main() {
 	if runtime.GOOS != "linux" {
 		exitOn(errors.New("costs are read from /proc, which only Linux has"))
 	}
-	o, err := parseFlags()
+	o, err := parseFlags(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
 	exitOn(err)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err = compare(ctx, o)
@@ -61,7 +65,7 @@ func compare(ctx context.Context, o options) error {
 	}
 	defer r.backends.stop()
 	failures := r.runAll(ctx)
-	if err := r.report(os.Stdout, o.out); err != nil {
+	if err := publish(r.report(), os.Stdout, o.out); err != nil {
 		return err
 	}
 	return failures

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,13 +36,14 @@ type scale struct {
 	bulkTunnels int
 	connects    int
 	latencyTime time.Duration
+	latencyRuns int // repetitions, at least
 }
 
 // fullScale is what the flags leave alone of a comparison that counts.
 var fullScale = scale{
 	watch:  10 * time.Second,
 	echoes: 100_000, echoTime: 3 * time.Second,
-	connects: 2000, latencyTime: 5 * time.Second,
+	connects: 2000, latencyTime: 5 * time.Second, latencyRuns: 5,
 }
 
 // quickScale is small enough for a smoke test.
@@ -51,7 +53,7 @@ var quickScale = scale{
 	echoes: 5000, echoTime: 500 * time.Millisecond,
 	frames: []int{64 << 10, 1 << 20}, tlsFrames: []int{64 << 10},
 	bulkBytes: 64 << 20, bulkTunnels: 2,
-	connects: 100, latencyTime: time.Second,
+	connects: 100, latencyTime: time.Second, latencyRuns: 1,
 }
 
 // texts are the flags that need parsing.
@@ -62,27 +64,33 @@ type texts struct {
 	bulkMiB             int64
 }
 
-func parseFlags() (options, error) {
+func parseFlags(args []string) (options, error) {
 	o := options{scale: fullScale}
 	var t texts
-	flag.StringVar(&o.caddy, "caddy", "", "caddy `binary` with the module; built from -root if empty")
-	flag.StringVar(&o.root, "root", "..", "`folder` of the module's source")
-	flag.StringVar(&o.out, "out", "", "`file` to append the table to")
-	flag.IntVar(&o.runs, "runs", 3, "repetitions, whose medians are printed")
-	flag.StringVar(&t.rows, "rows", ".", "`regexp` of the rows to measure")
-	flag.StringVar(&t.peers, "peers", ".", "`regexp` of the peers to compare with")
-	flag.StringVar(&t.frames, "frames", "4096,65536,1048576", "frame `sizes` of plain bulk rows in bytes")
-	flag.StringVar(&t.tlsFrames, "tls-frames", "65536", "frame `sizes` of bulk rows with TLS")
-	flag.Int64Var(&t.bulkMiB, "bulk-mib", 2048, "MiB that a bulk measurement moves")
-	flag.IntVar(&o.scale.bulkTunnels, "bulk-tunnels", 4, "tunnels that a bulk measurement uses")
-	flag.StringVar(&t.tunnels, "tunnels", "3000,9000", "`numbers` of idle plain tunnels, at most 9500")
-	flag.StringVar(&t.tlsTunnels, "tls-tunnels", "3000", "`numbers` of idle TLS tunnels, at most 9500")
-	flag.DurationVar(&o.scale.settle, "settle", 6*time.Second, "wait before reading memory")
-	flag.DurationVar(&o.scale.longSettle, "long-settle", 150*time.Second,
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.StringVar(&o.caddy, "caddy", "", "caddy `binary` with the module; built from -root if empty")
+	flags.StringVar(&o.root, "root", "..", "`folder` of the module's source")
+	flags.StringVar(&o.out, "out", "", "`file` to append the table to")
+	flags.IntVar(&o.runs, "runs", 3, "repetitions, whose medians are printed")
+	flags.StringVar(&t.rows, "rows", ".", "`regexp` of the rows to measure")
+	flags.StringVar(&t.peers, "peers", ".", "`regexp` of the peers to compare with")
+	flags.StringVar(&t.frames, "frames", "4096,65536,1048576", "frame `sizes` of plain bulk rows in bytes")
+	flags.StringVar(&t.tlsFrames, "tls-frames", "65536", "frame `sizes` of bulk rows with TLS")
+	flags.Int64Var(&t.bulkMiB, "bulk-mib", 2048, "MiB that a bulk measurement moves")
+	flags.IntVar(&o.scale.bulkTunnels, "bulk-tunnels", 4, "tunnels that a bulk measurement uses")
+	flags.StringVar(&t.tunnels, "tunnels", "3000,9000", "`numbers` of idle plain tunnels, at most 9500")
+	flags.StringVar(&t.tlsTunnels, "tls-tunnels", "3000", "`numbers` of idle TLS tunnels, at most 9500")
+	flags.DurationVar(&o.scale.settle, "settle", 6*time.Second, "wait before reading memory")
+	flags.DurationVar(&o.scale.longSettle, "long-settle", 150*time.Second,
 		"wait before reading memory with TLS again; 0 for not again")
-	flag.BoolVar(&o.self, "self", false, "compare reverse_proxy with itself, to see the noise")
-	flag.BoolVar(&o.quick, "quick", false, "one small run: whether it works, not how well")
-	flag.Parse()
+	flags.BoolVar(&o.self, "self", false, "compare reverse_proxy with itself, to see the noise")
+	flags.BoolVar(&o.quick, "quick", false, "one small run: whether it works, not how well")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
 	if err := o.parse(t); err != nil {
 		return o, err
 	}
@@ -121,8 +129,6 @@ func (o *options) parse(t texts) (err error) {
 func (o *options) check() error {
 	s := o.scale
 	switch {
-	case flag.NArg() > 0:
-		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	case o.runs < 1:
 		return errors.New("-runs must be at least 1")
 	case s.bulkTunnels < 1 || s.bulkTunnels > 100:
@@ -130,7 +136,7 @@ func (o *options) check() error {
 	case s.longSettle != 0 && s.longSettle <= s.settle:
 		return errors.New("-long-settle must be longer than -settle, or 0")
 	}
-	for _, size := range append(s.frames, s.tlsFrames...) {
+	for _, size := range slices.Concat(s.frames, s.tlsFrames) {
 		if s.bulkBytes/int64(s.bulkTunnels) < int64(size) {
 			return fmt.Errorf("-bulk-mib is too small for frames of %d bytes", size)
 		}

@@ -36,8 +36,25 @@ func TestSizesAreParsed(t *testing.T) {
 	}
 }
 
-func TestQuickScaleIsValid(t *testing.T) {
-	if err := (&options{runs: 1, scale: quickScale}).check(); err != nil {
-		t.Error(err)
+func TestFlagsAreChecked(t *testing.T) {
+	tests := map[string]struct {
+		args    []string
+		wantErr bool
+	}{
+		"none":                     {nil, false},
+		"quick":                    {[]string{"-quick"}, false},
+		"no second reading":        {[]string{"-long-settle", "0"}, false},
+		"second before the first":  {[]string{"-long-settle", "1s"}, true},
+		"superfluous argument":     {[]string{"plain"}, true},
+		"no runs":                  {[]string{"-runs", "0"}, true},
+		"broken expression":        {[]string{"-rows", "("}, true},
+		"frames beyond the volume": {[]string{"-bulk-mib", "1"}, true},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if _, err := parseFlags(tc.args); (err != nil) != tc.wantErr {
+				t.Errorf("got error %v, want one: %t", err, tc.wantErr)
+			}
+		})
 	}
 }

@@ -12,6 +12,12 @@ import (
 // ourName is the peer that all others are compared with.
 const ourName = "websocket_proxy"
 
+// Names of the peers that goals are about.
+const (
+	stockName   = "reverse_proxy"
+	haproxyName = "HAProxy"
+)
+
 //go:embed templates
 var templateFiles embed.FS
 
@@ -51,14 +57,14 @@ func allPeers(caddy string, self bool) []peer {
 	}
 	return []peer{
 		ours,
-		caddyPeer("reverse_proxy", caddy, stockDirective),
+		caddyPeer(stockName, caddy, stockDirective),
 		{
 			name: "nginx", binary: "nginx", template: "nginx.conf",
 			args:        []string{"-e", "stderr", "-p", ".", "-c", "nginx.conf"},
 			versionArgs: []string{"-v"},
 		},
 		{
-			name: "HAProxy", binary: "haproxy", template: "haproxy.cfg",
+			name: haproxyName, binary: "haproxy", template: "haproxy.cfg",
 			args:        []string{"-db", "-f", "haproxy.cfg"},
 			versionArgs: []string{"-v"},
 		},

@@ -17,12 +17,17 @@ type row struct {
 type measurement struct {
 	rows   []row
 	secure bool
+	// leastRuns is how often a noisy measurement is repeated at least.
+	leastRuns int
 	// clients is set if the measurement mostly waits: the number of clients it
 	// needs for one peer. As many peers as there can be clients for are measured
 	// side by side, then.
 	clients int
 	run     func(context.Context, subject) ([]float64, error)
 }
+
+// repetitions returns how often the measurement is made in a run of that many.
+func (m measurement) repetitions(runs int) int { return max(runs, m.leastRuns) }
 
 // sideBySide returns how many peers are measured at once.
 func (m measurement) sideBySide() int {
@@ -34,8 +39,8 @@ func (m measurement) sideBySide() int {
 
 // allMeasurements lists every measurement in the order of the table's rows.
 func allMeasurements(s scale) []measurement {
-	plain := measurementsOf(idleLoad{sizes: s.tunnels, watch: s.watch}, s.frames)
-	secure := measurementsOf(idleLoad{sizes: s.tlsTunnels, longSettle: s.longSettle}, s.tlsFrames)
+	plain := measurementsOf(s, idleLoad{sizes: s.tunnels, watch: s.watch}, s.frames)
+	secure := measurementsOf(s, idleLoad{sizes: s.tlsTunnels, longSettle: s.longSettle}, s.tlsFrames)
 	for i := range secure {
 		secure[i].secure = true
 	}
@@ -53,7 +58,7 @@ func named(list []measurement, suffix string) []measurement {
 }
 
 // measurementsOf lists the measurements of one kind of port.
-func measurementsOf(idle idleLoad, frames []int) []measurement {
+func measurementsOf(s scale, idle idleLoad, frames []int) []measurement {
 	list := idleMeasurements(idle)
 	list = append(list,
 		measurement{rows: []row{{"CPU per echo of 64 B", "µs"}}, run: measureEcho},
@@ -63,7 +68,7 @@ func measurementsOf(idle idleLoad, frames []int) []measurement {
 		list = append(list, bulkMeasurements(frame)...)
 	}
 	return append(list, measurement{
-		rows: []row{{"p99 echo latency at 1,000 msg/s", "µs"}}, run: measureLatency,
+		rows: []row{{"p99 echo latency at 1,000 msg/s", "µs"}}, run: measureLatency, leastRuns: s.latencyRuns,
 	})
 }
 

@@ -63,6 +63,22 @@ func TestOnlyWaitingMeasurementsRunSideBySide(t *testing.T) {
 	}
 }
 
+func TestLatencyIsRepeatedMoreOften(t *testing.T) {
+	o, err := parseFlags(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range selectMeasurements(allMeasurements(o.scale), regexp.MustCompile("latency|memory")) {
+		want := 3
+		if strings.Contains(m.rows[0].name, "latency") {
+			want = 5
+		}
+		if got := m.repetitions(3); got != want {
+			t.Errorf("%s: got %d, want %d", m.rows[0].name, got, want)
+		}
+	}
+}
+
 func TestThousandsAreSetApart(t *testing.T) {
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 20_050: "20,050", 1_000_007: "1,000,007"} {
 		if got := formatCount(n); got != want {

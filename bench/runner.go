@@ -4,13 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -64,9 +59,12 @@ func newRunner(o options, dir string) (*runner, error) {
 // gets busier or hotter treats them alike.
 func (r *runner) runAll(ctx context.Context) error {
 	var failures []error
-	for run := range r.runs {
+	for run := range r.mostRepetitions() {
 		for _, m := range r.measurements {
-			fmt.Fprintf(os.Stderr, "run %d of %d: %s\n", run+1, r.runs, m.rows[0].name)
+			if run >= m.repetitions(r.runs) {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "run %d of %d: %s\n", run+1, m.repetitions(r.runs), m.rows[0].name)
 			first := run % len(r.peers)
 			order := slices.Concat(r.peers[first:], r.peers[:first])
 			for group := range slices.Chunk(order, m.sideBySide()) {
@@ -78,6 +76,14 @@ func (r *runner) runAll(ctx context.Context) error {
 		}
 	}
 	return errors.Join(failures...)
+}
+
+func (r *runner) mostRepetitions() int {
+	most := r.runs
+	for _, m := range r.measurements {
+		most = max(most, m.repetitions(r.runs))
+	}
+	return most
 }
 
 // runGroup makes one measurement of fresh processes of peers. They are all
@@ -134,80 +140,4 @@ func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *s
 		}
 	}
 	return nil
-}
-
-// report writes the table to w and, if a file is named, appends it there.
-func (r *runner) report(w io.Writer, file string) error {
-	var rows []row
-	for _, m := range r.measurements {
-		rows = append(rows, m.rows...)
-	}
-	var names []string
-	for _, p := range r.peers {
-		names = append(names, p.name)
-	}
-	text := table(rows, names, r.results) + "\n" + r.footer()
-	if _, err := io.WriteString(w, text); err != nil || file == "" {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // as the file
-		return err
-	}
-	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // meant to be read by all
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(f, text+"\n")
-	return errors.Join(err, f.Close())
-}
-
-// footer tells what was measured, with which load, and where.
-func (r *runner) footer() string {
-	var b strings.Builder
-	if r.runs > 1 {
-		fmt.Fprintf(&b, "Medians of %d runs; \"lost?\" where the runs of both overlap. ", r.runs)
-	} else {
-		b.WriteString("A single run: take differences of less than a fifth for noise. ")
-	}
-	fmt.Fprintf(&b, "Less is better; ratio is %s to the peer on its left.\n", ourName)
-	fmt.Fprintf(&b, "Memory is read %v after the last message, if not stated otherwise. "+
-		"Connects: %d. Bulk: %d MiB over %d tunnels.\n",
-		r.scale.settle, r.scale.connects, r.scale.bulkBytes>>20, r.scale.bulkTunnels)
-	if r.self {
-		fmt.Fprintf(&b, "The column %s is a second reverse_proxy: its ratios are noise.\n", ourName)
-	}
-	b.WriteString("\n")
-	for _, p := range r.peers {
-		fmt.Fprintf(&b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
-	}
-	for _, note := range r.notes {
-		fmt.Fprintf(&b, "- %s\n", note)
-	}
-	if len(r.missing) > 0 {
-		fmt.Fprintf(&b, "- not installed: %s\n", strings.Join(r.missing, ", "))
-	}
-	fmt.Fprintf(&b, "- %s, %s %s, %d processors, %s, took %v\n", runtime.Version(), runtime.GOOS, kernel(),
-		runtime.NumCPU(), r.began.UTC().Format(time.DateOnly), time.Since(r.began).Round(time.Second))
-	return b.String()
-}
-
-// sourceVersion names the commit that our module was built from, if it was.
-func (r *runner) sourceVersion(p peer) string {
-	if p.name != ourName || r.self {
-		return ""
-	}
-	//nolint:gosec,noctx // the folder is the user's choice; ends at once
-	out, err := exec.Command("git", "-C", r.root, "describe", "--tags", "--always", "--dirty").Output()
-	if err != nil {
-		return ""
-	}
-	return ", module at " + strings.TrimSpace(string(out))
-}
-
-func kernel() string {
-	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return "unknown kernel"
-	}
-	return strings.TrimSpace(string(release))
 }

@@ -18,15 +18,21 @@ func (r results) add(rowName, peerName string, value float64) {
 	r[rowName][peerName] = append(r[rowName][peerName], value)
 }
 
-// table renders the rows that have results as Markdown. The first peer is the
-// one that the others are compared with.
-func table(rows []row, peers []string, r results) string {
+// table renders the rows that have results as Markdown, with a column for the
+// goals if there are any. The first peer is the one that the others are
+// compared with.
+func table(rows []row, peers []string, r results, goals map[string][]goal) string {
 	var b strings.Builder
 	b.WriteString("| | unit | " + peers[0] + " |")
 	for _, name := range peers[1:] {
 		fmt.Fprintf(&b, " %s | ratio |", name)
 	}
-	b.WriteString("\n|---|---|---:|" + strings.Repeat("---:|---:|", len(peers)-1) + "\n")
+	rule := "\n|---|---|---:|" + strings.Repeat("---:|---:|", len(peers)-1)
+	if goals != nil {
+		b.WriteString(" goal |")
+		rule += "---|"
+	}
+	b.WriteString(rule + "\n")
 	for _, line := range rows {
 		values, ok := r[line.name]
 		if !ok {
@@ -36,6 +42,9 @@ func table(rows []row, peers []string, r results) string {
 		fmt.Fprintf(&b, "| %s | %s | %s |", line.name, line.unit, formatMedian(ours))
 		for _, name := range peers[1:] {
 			fmt.Fprintf(&b, " %s | %s |", formatMedian(values[name]), formatRatio(ours, values[name]))
+		}
+		if goals != nil {
+			b.WriteString(" " + formatGoals(goals[line.name], values) + " |")
 		}
 		b.WriteByte('\n')
 	}

@@ -45,7 +45,22 @@ func TestTableHasOneLinePerMeasuredRow(t *testing.T) {
 | goroutines |  | 0.00 | – | – |
 | latency | µs | 7.00 | failed | – |
 `
-	if got := table(rows, []string{"ours", "theirs"}, r); got != want {
+	if got := table(rows, []string{"ours", "theirs"}, r, nil); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestTableTellsGoalsIfThereAreAny(t *testing.T) {
+	r := make(results)
+	r.add("memory", ourName, 4)
+	r.add("latency", ourName, 8)
+	goals := map[string][]goal{"memory": {{limit: 5}}}
+	want := `| | unit | websocket_proxy | goal |
+|---|---|---:|---|
+| memory | KiB | 4.00 | ≤ 5: met |
+| latency | µs | 8.00 | – |
+`
+	if got := table([]row{{"memory", "KiB"}, {"latency", "µs"}}, []string{ourName}, r, goals); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
