@@ -41,15 +41,14 @@ func parseGoroutines(line string) (int, error) {
 	return strconv.Atoi(count)
 }
 
-// profile writes a CPU profile of the next d, in whole seconds, to w.
-func (a admin) profile(ctx context.Context, d time.Duration, w io.Writer) error {
+// profile returns a CPU profile of the next d, in whole seconds.
+func (a admin) profile(ctx context.Context, d time.Duration) ([]byte, error) {
 	body, err := a.get(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%.0f", d.Seconds()))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer closeQuietly(body)
-	_, err = io.Copy(w, body)
-	return err
+	return io.ReadAll(body)
 }
 
 func (a admin) get(ctx context.Context, path string) (io.ReadCloser, error) {

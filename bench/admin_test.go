@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"net/http/pprof"
@@ -47,9 +46,8 @@ func TestAdminEndpointIsAskedForProfiles(t *testing.T) {
 	if got, err := a.goroutines(t.Context()); err != nil || got < 2 {
 		t.Errorf("got %d goroutines, %v; want some", got, err)
 	}
-	var profile bytes.Buffer
-	if err := a.profile(t.Context(), 10*time.Second, &profile); err != nil || profile.String() != "seconds=10" {
-		t.Errorf("got profile %q, %v", &profile, err)
+	if got, err := a.profile(t.Context(), 10*time.Second); err != nil || string(got) != "seconds=10" {
+		t.Errorf("got profile %q, %v", got, err)
 	}
 }
 

@@ -64,6 +64,9 @@ func compare(ctx context.Context, o options) error {
 		return err
 	}
 	defer r.backends.stop()
+	if o.profiles != "" {
+		return r.profileAll(ctx, o.profiles)
+	}
 	failures := r.runAll(ctx)
 	if err := publish(r.report(), os.Stdout, o.out); err != nil {
 		return err

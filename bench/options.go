@@ -14,6 +14,7 @@ import (
 // options are the command's flags.
 type options struct {
 	caddy, root, out string
+	profiles         string
 	self, quick      bool
 	runs             int
 	rowFilter        *regexp.Regexp
@@ -37,6 +38,7 @@ type scale struct {
 	connects    int
 	latencyTime time.Duration
 	latencyRuns int // repetitions, at least
+	profile     time.Duration
 }
 
 // fullScale is what the flags leave alone of a comparison that counts.
@@ -44,6 +46,7 @@ var fullScale = scale{
 	watch:  10 * time.Second,
 	echoes: 100_000, echoTime: 3 * time.Second,
 	connects: 2000, latencyTime: 5 * time.Second, latencyRuns: 5,
+	profile: 10 * time.Second,
 }
 
 // quickScale is small enough for a smoke test.
@@ -54,6 +57,7 @@ var quickScale = scale{
 	frames: []int{64 << 10, 1 << 20}, tlsFrames: []int{64 << 10},
 	bulkBytes: 64 << 20, bulkTunnels: 2,
 	connects: 100, latencyTime: time.Second, latencyRuns: 1,
+	profile: time.Second,
 }
 
 // texts are the flags that need parsing.
@@ -71,6 +75,8 @@ func parseFlags(args []string) (options, error) {
 	flags.StringVar(&o.caddy, "caddy", "", "caddy `binary` with the module; built from -root if empty")
 	flags.StringVar(&o.root, "root", "..", "`folder` of the module's source")
 	flags.StringVar(&o.out, "out", "", "`file` to append the table to")
+	flags.StringVar(&o.profiles, "profiles", "",
+		"`folder` for a CPU profile of websocket_proxy for each CPU row, and measure nothing")
 	flags.IntVar(&o.runs, "runs", 3, "repetitions, whose medians are printed")
 	flags.StringVar(&t.rows, "rows", ".", "`regexp` of the rows to measure")
 	flags.StringVar(&t.peers, "peers", ".", "`regexp` of the peers to compare with")

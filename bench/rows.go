@@ -17,6 +17,8 @@ type row struct {
 type measurement struct {
 	rows   []row
 	secure bool
+	// cpuBound tells that a profile shows what its values come from.
+	cpuBound bool
 	// leastRuns is how often a noisy measurement is repeated at least.
 	leastRuns int
 	// clients is set if the measurement mostly waits: the number of clients it
@@ -61,8 +63,8 @@ func named(list []measurement, suffix string) []measurement {
 func measurementsOf(s scale, idle idleLoad, frames []int) []measurement {
 	list := idleMeasurements(idle)
 	list = append(list,
-		measurement{rows: []row{{"CPU per echo of 64 B", "µs"}}, run: measureEcho},
-		measurement{rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect},
+		measurement{rows: []row{{"CPU per echo of 64 B", "µs"}}, run: measureEcho, cpuBound: true},
+		measurement{rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect, cpuBound: true},
 	)
 	for _, frame := range frames {
 		list = append(list, bulkMeasurements(frame)...)
@@ -101,13 +103,15 @@ func bulkMeasurements(frame int) []measurement {
 	size := formatSize(frame)
 	return []measurement{
 		{
-			rows: []row{{"CPU per GiB to upstream, " + size + " frames", "s"}},
+			rows:     []row{{"CPU per GiB to upstream, " + size + " frames", "s"}},
+			cpuBound: true,
 			run: func(ctx context.Context, s subject) ([]float64, error) {
 				return measureUpload(ctx, s, frame)
 			},
 		},
 		{
-			rows: []row{{"CPU per GiB to client, " + size + " frames", "s"}},
+			rows:     []row{{"CPU per GiB to client, " + size + " frames", "s"}},
+			cpuBound: true,
 			run: func(ctx context.Context, s subject) ([]float64, error) {
 				return measureDownload(ctx, s, frame)
 			},

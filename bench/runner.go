@@ -120,13 +120,18 @@ func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []er
 	return failures
 }
 
-// measure makes one measurement of a running proxy.
-func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *sync.Mutex) error {
+// subjectOf returns what m looks at of a running proxy.
+func (r *runner) subjectOf(m measurement, run *proxy, turn *sync.Mutex) subject {
 	s := subject{proxy: run, target: run.plain, scale: r.scale, turn: turn}
 	if m.secure {
 		s.target = run.tls
 	}
-	values, err := m.run(ctx, s)
+	return s
+}
+
+// measure makes one measurement of a running proxy.
+func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *sync.Mutex) error {
+	values, err := m.run(ctx, r.subjectOf(m, run, turn))
 	if full, ok := errors.AsType[*capacityError](err); ok && run.name != ourName && ctx.Err() == nil {
 		r.notes = append(r.notes, run.name+" "+full.Error())
 		err = nil
