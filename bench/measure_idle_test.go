@@ -70,6 +70,20 @@ func TestMemoryAfterMessagesIsMeasured(t *testing.T) {
 	}
 }
 
+func TestGrowthHasAValueForEveryRow(t *testing.T) {
+	m := growthMeasurement([]int{3, 6})
+	values, err := m.run(t.Context(), ownSubject(t, startTestBackend(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(values) != len(m.rows) {
+		t.Fatalf("got %v, want a value for each of %v", values, m.rows)
+	}
+	if values[0] < 1 {
+		t.Errorf("got %v MiB without tunnels, want at least one", values[0])
+	}
+}
+
 // ownSubject takes this process for the proxy whose costs are measured, and
 // holds the turn.
 func ownSubject(t *testing.T, addr string) subject {

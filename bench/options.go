@@ -14,7 +14,8 @@ import (
 // options are the command's flags.
 type options struct {
 	caddy, root, out string
-	profiles         string
+	profiles         string // folder; measure nothing if there is one
+	growth           []int  // measure nothing else if there are any
 	self, quick      bool
 	runs             int
 	rowFilter        *regexp.Regexp
@@ -64,6 +65,7 @@ var quickScale = scale{
 type texts struct {
 	rows, peers         string
 	tunnels, tlsTunnels string
+	growth              string
 	frames, tlsFrames   string
 	bulkMiB             int64
 }
@@ -77,6 +79,8 @@ func parseFlags(args []string) (options, error) {
 	flags.StringVar(&o.out, "out", "", "`file` to append the table to")
 	flags.StringVar(&o.profiles, "profiles", "",
 		"`folder` for a CPU profile of websocket_proxy for each CPU row, and measure nothing")
+	flags.StringVar(&t.growth, "growth", "",
+		"`numbers` of idle plain tunnels: print the memory of websocket_proxy at each, and measure nothing else")
 	flags.IntVar(&o.runs, "runs", 3, "repetitions, whose medians are printed")
 	flags.StringVar(&t.rows, "rows", ".", "`regexp` of the rows to measure")
 	flags.StringVar(&t.peers, "peers", ".", "`regexp` of the peers to compare with")
@@ -129,12 +133,20 @@ func (o *options) parse(t texts) (err error) {
 	if s.tlsTunnels, err = parseAscending(t.tlsTunnels, maxTunnels); err != nil {
 		return fmt.Errorf("parsing -tls-tunnels: %w", err)
 	}
+	if t.growth == "" {
+		return nil
+	}
+	if o.growth, err = parseAscending(t.growth, maxTunnels); err != nil {
+		return fmt.Errorf("parsing -growth: %w", err)
+	}
 	return nil
 }
 
 func (o *options) check() error {
 	s := o.scale
 	switch {
+	case o.growth != nil && o.profiles != "":
+		return errors.New("-growth and -profiles exclude each other")
 	case o.runs < 1:
 		return errors.New("-runs must be at least 1")
 	case s.bulkTunnels < 1 || s.bulkTunnels > 100:

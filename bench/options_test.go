@@ -47,6 +47,9 @@ func TestFlagsAreChecked(t *testing.T) {
 		"second before the first":  {[]string{"-long-settle", "1s"}, true},
 		"superfluous argument":     {[]string{"plain"}, true},
 		"no runs":                  {[]string{"-runs", "0"}, true},
+		"growth":                   {[]string{"-growth", "1000,3000"}, false},
+		"growth beyond the limit":  {[]string{"-growth", "1000,30000"}, true},
+		"growth and profiles":      {[]string{"-growth", "10", "-profiles", "x"}, true},
 		"broken expression":        {[]string{"-rows", "("}, true},
 		"frames beyond the volume": {[]string{"-bulk-mib", "1"}, true},
 	}

@@ -43,7 +43,7 @@ func (r *runner) report() string {
 
 // goals returns what the results are judged by: nothing if they can't be.
 func (r *runner) goals() map[string][]goal {
-	if r.quick || r.self {
+	if r.quick || r.self || r.growth != nil {
 		return nil
 	}
 	return goals
@@ -52,10 +52,13 @@ func (r *runner) goals() map[string][]goal {
 // footer tells what was measured, with which load, and where.
 func (r *runner) footer() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s Less is better; ratio is %s to the peer on its left.\n", r.repeated(), ourName)
-	fmt.Fprintf(&b, "Memory is read %v after the last message, if not stated otherwise. "+
-		"Connects: %d. Bulk: %d MiB over %d tunnels.\n",
-		r.scale.settle, r.scale.connects, r.scale.bulkBytes>>20, r.scale.bulkTunnels)
+	fmt.Fprintf(&b, "%s\nMemory is read %v after the last message, if not stated otherwise.", r.repeated(), r.scale.settle)
+	if r.growth == nil {
+		fmt.Fprintf(&b, " Connects: %d. Bulk: %d MiB over %d tunnels.\n",
+			r.scale.connects, r.scale.bulkBytes>>20, r.scale.bulkTunnels)
+		fmt.Fprintf(&b, "Less is better; ratio is %s to the peer on its left.", ourName)
+	}
+	b.WriteString("\n")
 	if r.self {
 		fmt.Fprintf(&b, "The column %s is a second reverse_proxy: its ratios are noise.\n", ourName)
 	}

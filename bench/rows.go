@@ -39,7 +39,16 @@ func (m measurement) sideBySide() int {
 	return max(1, maxClients/m.clients)
 }
 
-// allMeasurements lists every measurement in the order of the table's rows.
+// planned lists the measurements that the flags ask for.
+func (o *options) planned() []measurement {
+	if o.growth != nil {
+		return []measurement{growthMeasurement(o.growth)}
+	}
+	return allMeasurements(o.scale)
+}
+
+// allMeasurements lists every measurement of a comparison, in the order of the
+// table's rows.
 func allMeasurements(s scale) []measurement {
 	plain := measurementsOf(s, idleLoad{sizes: s.tunnels, watch: s.watch}, s.frames)
 	secure := measurementsOf(s, idleLoad{sizes: s.tlsTunnels, longSettle: s.longSettle}, s.tlsFrames)

@@ -33,12 +33,12 @@ func newRunner(o options, dir string) (*runner, error) {
 	}
 	r := &runner{
 		options:      o,
-		measurements: selectMeasurements(allMeasurements(o.scale), o.rowFilter),
+		measurements: selectMeasurements(o.planned(), o.rowFilter),
 		results:      make(results),
 		began:        time.Now(),
 	}
 	wanted := slices.DeleteFunc(allPeers(o.caddy, o.self), func(p peer) bool {
-		return p.name != ourName && !o.peerFilter.MatchString(p.name)
+		return p.name != ourName && (o.growth != nil || !o.peerFilter.MatchString(p.name))
 	})
 	r.peers, r.missing = installed(wanted)
 	switch {
