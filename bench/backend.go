@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha1" //nolint:gosec // RFC 6455 asks for it
 	"encoding/base64"
 	"errors"
@@ -46,7 +47,7 @@ func startBackends() (*backends, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, backendMode)
+	cmd := exec.Command(self, backendMode) //nolint:gosec,noctx // ourselves; ends with its input
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -71,17 +72,17 @@ func startBackends() (*backends, error) {
 
 // stop ends the process and waits for it.
 func (b *backends) stop() {
-	b.stdin.Close()
+	_ = b.stdin.Close()
 	timer := time.AfterFunc(5*time.Second, func() { _ = b.cmd.Process.Kill() })
 	defer timer.Stop()
 	_ = b.cmd.Wait() // its exit status says nothing
 }
 
 // runBackends serves until standard input ends.
-func runBackends() error {
+func runBackends(ctx context.Context) error {
 	addrs := make([]string, backendCount)
 	for i := range addrs {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		listener, err := listen(ctx)
 		if err != nil {
 			return err
 		}
@@ -111,7 +112,7 @@ func acceptLoop(listener net.Listener) {
 // serveBackend upgrades one connection and does what its path says. Errors end
 // the connection; the client at its other end is the one that reports them.
 func serveBackend(conn net.Conn) {
-	defer conn.Close()
+	defer closeQuietly(conn)
 	r := bufio.NewReader(conn)
 	req, err := http.ReadRequest(r)
 	if err != nil {

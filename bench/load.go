@@ -51,7 +51,7 @@ func (t target) dial(ctx context.Context, path string, bufferSize int) (*client,
 	c := &client{conn: conn, r: bufio.NewReaderSize(conn, bufferSize)}
 	_ = conn.SetDeadline(time.Now().Add(handshakeLimit)) // fails only on a closed connection
 	if err := c.upgrade(t.addr, path); err != nil {
-		conn.Close()
+		closeQuietly(conn)
 		return nil, fmt.Errorf("upgrading at %s: %w", t.addr, err)
 	}
 	_ = conn.SetDeadline(time.Now().Add(connectionLimit))
@@ -65,7 +65,7 @@ func (t target) connect(ctx context.Context) (net.Conn, error) {
 	}
 	tlsConn := tls.Client(conn, t.tls)
 	if err := tlsConn.HandshakeContext(ctx); err != nil {
-		conn.Close()
+		closeQuietly(conn)
 		return nil, err
 	}
 	return tlsConn, nil
@@ -83,7 +83,7 @@ func (c *client) upgrade(host, path string) error {
 	if err != nil {
 		return err
 	}
-	resp.Body.Close()
+	_ = resp.Body.Close() // a 101 has none
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return fmt.Errorf("got status %s", resp.Status)
 	}
@@ -166,7 +166,7 @@ func (c *client) skip(n int64) error {
 
 // close performs the closing handshake and waits for the proxy to hang up.
 func (c *client) close() error {
-	defer c.conn.Close()
+	defer closeQuietly(c.conn)
 	normal := []byte{0x03, 0xe8} // 1000
 	if _, err := c.conn.Write(appendFrame(nil, opClose, &clientMask, normal)); err != nil {
 		return err
@@ -175,9 +175,12 @@ func (c *client) close() error {
 	return err
 }
 
+// closeQuietly closes what is of no use any more, whatever comes of that.
+func closeQuietly(c io.Closer) { _ = c.Close() }
+
 // closeAll hangs up without ceremony.
 func closeAll(clients []*client) {
 	for _, c := range clients {
-		c.conn.Close()
+		closeQuietly(c.conn)
 	}
 }

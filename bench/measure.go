@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +16,8 @@ const (
 // What the measurements consist of, apart from what flags set.
 const (
 	idleEchoes    = 2
-	idleSize      = 1024
+	idleSize      = 1 << 10
+	largeSize     = 64 << 10
 	smallSize     = 64
 	echoTunnels   = 50
 	warmUpEchoes  = 20
@@ -25,96 +25,30 @@ const (
 	latencyRate   = 1000 // messages per second over all tunnels
 	latencyCount  = 100  // tunnels
 	latencyWarmUp = 500  // messages
+	// maxTunnels is what a proxy can hold that may have 20,000 descriptors and
+	// needs two for each.
+	maxTunnels = 9500
+	// maxClients is what the load generator and the backends can, which need one.
+	maxClients = 18_000
 	// teardown is how long a proxy gets to release closed tunnels.
 	teardown = 300 * time.Millisecond
 )
-
-// scale says how much load the measurements put on.
-type scale struct {
-	tunnels     int           // idle tunnels
-	settle      time.Duration // between the last connect and reading memory
-	echoes      int           // round trips of the CPU measurement, at most
-	echoTime    time.Duration // its duration, at most
-	bulkBytes   int64
-	bulkTunnels int
-	connects    int
-	latencyTime time.Duration
-}
 
 // subject is what one measurement looks at: a fresh proxy, at one of its ports.
 type subject struct {
 	*proxy
 	target
 	scale
+	// turn is held by whoever measures. A measurement gives it away while it
+	// only waits, so that others can go on.
+	turn *sync.Mutex
 }
 
-// measureIdle opens tunnels that fall silent after two echoes and returns, per
-// tunnel, memory in KiB, the same for the last two thirds of them alone, and
-// descriptors.
-func measureIdle(ctx context.Context, s subject) ([]float64, error) {
-	time.Sleep(teardown)
-	empty, err := s.usage()
-	if err != nil {
-		return nil, err
-	}
-	var clients []*client
-	defer func() { closeAll(clients) }()
-
-	third, few, err := s.growIdle(ctx, &clients, s.tunnels/3)
-	if err != nil {
-		return nil, err
-	}
-	full, all, err := s.growIdle(ctx, &clients, s.tunnels)
-	if err != nil {
-		return nil, err
-	}
-	return []float64{
-		float64(full.pssKiB-empty.pssKiB) / float64(all),
-		float64(full.pssKiB-third.pssKiB) / float64(all-few),
-		float64(full.fds-empty.fds) / float64(all),
-	}, checkAlive(clients)
-}
-
-// growIdle opens idle tunnels until there are n, waits and returns what the
-// proxy holds then.
-func (s subject) growIdle(ctx context.Context, clients *[]*client, n int) (usage, int, error) {
-	more, err := openMany(n-len(*clients), func() (*client, error) { return s.openIdle(ctx) })
-	*clients = append(*clients, more...)
-	if err != nil {
-		return usage{}, 0, err
-	}
-	if err := sleep(ctx, s.settle); err != nil {
-		return usage{}, 0, err
-	}
-	held, err := s.usage()
-	return held, len(*clients), err
-}
-
-// openIdle opens one tunnel and has its echoes done.
-func (s subject) openIdle(ctx context.Context) (*client, error) {
-	c, err := s.dial(ctx, echoPath, smallBuffer)
-	if err != nil {
-		return nil, err
-	}
-	m := newMessage(idleSize)
-	for range idleEchoes {
-		if err := c.echo(m); err != nil {
-			c.conn.Close()
-			return nil, err
-		}
-	}
-	c.buf = nil
-	return c, nil
-}
-
-// checkAlive makes sure that what was measured were working tunnels.
-func checkAlive(clients []*client) error {
-	for i := 0; i < len(clients); i += 50 {
-		if err := clients[i].echo(newMessage(smallSize)); err != nil {
-			return fmt.Errorf("idle tunnel %d is dead: %w", i, err)
-		}
-	}
-	return nil
+// rest waits until t and lets others measure meanwhile.
+func (s subject) rest(ctx context.Context, t time.Time) error {
+	s.turn.Unlock()
+	defer s.turn.Lock()
+	return sleep(ctx, time.Until(t))
 }
 
 // measureEcho returns CPU microseconds per round trip of a small message, all
@@ -183,7 +117,7 @@ func (s subject) connectOnce(ctx context.Context, m message) error {
 		return err
 	}
 	if err := c.echo(m); err != nil {
-		c.conn.Close()
+		closeQuietly(c.conn)
 		return err
 	}
 	return c.close()

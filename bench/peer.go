@@ -12,6 +12,12 @@ import (
 // ourName is the peer that all others are compared with.
 const ourName = "websocket_proxy"
 
+// Names of the peers that goals are about.
+const (
+	stockName   = "reverse_proxy"
+	haproxyName = "HAProxy"
+)
+
 //go:embed templates
 var templateFiles embed.FS
 
@@ -27,17 +33,19 @@ type peer struct {
 	template string
 	// balance is the directive of Caddy's configurations.
 	balance string
+	// hasAdmin tells that it is a Caddy, whose insides can be asked for.
+	hasAdmin bool
 	// versionArgs make the binary print its version.
 	versionArgs []string
 }
 
 // settings are what configuration templates may use.
 type settings struct {
-	Plain, TLS int // ports
-	Upstreams  []string
-	Dir        string
-	Processors int
-	Balance    string
+	Plain, TLS, Admin int // ports
+	Upstreams         []string
+	Dir               string
+	Processors        int
+	Balance           string
 }
 
 // allPeers lists every peer in the order of the table's columns, our module
@@ -49,14 +57,14 @@ func allPeers(caddy string, self bool) []peer {
 	}
 	return []peer{
 		ours,
-		caddyPeer("reverse_proxy", caddy, stockDirective),
+		caddyPeer(stockName, caddy, stockDirective),
 		{
 			name: "nginx", binary: "nginx", template: "nginx.conf",
 			args:        []string{"-e", "stderr", "-p", ".", "-c", "nginx.conf"},
 			versionArgs: []string{"-v"},
 		},
 		{
-			name: "HAProxy", binary: "haproxy", template: "haproxy.cfg",
+			name: haproxyName, binary: "haproxy", template: "haproxy.cfg",
 			args:        []string{"-db", "-f", "haproxy.cfg"},
 			versionArgs: []string{"-v"},
 		},
@@ -76,6 +84,7 @@ func caddyPeer(name, binary, balance string) peer {
 		name: name, binary: binary, template: "Caddyfile", balance: balance,
 		args:        []string{"run", "--config", "Caddyfile", "--adapter", "caddyfile"},
 		versionArgs: []string{"version"},
+		hasAdmin:    true,
 	}
 }
 
@@ -109,7 +118,7 @@ func lookPath(name string) (string, error) {
 
 // version returns the first line of what the binary says about itself.
 func (p peer) version() string {
-	out, err := exec.Command(p.binary, p.versionArgs...).CombinedOutput()
+	out, err := exec.Command(p.binary, p.versionArgs...).CombinedOutput() //nolint:gosec,noctx // from allPeers; ends at once
 	if err != nil {
 		return "unknown version"
 	}

@@ -75,7 +75,7 @@ func readStats() (map[int]procStat, error) {
 	}
 	stats := make(map[int]procStat, len(files))
 	for _, file := range files {
-		content, err := os.ReadFile(file)
+		content, err := os.ReadFile(file) //nolint:gosec // a name in /proc
 		if hasEnded(err) {
 			continue
 		}
@@ -149,7 +149,7 @@ func usageOf(root int) (usage, error) {
 
 func usageOfOne(pid int) (usage, error) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
-	content, err := os.ReadFile(filepath.Join(dir, "smaps_rollup"))
+	content, err := os.ReadFile(filepath.Join(dir, "smaps_rollup")) //nolint:gosec // a name in /proc
 	if err != nil {
 		return usage{}, err
 	}

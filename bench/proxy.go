@@ -32,6 +32,7 @@ type proxy struct {
 	ended chan struct{} // closed when the process has ended
 	plain target
 	tls   target
+	admin admin
 }
 
 // workshop is what every proxy of a run is started with.
@@ -48,11 +49,13 @@ func (w *workshop) start(ctx context.Context, p peer) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(2)
+	ports, err := freePorts(ctx, 3)
 	if err != nil {
 		return nil, fmt.Errorf("choosing ports: %w", err)
 	}
-	config, err := p.config(settings{Plain: ports[0], TLS: ports[1], Upstreams: w.upstreams, Dir: dir})
+	config, err := p.config(settings{
+		Plain: ports[0], TLS: ports[1], Admin: ports[2], Upstreams: w.upstreams, Dir: dir,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +68,9 @@ func (w *workshop) start(ctx context.Context, p peer) (*proxy, error) {
 	}
 	run.plain = target{addr: loopback(ports[0])}
 	run.tls = target{addr: loopback(ports[1]), tls: w.cert.clientConfig()}
+	if p.hasAdmin {
+		run.admin = admin(loopback(ports[2]))
+	}
 	if err := run.awaitReady(ctx); err != nil {
 		err = fmt.Errorf("starting %s: %w; its output: %s", p.name, err, run.output())
 		run.stop()
@@ -77,7 +83,7 @@ func (w *workshop) start(ctx context.Context, p peer) (*proxy, error) {
 func (w *workshop) newFolder(p peer) (string, error) {
 	w.started++
 	dir := filepath.Join(w.dir, fmt.Sprintf("%s-%d", p.name, w.started))
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // servers that give up root must reach it
 		return "", err
 	}
 	return dir, w.cert.write(dir)
@@ -85,17 +91,18 @@ func (w *workshop) newFolder(p peer) (string, error) {
 
 // launch runs the command in dir, with an environment that holds no tuning.
 func launch(p peer, dir string) (*proxy, error) {
-	log, err := os.Create(filepath.Join(dir, logFile))
+	log, err := os.Create(filepath.Join(dir, logFile)) //nolint:gosec // in a folder of our own
 	if err != nil {
 		return nil, err
 	}
+	//nolint:gosec,noctx // from allPeers; stop ends it, with its children
 	cmd := exec.Command(p.binary, p.args...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttributes()
 	if err := cmd.Start(); err != nil {
-		log.Close()
+		closeQuietly(log)
 		return nil, fmt.Errorf("starting %s: %w", p.name, err)
 	}
 	run := &proxy{name: p.name, cmd: cmd, log: log, ended: make(chan struct{})}
@@ -136,7 +143,7 @@ func tryEcho(ctx context.Context, t target) error {
 		return err
 	}
 	if err := c.echo(newMessage(1024)); err != nil {
-		c.conn.Close()
+		closeQuietly(c.conn)
 		return err
 	}
 	return c.close()
@@ -148,7 +155,7 @@ func (p *proxy) stop() {
 	timer := time.AfterFunc(stopLimit, p.kill)
 	<-p.ended
 	timer.Stop()
-	p.log.Close()
+	closeQuietly(p.log)
 }
 
 // kill ends the process and its descendants at once.
@@ -183,17 +190,22 @@ func (p *proxy) cpu() (time.Duration, error) { return cpuOf(p.cmd.Process.Pid) }
 func (p *proxy) usage() (usage, error) { return usageOf(p.cmd.Process.Pid) }
 
 // freePorts returns ports that nobody listens on right now.
-func freePorts(n int) ([]int, error) {
+func freePorts(ctx context.Context, n int) ([]int, error) {
 	ports := make([]int, n)
 	for i := range ports {
-		listener, err := net.Listen("tcp", loopback(0))
+		listener, err := listen(ctx)
 		if err != nil {
 			return nil, err
 		}
-		defer listener.Close() // only now, so that no port comes twice
+		defer closeQuietly(listener) // only now, so that no port comes twice
 		ports[i] = listener.Addr().(*net.TCPAddr).Port
 	}
 	return ports, nil
+}
+
+// listen opens a listener on a free loopback port.
+func listen(ctx context.Context) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(ctx, "tcp", loopback(0))
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

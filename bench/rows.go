@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 )
 
 // row is one line of the table. Less is better in all of them.
@@ -16,61 +17,110 @@ type row struct {
 type measurement struct {
 	rows   []row
 	secure bool
-	run    func(context.Context, subject) ([]float64, error)
+	// cpuBound tells that a profile shows what its values come from.
+	cpuBound bool
+	// leastRuns is how often a noisy measurement is repeated at least.
+	leastRuns int
+	// clients is set if the measurement mostly waits: the number of clients it
+	// needs for one peer. As many peers as there can be clients for are measured
+	// side by side, then.
+	clients int
+	run     func(context.Context, subject) ([]float64, error)
 }
 
-// allMeasurements lists every measurement in the order of the table's rows.
-func allMeasurements(frames []int) []measurement {
-	var list []measurement
-	for _, secure := range []bool{false, true} {
-		suffix := ", plain"
-		if secure {
-			suffix = ", TLS"
-		}
-		for _, m := range measurementsOf(frames) {
-			m.secure = secure
-			for i := range m.rows {
-				m.rows[i].name += suffix
-			}
-			list = append(list, m)
+// repetitions returns how often the measurement is made in a run of that many.
+func (m measurement) repetitions(runs int) int { return max(runs, m.leastRuns) }
+
+// sideBySide returns how many peers are measured at once.
+func (m measurement) sideBySide() int {
+	if m.clients == 0 {
+		return 1
+	}
+	return max(1, maxClients/m.clients)
+}
+
+// planned lists the measurements that the flags ask for.
+func (o *options) planned() []measurement {
+	if o.growth != nil {
+		return []measurement{growthMeasurement(o.growth)}
+	}
+	return allMeasurements(o.scale)
+}
+
+// allMeasurements lists every measurement of a comparison, in the order of the
+// table's rows.
+func allMeasurements(s scale) []measurement {
+	plain := measurementsOf(s, idleLoad{sizes: s.tunnels, watch: s.watch}, s.frames)
+	secure := measurementsOf(s, idleLoad{sizes: s.tlsTunnels, longSettle: s.longSettle}, s.tlsFrames)
+	for i := range secure {
+		secure[i].secure = true
+	}
+	return append(named(plain, ", plain"), named(secure, ", TLS")...)
+}
+
+// named appends suffix to all names of rows.
+func named(list []measurement, suffix string) []measurement {
+	for _, m := range list {
+		for i := range m.rows {
+			m.rows[i].name += suffix
 		}
 	}
 	return list
 }
 
 // measurementsOf lists the measurements of one kind of port.
-func measurementsOf(frames []int) []measurement {
-	list := []measurement{
-		{
-			rows: []row{
-				{"memory per idle tunnel", "KiB"},
-				{"memory per further idle tunnel", "KiB"},
-				{"descriptors per idle tunnel", "fds"},
-			},
-			run: measureIdle,
-		},
-		{rows: []row{{"CPU per echo of 64 B", "µs"}}, run: measureEcho},
-		{rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect},
-	}
+func measurementsOf(s scale, idle idleLoad, frames []int) []measurement {
+	list := idleMeasurements(idle)
+	list = append(list,
+		measurement{rows: []row{{"CPU per echo of 64 B", "µs"}}, run: measureEcho, cpuBound: true},
+		measurement{rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect, cpuBound: true},
+	)
 	for _, frame := range frames {
 		list = append(list, bulkMeasurements(frame)...)
 	}
 	return append(list, measurement{
-		rows: []row{{"p99 echo latency at 1,000 msg/s", "µs"}}, run: measureLatency,
+		rows: []row{{"p99 echo latency at 1,000 msg/s", "µs"}}, run: measureLatency, leastRuns: s.latencyRuns,
 	})
+}
+
+func idleMeasurements(idle idleLoad) []measurement {
+	silent := measurement{
+		rows: idle.rows(),
+		run: func(ctx context.Context, s subject) ([]float64, error) {
+			return measureIdle(ctx, s, idle)
+		},
+	}
+	if idle.longSettle > 0 {
+		silent.clients = idle.sizes[len(idle.sizes)-1]
+	}
+	name := fmt.Sprintf("memory per idle tunnel at %s after %s messages",
+		formatCount(idle.sizes[0]), formatSize(largeSize))
+	return []measurement{silent, {
+		rows: []row{{name, "KiB"}},
+		run: func(ctx context.Context, s subject) ([]float64, error) {
+			return measureAfterMessages(ctx, s, idle.sizes[0])
+		},
+	}, {
+		rows: []row{{"goroutines per idle tunnel", ""}},
+		run: func(ctx context.Context, s subject) ([]float64, error) {
+			return measureGoroutines(ctx, s, idle.sizes[0])
+		},
+	}}
 }
 
 func bulkMeasurements(frame int) []measurement {
 	size := formatSize(frame)
 	return []measurement{
 		{
-			rows: []row{{"CPU per GiB to upstream, " + size + " frames", "s"}},
+			rows:     []row{{"CPU per GiB to upstream, " + size + " frames", "s"}},
+			cpuBound: true,
 			run: func(ctx context.Context, s subject) ([]float64, error) {
 				return measureUpload(ctx, s, frame)
 			},
 		},
 		{
-			rows: []row{{"CPU per GiB to client, " + size + " frames", "s"}},
+			rows:     []row{{"CPU per GiB to client, " + size + " frames", "s"}},
+			cpuBound: true,
 			run: func(ctx context.Context, s subject) ([]float64, error) {
 				return measureDownload(ctx, s, frame)
 			},
@@ -83,6 +133,14 @@ func selectMeasurements(list []measurement, wanted *regexp.Regexp) []measurement
 	return slices.DeleteFunc(list, func(m measurement) bool {
 		return !slices.ContainsFunc(m.rows, func(r row) bool { return wanted.MatchString(r.name) })
 	})
+}
+
+// formatCount puts a comma behind the thousands.
+func formatCount(n int) string {
+	if n < 1000 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%s,%03d", formatCount(n/1000), n%1000)
 }
 
 func formatSize(bytes int) string {

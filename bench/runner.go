@@ -4,18 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 )
 
 // measurementLimit bounds one measurement, starting the proxy included.
-const measurementLimit = 4 * time.Minute
+const measurementLimit = 5 * time.Minute
 
 // runner holds what a whole run shares.
 type runner struct {
@@ -26,6 +22,7 @@ type runner struct {
 	missing      []string
 	measurements []measurement
 	results      results
+	notes        []string // what the table can't tell
 	began        time.Time
 }
 
@@ -36,12 +33,12 @@ func newRunner(o options, dir string) (*runner, error) {
 	}
 	r := &runner{
 		options:      o,
-		measurements: selectMeasurements(allMeasurements(o.frames), o.rowFilter),
+		measurements: selectMeasurements(o.planned(), o.rowFilter),
 		results:      make(results),
 		began:        time.Now(),
 	}
 	wanted := slices.DeleteFunc(allPeers(o.caddy, o.self), func(p peer) bool {
-		return p.name != ourName && !o.peerFilter.MatchString(p.name)
+		return p.name != ourName && (o.growth != nil || !o.peerFilter.MatchString(p.name))
 	})
 	r.peers, r.missing = installed(wanted)
 	switch {
@@ -62,14 +59,16 @@ func newRunner(o options, dir string) (*runner, error) {
 // gets busier or hotter treats them alike.
 func (r *runner) runAll(ctx context.Context) error {
 	var failures []error
-	for run := range r.runs {
+	for run := range r.mostRepetitions() {
 		for _, m := range r.measurements {
-			fmt.Fprintf(os.Stderr, "run %d of %d: %s\n", run+1, r.runs, m.rows[0].name)
-			for turn := range r.peers {
-				p := r.peers[(run+turn)%len(r.peers)]
-				if err := r.runOne(ctx, m, p); err != nil {
-					failures = append(failures, fmt.Errorf("%s: %s: %w", p.name, m.rows[0].name, err))
-				}
+			if run >= m.repetitions(r.runs) {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "run %d of %d: %s\n", run+1, m.repetitions(r.runs), m.rows[0].name)
+			first := run % len(r.peers)
+			order := slices.Concat(r.peers[first:], r.peers[:first])
+			for group := range slices.Chunk(order, m.sideBySide()) {
+				failures = append(failures, r.runGroup(ctx, m, group)...)
 				if ctx.Err() != nil {
 					return errors.Join(append(failures, ctx.Err())...)
 				}
@@ -79,100 +78,71 @@ func (r *runner) runAll(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-// runOne makes one measurement of a fresh process of p.
-func (r *runner) runOne(ctx context.Context, m measurement, p peer) error {
-	ctx, cancel := context.WithTimeout(ctx, measurementLimit)
-	defer cancel()
-	run, err := r.start(ctx, p)
-	if err != nil {
-		return err
+func (r *runner) mostRepetitions() int {
+	most := r.runs
+	for _, m := range r.measurements {
+		most = max(most, m.repetitions(r.runs))
 	}
-	defer run.stop()
-	defer context.AfterFunc(ctx, run.stop)() // fails whatever waits for it
+	return most
+}
 
-	s := subject{proxy: run, target: run.plain, scale: r.scale}
+// runGroup makes one measurement of fresh processes of peers. They are all
+// there from the first reading to the last, because what processes share, such
+// as libraries, is divided among them.
+func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []error {
+	ctx, cancel := context.WithTimeout(ctx, measurementLimit*time.Duration(len(peers))+r.scale.longSettle)
+	defer cancel()
+	var failures []error
+	var started []*proxy
+	for _, p := range peers {
+		run, err := r.start(ctx, p)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("%s: %s: %w", p.name, m.rows[0].name, err))
+			continue
+		}
+		defer run.stop()
+		defer context.AfterFunc(ctx, run.stop)() // fails whatever waits for it
+		started = append(started, run)
+	}
+
+	var turn sync.Mutex // guards failures, results and notes, too
+	var wg sync.WaitGroup
+	for _, run := range started {
+		wg.Go(func() {
+			turn.Lock()
+			defer turn.Unlock()
+			if err := r.measure(ctx, m, run, &turn); err != nil {
+				failures = append(failures, fmt.Errorf("%s: %s: %w", run.name, m.rows[0].name, err))
+			}
+		})
+	}
+	wg.Wait()
+	return failures
+}
+
+// subjectOf returns what m looks at of a running proxy.
+func (r *runner) subjectOf(m measurement, run *proxy, turn *sync.Mutex) subject {
+	s := subject{proxy: run, target: run.plain, scale: r.scale, turn: turn}
 	if m.secure {
 		s.target = run.tls
 	}
-	values, err := m.run(ctx, s)
+	return s
+}
+
+// measure makes one measurement of a running proxy.
+func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *sync.Mutex) error {
+	values, err := m.run(ctx, r.subjectOf(m, run, turn))
+	if full, ok := errors.AsType[*capacityError](err); ok && run.name != ourName && ctx.Err() == nil {
+		r.notes = append(r.notes, run.name+" "+full.Error())
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
 	for i, line := range m.rows {
 		if r.rowFilter.MatchString(line.name) {
-			r.results.add(line.name, p.name, values[i])
+			r.results.add(line.name, run.name, values[i])
 		}
 	}
 	return nil
-}
-
-// report writes the table to w and, if a file is named, appends it there.
-func (r *runner) report(w io.Writer, file string) error {
-	var rows []row
-	for _, m := range r.measurements {
-		rows = append(rows, m.rows...)
-	}
-	var names []string
-	for _, p := range r.peers {
-		names = append(names, p.name)
-	}
-	text := table(rows, names, r.results) + "\n" + r.footer()
-	if _, err := io.WriteString(w, text); err != nil || file == "" {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // as the file
-		return err
-	}
-	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // meant to be read by all
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(f, text+"\n")
-	return errors.Join(err, f.Close())
-}
-
-// footer tells what was measured, with which load, and where.
-func (r *runner) footer() string {
-	var b strings.Builder
-	if r.runs > 1 {
-		fmt.Fprintf(&b, "Medians of %d runs; \"lost?\" where the runs of both overlap. ", r.runs)
-	} else {
-		b.WriteString("A single run: take differences of less than a fifth for noise. ")
-	}
-	fmt.Fprintf(&b, "Less is better; ratio is %s to the peer on its left.\n", ourName)
-	fmt.Fprintf(&b, "Load: %d idle tunnels, read %v after the last connect; %d connects; %d MiB bulk over %d tunnels.\n",
-		r.scale.tunnels, r.scale.settle, r.scale.connects, r.scale.bulkBytes>>20, r.scale.bulkTunnels)
-	if r.self {
-		fmt.Fprintf(&b, "The column %s is a second reverse_proxy: its ratios are noise.\n", ourName)
-	}
-	b.WriteString("\n")
-	for _, p := range r.peers {
-		fmt.Fprintf(&b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
-	}
-	if len(r.missing) > 0 {
-		fmt.Fprintf(&b, "- not installed: %s\n", strings.Join(r.missing, ", "))
-	}
-	fmt.Fprintf(&b, "- %s, %s %s, %d processors, %s, took %v\n", runtime.Version(), runtime.GOOS, kernel(),
-		runtime.NumCPU(), r.began.UTC().Format(time.DateOnly), time.Since(r.began).Round(time.Second))
-	return b.String()
-}
-
-// sourceVersion names the commit that our module was built from, if it was.
-func (r *runner) sourceVersion(p peer) string {
-	if p.name != ourName || r.self {
-		return ""
-	}
-	out, err := exec.Command("git", "-C", r.root, "describe", "--tags", "--always", "--dirty").Output()
-	if err != nil {
-		return ""
-	}
-	return ", module at " + strings.TrimSpace(string(out))
-}
-
-func kernel() string {
-	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return "unknown kernel"
-	}
-	return strings.TrimSpace(string(release))
 }

@@ -18,15 +18,21 @@ func (r results) add(rowName, peerName string, value float64) {
 	r[rowName][peerName] = append(r[rowName][peerName], value)
 }
 
-// table renders the rows that have results as Markdown. The first peer is the
-// one that the others are compared with.
-func table(rows []row, peers []string, r results) string {
+// table renders the rows that have results as Markdown, with a column for the
+// goals if there are any. The first peer is the one that the others are
+// compared with.
+func table(rows []row, peers []string, r results, goals map[string][]goal) string {
 	var b strings.Builder
 	b.WriteString("| | unit | " + peers[0] + " |")
 	for _, name := range peers[1:] {
 		fmt.Fprintf(&b, " %s | ratio |", name)
 	}
-	b.WriteString("\n|---|---|---:|" + strings.Repeat("---:|---:|", len(peers)-1) + "\n")
+	rule := "\n|---|---|---:|" + strings.Repeat("---:|---:|", len(peers)-1)
+	if goals != nil {
+		b.WriteString(" goal |")
+		rule += "---|"
+	}
+	b.WriteString(rule + "\n")
 	for _, line := range rows {
 		values, ok := r[line.name]
 		if !ok {
@@ -37,6 +43,9 @@ func table(rows []row, peers []string, r results) string {
 		for _, name := range peers[1:] {
 			fmt.Fprintf(&b, " %s | %s |", formatMedian(values[name]), formatRatio(ours, values[name]))
 		}
+		if goals != nil {
+			b.WriteString(" " + formatGoals(goals[line.name], values) + " |")
+		}
 		b.WriteByte('\n')
 	}
 	return b.String()
@@ -45,6 +54,7 @@ func table(rows []row, peers []string, r results) string {
 // formatRatio divides our median by theirs and marks a row that we lose, with
 // a question mark where the repetitions of both overlap.
 func formatRatio(ours, theirs []float64) string {
+	ours, theirs = known(ours), known(theirs)
 	if len(ours) == 0 || len(theirs) == 0 || median(theirs) == 0 {
 		return "–"
 	}
@@ -61,10 +71,20 @@ func formatRatio(ours, theirs []float64) string {
 }
 
 func formatMedian(values []float64) string {
-	if len(values) == 0 {
+	switch {
+	case len(values) == 0:
 		return "failed"
+	case len(known(values)) == 0:
+		return "–"
+	default:
+		return formatNumber(median(known(values)))
 	}
-	return formatNumber(median(values))
+}
+
+// known returns values without NaN, which stands for what a peer doesn't have
+// or can't do.
+func known(values []float64) []float64 {
+	return slices.DeleteFunc(slices.Clone(values), math.IsNaN)
 }
 
 // formatNumber keeps three significant digits, or all digits before the point.

@@ -1,8 +1,7 @@
 package main
 
 import (
-	"regexp"
-	"strings"
+	"math"
 	"testing"
 	"time"
 )
@@ -20,6 +19,8 @@ func TestRatioMarksOnlyRowsThatWeLose(t *testing.T) {
 		"loss in a single run":            {[]float64{3}, []float64{2}, "1.50 **lost**"},
 		"nothing to compare with":         {[]float64{1}, nil, "–"},
 		"comparison with zero is omitted": {[]float64{1}, []float64{0}, "–"},
+		"they can't":                      {[]float64{1}, []float64{math.NaN()}, "–"},
+		"they can't always":               {[]float64{1}, []float64{math.NaN(), 2}, "0.50"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -34,12 +35,32 @@ func TestTableHasOneLinePerMeasuredRow(t *testing.T) {
 	r := make(results)
 	r.add("memory", "ours", 4)
 	r.add("memory", "theirs", 80)
-	rows := []row{{"memory", "KiB"}, {"never measured", "s"}}
+	r.add("goroutines", "ours", 0)
+	r.add("goroutines", "theirs", math.NaN())
+	r.add("latency", "ours", 7)
+	rows := []row{{"memory", "KiB"}, {"never measured", "s"}, {"goroutines", ""}, {"latency", "µs"}}
 	want := `| | unit | ours | theirs | ratio |
 |---|---|---:|---:|---:|
 | memory | KiB | 4.00 | 80.0 | 0.05 |
+| goroutines |  | 0.00 | – | – |
+| latency | µs | 7.00 | failed | – |
 `
-	if got := table(rows, []string{"ours", "theirs"}, r); got != want {
+	if got := table(rows, []string{"ours", "theirs"}, r, nil); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestTableTellsGoalsIfThereAreAny(t *testing.T) {
+	r := make(results)
+	r.add("memory", ourName, 4)
+	r.add("latency", ourName, 8)
+	goals := map[string][]goal{"memory": {{limit: 5}}}
+	want := `| | unit | websocket_proxy | goal |
+|---|---|---:|---|
+| memory | KiB | 4.00 | ≤ 5: met |
+| latency | µs | 8.00 | – |
+`
+	if got := table([]row{{"memory", "KiB"}, {"latency", "µs"}}, []string{ourName}, r, goals); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
@@ -70,19 +91,5 @@ func TestPercentileLeavesTheStatedFractionBelow(t *testing.T) {
 	}
 	if got := percentile(values[:1], 0.99); got != 1 {
 		t.Errorf("got %d, want 1", got)
-	}
-}
-
-func TestRowsAreSelectedByName(t *testing.T) {
-	got := selectMeasurements(allMeasurements([]int{4096, 1 << 20}), regexp.MustCompile("to client.*TLS"))
-	var names []string
-	for _, m := range got {
-		for _, r := range m.rows {
-			names = append(names, r.name)
-		}
-	}
-	want := "CPU per GiB to client, 4 KiB frames, TLS; CPU per GiB to client, 1 MiB frames, TLS"
-	if joined := strings.Join(names, "; "); joined != want {
-		t.Errorf("got %q, want %q", joined, want)
 	}
 }

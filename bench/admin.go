@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// admin is the address of a Caddy's administration endpoint, empty for peers
+// that have nothing of the kind.
+type admin string
+
+// adminClient leaves no connection behind that would count as a cost.
+var adminClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// goroutines returns how many the process has, those of the answer included.
+func (a admin) goroutines(ctx context.Context) (int, error) {
+	body, err := a.get(ctx, "/debug/pprof/goroutine?debug=1")
+	if err != nil {
+		return 0, err
+	}
+	defer closeQuietly(body)
+	line, err := bufio.NewReader(body).ReadString('\n')
+	if err != nil {
+		return 0, fmt.Errorf("reading the goroutine profile: %w", err)
+	}
+	return parseGoroutines(line)
+}
+
+// parseGoroutines parses the first line of a goroutine profile.
+func parseGoroutines(line string) (int, error) {
+	count, ok := strings.CutPrefix(strings.TrimSpace(line), "goroutine profile: total ")
+	if !ok {
+		return 0, fmt.Errorf("got %q as the first line of a goroutine profile", line)
+	}
+	return strconv.Atoi(count)
+}
+
+// profile returns a CPU profile of the next d, in whole seconds.
+func (a admin) profile(ctx context.Context, d time.Duration) ([]byte, error) {
+	body, err := a.get(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%.0f", d.Seconds()))
+	if err != nil {
+		return nil, err
+	}
+	defer closeQuietly(body)
+	return io.ReadAll(body)
+}
+
+func (a admin) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(a)+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := adminClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		closeQuietly(resp.Body)
+		return nil, fmt.Errorf("getting %s: got status %s", path, resp.Status)
+	}
+	return resp.Body, nil
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// goal bounds our median of one row: by a multiple of a peer's median, or by
+// the limit itself where no peer is named.
+type goal struct {
+	peer  string
+	limit float64
+	below bool // the limit itself is too much
+}
+
+// goals holds what the module is built to reach, by the names of rows that a
+// run without flags has. With other numbers of tunnels there are others.
+var goals = map[string][]goal{
+	"memory per further idle tunnel, 3,000 to 9,000, plain": {{peer: haproxyName, limit: 0.5}},
+	"memory per idle tunnel at 3,000, TLS":                  {{peer: haproxyName, limit: 0.8}},
+	"memory per idle tunnel at 3,000 after 150 s, TLS":      {{peer: haproxyName, limit: 0.65}},
+	"descriptors per idle tunnel, plain":                    {{limit: 2}},
+	"descriptors per idle tunnel, TLS":                      {{limit: 2}},
+	"goroutines per idle tunnel, plain":                     {{limit: 0}},
+	"CPU of 9,000 idle tunnels, plain":                      {{limit: 0.5, below: true}},
+
+	"CPU per echo of 64 B, plain": {{peer: stockName, limit: 0.85}, {peer: haproxyName, limit: 0.95}},
+	"CPU per echo of 64 B, TLS":   {{peer: stockName, limit: 1.05}, {peer: haproxyName, limit: 1.05}},
+
+	"CPU per connect, echo, close, plain": {{peer: stockName, limit: 0.7}, {peer: haproxyName, limit: 2}},
+
+	"CPU per GiB to upstream, 4 KiB frames, plain":  {{peer: stockName, limit: 1.05}},
+	"CPU per GiB to client, 4 KiB frames, plain":    {{peer: stockName, limit: 1.05}},
+	"CPU per GiB to upstream, 64 KiB frames, plain": {{peer: stockName, limit: 0.6}, {peer: haproxyName, limit: 0.5}},
+	"CPU per GiB to client, 64 KiB frames, plain":   {{peer: stockName, limit: 0.6}, {peer: haproxyName, limit: 0.5}},
+	"CPU per GiB to upstream, 1 MiB frames, plain":  {{peer: stockName, limit: 0.6}},
+	"CPU per GiB to client, 1 MiB frames, plain":    {{peer: stockName, limit: 0.6}},
+	"CPU per GiB to upstream, 64 KiB frames, TLS":   {{peer: stockName, limit: 1}},
+	"CPU per GiB to client, 64 KiB frames, TLS":     {{peer: stockName, limit: 1}},
+
+	"p99 echo latency at 1,000 msg/s, plain": {{peer: haproxyName, limit: 1.3}},
+	"p99 echo latency at 1,000 msg/s, TLS":   {{peer: haproxyName, limit: 1.3}},
+}
+
+// verdict is what became of a goal.
+type verdict string
+
+const (
+	met     verdict = "met"
+	missed  verdict = "**missed**"
+	unknown verdict = "not measured"
+)
+
+// judge compares our values with those the goal is about, both rounded as the
+// table shows them.
+func (g goal) judge(values map[string][]float64) verdict {
+	ours, theirs := known(values[ourName]), []float64{1}
+	if g.peer != "" {
+		theirs = known(values[g.peer])
+	}
+	if len(ours) == 0 || len(theirs) == 0 || median(theirs) == 0 {
+		return unknown
+	}
+	got := math.Round(100*median(ours)/median(theirs)) / 100
+	if got < g.limit || got == g.limit && !g.below {
+		return met
+	}
+	return missed
+}
+
+func (g goal) String() string {
+	sign := "≤"
+	if g.below {
+		sign = "<"
+	}
+	if g.peer == "" {
+		return fmt.Sprintf("%s %g", sign, g.limit)
+	}
+	return fmt.Sprintf("%s %g × %s", sign, g.limit, g.peer)
+}
+
+// formatGoals tells a row's goals and what became of each.
+func formatGoals(list []goal, values map[string][]float64) string {
+	if len(list) == 0 {
+		return "–"
+	}
+	texts := make([]string, len(list))
+	for i, g := range list {
+		texts[i] = fmt.Sprintf("%v: %s", g, g.judge(values))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// summary counts the goals of the measured rows by what became of them.
+func summary(all map[string][]goal, r results) string {
+	count := make(map[verdict]int)
+	for name, values := range r {
+		for _, g := range all[name] {
+			count[g.judge(values)]++
+		}
+	}
+	return fmt.Sprintf("%d met, %d missed, %d not measured", count[met], count[missed], count[unknown])
+}
