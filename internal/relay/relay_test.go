@@ -60,12 +60,17 @@ func openTLS(tb testing.TB, certs *testbed.Certs) (peer, ours net.Conn) {
 	cfg := certs.ClientConfig()
 	cfg.ServerName = "localhost"
 	client, server := tls.Client(rawPeer, cfg), tls.Server(rawOurs, certs.ServerConfig())
+	shakeHands(tb, client, server)
+	return client, server
+}
+
+func shakeHands(tb testing.TB, client, server *tls.Conn) {
+	tb.Helper()
 	failed := make(chan error, 1)
 	go func() { failed <- client.HandshakeContext(tb.Context()) }()
 	if err := errors.Join(server.HandshakeContext(tb.Context()), <-failed); err != nil {
 		tb.Fatalf("TLS handshake: %v", err)
 	}
-	return client, server
 }
 
 func open(tb testing.TB, network, addr string) (peer, ours net.Conn) {
@@ -89,7 +94,10 @@ func open(tb testing.TB, network, addr string) (peer, ours net.Conn) {
 // raw is the socket of a connection.
 func raw(c net.Conn) net.Conn {
 	if t, ok := c.(*tls.Conn); ok {
-		return t.NetConn()
+		c = t.NetConn()
+	}
+	if v, ok := c.(*valve); ok {
+		return v.Conn
 	}
 	return c
 }
