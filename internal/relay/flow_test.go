@@ -1,0 +1,113 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"net"
+	"time"
+)
+
+// What tests with many bytes or many relays have in common.
+
+// repeated is what keepPouring and pourRepeated send, again and again.
+var repeated = message(1 << 20)
+
+// pourRepeated sends size bytes, no matter how long that takes.
+func (w way) pourRepeated(size int) <-chan struct{} {
+	return inBackground(func() {
+		for left := size; left > 0; left -= len(repeated) {
+			if _, err := io.WriteString(w.from, repeated[:min(left, len(repeated))]); err != nil {
+				w.tb.Errorf("sending: %v", err)
+				return
+			}
+		}
+	})
+}
+
+// expectRepeated reads size bytes, or to the end if size is negative, and
+// returns how many there were of what pourRepeated sends.
+func (w way) expectRepeated(size int) int {
+	w.tb.Helper()
+	source := io.Reader(w.to)
+	if size >= 0 {
+		source = io.LimitReader(w.to, int64(size))
+	}
+	_ = w.to.SetReadDeadline(time.Now().Add(patience))
+	var got comparison
+	if _, err := io.Copy(&got, source); err != nil || int(got) < size {
+		w.tb.Errorf("after %d bytes: %v", got, err)
+	}
+	return int(got)
+}
+
+// comparison counts what is written to it, which has to be what is repeated.
+type comparison int
+
+var errDifferent = errors.New("these are not the bytes that were sent")
+
+func (c *comparison) Write(p []byte) (int, error) {
+	for written := 0; written < len(p); {
+		want := repeated[int(*c)%len(repeated):]
+		n := min(len(want), len(p)-written)
+		if string(p[written:written+n]) != want[:n] {
+			return written, errDifferent
+		}
+		written += n
+		*c += comparison(n)
+	}
+	return len(p), nil
+}
+
+func inBackground(do func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	return done
+}
+
+// stall returns a function that is called now and then until it tells that a
+// write in the direction has made no progress for a while.
+func (w way) stall() func() bool {
+	const enough = 100 // calls
+	same, lastRead, lastTaken := 0, uint64(0), uint64(0)
+	return func() bool {
+		read, taken := w.relay.Counts(w.d)
+		if read == taken || read != lastRead || taken != lastTaken {
+			same, lastRead, lastTaken = 0, read, taken
+			return false
+		}
+		same++
+		return same >= enough
+	}
+}
+
+// narrow makes the system hold less than 256 KiB on the way to the destination.
+// A receiver's buffer must not be made smaller: in loopback's segments of
+// 64 KiB, what comes later would have to wait for timers.
+func (w way) narrow() { setBuffers(w.conns[w.d.Opposite()], 32<<10) }
+
+func setBuffers(c net.Conn, size int) {
+	if s, ok := raw(c).(interface {
+		SetReadBuffer(bytes int) error
+		SetWriteBuffer(bytes int) error
+	}); ok {
+		_ = s.SetReadBuffer(size)
+		_ = s.SetWriteBuffer(size)
+	}
+}
+
+func (h *recorder) expectEnded(d Direction, want End) {
+	h.tb.Helper()
+	if end := h.waitEnded(d); end != want {
+		h.tb.Errorf("direction %d ended with %+v, want %+v", d, end, want)
+	}
+}
+
+func (h *recorder) expectReset(d Direction, writing bool) {
+	h.tb.Helper()
+	if end := h.waitEnded(d); !isReset(end.Err) || end.Writing != writing {
+		h.tb.Errorf("direction %d ended with %+v, want a reset, writing: %t", d, end, writing)
+	}
+}
