@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -66,9 +67,11 @@ func openTLS(tb testing.TB, certs *testbed.Certs) (peer, ours net.Conn) {
 
 func shakeHands(tb testing.TB, client, server *tls.Conn) {
 	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
 	failed := make(chan error, 1)
-	go func() { failed <- client.HandshakeContext(tb.Context()) }()
-	if err := errors.Join(server.HandshakeContext(tb.Context()), <-failed); err != nil {
+	go func() { failed <- client.HandshakeContext(ctx) }()
+	if err := errors.Join(server.HandshakeContext(ctx), <-failed); err != nil {
 		tb.Fatalf("TLS handshake: %v", err)
 	}
 }
@@ -80,7 +83,10 @@ func open(tb testing.TB, network, addr string) (peer, ours net.Conn) {
 		tb.Fatalf("listening: %v", err)
 	}
 	defer ln.Close()
-	peer, err = new(net.Dialer).DialContext(tb.Context(), network, ln.Addr().String())
+	if l, ok := ln.(interface{ SetDeadline(t time.Time) error }); ok {
+		_ = l.SetDeadline(time.Now().Add(patience))
+	}
+	peer, err = (&net.Dialer{Timeout: patience}).DialContext(tb.Context(), network, ln.Addr().String())
 	if err != nil {
 		tb.Fatalf("dialing: %v", err)
 	}
