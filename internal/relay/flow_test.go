@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"time"
 )
@@ -12,14 +13,18 @@ import (
 // repeated is what keepPouring and pourRepeated send, again and again.
 var repeated = message(1 << 20)
 
-// pourRepeated sends size bytes, no matter how long that takes.
+// pourRepeated sends size bytes in pieces of any size, no matter how long that
+// takes.
 func (w way) pourRepeated(size int) <-chan struct{} {
 	return inBackground(func() {
-		for left := size; left > 0; left -= len(repeated) {
-			if _, err := io.WriteString(w.from, repeated[:min(left, len(repeated))]); err != nil {
+		for sent := 0; sent < size; {
+			piece := repeated[sent%len(repeated):]
+			piece = piece[:min(len(piece), size-sent, 1+rand.IntN(200_000))]
+			if _, err := io.WriteString(w.from, piece); err != nil {
 				w.tb.Errorf("sending: %v", err)
 				return
 			}
+			sent += len(piece)
 		}
 	})
 }
@@ -28,16 +33,30 @@ func (w way) pourRepeated(size int) <-chan struct{} {
 // returns how many there were of what pourRepeated sends.
 func (w way) expectRepeated(size int) int {
 	w.tb.Helper()
-	source := io.Reader(w.to)
-	if size >= 0 {
-		source = io.LimitReader(w.to, int64(size))
-	}
-	_ = w.to.SetReadDeadline(time.Now().Add(patience))
 	var got comparison
-	if _, err := io.Copy(&got, source); err != nil || int(got) < size {
-		w.tb.Errorf("after %d bytes: %v", got, err)
-	}
+	w.expectMore(&got, size)
 	return int(got)
+}
+
+// expectMore is expectRepeated after some has been read.
+func (w way) expectMore(got *comparison, size int) {
+	w.tb.Helper()
+	source := io.Reader(patient(w.to))
+	if size >= 0 {
+		source = io.LimitReader(source, int64(size)-int64(*got))
+	}
+	if _, err := io.Copy(got, source); err != nil || int(*got) < size {
+		w.tb.Errorf("after %d bytes: %v", *got, err)
+		w.relay.Abort() // nobody takes what is still sent
+	}
+}
+
+// patient is a reader for which each read may take its time.
+type patient end
+
+func (p patient) Read(b []byte) (int, error) {
+	_ = p.SetReadDeadline(time.Now().Add(patience))
+	return p.Conn.Read(b)
 }
 
 // comparison counts what is written to it, which has to be what is repeated.
