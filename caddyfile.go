@@ -47,6 +47,9 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		half_close_timeout <duration>|off
 //		max_lifetime       <duration>|off [<jitter>]
 //
+//		# limits
+//		max_message_size   <size>|off
+//
 //		# who may connect, and how
 //		origins            same|null|<origins...>
 //		subprotocols       <names...>
@@ -61,7 +64,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //
 // Upstreams are addresses as reverse_proxy takes them, also with the schemes
 // ws:// and wss://. Either all of them use TLS or none does. A jitter is a
-// percentage, such as 10%.
+// percentage, such as 10%, and a size a number of bytes, such as 64KB or 1MiB.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive name
 	p := parser{h: h, d: d, seen: make(map[string]bool), shared: new(shared)}
@@ -116,6 +119,7 @@ func (p *parser) option(name string) error {
 		"write_timeout":      p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Write }),
 		"half_close_timeout": p.timeout(func(t *Timeouts) *caddy.Duration { return &t.HalfClose }),
 		"max_lifetime":       p.maxLifetime,
+		"max_message_size":   p.maxMessageSize,
 		"origins":            p.list(func(a *Access) *[]string { return &a.Origins }),
 		"subprotocols":       p.list(func(a *Access) *[]string { return &a.Subprotocols }),
 		"require_upgrade":    p.requireUpgrade,

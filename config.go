@@ -106,6 +106,19 @@ type Timeouts struct {
 	LifetimeJitter float64 `json:"lifetime_jitter,omitempty"`
 }
 
+// Limits bound what a peer may send through a tunnel. While one is set, the
+// frames of a peer are judged before they are passed on, so one that breaks the
+// protocol is closed with status 1002 instead of being passed on as it is.
+type Limits struct {
+	// Largest message that either peer may send, in bytes of payload as they
+	// are on the wire: the fragments of a message count together, and one that
+	// is compressed (RFC 7692) counts with its compressed size. The sender of
+	// a larger one is closed with status 1009 (RFC 6455 section 7.4.1) before
+	// any of the frame that exceeds it is passed on, the other peer with 1001.
+	// A negative value means no limit. Default: 0, no limit.
+	MaxMessageSize int64 `json:"max_message_size,omitempty"`
+}
+
 // Access says which handshakes are accepted.
 type Access struct {
 	// Origins of web pages whose scripts may connect (RFC 6455 section 10.2):

@@ -84,7 +84,7 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	if _, ok := h.pool.policy.(leastConn); !ok {
 		t.Errorf("the policy is %T, want leastConn", h.pool.policy)
 	}
-	if h.tunnelPolicy.maxLifetime != 0 || h.retry.duration != 0 || h.pool.fixed[0].slot.maxTunnels != 0 {
+	if h.tunnelPolicy.maxLifetime != 0 || newGuard(h.tunnelPolicy) != nil || h.retry.duration != 0 || h.pool.fixed[0].slot.maxTunnels != 0 {
 		t.Errorf("what is off by default is not: %+v, %+v, %+v", h.tunnelPolicy, h.retry, h.pool.fixed[0].slot)
 	}
 	for _, test := range []struct {
@@ -126,6 +126,7 @@ func TestNegativeMeansOff(t *testing.T) {
 		h.Upstreams[0].MaxTunnels = -1
 		h.LoadBalancing = &LoadBalancing{TryDuration: -1}
 		h.Timeouts = &Timeouts{Handshake: -1, Idle: -1, Write: -1, HalfClose: -1, MaxLifetime: -1}
+		h.Limits = &Limits{MaxMessageSize: -1}
 	})
 	for name, got := range map[string]time.Duration{
 		"handshake": h.handshake, "idle": h.tunnelPolicy.idle, "write": h.tunnelPolicy.write,
@@ -138,6 +139,9 @@ func TestNegativeMeansOff(t *testing.T) {
 	}
 	if got, want := h.retry.limit, defaultRetries; got != want {
 		t.Errorf("%d retries, want %d", got, want)
+	}
+	if newGuard(h.tunnelPolicy) != nil {
+		t.Error("a tunnel without limits has a guard")
 	}
 	h.pool.fixed[0].host.tunnels = 1 << 20
 	if h.pool.fixed[0].full() {

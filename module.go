@@ -50,6 +50,9 @@ type Handler struct {
 	// How long to wait for whom.
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
 
+	// What a peer may send through a tunnel.
+	Limits *Limits `json:"limits,omitempty"`
+
 	// Which handshakes are accepted.
 	Access *Access `json:"access,omitempty"`
 
@@ -98,6 +101,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionTrustedProxies,
 		h.provisionAccess,
 		h.provisionTimeouts,
+		h.provisionLimits,
 		h.provisionPool, // last, as it takes references that Cleanup gives back
 	} {
 		if err := step(ctx); err != nil {
@@ -189,6 +193,14 @@ func (h *Handler) provisionTimeouts(caddy.Context) error {
 	if t.LifetimeJitter == 0 {
 		h.tunnelPolicy.jitter = defaultLifetimeJitter
 	}
+	return nil
+}
+
+func (h *Handler) provisionLimits(caddy.Context) error {
+	if h.Limits == nil {
+		return nil
+	}
+	h.tunnelPolicy.maxMessage = uint64(max(0, h.Limits.MaxMessageSize))
 	return nil
 }
 

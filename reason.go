@@ -34,6 +34,8 @@ const (
 	writeTimeout     reason = "write_timeout"
 	halfCloseTimeout reason = "half_close_timeout"
 	maxLifetime      reason = "max_lifetime"
+
+	messageTooBig reason = "message_too_big"
 )
 
 // peer is who did something.
@@ -45,7 +47,7 @@ const (
 	proxy    peer = "proxy"
 )
 
-// closedBy is the peer that a reason blames.
+// closedBy is the peer that a reason blames by itself; see tunnel.closedBy.
 func (why reason) closedBy() peer {
 	switch why {
 	case clientClosed, clientReset, clientLost, clientError:
@@ -75,6 +77,14 @@ func closed(p peer) reason {
 		return clientClosed
 	}
 	return upstreamClosed
+}
+
+// violated is the reason for an end because p has violated the protocol.
+func violated(p peer) reason {
+	if p == client {
+		return clientError
+	}
+	return upstreamError
 }
 
 // endedBy is the reason for the end of a direction.

@@ -64,7 +64,7 @@ func (s *reporterSet) logger(r *reporter) *zap.Logger {
 // tunnelClosed writes the line of a tunnel that has ended.
 func (r *reporter) tunnelClosed(t *tunnel) {
 	level := zapcore.InfoLevel
-	if t.why.closedBy() == upstream && t.why != upstreamClosed {
+	if t.closedBy() == upstream && t.why != upstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
 	}
 	c := reporters.logger(r).Check(level, "tunnel closed")
@@ -76,7 +76,7 @@ func (r *reporter) tunnelClosed(t *tunnel) {
 		zap.String("client_ip", t.clientIP),
 		zap.String("upstream", t.upstreamHost.address),
 		zap.String("reason", string(t.why)),
-		zap.String("closed_by", string(t.why.closedBy())),
+		zap.String("closed_by", string(t.closedBy())),
 		zap.Duration("duration", time.Since(t.opened)),
 		zap.Uint64("bytes_in", t.passed[relay.ClientToUpstream]),
 		zap.Uint64("bytes_out", t.passed[relay.UpstreamToClient]),

@@ -29,6 +29,8 @@ const (
 type tunnelPolicy struct {
 	idle, write, halfClose, maxLifetime time.Duration
 	jitter                              float64
+	// maxMessage is the most payload bytes of a message; zero means no limit.
+	maxMessage uint64
 	// report is told the end of each tunnel.
 	report func(*tunnel)
 }
@@ -39,6 +41,8 @@ type phase int32
 const (
 	// open: bytes flow.
 	open phase = iota
+	// guarded is the same for a tunnel that has a guard.
+	guarded
 	// closing: the proxy ends the tunnel. The client has been sent a Close, or
 	// will be at the next frame boundary, and what follows from the upstream is
 	// discarded; the client's answer is awaited.
@@ -47,6 +51,8 @@ const (
 	// bring is discarded.
 	lingering
 )
+
+func (t *tunnel) isOpen() bool { return phase(t.phase.Load()) <= guarded }
 
 // tunnel is a pair of connections between which bytes are relayed. It follows
 // the frames, decides when it has to end, and knows why it did.
@@ -67,8 +73,8 @@ type tunnel struct {
 	scanners [2]frame.Scanner
 	passed   [2]uint64
 	watch    watch
-
-	phase atomic.Int32
+	guard    *guard // nil if nothing needs it
+	phase    atomic.Int32
 
 	mu sync.Mutex // guards what follows
 	// why is the first cause of an end, and whatever makes the proxy end the
@@ -103,6 +109,10 @@ func newTunnel(id string, policy *tunnelPolicy, live *registry, h *host, clientI
 		policy:       policy,
 		live:         live,
 		done:         make(chan struct{}),
+		guard:        newGuard(policy),
+	}
+	if t.guard != nil {
+		t.phase.Store(int32(guarded))
 	}
 	t.scanners[relay.ClientToUpstream] = frame.NewScanner(true)
 	t.scanners[relay.UpstreamToClient] = frame.NewScanner(false)
@@ -133,9 +143,7 @@ func (t *tunnel) setTimes(now time.Time, random func() float64) {
 func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 	s := &t.scanners[d]
 	if phase(t.phase.Load()) != open {
-		v := t.inspectEnding(d, s, p)
-		t.passed[d] += uint64(v.Pass)
-		return v
+		return t.inspectClosely(d, s, p)
 	}
 	if !s.Closed() && !s.Opaque() {
 		s.Scan(p)
@@ -153,6 +161,17 @@ func (t *tunnel) Skip(d relay.Direction, n int) {
 	t.passed[d] += uint64(n)
 }
 
+// inspectClosely is Inspect of a tunnel that is guarded or ends.
+func (t *tunnel) inspectClosely(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
+	inspect := t.inspectEnding
+	if t.isOpen() {
+		inspect = t.inspectGuarded
+	}
+	v := inspect(d, s, p)
+	t.passed[d] += uint64(v.Pass)
+	return v
+}
+
 // stopScanning notes why the scanner of a direction has nothing more to follow.
 func (t *tunnel) stopScanning(d relay.Direction, s *frame.Scanner) {
 	t.mu.Lock()
@@ -166,7 +185,7 @@ func (t *tunnel) stopScanning(d relay.Direction, s *frame.Scanner) {
 		return
 	}
 	t.answered = true
-	if phase(t.phase.Load()) == open {
+	if t.isOpen() {
 		t.startTimerLocked(closeAnswerTime, t.linger)
 		return
 	}
@@ -179,7 +198,7 @@ func (t *tunnel) noteCloseLocked(from peer, code uint16) {
 		return
 	}
 	t.closeFrom, t.closeCode = from, code
-	if phase(t.phase.Load()) == open && !t.why.isClosed() {
+	if t.isOpen() && !t.why.isClosed() {
 		t.why = closed(from)
 	}
 }
@@ -190,7 +209,11 @@ func (t *tunnel) noteCloseLocked(from peer, code uint16) {
 func (t *tunnel) end(why reason, code uint16) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if phase(t.phase.Load()) != open {
+	t.endLocked(why, code)
+}
+
+func (t *tunnel) endLocked(why reason, code uint16) {
+	if !t.isOpen() {
 		return
 	}
 	t.why = why
@@ -210,9 +233,15 @@ func (t *tunnel) end(why reason, code uint16) {
 func (t *tunnel) inspectEnding(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.inspectEndingLocked(d, s, p)
+}
+
+func (t *tunnel) inspectEndingLocked(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
 	switch {
 	case phase(t.phase.Load()) == lingering:
 		return t.shutLocked(d, s, p)
+	case d == relay.ClientToUpstream && t.guard != nil:
+		return t.awaitGuardedLocked(s, p)
 	case d == relay.ClientToUpstream:
 		return t.awaitAnswerLocked(s, p)
 	case t.notice != nil:
@@ -242,6 +271,9 @@ func (t *tunnel) sendNoticeLocked(s *frame.Scanner, p []byte) relay.Verdict {
 		v.Shut = true // there is no answer to wait for
 		t.lingerLocked()
 	}
+	if t.guard != nil && t.guard.refused != nil {
+		t.relay.Wake(relay.ClientToUpstream) // the upstream can be told now
+	}
 	return v
 }
 
@@ -260,13 +292,18 @@ func (t *tunnel) awaitAnswerLocked(s *frame.Scanner, p []byte) relay.Verdict {
 // upstream if that is due and possible.
 func (t *tunnel) shutLocked(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
 	v := relay.Verdict{Drop: len(p), Shut: true}
-	if d == relay.ClientToUpstream && t.tellUpstream && !t.opaque && s.AtBoundary() {
-		var key [4]byte
-		_, _ = rand.Read(key[:]) // never fails
-		v.Insert = frame.AppendClose(nil, frame.StatusGoingAway, "", &key)
-		t.noteCloseLocked(proxy, frame.StatusGoingAway)
+	if d == relay.ClientToUpstream && t.tellUpstream {
+		v.Insert = t.closeUpstreamLocked(s)
 	}
 	return v
+}
+
+// newMask returns a key for a frame to the upstream, which has to be
+// unpredictable (RFC 6455 section 5.3).
+func newMask() *[4]byte {
+	var key [4]byte
+	_, _ = rand.Read(key[:]) // never fails
+	return &key
 }
 
 // unanswered ends the wait for the client's answer to our Close.
@@ -322,7 +359,7 @@ func (t *tunnel) Ended(d relay.Direction, end relay.End) {
 func (t *tunnel) mayGoOnLocked(d relay.Direction, end relay.End) bool {
 	other := d.Opposite()
 	switch {
-	case phase(t.phase.Load()) != open:
+	case !t.isOpen():
 		// The client's answer to our Close is awaited.
 		return d == relay.UpstreamToClient && end.Err == nil
 	case t.ended[other]:

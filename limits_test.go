@@ -1,0 +1,358 @@
+package websocketproxy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// tooBigForUs is the Close frame that tells a client that its message was too big.
+var tooBigForUs = string(testbed.NewClose(1009, "").Bytes(false))
+
+// fragment is a frame that is not the last of its message.
+func (p *memoryPeer) fragment(opcode byte, payload string) string {
+	return string(testbed.Frame{Opcode: opcode, Payload: []byte(payload)}.Bytes(p.masked))
+}
+
+// eachPeer runs a test with the client as sender, and with the upstream.
+func eachPeer(t *testing.T, policy tunnelPolicy, test func(m *memoryTunnel, from, to *memoryPeer)) {
+	t.Helper()
+	t.Run("client", func(t *testing.T) {
+		inMemory(t, policy, func(m *memoryTunnel) { test(m, m.client, m.upstream) })
+	})
+	t.Run("upstream", func(t *testing.T) {
+		inMemory(t, policy, func(m *memoryTunnel) { test(m, m.upstream, m.client) })
+	})
+}
+
+func TestMessagesUpToTheLimitPass(t *testing.T) {
+	eachPeer(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel, from, to *memoryPeer) {
+		for _, raw := range []string{
+			from.frame(testbed.Binary, strings.Repeat("x", 300)),
+			from.frame(testbed.Text, ""),
+			from.frame(testbed.Ping, strings.Repeat("p", 125)),
+			// Each message counts for itself, its fragments together.
+			from.fragment(testbed.Text, strings.Repeat("a", 100)) +
+				from.frame(testbed.Ping, strings.Repeat("p", 125)) +
+				from.fragment(testbed.Continuation, strings.Repeat("b", 200)) +
+				from.frame(testbed.Continuation, ""),
+			from.frame(testbed.Binary, strings.Repeat("y", 300)),
+		} {
+			from.send(raw)
+			to.expect(raw)
+			for i := range len(raw) {
+				from.send(raw[i : i+1])
+				_ = to.has()
+			}
+			to.expect(raw)
+		}
+		m.expectLive()
+	})
+}
+
+func TestHeaderOfALimitedMessageIsPassedOnWhole(t *testing.T) {
+	eachPeer(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel, from, to *memoryPeer) {
+		raw := from.frame(testbed.Binary, strings.Repeat("x", 300))
+		header := len(raw) - 300
+		from.send(raw[:header-1])
+		to.expectOpen()
+		from.send(raw[header-1 : header])
+		to.expect(raw[:header])
+		from.send(raw[header:])
+		to.expect(raw[header:])
+	})
+}
+
+// oversized are messages above a limit of 300 bytes, and how much of each passes.
+func oversized(p *memoryPeer) map[string]struct{ passes, refused string } {
+	beyond := strings.Repeat("x", 301)
+	return map[string]struct{ passes, refused string }{
+		"one frame":       {"", p.frame(testbed.Text, beyond)},
+		"a huge frame":    {"", p.frame(testbed.Binary, strings.Repeat("x", 70_000))},
+		"after another":   {p.frame(testbed.Text, "hello"), p.frame(testbed.Text, beyond)},
+		"first fragment":  {"", p.fragment(testbed.Text, beyond)},
+		"second fragment": {p.fragment(testbed.Text, "a"), p.fragment(testbed.Continuation, beyond[1:])},
+		"last fragment": {
+			p.fragment(testbed.Text, "a") + p.frame(testbed.Ping, "") + p.fragment(testbed.Continuation, "b"),
+			p.frame(testbed.Continuation, beyond[2:]),
+		},
+	}
+}
+
+func TestClientWithTooBigAMessageIsRefused(t *testing.T) {
+	for name := range oversized(&memoryPeer{}) {
+		for _, step := range []int{1, 5, 1 << 20} {
+			t.Run(fmt.Sprintf("%s/step=%d", name, step), func(t *testing.T) {
+				inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+					message := oversized(m.client)[name]
+					raw := message.passes + message.refused + m.client.frame(testbed.Ping, "more")
+					for ; len(raw) > step; raw = raw[step:] {
+						m.client.send(raw[:step])
+						_ = m.client.has() // wait
+					}
+					m.client.send(raw)
+					m.client.expect(tooBigForUs)
+					// The upstream does not have to wait for the client's answer.
+					m.upstream.expectPrefix(message.passes)
+					m.upstream.expectUnmasked(goingAway)
+					m.client.send(m.client.closeFrame(1009, ""))
+					m.upstream.expectEnd()
+					m.client.expectEnd()
+					_ = m.upstream.Close()
+					_ = m.client.Close()
+					m.expectReason(messageTooBig)
+					m.expectBlamed(client)
+					m.expectClose(proxy, 1009)
+					if took := time.Since(m.began); took != 0 {
+						t.Errorf("the end took %v", took)
+					}
+					if got, want := m.passed[0], uint64(len(message.passes)); got != want {
+						t.Errorf("%d bytes count as passed, want %d", got, want)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestUpstreamWithTooBigAMessageIsRefused(t *testing.T) {
+	for name := range oversized(&memoryPeer{}) {
+		for _, step := range []int{1, 5, 1 << 20} {
+			t.Run(fmt.Sprintf("%s/step=%d", name, step), func(t *testing.T) {
+				inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+					message := oversized(m.upstream)[name]
+					raw := message.passes + message.refused + m.upstream.frame(testbed.Ping, "more")
+					for ; len(raw) > step; raw = raw[step:] {
+						m.upstream.send(raw[:step])
+						_ = m.client.has() // wait
+					}
+					m.upstream.send(raw)
+					m.client.expect(message.passes + goingAway)
+					// What the client says until its answer passes.
+					last := m.client.frame(testbed.Text, "last")
+					m.client.send(last)
+					m.upstream.expect(last)
+					m.client.send(m.client.closeFrame(1001, ""))
+					m.upstream.expectUnmasked(tooBigForUs)
+					m.upstream.expectEnd()
+					m.client.expectEnd()
+					_ = m.upstream.Close()
+					_ = m.client.Close()
+					m.expectReason(messageTooBig)
+					m.expectBlamed(upstream)
+					if took := time.Since(m.began); took != 0 {
+						t.Errorf("the end took %v", took)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestRefusedPeersThatDoNotAnswer(t *testing.T) {
+	inBeyond := strings.Repeat("x", 301)
+	t.Run("client", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+			m.client.send(m.client.frame(testbed.Text, inBeyond))
+			m.client.expect(tooBigForUs)
+			m.upstream.expectUnmasked(goingAway)
+			m.others.Go(m.client.talk)
+			m.others.Go(m.client.listen)
+			m.upstream.expectOpen()
+			m.expectReason(messageTooBig)
+			m.expectAge(closeAnswerTime + lingerTime)
+			m.upstream.expectEnd()
+		})
+	})
+	t.Run("client of an upstream inside of a frame", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+			whole := m.upstream.frame(testbed.Text, "stalled in the middle")
+			m.upstream.send(whole[:10])
+			m.client.expect(whole[:10])
+			m.client.send(m.client.frame(testbed.Text, inBeyond))
+			m.client.expectOpen()
+			m.upstream.expectOpen() // it may have to end its frame first
+			time.Sleep(closeAnswerTime)
+			m.upstream.expectUnmasked(goingAway)
+			m.upstream.expectEnd()
+			m.expectReason(messageTooBig)
+			m.expectAge(closeAnswerTime + lingerTime)
+		})
+	})
+	t.Run("upstream", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+			m.upstream.send(m.upstream.frame(testbed.Text, inBeyond))
+			m.client.expect(goingAway)
+			time.Sleep(closeAnswerTime)
+			m.upstream.expectUnmasked(tooBigForUs)
+			m.upstream.expectEnd()
+			m.client.expectEnd()
+			m.expectReason(messageTooBig)
+			m.expectAge(closeAnswerTime + lingerTime)
+		})
+	})
+}
+
+// A client's Close that was withheld in part is replaced all the same.
+func TestAnswerToARefusalOfTheUpstreamMayComeInBits(t *testing.T) {
+	inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+		m.upstream.send(m.upstream.frame(testbed.Text, strings.Repeat("x", 301)))
+		m.client.expect(goingAway)
+		answer := m.client.closeFrame(1001, "")
+		m.client.send(answer[:1])
+		m.upstream.expectOpen()
+		m.client.send(answer[1:])
+		m.upstream.expectUnmasked(tooBigForUs)
+		m.upstream.expectEnd()
+	})
+}
+
+func TestLimitHoldsWhileTheTunnelEnds(t *testing.T) {
+	inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+		m.endPolitely()
+		m.client.expect(goingAway)
+		last := m.client.frame(testbed.Text, "last")
+		m.client.send(last[:1])
+		m.client.send(last[1:])
+		m.upstream.expect(last)
+		m.client.send(m.client.frame(testbed.Text, strings.Repeat("x", 301)))
+		m.upstream.expectUnmasked(goingAway)
+		m.client.send(m.client.closeFrame(1001, ""))
+		m.upstream.expectEnd()
+		m.expectReason(maxLifetime)
+		m.expectBlamed(proxy)
+	})
+}
+
+func TestGuardedTunnelEndsAsOthersDo(t *testing.T) {
+	inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+		m.endPolitely()
+		m.client.expect(goingAway)
+		answer := m.client.closeFrame(1001, "as you wish")
+		for i := range len(answer) {
+			m.client.send(answer[i : i+1])
+			_ = m.upstream.has()
+		}
+		m.upstream.expect(answer)
+		m.upstream.expectEnd()
+		m.client.expectEnd()
+		_ = m.upstream.Close()
+		_ = m.client.Close()
+		m.expectReason(maxLifetime)
+	})
+	inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+		// An empty Close whose header comes in two parts.
+		bye := m.client.closeFrame(0, "")
+		m.client.send(bye[:3])
+		m.client.send(bye[3:])
+		m.upstream.expect(bye)
+		m.upstream.send(m.upstream.closeFrame(0, ""))
+		m.client.expect(m.upstream.closeFrame(0, ""))
+		_ = m.upstream.Close()
+		_ = m.client.Close()
+		m.expectReason(clientClosed)
+		m.expectClose(client, 1005)
+	})
+}
+
+// Of a peer that breaks the protocol nobody knows how large its messages are.
+// Without a limit its bytes go on to flow.
+func TestLimitCannotBeEvadedByBreakingTheProtocol(t *testing.T) {
+	reserved := string([]byte{0x83, 0x80, 0, 0, 0, 0})
+	notShortest := "\x82\xFE\x00\x01abcdx" // many servers take it
+	for name, raw := range map[string]string{"reserved": reserved, "length": notShortest} {
+		t.Run("client/"+name, func(t *testing.T) {
+			inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+				m.client.send(raw[:1])
+				m.client.send(raw[1:] + "anything")
+				m.client.expect(string(testbed.NewClose(1002, "").Bytes(false)))
+				m.upstream.expectUnmasked(goingAway)
+				_ = m.client.Close()
+				_ = m.upstream.Close()
+				m.expectReason(clientError)
+				m.expectBlamed(client)
+			})
+		})
+	}
+	t.Run("upstream", func(t *testing.T) {
+		inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+			m.upstream.send("\x83\x00")
+			m.client.expect(goingAway)
+			m.client.send(m.client.closeFrame(1001, ""))
+			m.upstream.expectUnmasked(string(testbed.NewClose(1002, "").Bytes(false)))
+			_ = m.client.Close()
+			_ = m.upstream.Close()
+			m.expectReason(upstreamError)
+			m.expectBlamed(upstream)
+		})
+	})
+}
+
+func TestTooBigAMessageInARealTunnel(t *testing.T) {
+	t.Run("of the client", func(t *testing.T) {
+		p, c, u := openLimited(t, &Limits{MaxMessageSize: 1000})
+		c.WriteFrame(testbed.NewFrame(testbed.Text, "hello"))
+		u.ExpectFrame(testbed.Text, "hello")
+		sent := testbed.Go(t, func(testing.TB) {
+			_, _ = c.Write(testbed.NewFrame(testbed.Binary, strings.Repeat("x", 8<<20)).Bytes(true))
+		})
+		c.ExpectClose(1009)
+		u.ExpectClose(1001)
+		sent()
+		c.WriteFrame(testbed.NewClose(1009, ""))
+		c.ExpectEOF()
+		u.ExpectEOF()
+		c.Close()
+		u.Close()
+		expectFields(t, p.closedLine(), map[string]any{
+			"reason": "message_too_big", "closed_by": "client", "messages_in": uint64(1),
+			"close_code": uint16(1009), "close_from": "proxy",
+		})
+	})
+	t.Run("of the upstream", func(t *testing.T) {
+		p, c, u := openLimited(t, &Limits{MaxMessageSize: 1000})
+		sent := testbed.Go(t, func(testing.TB) {
+			_, _ = u.Write(testbed.NewFrame(testbed.Binary, strings.Repeat("x", 8<<20)).Bytes(false))
+		})
+		c.ExpectClose(1001)
+		c.WriteFrame(testbed.NewClose(1001, ""))
+		u.ExpectClose(1009)
+		sent()
+		u.Close()
+		c.ExpectEOF()
+		c.Close()
+		expectFields(t, p.closedLine(), map[string]any{"reason": "message_too_big", "closed_by": "upstream"})
+	})
+}
+
+// openLimited is openTunnel with limits.
+func openLimited(t *testing.T, limits *Limits) (*testProxy, *testbed.Client, *testbed.Conn) {
+	t.Helper()
+	up := testbed.NewUpstream(t, nil)
+	p := newProxy(t, &Handler{Upstreams: upstreams(up.Addr), Limits: limits})
+	c := testbed.Dial(t, p.Addr)
+	return p, c, accept(t, up, c)
+}
+
+// expectPrefix takes the beginning of what has come.
+func (p *memoryPeer) expectPrefix(want string) {
+	p.t.Helper()
+	got := p.has()
+	if !strings.HasPrefix(got, want) {
+		p.t.Fatalf("got %q, want it to begin with %q", got, want)
+	}
+	p.in.mu.Lock()
+	defer p.in.mu.Unlock()
+	p.in.data = p.in.data[len(want):]
+}
+
+// expectBlamed compares whose doing the end was.
+func (m *memoryTunnel) expectBlamed(want peer) {
+	m.t.Helper()
+	if got := m.closedBy(); got != want {
+		m.t.Errorf("the end is the doing of the %s, want %s", got, want)
+	}
+}
