@@ -47,8 +47,13 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		half_close_timeout <duration>|off
 //		max_lifetime       <duration>|off [<jitter>]
 //
+//		# keepalive
+//		ping_interval      <duration>|off
+//		ping_timeout       <duration>|off
+//
 //		# limits
 //		max_message_size   <size>|off
+//		max_message_rate   <n> [<burst>] [delay|close] | off
 //
 //		# who may connect, and how
 //		origins            same|null|<origins...>
@@ -78,6 +83,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
+	if err := p.checkKeepalive(); err != nil {
+		return err
+	}
 	return p.shared.finish(h)
 }
 
@@ -87,6 +95,8 @@ type parser struct {
 	d      *caddyfile.Dispenser
 	seen   map[string]bool
 	shared *shared
+	// timeoutAt is where ping_timeout is, if it is given.
+	timeoutAt caddyfile.Token
 }
 
 // repeatable are the options that may be given several times and add up.
@@ -119,7 +129,10 @@ func (p *parser) option(name string) error {
 		"write_timeout":      p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Write }),
 		"half_close_timeout": p.timeout(func(t *Timeouts) *caddy.Duration { return &t.HalfClose }),
 		"max_lifetime":       p.maxLifetime,
+		"ping_interval":      p.pingInterval,
+		"ping_timeout":       p.pingTimeout,
 		"max_message_size":   p.maxMessageSize,
+		"max_message_rate":   p.maxMessageRate,
 		"origins":            p.list(func(a *Access) *[]string { return &a.Origins }),
 		"subprotocols":       p.list(func(a *Access) *[]string { return &a.Subprotocols }),
 		"require_upgrade":    p.requireUpgrade,

@@ -41,7 +41,8 @@ func TestEveryFieldIsInAFixture(t *testing.T) {
 func configTypes() []reflect.Type {
 	return []reflect.Type{
 		reflect.TypeFor[Handler](), reflect.TypeFor[Upstream](), reflect.TypeFor[LoadBalancing](),
-		reflect.TypeFor[Timeouts](), reflect.TypeFor[Limits](), reflect.TypeFor[Access](),
+		reflect.TypeFor[Timeouts](), reflect.TypeFor[Keepalive](), reflect.TypeFor[Limits](),
+		reflect.TypeFor[Access](),
 	}
 }
 

@@ -2,9 +2,36 @@ package websocketproxy
 
 import (
 	"math"
+	"strconv"
 
 	"github.com/dustin/go-humanize"
 )
+
+func (p *parser) keepalive() *Keepalive {
+	if p.h.Keepalive == nil {
+		p.h.Keepalive = new(Keepalive)
+	}
+	return p.h.Keepalive
+}
+
+func (p *parser) pingInterval() (err error) {
+	p.keepalive().PingInterval, err = p.duration()
+	return err
+}
+
+func (p *parser) pingTimeout() (err error) {
+	p.timeoutAt = p.d.Token()
+	p.keepalive().PingTimeout, err = p.duration()
+	return err
+}
+
+// checkKeepalive checks, when all options are known, how the two go together.
+func (p *parser) checkKeepalive() error {
+	if k := p.h.Keepalive; k != nil && k.problem() != "" {
+		return errorAt(p.timeoutAt, "ping_timeout %s", k.problem())
+	}
+	return nil
+}
 
 func (p *parser) limits() *Limits {
 	if p.h.Limits == nil {
@@ -31,4 +58,39 @@ func (p *parser) maxMessageSize() error {
 	}
 	p.limits().MaxMessageSize = int64(size)
 	return nil
+}
+
+func (p *parser) maxMessageRate() error {
+	s, err := p.arg("a number of messages per second")
+	if err != nil {
+		return err
+	}
+	l := p.limits()
+	if s == "off" {
+		l.MaxMessageRate = -1
+		return nil
+	}
+	if l.MaxMessageRate, err = p.rate("max_message_rate is off or a number"); err != nil || !p.d.NextArg() {
+		return err
+	}
+	if p.d.Val() != delayFast && p.d.Val() != closeFast {
+		l.MessageBurst, err = p.rate("the burst of max_message_rate is a number")
+		if err != nil || !p.d.NextArg() {
+			return err
+		}
+	}
+	if p.d.Val() != delayFast && p.d.Val() != closeFast {
+		return p.d.Errf("max_message_rate ends with delay or close, not %q", p.d.Val())
+	}
+	l.OnMessageRate = p.d.Val()
+	return nil
+}
+
+// rate parses a number of messages, which is introduced by what.
+func (p *parser) rate(what string) (int, error) {
+	n, err := strconv.Atoi(p.d.Val())
+	if err != nil || n < 1 || n > maxRate {
+		return 0, p.d.Errf("%s from 1 to %d, not %q", what, maxRate, p.d.Val())
+	}
+	return n, nil
 }

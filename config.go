@@ -2,6 +2,8 @@ package websocketproxy
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -19,6 +21,9 @@ const (
 	defaultTryInterval      = 250 * time.Millisecond
 	defaultWeight           = 1
 	defaultChoices          = 2
+
+	// missedPings is how many intervals of pings make the default timeout.
+	missedPings = 2
 
 	maxWeight = 1 << 16 // keeps load comparisons far from overflow
 )
@@ -106,6 +111,39 @@ type Timeouts struct {
 	LifetimeJitter float64 `json:"lifetime_jitter,omitempty"`
 }
 
+// Keepalive has a ping (RFC 6455 section 5.5.2) sent to each peer that is
+// silent, so that nothing on the way forgets the connection, and so that a peer
+// that is gone is noticed. Pongs to these pings are not passed on, and neither
+// counts as traffic. Pings and pongs of the peers themselves are passed on; a
+// peer that has yet to answer one of them is not sent another.
+type Keepalive struct {
+	// How long nothing may have come from a peer before it is sent a ping, and
+	// how long after that the next one, with a resolution of about a second.
+	// 30s suits most NATs and load balancers. A negative value means no pings.
+	// Default: 0, no pings.
+	PingInterval caddy.Duration `json:"ping_interval,omitempty"`
+
+	// How long nothing may have come from a peer that has got a ping, ours or
+	// the other peer's, before the tunnel is ended with status 1001. It does
+	// not run while the peer takes nothing, which is what `timeouts.write` is
+	// about. At least `ping_interval`, and refused without that. A negative
+	// value means no limit: then pings only keep the connection known.
+	// Default: twice the interval.
+	PingTimeout caddy.Duration `json:"ping_timeout,omitempty"`
+}
+
+// problem returns what is wrong with the ping timeout, if anything.
+func (k *Keepalive) problem() string {
+	switch {
+	case k.PingTimeout == 0:
+	case k.PingInterval <= 0:
+		return "has no effect without ping_interval; set that too"
+	case k.PingTimeout > 0 && k.PingTimeout < k.PingInterval:
+		return "is shorter than ping_interval"
+	}
+	return ""
+}
+
 // Limits bound what a peer may send through a tunnel. While one is set, the
 // frames of a peer are judged before they are passed on, so one that breaks the
 // protocol is closed with status 1002 instead of being passed on as it is.
@@ -117,6 +155,63 @@ type Limits struct {
 	// any of the frame that exceeds it is passed on, the other peer with 1001.
 	// A negative value means no limit. Default: 0, no limit.
 	MaxMessageSize int64 `json:"max_message_size,omitempty"`
+
+	// Most messages per second that a client may send, on average, up to a
+	// million. Pings and other control frames do not count, nor does what the
+	// upstream sends. A negative value means no limit. Default: 0, no limit.
+	MaxMessageRate int `json:"max_message_rate,omitempty"`
+
+	// Messages that a client may send at once after it has been silent, up to
+	// a million. Refused without `max_message_rate`.
+	// Default: the messages of a second.
+	MessageBurst int `json:"message_burst,omitempty"`
+
+	// What becomes of a client that exceeds the rate: `delay` reads from it
+	// only as fast as the rate allows, so that TCP slows it down; `close`
+	// closes it with status 1008, and the upstream with 1001. Refused without
+	// `max_message_rate`. Default: delay.
+	OnMessageRate string `json:"on_message_rate,omitempty"`
+}
+
+// maxRate bounds a rate, so that each message has a time, and a burst.
+const maxRate = 1_000_000
+
+// What Limits.OnMessageRate may say.
+const (
+	delayFast = "delay"
+	closeFast = "close"
+)
+
+// check reports what is wrong with the limits.
+func (l *Limits) check() error {
+	switch {
+	case l.MaxMessageRate > maxRate:
+		return fmt.Errorf("limits.max_message_rate: %d is more than %d", l.MaxMessageRate, maxRate)
+	case l.MessageBurst < 0 || l.MessageBurst > maxRate:
+		return fmt.Errorf("limits.message_burst: %d is not between 1 and %d", l.MessageBurst, maxRate)
+	case l.OnMessageRate != "" && l.OnMessageRate != delayFast && l.OnMessageRate != closeFast:
+		return fmt.Errorf("limits.on_message_rate: %q is neither delay nor close", l.OnMessageRate)
+	case l.MaxMessageRate <= 0 && l.MessageBurst != 0:
+		return errors.New("limits.message_burst: has no effect without max_message_rate; set that too")
+	case l.MaxMessageRate <= 0 && l.OnMessageRate != "":
+		return errors.New("limits.on_message_rate: has no effect without max_message_rate; set that too")
+	}
+	return nil
+}
+
+// apply makes a policy of the limits.
+func (l *Limits) apply(p *tunnelPolicy) {
+	p.maxMessage = uint64(max(0, l.MaxMessageSize))
+	if l.MaxMessageRate <= 0 {
+		return
+	}
+	burst := l.MessageBurst
+	if burst == 0 {
+		burst = l.MaxMessageRate
+	}
+	p.messageEvery = time.Second / time.Duration(l.MaxMessageRate)
+	p.messageAhead = time.Duration(burst-1) * p.messageEvery
+	p.refuseFast = l.OnMessageRate == closeFast
 }
 
 // Access says which handshakes are accepted.

@@ -168,6 +168,42 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "localhost:9000"}], "timeouts": {"max_lifetime": -1, "lifetime_jitter": 0.5}}`,
 		"timeouts.lifetime_jitter: has no effect without max_lifetime; set that too",
 	},
+	"ping_timeout without ping_interval": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "keepalive": {"ping_timeout": "1m"}}`,
+		"keepalive.ping_timeout: has no effect without ping_interval; set that too",
+	},
+	"ping_timeout off without ping_interval": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "keepalive": {"ping_interval": -1, "ping_timeout": -1}}`,
+		"keepalive.ping_timeout: has no effect without ping_interval; set that too",
+	},
+	"ping_timeout is too short": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "keepalive": {"ping_interval": "30s", "ping_timeout": "29s"}}`,
+		"keepalive.ping_timeout: is shorter than ping_interval",
+	},
+	"max_message_rate is too large": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "limits": {"max_message_rate": 1000001}}`,
+		"limits.max_message_rate: 1000001 is more than 1000000",
+	},
+	"message_burst is too large": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "limits": {"max_message_rate": 1, "message_burst": 1000001}}`,
+		"limits.message_burst: 1000001 is not between 1 and 1000000",
+	},
+	"message_burst is negative": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "limits": {"max_message_rate": 1, "message_burst": -1}}`,
+		"limits.message_burst: -1 is not between 1 and 1000000",
+	},
+	"message_burst without max_message_rate": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "limits": {"max_message_rate": -1, "message_burst": 5}}`,
+		"limits.message_burst: has no effect without max_message_rate; set that too",
+	},
+	"on_message_rate is unknown": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "limits": {"max_message_rate": 1, "on_message_rate": "drop"}}`,
+		`limits.on_message_rate: "drop" is neither delay nor close`,
+	},
+	"on_message_rate without max_message_rate": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "limits": {"on_message_rate": "close"}}`,
+		"limits.on_message_rate: has no effect without max_message_rate; set that too",
+	},
 	"origin is malformed": {
 		`{"upstreams": [{"dial": "localhost:9000"}], "access": {"origins": ["same", "example.com"]}}`,
 		`access.origins[1]: "example.com" is not an origin; ` +

@@ -87,6 +87,16 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	if h.tunnelPolicy.maxLifetime != 0 || newGuard(h.tunnelPolicy) != nil || h.retry.duration != 0 || h.pool.fixed[0].slot.maxTunnels != 0 {
 		t.Errorf("what is off by default is not: %+v, %+v, %+v", h.tunnelPolicy, h.retry, h.pool.fixed[0].slot)
 	}
+	limiting := provisioned(t, func(h *Handler) {
+		h.Keepalive = &Keepalive{PingInterval: caddy.Duration(30 * time.Second)}
+		h.Limits = &Limits{MaxMessageRate: 100}
+	}).tunnelPolicy
+	if got, want := limiting.pingTimeout, time.Minute; got != want {
+		t.Errorf("ping_timeout is %v, want %v", got, want)
+	}
+	if got, want := limiting.messageAhead, 99*10*time.Millisecond; got != want || limiting.refuseFast {
+		t.Errorf("the burst is %v ahead (refused: %v), want %v, delayed", got, limiting.refuseFast, want)
+	}
 	for _, test := range []struct {
 		config    reflect.Type
 		field     string
@@ -126,7 +136,8 @@ func TestNegativeMeansOff(t *testing.T) {
 		h.Upstreams[0].MaxTunnels = -1
 		h.LoadBalancing = &LoadBalancing{TryDuration: -1}
 		h.Timeouts = &Timeouts{Handshake: -1, Idle: -1, Write: -1, HalfClose: -1, MaxLifetime: -1}
-		h.Limits = &Limits{MaxMessageSize: -1}
+		h.Keepalive = &Keepalive{PingInterval: -1}
+		h.Limits = &Limits{MaxMessageSize: -1, MaxMessageRate: -1}
 	})
 	for name, got := range map[string]time.Duration{
 		"handshake": h.handshake, "idle": h.tunnelPolicy.idle, "write": h.tunnelPolicy.write,
@@ -149,6 +160,12 @@ func TestNegativeMeansOff(t *testing.T) {
 	}
 	h.pool.fixed[0].host.tunnels = 0
 
+	patient := provisioned(t, func(h *Handler) {
+		h.Keepalive = &Keepalive{PingInterval: caddy.Duration(time.Second), PingTimeout: -1}
+	})
+	if got := patient.tunnelPolicy.pingTimeout; got != 0 {
+		t.Errorf("ping_timeout is %v, want none", got)
+	}
 	rigid := provisioned(t, func(h *Handler) {
 		h.Timeouts = &Timeouts{MaxLifetime: caddy.Duration(time.Hour), LifetimeJitter: -1}
 	})

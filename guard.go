@@ -2,22 +2,33 @@ package websocketproxy
 
 import (
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
-// guard is what a tunnel has only if limits are configured for it. Its frames
-// are then judged by their headers before these are passed on.
+// guard is what a tunnel has only if limits or pings are configured for it. Its
+// frames are then judged by their headers before these are passed on.
 //
-// A header that is not complete is withheld, so that its destination is at a
-// frame boundary whatever the judgement. The scanner of a direction follows
-// what its destination gets, so it stands at that boundary meanwhile. What is
-// withheld when the source ends its stream is part of no frame and is dropped.
+// What cannot be judged yet is withheld: a header that is not complete, and the
+// payload of a pong that may be the answer to a ping of ours. The scanner of a
+// direction follows what its destination gets, so both stand at a frame
+// boundary meanwhile, whatever the judgement. What is withheld when the source
+// ends its stream is part of no whole frame and is dropped.
 type guard struct {
 	lanes [2]lane
+	// vigils are the peers as the sweep sees them, by the direction that they
+	// are the source of. They belong to the sweep.
+	vigils [2]vigil
+	// nonce marks the pings of this tunnel.
+	nonce [nonceSize]byte
+
 	// What follows is guarded by the tunnel's mu.
 
+	// pings counts the pings that were put in.
+	pings uint32
 	// blamed is the peer whose fault the end of the tunnel is, if the reason
 	// does not tell.
 	blamed peer
@@ -29,48 +40,115 @@ type guard struct {
 	refused *frame.Scanner
 }
 
-// lane is one direction of a guarded tunnel. It belongs to the direction's
-// writer.
+// lane is one direction of a guarded tunnel. What is not atomic belongs to the
+// direction's writer.
 type lane struct {
 	// held is the beginning of a frame that was withheld.
 	held []byte
 	// message is the size of the message that is passing, as far as known.
 	message uint64
+	// nextMessage is the time since the tunnel was opened at which a message
+	// would be within the rate if there had been no burst.
+	nextMessage time.Duration
+	// heard is set when bytes of the application have come, and reset when the
+	// sweep has taken note of that.
+	heard atomic.Bool
+	// due is set while a ping is to be put in.
+	due atomic.Bool
+	// pinged is set when the source may have got a ping of ours.
+	pinged atomic.Bool
+	// owing is set while the destination has not answered the application's
+	// last ping.
+	owing atomic.Bool
+	// passing is how far a ping of the application has passed.
+	passing progress
+	// written is set when the writer has to tell that a ping has been written
+	// as soon as it is ready.
+	written bool
+	// asked tells that the destination has got a ping, and how much had come
+	// from it by then: one more than the number of bytes.
+	asked atomic.Uint64
 }
+
+// progress is how far a frame has passed.
+type progress uint8
+
+const (
+	absent progress = iota
+	begun
+	complete
+)
 
 // finding is what makes a look at the bytes of a direction stop.
 type finding uint8
 
 const (
-	// nothing: all was judged.
+	// nothing: the frame may pass, or all of them.
 	nothing finding = iota
 	// stopped: the scanner has nothing more to follow.
 	stopped
-	// farewell: a Close frame of which nothing was passed on begins here.
-	farewell
-	// tooBig: a frame begins here whose message is larger than allowed.
+	// undecided: there is not enough of the frame yet.
+	undecided
+	// ourPong: the frame is a pong to a ping of ours.
+	ourPong
+	// pingDue: a ping may be put in here.
+	pingDue
+	// tooEarly: the rate of messages is exceeded, and this one has to wait.
+	tooEarly
+	// tooFast: the rate of messages is exceeded, and this one is refused.
+	tooFast
+	// tooBig: the message is larger than allowed.
 	tooBig
 	// broken: a violation of the protocol begins here that must not pass.
 	broken
+	// farewell: a Close frame of which nothing was passed on begins here.
+	farewell
 )
 
+// judgement is what was found out about a frame.
+type judgement struct {
+	finding
+	// size is how many bytes of it are passed or swallowed.
+	size int
+	// wait is how long one that is tooEarly has to.
+	wait time.Duration
+}
+
 func newGuard(p *tunnelPolicy) *guard {
-	if p.maxMessage == 0 {
+	if p.maxMessage == 0 && p.messageEvery == 0 && p.ping == 0 {
 		return nil
 	}
-	return new(guard)
+	g := new(guard)
+	if p.ping > 0 {
+		g.nonce = newNonce()
+	}
+	return g
 }
 
 // inspectGuarded is Inspect of an open tunnel with a guard.
 func (t *tunnel) inspectGuarded(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
+	l := &t.guard.lanes[d]
+	if l.written && len(p) == 0 {
+		t.pingDelivered(d)
+	}
 	v, found := relay.Verdict{Pass: len(p)}, nothing
 	if !s.Closed() && !s.Opaque() {
 		v, found = t.follow(d, p, false)
 	}
+	if v.Pass > 0 {
+		l.hear()
+	}
+	if l.passing == complete {
+		t.pingPassed(d)
+	}
 	switch found {
+	case nothing:
+		v.Ahead = s.Ahead() // frames that have begun are admitted whole
 	case stopped:
 		t.stopScanning(d, s)
-	case tooBig, broken:
+	case pingDue:
+		v.Insert = t.takePing(d, s)
+	case tooBig, tooFast, broken:
 		v = t.refuse(d, found, v, p)
 	}
 	return v
@@ -90,11 +168,13 @@ func (t *tunnel) awaitGuardedLocked(s *frame.Scanner, p []byte) relay.Verdict {
 			t.lingerLocked()
 			v.Shut = true
 		}
+	case pingDue:
+		t.guard.lanes[d].due.Store(false)
 	case farewell:
 		t.tellUpstream = true
 		t.lingerLocked()
 		return after(v, t.shutLocked(d, s, p[v.Pass:]))
-	case tooBig, broken:
+	case tooBig, tooFast, broken:
 		t.refuseLocked(d, found)
 		return after(v, t.discardLocked(s, p[v.Pass:]))
 	}
@@ -111,87 +191,131 @@ func after(first, second relay.Verdict) relay.Verdict {
 // follow judges the frames that begin in p, up to the first one that is not
 // simply passed on. If withClose is set, that may be a Close frame.
 func (t *tunnel) follow(d relay.Direction, p []byte, withClose bool) (relay.Verdict, finding) {
-	if len(t.guard.lanes[d].held) > 0 {
+	l, s := &t.guard.lanes[d], &t.scanners[d]
+	if len(l.held) > 0 {
 		return t.resume(d, p, withClose)
 	}
-	s := &t.scanners[d]
 	for i := 0; ; {
 		n, boundary := s.ToBoundary(p[i:])
 		i += n
+		if boundary && l.passing == begun {
+			l.passing = complete
+		}
 		switch {
 		case s.Closed() || s.Opaque():
 			return relay.Verdict{Pass: len(p)}, stopped
+		case boundary && l.due.Load() && (i > 0 || len(p) == 0): // something has to be used up
+			return relay.Verdict{Pass: i}, pingDue
 		case !boundary || i == len(p):
 			return relay.Verdict{Pass: len(p)}, nothing
 		}
-		n, fate, found := t.judge(d, p[i:], withClose)
-		switch {
-		case found != nothing:
-			return relay.Verdict{Pass: i}, found
-		case fate == withhold:
-			t.guard.lanes[d].held = slices.Clone(p[i:])
+		j := t.judge(d, p[i:], withClose)
+		switch j.finding {
+		case nothing:
+			i += j.size
+		case undecided:
+			l.hold(t, d, slices.Clone(p[i:]))
 			return relay.Verdict{Pass: i, Drop: len(p) - i}, nothing
+		default:
+			return relay.Verdict{Pass: i, Drop: j.size, Wait: j.wait}, j.finding
 		}
-		i += n
 	}
 }
 
-// longestHead is how much of a frame decides about it.
-const longestHead = 14
+// longestHead is how much of a frame decides about it: the longest header has
+// 14 bytes, that of a pong to our ping and its payload have 18.
+const longestHead = 6 + pingSize
 
 // resume judges the frame of which the beginning is withheld.
 func (t *tunnel) resume(d relay.Direction, p []byte, withClose bool) (relay.Verdict, finding) {
-	if len(p) == 0 {
+	l, s := &t.guard.lanes[d], &t.scanners[d]
+	switch {
+	case len(p) > 0:
+	case l.due.Load():
+		return relay.Verdict{}, pingDue
+	default:
 		return relay.Verdict{}, nothing
 	}
-	l, s := &t.guard.lanes[d], &t.scanners[d]
 	was := len(l.held)
 	head := slices.Concat(l.held, p[:min(len(p), longestHead-was)])
-	n, fate, found := t.judge(d, head, withClose)
-	switch {
-	case found != nothing:
-		return relay.Verdict{}, found
-	case fate == withhold:
-		l.held = head
+	j := t.judge(d, head, withClose)
+	switch j.finding {
+	case nothing:
+	case undecided:
+		l.hold(t, d, head)
 		return relay.Verdict{Drop: len(head) - was}, nothing
+	case ourPong:
+		l.held = nil
+		return relay.Verdict{Drop: j.size - was}, ourPong
+	default:
+		return relay.Verdict{Wait: j.wait}, j.finding
 	}
 	l.held = nil
+	l.hear()
+	t.passed[d] += uint64(j.size)
 	s.Scan(nil) // a frame without payload ends here
-	if s.Closed() {
+	if l.passing == begun && s.AtBoundary() {
+		l.passing = complete
+	}
+	found := nothing
+	if s.Closed() || s.Opaque() {
 		found = stopped
 	}
-	t.passed[d] += uint64(n)
-	return relay.Verdict{Insert: head[:n], Drop: n - was}, found
+	return relay.Verdict{Insert: head[:j.size], Drop: j.size - was}, found
 }
 
-// fate is what becomes of a frame.
-type fate uint8
+// hold withholds the beginning of a frame.
+func (l *lane) hold(t *tunnel, d relay.Direction, head []byte) {
+	l.held = head
+	if !t.mayBeOurs(d, head) {
+		l.hear()
+	}
+}
 
-const (
-	pass fate = iota
-	// withhold: as long as there is not more of it.
-	withhold
-)
+// hear notes that bytes of the application have come. It is called for each
+// chunk, and a store costs more than a look.
+func (l *lane) hear() {
+	if !l.heard.Load() {
+		l.heard.Store(true)
+	}
+}
 
 // judge looks at the frame that begins with p, at a boundary. If it may pass,
-// the scanner takes the first n bytes, its header. Nothing else moves it.
-func (t *tunnel) judge(d relay.Direction, p []byte, withClose bool) (n int, f fate, found finding) {
-	s := &t.scanners[d]
+// the scanner takes the bytes that do. Nothing else moves it.
+func (t *tunnel) judge(d relay.Direction, p []byte, withClose bool) judgement {
+	l, s := &t.guard.lanes[d], &t.scanners[d]
 	ahead := *s
 	n, event := ahead.Next(p)
-	switch event {
-	case frame.None:
-		return 0, withhold, nothing
-	case frame.Violation:
-		return 0, withhold, broken
+	switch {
+	case event == frame.None:
+		return judgement{finding: undecided}
+	case event == frame.Violation && t.isLimited(d):
+		return judgement{finding: broken}
+	case event == frame.Violation:
+		*s = ahead
+		return judgement{size: n}
 	}
 	h := ahead.Header()
-	if withClose && h.Opcode == frame.Close {
-		return 0, withhold, farewell
-	}
-	if !t.admit(d, h) {
-		return 0, withhold, tooBig
+	switch {
+	case withClose && h.Opcode == frame.Close:
+		return judgement{finding: farewell}
+	case h.Opcode == frame.Ping:
+		l.passing = begun
+		l.owing.Store(true)
+	case h.Opcode == frame.Pong && t.mayBeOurs(d, p):
+		payload := p[n:min(len(p), n+pingSize)]
+		n += len(payload)
+		if found := t.judgePong(d, h.Mask, payload); found != nothing {
+			return judgement{finding: found, size: n}
+		}
+		ahead.Scan(payload)
+	case h.Opcode == frame.Pong:
+		t.guard.lanes[d.Opposite()].owing.Store(false)
+	case !h.Opcode.IsControl():
+		if j := t.admit(d, h); j.finding != nothing {
+			return j
+		}
 	}
 	*s = ahead
-	return n, pass, nothing
+	return judgement{size: n}
 }

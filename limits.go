@@ -1,22 +1,55 @@
 package websocketproxy
 
 import (
+	"time"
+
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
-// admit reports whether the message to which a frame belongs is within its
-// limit so far.
-func (t *tunnel) admit(d relay.Direction, h frame.Header) bool {
-	l := &t.guard.lanes[d]
-	switch {
-	case h.Opcode.IsControl():
-		return true // at most 125 bytes, and maybe inside of a message
-	case h.Opcode != frame.Continuation:
-		l.message = 0
+// isLimited reports whether anything limits the messages of a direction.
+func (t *tunnel) isLimited(d relay.Direction) bool {
+	return t.policy.maxMessage > 0 || t.isRated(d)
+}
+
+// isRated reports whether the rate of a direction's messages is limited. That
+// of an upstream, which is the operator's own, is not.
+func (t *tunnel) isRated(d relay.Direction) bool {
+	return t.policy.messageEvery > 0 && d == relay.ClientToUpstream
+}
+
+// admit judges a frame of a message by the limits for messages.
+func (t *tunnel) admit(d relay.Direction, h frame.Header) judgement {
+	l, before := &t.guard.lanes[d], uint64(0)
+	if h.Opcode == frame.Continuation {
+		before = l.message
 	}
-	l.message += h.Length // both are below 1<<63
-	return l.message <= t.policy.maxMessage
+	size := before + h.Length // both are below 1<<63
+	if limit := t.policy.maxMessage; limit > 0 && size > limit {
+		return judgement{finding: tooBig}
+	}
+	if h.Opcode != frame.Continuation && t.isRated(d) {
+		if wait := t.takeTurn(l); wait > 0 && t.policy.refuseFast {
+			return judgement{finding: tooFast}
+		} else if wait > 0 {
+			return judgement{finding: tooEarly, wait: wait}
+		}
+	}
+	l.message = size
+	return judgement{}
+}
+
+// takeTurn counts a message, if the rate allows for it now; otherwise it
+// returns how long that takes. This is a token bucket in the form of the time
+// when it would be full again.
+func (t *tunnel) takeTurn(l *lane) (wait time.Duration) {
+	now := time.Since(t.opened)
+	next := max(l.nextMessage, now)
+	if early := next - now - t.policy.messageAhead; early > 0 {
+		return early
+	}
+	l.nextMessage = next + t.policy.messageEvery
+	return 0
 }
 
 // refuse ends the tunnel because of what follows in p after what v passes. The
@@ -41,16 +74,25 @@ func (t *tunnel) refuseLocked(d relay.Direction, found finding) {
 	if !t.isOpen() {
 		return
 	}
-	t.guard.blamed = source(d)
-	why, code := messageTooBig, uint16(frame.StatusMessageTooBig)
-	if found == broken {
-		// Nobody can say any more how large its messages are.
-		why, code = violated(source(d)), frame.StatusProtocolError
-	}
+	why, code := refusedFor(found, source(d))
 	if d == relay.UpstreamToClient {
 		t.guard.upstreamCode, code = code, frame.StatusGoingAway
 	}
+	t.guard.blamed = source(d)
 	t.endLocked(why, code)
+}
+
+// refusedFor is the reason for the end of a tunnel because of what p has sent,
+// and the status of the Close for p (RFC 6455 section 7.4.1).
+func refusedFor(found finding, p peer) (why reason, code uint16) {
+	switch found {
+	case tooBig:
+		return messageTooBig, frame.StatusMessageTooBig
+	case tooFast:
+		return rateLimited, frame.StatusPolicyViolation
+	}
+	// Nobody can say any more what its messages are.
+	return violated(p), frame.StatusProtocolError
 }
 
 // discardLocked is what becomes of a client's bytes after a frame that was

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -354,5 +355,24 @@ func (m *memoryTunnel) expectBlamed(want peer) {
 	m.t.Helper()
 	if got := m.closedBy(); got != want {
 		m.t.Errorf("the end is the doing of the %s, want %s", got, want)
+	}
+}
+
+// What is inside of an admitted frame need not be seen, and counts as traffic.
+func TestGuardedPayloadIsSkipped(t *testing.T) {
+	const d = relay.ClientToUpstream
+	one := newTunnel("id", &tunnelPolicy{maxMessage: 1 << 20}, nil, nil, "")
+	raw := testbed.NewFrame(testbed.Binary, strings.Repeat("x", 1<<20)).Bytes(true)
+	v := one.Inspect(d, raw[:100])
+	if want := uint64(len(raw) - 100); v.Pass != 100 || v.Ahead != want {
+		t.Fatalf("got %+v, want all to pass and %d bytes ahead", v, want)
+	}
+	one.guard.lanes[d].heard.Store(false)
+	one.Skip(d, len(raw)-100)
+	if !one.guard.lanes[d].heard.Load() || !one.scanners[d].AtBoundary() {
+		t.Error("the bytes that were skipped went unnoticed")
+	}
+	if v := one.Inspect(d, raw[:20]); v.Ahead == 0 {
+		t.Errorf("got %+v for the next frame", v)
 	}
 }

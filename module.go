@@ -50,6 +50,9 @@ type Handler struct {
 	// How long to wait for whom.
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
 
+	// Pings for peers that are silent.
+	Keepalive *Keepalive `json:"keepalive,omitempty"`
+
 	// What a peer may send through a tunnel.
 	Limits *Limits `json:"limits,omitempty"`
 
@@ -101,6 +104,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionTrustedProxies,
 		h.provisionAccess,
 		h.provisionTimeouts,
+		h.provisionKeepalive,
 		h.provisionLimits,
 		h.provisionPool, // last, as it takes references that Cleanup gives back
 	} {
@@ -196,11 +200,27 @@ func (h *Handler) provisionTimeouts(caddy.Context) error {
 	return nil
 }
 
+func (h *Handler) provisionKeepalive(caddy.Context) error {
+	k := h.Keepalive
+	if k == nil {
+		return nil
+	}
+	if problem := k.problem(); problem != "" {
+		return fmt.Errorf("keepalive.ping_timeout: %s", problem)
+	}
+	h.tunnelPolicy.ping = orDefault(k.PingInterval, 0)
+	h.tunnelPolicy.pingTimeout = orDefault(k.PingTimeout, missedPings*h.tunnelPolicy.ping)
+	return nil
+}
+
 func (h *Handler) provisionLimits(caddy.Context) error {
 	if h.Limits == nil {
 		return nil
 	}
-	h.tunnelPolicy.maxMessage = uint64(max(0, h.Limits.MaxMessageSize))
+	if err := h.Limits.check(); err != nil {
+		return err
+	}
+	h.Limits.apply(h.tunnelPolicy)
 	return nil
 }
 

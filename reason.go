@@ -34,8 +34,10 @@ const (
 	writeTimeout     reason = "write_timeout"
 	halfCloseTimeout reason = "half_close_timeout"
 	maxLifetime      reason = "max_lifetime"
+	pingTimeout      reason = "ping_timeout"
 
 	messageTooBig reason = "message_too_big"
+	rateLimited   reason = "rate_limited"
 )
 
 // peer is who did something.

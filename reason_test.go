@@ -84,7 +84,7 @@ func TestReasonsBlameOneOfThree(t *testing.T) {
 	for p, reasons := range map[peer][]reason{
 		client:   {clientClosed, clientReset, clientLost, clientError},
 		upstream: {upstreamClosed, upstreamReset, upstreamLost, upstreamError},
-		proxy:    {idleTimeout, writeTimeout, halfCloseTimeout, maxLifetime, messageTooBig},
+		proxy:    {idleTimeout, writeTimeout, halfCloseTimeout, maxLifetime, pingTimeout, messageTooBig, rateLimited},
 	} {
 		for _, why := range reasons {
 			if got := why.closedBy(); got != p {

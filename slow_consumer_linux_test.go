@@ -1,9 +1,11 @@
 package websocketproxy
 
 import (
+	"bytes"
 	"crypto/tls"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +34,48 @@ func TestSlowClientIsNotCut(t *testing.T) {
 	buf := make([]byte, step)
 	// Long enough for an end to be decided and carried out.
 	for began := time.Now(); time.Since(began) < 3*limit; time.Sleep(pace) {
+		if _, err := io.ReadFull(c, buf); err != nil {
+			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+	}
+	if n := p.logs.FilterMessage("tunnel closed").Len(); n != 0 {
+		t.Errorf("the tunnel was closed: %v", p.closedLine())
+	}
+	c.Reset()
+}
+
+// It may take long to come to a ping, with so much before it.
+func TestSlowClientThatHasNotComeToThePingIsNotLost(t *testing.T) {
+	const (
+		limit  = 2 * time.Second
+		step   = 10_000 // bytes
+		pace   = 100 * time.Millisecond
+		frames = 20
+	)
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	up := testbed.NewUpstream(t, nil)
+	p := newProxy(t, &Handler{
+		Upstreams: upstreams(up.Addr),
+		Keepalive: &Keepalive{PingInterval: caddy.Duration(time.Second), PingTimeout: caddy.Duration(limit)},
+	})
+	c := testbed.Dial(t, p.Addr)
+	u := accept(t, up, c)
+	if tcp, ok := c.NetConn().(*net.TCPConn); ok {
+		_ = tcp.SetReadBuffer(64 << 10)
+	}
+	testbed.Go(t, func(testing.TB) {
+		message := testbed.NewFrame(testbed.Binary, strings.Repeat("x", 70_000)).Bytes(false)
+		_, err := u.Write(bytes.Repeat(message, frames))
+		for buf := make([]byte, 100); err == nil; { // some reaction to each ping
+			if _, err = u.Read(buf); err == nil {
+				_, err = u.Write(testbed.NewFrame(testbed.Pong, "").Bytes(false))
+			}
+		}
+	})
+	buf := make([]byte, step)
+	for began := time.Now(); time.Since(began) < 4*limit; time.Sleep(pace) {
 		if _, err := io.ReadFull(c, buf); err != nil {
 			t.Fatalf("after %v: %v", time.Since(began), err)
 		}

@@ -29,8 +29,14 @@ const (
 type tunnelPolicy struct {
 	idle, write, halfClose, maxLifetime time.Duration
 	jitter                              float64
+	ping, pingTimeout                   time.Duration
 	// maxMessage is the most payload bytes of a message; zero means no limit.
 	maxMessage uint64
+	// messageEvery is the time that the rate of messages leaves for each, zero
+	// for no limit; messageAhead is how much of it a burst may use in advance,
+	// and refuseFast tells that more is refused, not delayed.
+	messageEvery, messageAhead time.Duration
+	refuseFast                 bool
 	// report is told the end of each tunnel.
 	report func(*tunnel)
 }
@@ -130,15 +136,6 @@ func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
 	t.live.add(t)
 }
 
-// setTimes sets what the sweep goes by. random returns a number in [0, 1).
-func (t *tunnel) setTimes(now time.Time, random func() float64) {
-	t.opened, t.watch.activity = now, now
-	if t.policy.maxLifetime > 0 {
-		shortened := float64(t.policy.maxLifetime) * (1 - t.policy.jitter*random())
-		t.expires = now.Add(time.Duration(shortened))
-	}
-}
-
 // Inspect implements relay.Hooks.
 func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 	s := &t.scanners[d]
@@ -159,6 +156,9 @@ func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 func (t *tunnel) Skip(d relay.Direction, n int) {
 	t.scanners[d].Skip(n)
 	t.passed[d] += uint64(n)
+	if t.guard != nil {
+		t.guard.lanes[d].hear()
+	}
 }
 
 // inspectClosely is Inspect of a tunnel that is guarded or ends.

@@ -17,6 +17,18 @@ type watch struct {
 	backlog     [2]int       // of a stalled direction
 }
 
+// setTimes sets what the sweep goes by. random returns a number in [0, 1).
+func (t *tunnel) setTimes(now time.Time, random func() float64) {
+	t.opened, t.watch.activity = now, now
+	if t.guard != nil {
+		t.guard.vigils[0].heardAt, t.guard.vigils[1].heardAt = now, now
+	}
+	if t.policy.maxLifetime > 0 {
+		shortened := float64(t.policy.maxLifetime) * (1 - t.policy.jitter*random())
+		t.expires = now.Add(time.Duration(shortened))
+	}
+}
+
 // check ends the tunnel if one of its times is over. It is called by the sweep
 // only, about once a second.
 func (t *tunnel) check(now time.Time) {
@@ -31,6 +43,8 @@ func (t *tunnel) check(now time.Time) {
 		t.end(idleTimeout, frame.StatusGoingAway)
 	case !t.expires.IsZero() && !now.Before(t.expires):
 		t.end(maxLifetime, frame.StatusGoingAway)
+	case p.ping > 0:
+		t.keepAlive(now)
 	}
 }
 
@@ -42,12 +56,23 @@ func (t *tunnel) observe(now time.Time) {
 	}
 	for d := range relay.Direction(2) {
 		read, taken := t.relay.Counts(d)
-		if read != w.read[d] || taken != w.taken[d] {
+		if t.isActive(d, read, taken) {
 			w.activity = now
 		}
 		w.stalled[d] = t.stalledSince(d, now, read != taken && taken == w.taken[d])
 		w.read[d], w.taken[d] = read, taken
 	}
+}
+
+// isActive reports whether something has happened in a direction, given its new
+// counts. Our pings do not count there, but the pongs do. They are no activity.
+func (t *tunnel) isActive(d relay.Direction, read, taken uint64) bool {
+	w := &t.watch
+	if t.guard == nil {
+		return read != w.read[d] || taken != w.taken[d]
+	}
+	wrote := w.read[d] != w.taken[d] && taken != w.taken[d] // a write that has taken its time
+	return t.guard.lanes[d].heard.Swap(false) || wrote
 }
 
 // stalledSince returns since when the writes of a direction make no progress.

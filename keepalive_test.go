@@ -1,0 +1,588 @@
+package websocketproxy
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// pinging is a policy with pings and nothing else.
+var pinging = tunnelPolicy{ping: 10 * time.Second, pingTimeout: 20 * time.Second}
+
+// pingIn returns the payload of the one ping in raw, which is for p, and what
+// is before and behind it.
+func (p *memoryPeer) pingIn(raw string) (before, payload, behind string) {
+	p.t.Helper()
+	head := "\x89\x0c"
+	if !p.masked {
+		head = "\x89\x8c"
+	}
+	before, rest, found := strings.Cut(raw, head)
+	if !found || len(rest) < pingSize || !p.masked && len(rest) < 4+pingSize {
+		p.t.Fatalf("got %q, want a ping of ours", raw)
+	}
+	if p.masked {
+		return before, rest[:pingSize], rest[pingSize:]
+	}
+	plain := []byte(rest[4 : 4+pingSize])
+	for i := range plain {
+		plain[i] ^= rest[i%4]
+	}
+	return before, string(plain), rest[4+pingSize:]
+}
+
+// expectPing expects a ping of ours and nothing else, and returns its payload.
+func (p *memoryPeer) expectPing() string {
+	p.t.Helper()
+	before, payload, behind := p.pingIn(p.has())
+	if before+behind != "" {
+		p.t.Fatalf("got %q and %q around the ping", before, behind)
+	}
+	p.in.forget()
+	return payload
+}
+
+// pong is a pong as this peer sends it.
+func (p *memoryPeer) pong(payload string) string { return p.frame(testbed.Pong, payload) }
+
+// pass lets time pass until the tunnel has this age and the sweep was there.
+func (m *memoryTunnel) pass(age time.Duration) {
+	time.Sleep(age + sweepInterval/2 - time.Since(m.began))
+	synctest.Wait()
+}
+
+func TestSilentPeersArePinged(t *testing.T) {
+	inMemory(t, pinging, func(m *memoryTunnel) {
+		m.pass(9 * time.Second)
+		m.client.expectOpen()
+		m.upstream.expectOpen()
+		seen := make(map[string]bool)
+		for range 5 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			pings := [2]string{m.client.expectPing(), m.upstream.expectPing()}
+			for i, p := range []*memoryPeer{m.client, m.upstream} {
+				if pings[i][:nonceSize] != string(m.guard.nonce[:]) || seen[pings[i]] {
+					t.Errorf("the ping has %q, want the nonce %q and another number", pings[i], m.guard.nonce)
+				}
+				seen[pings[i]] = true
+				p.send(p.pong(pings[i]))
+			}
+			m.client.expectOpen()
+			m.upstream.expectOpen()
+			time.Sleep(10 * time.Second)
+			m.client.expectOpen()
+			m.upstream.expectOpen()
+		}
+		m.expectLive()
+		if m.passed != [2]uint64{} {
+			t.Errorf("%d bytes count as passed, want none", m.passed)
+		}
+	})
+}
+
+func TestNonceIsTheTunnelsOwn(t *testing.T) {
+	one := newTunnel("1", &pinging, nil, nil, "")
+	two := newTunnel("2", &pinging, nil, nil, "")
+	if one.guard.nonce == two.guard.nonce || one.guard.nonce == [nonceSize]byte{} {
+		t.Errorf("two tunnels have the nonces %x and %x", one.guard.nonce, two.guard.nonce)
+	}
+}
+
+func TestOnlyTheSilentPeerIsPinged(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		word := from.frame(testbed.Text, "here I am")
+		for range 5 {
+			time.Sleep(9 * time.Second)
+			from.send(word)
+			_ = to.has()
+			if strings.HasSuffix(to.in.held(), word) && len(to.in.held()) > len(word) {
+				before, payload, _ := to.pingIn(to.in.held())
+				if before != "" {
+					t.Errorf("%q is before the ping", before)
+				}
+				to.send(to.pong(payload))
+			}
+			to.in.forget()
+			from.expectOpen()
+		}
+		m.expectLive()
+	})
+}
+
+func TestPongsToOurPingsAreSwallowedHoweverTheyCome(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		m.pass(10 * time.Second)
+		first := from.expectPing()
+		to.in.forget()
+		word := from.frame(testbed.Text, "word")
+		from.send(word)
+		to.expect(word)
+		// Byte by byte, and between other frames.
+		raw := word + from.pong(first) + word + from.pong(first)
+		for i := range len(raw) {
+			from.send(raw[i : i+1])
+			_ = to.has()
+		}
+		to.expect(word + word)
+		from.send(raw)
+		to.expect(word + word)
+		// Between fragments.
+		fragments := [2]string{from.fragment(testbed.Text, "a"), from.frame(testbed.Continuation, "b")}
+		from.send(fragments[0] + from.pong(first) + fragments[1])
+		to.expect(fragments[0] + fragments[1])
+		// Late, or never sent by us: the nonce tells.
+		m.pass(21 * time.Second)
+		second := from.expectPing()
+		to.in.forget()
+		from.send(from.pong(second) + from.pong(first) + from.pong(first[:nonceSize]+"\xff\xff\xff\xff"))
+		to.expectOpen()
+		from.expectOpen()
+	})
+}
+
+func TestPongsToOurPingsAreSwallowedWhileTheTunnelEnds(t *testing.T) {
+	inMemory(t, pinging, func(m *memoryTunnel) {
+		m.pass(10 * time.Second)
+		payload := m.client.expectPing()
+		m.upstream.in.forget()
+		pong := m.client.pong(payload)
+		m.client.send(pong[:3])
+		m.endPolitely()
+		m.client.expect(goingAway)
+		m.client.send(pong[3:])
+		last := m.client.frame(testbed.Text, "last") + m.client.closeFrame(1001, "")
+		m.client.send(last)
+		m.upstream.expect(last)
+		m.upstream.expectEnd()
+	})
+}
+
+func TestPongsThatAreNotOursPass(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		before := from.pong(string(m.guard.nonce[:]) + "none") // nobody was pinged
+		from.send(before)
+		to.expect(before)
+		m.pass(11 * time.Second)
+		payload := from.expectPing()
+		to.in.forget()
+		for _, raw := range []string{
+			from.pong(""),
+			from.pong("twelve bytes"),
+			from.pong(payload[:11]),
+			from.pong(payload + "x"),
+			from.pong(payload[:7] + "\x00" + payload[8:]),
+			from.frame(testbed.Ping, payload),
+			from.frame(testbed.Text, payload),
+			string(testbed.Frame{Fin: true, RSV: 4, Opcode: testbed.Pong, Payload: []byte(payload)}.Bytes(from.masked)),
+		} {
+			from.send(raw)
+			to.expect(raw)
+			for i := range len(raw) {
+				from.send(raw[i : i+1])
+				_ = to.has()
+			}
+			to.expect(raw)
+		}
+	})
+}
+
+// What can be seen not to be ours is not withheld any longer.
+func TestPongIsWithheldOnlyWhileItMayBeOurs(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		m.pass(10 * time.Second)
+		payload := from.expectPing()
+		to.in.forget()
+		raw := from.pong(payload[:3] + strings.Repeat("?", 9))
+		header := len(raw) - pingSize
+		from.send(raw[:header+3])
+		to.expectOpen()
+		from.send(raw[header+3 : header+4])
+		to.expect(raw[:header+4])
+		from.send(raw[header+4 : header+5])
+		to.expect(raw[header+4 : header+5])
+	})
+}
+
+func TestPingsWaitForTheEndOfTheFrame(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		whole := from.frame(testbed.Text, "a whole message")
+		from.send(whole[:7])
+		to.expect(whole[:7])
+		m.pass(10 * time.Second)
+		to.expectOpen()
+		from.send(whole[7:9])
+		to.expect(whole[7:9])
+		from.send(whole[9:] + whole + whole)
+		before, payload, behind := to.pingIn(to.has())
+		if before != whole[9:] || behind != whole+whole {
+			t.Errorf("the ping is between %q and %q", before, behind)
+		}
+		to.in.forget()
+		to.send(to.pong(payload))
+		_ = from.has()
+	})
+}
+
+func TestPingMayComeBetweenFragments(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		first := from.fragment(testbed.Text, "a")
+		from.send(first)
+		to.expect(first)
+		m.pass(10 * time.Second)
+		to.expectPing()
+	})
+}
+
+// A header that is withheld leaves the destination at a boundary.
+func TestPingMayComeBeforeAWithheldHeader(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		whole := from.frame(testbed.Text, "whole")
+		from.send(whole[:1])
+		m.pass(10 * time.Second)
+		to.expectPing()
+		from.send(whole[1:])
+		to.expect(whole)
+	})
+}
+
+func TestPeerThatDoesNotReactIsEnded(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, alive, gone *memoryPeer) {
+		m.others.Go(func() { alive.answer() })
+		m.pass(10 * time.Second)
+		gone.expectPing()
+		m.pass(20 * time.Second)
+		gone.expectPing()
+		m.pass(29 * time.Second)
+		gone.expectOpen()
+		m.expectReason(pingTimeout)
+		m.expectBlamed(source(m.directionFrom(gone)))
+		m.expectAge(m.unreacted(gone, 10*time.Second))
+		m.expectClose(proxy, 1001)
+	})
+}
+
+// unreacted is the age at which a tunnel has ended because a peer has not
+// reacted to a ping at the age given.
+func (m *memoryTunnel) unreacted(gone *memoryPeer, pinged time.Duration) time.Duration {
+	end := pinged + m.policy.pingTimeout + lingerTime
+	if gone == m.client {
+		end += closeAnswerTime
+	}
+	return end
+}
+
+// answer answers pings until the end, and the Close.
+func (p *memoryPeer) answer() {
+	buf := make([]byte, 1000)
+	for {
+		n, err := p.Read(buf)
+		if err != nil {
+			return
+		}
+		raw := string(buf[:n])
+		switch raw[0] {
+		case 0x89:
+			_, payload, _ := p.pingIn(raw)
+			_, _ = p.Write([]byte(p.pong(payload)))
+		case 0x88:
+			_, _ = p.Write([]byte(p.closeFrame(1001, "")))
+		}
+	}
+}
+
+// Any byte is a reaction, an answer is not required.
+func TestPeerThatTalksIsAlive(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		m.others.Go(func() { to.answer() })
+		whole := from.frame(testbed.Binary, strings.Repeat("x", 100))
+		for i := range 20 {
+			time.Sleep(15 * time.Second) // after a ping
+			from.send(whole[i : i+1])
+		}
+		m.expectLive()
+		m.expectReason(pingTimeout)
+		m.expectAge(310*time.Second + m.policy.pingTimeout + closeAnswerTime + lingerTime)
+	})
+}
+
+func TestPingTimeoutMayBeOff(t *testing.T) {
+	inMemory(t, tunnelPolicy{ping: 10 * time.Second}, func(m *memoryTunnel) {
+		m.pass(10 * time.Second)
+		for range 20 {
+			m.client.expectPing()
+			m.upstream.expectPing()
+			time.Sleep(10 * time.Second)
+		}
+		m.expectLive()
+	})
+}
+
+func TestPingsAndTheirPongsAreNoActivity(t *testing.T) {
+	policy := pinging
+	policy.idle = 45 * time.Second
+	inMemory(t, policy, func(m *memoryTunnel) {
+		m.others.Go(m.client.answer)
+		m.others.Go(m.upstream.answer)
+		m.expectReason(idleTimeout)
+		m.expectAge(45*time.Second + lingerTime)
+	})
+}
+
+func TestTrafficOfAGuardedTunnelIsActivity(t *testing.T) {
+	policy := tunnelPolicy{idle: 10 * time.Second, ping: time.Hour, maxMessage: 1000}
+	eachPeer(t, policy, func(m *memoryTunnel, from, _ *memoryPeer) {
+		raw := from.frame(testbed.Binary, strings.Repeat("x", 10)) + from.frame(testbed.Pong, "twelve bytes")
+		for i := range len(raw) {
+			time.Sleep(8 * time.Second)
+			from.send(raw[i : i+1])
+		}
+		m.expectLive()
+	})
+}
+
+func TestPeerThatOwesThePongIsNotPinged(t *testing.T) {
+	eachPeer(t, tunnelPolicy{ping: 10 * time.Second}, func(m *memoryTunnel, from, to *memoryPeer) {
+		ping := from.frame(testbed.Ping, "application's")
+		from.send(ping)
+		to.expect(ping)
+		for i := range 5 {
+			m.pass(time.Duration(i+1) * 11 * time.Second)
+			to.expectOpen()
+			from.in.forget()
+			word := to.frame(testbed.Text, "no answer")
+			to.send(word)
+			from.expect(word)
+		}
+		pong := to.pong("application's")
+		to.send(pong)
+		from.expect(pong)
+		m.pass(67 * time.Second)
+		to.expectPing()
+	})
+}
+
+func TestPingOfTheApplicationCountsForTheTimeout(t *testing.T) {
+	for name, payload := range map[string]string{"with payload": "are you there?", "empty": ""} {
+		for _, split := range []int{0, 1} {
+			t.Run(name, func(t *testing.T) {
+				eachPeer(t, pinging, func(m *memoryTunnel, from, gone *memoryPeer) {
+					time.Sleep(4 * time.Second)
+					ping := from.frame(testbed.Ping, payload)
+					from.send(ping[:split])
+					_ = gone.has()
+					from.send(ping[split:])
+					gone.expect(ping)
+					m.others.Go(from.answer)
+					m.pass(13 * time.Second)
+					gone.expectOpen()
+					m.expectReason(pingTimeout)
+					m.expectBlamed(source(m.directionFrom(gone)))
+					m.expectAge(m.unreacted(gone, 4*time.Second))
+				})
+			})
+		}
+	}
+}
+
+func TestLaterPingsDoNotGiveMoreTime(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, gone *memoryPeer) {
+		m.others.Go(func() {
+			for ping := from.frame(testbed.Ping, ""); ; time.Sleep(3 * time.Second) {
+				if _, err := from.Write([]byte(ping)); err != nil {
+					return
+				}
+			}
+		})
+		m.others.Go(from.listen)
+		m.expectReason(pingTimeout)
+		m.expectBlamed(source(m.directionFrom(gone)))
+		m.expectAge(m.policy.pingTimeout + closeAnswerTime + lingerTime)
+	})
+}
+
+func TestNobodyIsPinged(t *testing.T) {
+	tests := map[string]func(m *memoryTunnel, from, to *memoryPeer){
+		"after a Close": func(_ *memoryTunnel, from, to *memoryPeer) {
+			bye := from.closeFrame(1000, "")
+			from.send(bye)
+			to.expect(bye)
+		},
+		"in an opaque tunnel": func(_ *memoryTunnel, from, to *memoryPeer) {
+			from.send("\x83\x80 whatever")
+			to.expect("\x83\x80 whatever")
+		},
+		"in a half-closed tunnel": func(_ *memoryTunnel, from, to *memoryPeer) {
+			_ = from.CloseWrite()
+			to.expectEnd()
+		},
+	}
+	for name, happens := range tests {
+		t.Run(name, func(t *testing.T) {
+			eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+				happens(m, from, to)
+				m.pass(100 * time.Second)
+				if got := m.client.in.held() + m.upstream.in.held(); got != "" {
+					t.Errorf("something has come: %q", got)
+				}
+				m.expectLive()
+			})
+		})
+	}
+	t.Run("while the tunnel ends", func(t *testing.T) {
+		policy := pinging
+		policy.ping = time.Second
+		inMemory(t, policy, func(m *memoryTunnel) {
+			word := m.upstream.frame(testbed.Text, "word")
+			m.client.send(m.client.frame(testbed.Text, "word"))
+			m.upstream.send(word)
+			_ = m.upstream.has()
+			m.upstream.in.forget()
+			m.client.in.forget()
+			m.endPolitely()
+			m.client.expect(goingAway)
+			time.Sleep(closeAnswerTime - 1)
+			m.client.expectOpen()
+			m.upstream.expectOpen()
+		})
+	})
+}
+
+// An unanswered ping of before does not end the closing handshake of a peer
+// that has said Close and waits for the answer.
+func TestPeerThatHasSaidCloseNeedNotReact(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		ping := to.frame(testbed.Ping, "")
+		bye := from.closeFrame(1000, "")
+		from.send(bye)
+		to.expect(bye)
+		to.send(ping)
+		from.expect(ping)
+		m.pass(100 * time.Second)
+		m.expectLive()
+	})
+}
+
+// A ping that could not be written has not been got.
+func TestPeerThatTakesNothingIsLeftToTheWriteTimeout(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		m.others.Go(from.answer)
+		to.in.room = 100
+		raw := from.frame(testbed.Binary, strings.Repeat("x", 300))
+		from.send(raw)
+		m.pass(100 * time.Second)
+		m.expectLive()
+		got := make([]byte, 1000)
+		var all string
+		for len(all) < len(raw) {
+			n, err := to.Read(got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += string(got[:n])
+			synctest.Wait()
+		}
+		all += to.has()
+		to.in.forget()
+		if before, _, _ := to.pingIn(all); before != raw {
+			t.Errorf("%q is before the ping, want the message", before)
+		}
+		// Now it has.
+		m.expectReason(pingTimeout)
+		m.expectAge(m.unreacted(to, 100*time.Second))
+	})
+}
+
+// The ping itself may be what does not fit any more.
+func TestPingThatIsStuckHasNotBeenGot(t *testing.T) {
+	eachPeer(t, tunnelPolicy{ping: 10 * time.Second, pingTimeout: time.Minute}, func(m *memoryTunnel, from, to *memoryPeer) {
+		raw := from.frame(testbed.Binary, strings.Repeat("x", 300))
+		to.in.room = len(raw)
+		from.send(raw)
+		m.pass(30 * time.Second)
+		lane := &m.guard.lanes[m.directionFrom(from)]
+		if got := lane.asked.Load(); got != 0 {
+			t.Errorf("it is taken for got (%d)", got)
+		}
+		to.in.forget()
+		to.in.end(nil, nil) // wakes the writer
+		synctest.Wait()
+		if got := lane.asked.Load(); got != 1 {
+			t.Errorf("it is not taken for got (%d)", got)
+		}
+	})
+}
+
+// Its answer is there, but the other peer's slowness keeps it from being read.
+func TestPeerThatIsNotReadIsNotLost(t *testing.T) {
+	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
+		to.in.room = 100
+		from.out.room = 1 << 20
+		m.others.Go(to.talk)
+		m.others.Go(from.answer)
+		from.send(from.frame(testbed.Binary, strings.Repeat("x", 100_000)))
+		m.pass(100 * time.Second)
+		m.expectLive()
+	})
+}
+
+// directionFrom is the direction that p is the source of.
+func (m *memoryTunnel) directionFrom(p *memoryPeer) (d relay.Direction) {
+	if p == m.upstream {
+		d = 1
+	}
+	return d
+}
+
+func TestPingsInRealTunnels(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	certs := testbed.NewCerts(t)
+	for _, kind := range []string{"plain", "tls"} {
+		t.Run(kind, func(t *testing.T) {
+			up := testbed.NewUpstream(t, nil)
+			p, c := dialProxy(t, &Handler{
+				Upstreams: upstreams(up.Addr),
+				Keepalive: &Keepalive{PingInterval: caddy.Duration(time.Second)},
+			}, kind, certs)
+			u := accept(t, up, c)
+			for _, end := range []*testbed.Conn{c.Conn, u} {
+				ping := end.ReadFrame()
+				if ping.Opcode != testbed.Ping || len(ping.Payload) != pingSize || ping.Masked != (end == u) {
+					t.Fatalf("got %v, want a ping of ours", ping)
+				}
+				end.WriteFrame(testbed.NewFrame(testbed.Pong, string(ping.Payload)))
+				end.WriteFrame(testbed.NewFrame(testbed.Text, "here I am"))
+			}
+			c.ExpectFrame(testbed.Text, "here I am")
+			u.ExpectFrame(testbed.Text, "here I am")
+			// From here on only the client reacts.
+			answered := testbed.Go(t, func(testing.TB) {
+				for f := c.ReadFrame(); f.Opcode != testbed.Close; f = c.ReadFrame() {
+					c.WriteFrame(testbed.NewFrame(testbed.Pong, string(f.Payload)))
+				}
+				c.WriteFrame(testbed.NewClose(1001, ""))
+			})
+			for f := u.ReadFrame(); f.Opcode != testbed.Close; f = u.ReadFrame() {
+				if f.Opcode != testbed.Ping {
+					t.Errorf("got %v, want pings only", f)
+				}
+			}
+			answered()
+			c.Close()
+			u.Close()
+			expectFields(t, p.closedLine(), map[string]any{
+				"reason": "ping_timeout", "closed_by": "upstream",
+				"messages_in": uint64(1), "messages_out": uint64(1),
+				"bytes_in": uint64(2 + 4 + 9 + 2 + 4 + 2), "bytes_out": uint64(2 + 9),
+			})
+		})
+	}
+}

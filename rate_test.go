@@ -1,0 +1,240 @@
+package websocketproxy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// rated is a policy with a rate of 10 messages per second.
+func rated(burst int) tunnelPolicy {
+	const every = 100 * time.Millisecond
+	return tunnelPolicy{messageEvery: every, messageAhead: time.Duration(burst-1) * every}
+}
+
+// words are numbered messages of the peer, to be sent at once.
+func (p *memoryPeer) words(n int) (raw []string) {
+	for i := range n {
+		raw = append(raw, p.frame(testbed.Text, fmt.Sprintf("word %d", i)))
+	}
+	return raw
+}
+
+func TestMessagesOfABurstPassAtOnceAndOthersInTurn(t *testing.T) {
+	inMemory(t, rated(5), func(m *memoryTunnel) {
+		for range 2 {
+			words := m.client.words(20)
+			m.client.send(strings.Join(words, ""))
+			m.upstream.expect(strings.Join(words[:5], ""))
+			for _, word := range words[5:] {
+				time.Sleep(100*time.Millisecond - 1)
+				m.upstream.expectOpen()
+				time.Sleep(time.Nanosecond)
+				m.upstream.expect(word)
+			}
+			time.Sleep(time.Second) // until the next burst
+		}
+		if got := m.scanners[0].Messages(); got != 40 {
+			t.Errorf("%d messages are counted, want 40", got)
+		}
+	})
+}
+
+func TestOnlyMessagesOfTheClientCountForTheRate(t *testing.T) {
+	inMemory(t, rated(1), func(m *memoryTunnel) {
+		for name, raw := range map[string]string{
+			"pings": strings.Repeat(m.client.frame(testbed.Ping, "ping"), 10),
+			"pongs": strings.Repeat(m.client.frame(testbed.Pong, ""), 10),
+			"fragments": m.client.fragment(testbed.Text, "a") +
+				strings.Repeat(m.client.fragment(testbed.Continuation, "b"), 10) +
+				m.client.frame(testbed.Ping, "") + m.client.frame(testbed.Continuation, ""),
+		} {
+			m.client.send(raw)
+			if got := m.upstream.has(); got != raw {
+				t.Errorf("%s: got %q, want %q", name, got, raw)
+			}
+			m.upstream.in.forget()
+			time.Sleep(time.Second)
+		}
+		words := strings.Join(m.upstream.words(20), "")
+		m.upstream.send(words)
+		m.client.expect(words)
+	})
+}
+
+func TestMessageThatHasToWaitMayComeInBits(t *testing.T) {
+	inMemory(t, rated(1), func(m *memoryTunnel) {
+		words := m.client.words(3)
+		raw := strings.Join(words, "")
+		for i := range len(raw) {
+			m.client.send(raw[i : i+1])
+			_ = m.upstream.has()
+		}
+		m.upstream.expect(words[0])
+		time.Sleep(100 * time.Millisecond)
+		m.upstream.expect(words[1])
+		time.Sleep(100 * time.Millisecond)
+		m.upstream.expect(words[2])
+	})
+}
+
+func TestClientThatSendsTooFastIsRefused(t *testing.T) {
+	policy := rated(5)
+	policy.refuseFast = true
+	inMemory(t, policy, func(m *memoryTunnel) {
+		words := m.client.words(7)
+		m.client.send(strings.Join(words[:5], ""))
+		m.upstream.expect(strings.Join(words[:5], ""))
+		time.Sleep(100 * time.Millisecond)
+		m.client.send(strings.Join(words[5:], ""))
+		m.upstream.expectPrefix(words[5])
+		m.upstream.expectUnmasked(goingAway)
+		m.client.expect(string(testbed.NewClose(1008, "").Bytes(false)))
+		m.client.send(m.client.closeFrame(1008, ""))
+		m.client.expectEnd()
+		m.upstream.expectEnd()
+		_ = m.client.Close()
+		_ = m.upstream.Close()
+		m.expectReason(rateLimited)
+		m.expectBlamed(client)
+		m.expectClose(proxy, 1008)
+	})
+}
+
+// Neither is its direction stalled, nor is the tunnel idle, nor is the client
+// lost whose pong is behind other messages.
+func TestThrottledClientIsNotTakenForAnotherTrouble(t *testing.T) {
+	policy := tunnelPolicy{
+		messageEvery: time.Second,
+		write:        2 * time.Second, idle: 5 * time.Second, ping: 2 * time.Second, pingTimeout: 4 * time.Second,
+	}
+	inMemory(t, policy, func(m *memoryTunnel) {
+		words := m.client.words(60)
+		m.client.send(strings.Join(words, ""))
+		m.others.Go(m.client.listen)
+		m.others.Go(func() {
+			for word := m.upstream.frame(testbed.Text, "alive"); ; time.Sleep(time.Second) {
+				if _, err := m.upstream.Write([]byte(word)); err != nil {
+					return
+				}
+			}
+		})
+		time.Sleep(59*time.Second + time.Millisecond)
+		m.expectLive()
+		if got, want := m.upstream.has(), strings.Join(words, ""); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+// A pause must not keep the write timeout from noticing an upstream that does
+// not read.
+func TestStalledUpstreamOfAThrottledClientIsCut(t *testing.T) {
+	policy := rated(1)
+	policy.write = 5 * time.Second
+	inMemory(t, policy, func(m *memoryTunnel) {
+		m.upstream.in.room = 100
+		m.client.send(strings.Join(m.client.words(60), ""))
+		m.expectReason(writeTimeout)
+	})
+}
+
+func TestEndDoesNotWaitForAMessagesTurn(t *testing.T) {
+	inMemory(t, tunnelPolicy{messageEvery: time.Hour}, func(m *memoryTunnel) {
+		words := m.client.words(2)
+		m.client.send(strings.Join(words, ""))
+		m.upstream.expect(words[0])
+		m.endPolitely()
+		m.client.expect(goingAway)
+		time.Sleep(closeAnswerTime)
+		m.upstream.expectUnmasked(goingAway)
+		m.upstream.expectEnd()
+		m.expectReason(maxLifetime)
+		m.expectAge(closeAnswerTime + lingerTime)
+	})
+}
+
+func TestPingOfOursIsPutInWhileAClientIsThrottled(t *testing.T) {
+	inMemory(t, tunnelPolicy{messageEvery: time.Hour, ping: 10 * time.Second}, func(m *memoryTunnel) {
+		words := m.client.words(2)
+		m.client.send(strings.Join(words, ""))
+		m.upstream.expect(words[0])
+		m.pass(10 * time.Second)
+		m.upstream.expectPing()
+	})
+}
+
+func TestTurnsAreTakenAtTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, test := range []struct {
+			rate, burst int
+		}{{1, 1}, {1, 10}, {7, 1}, {100, 500}, {maxRate, maxRate}, {maxRate, 1}} {
+			var policy tunnelPolicy
+			(&Limits{MaxMessageRate: test.rate, MessageBurst: test.burst}).apply(&policy)
+			one := newTunnel("id", &policy, nil, nil, "")
+			one.opened = time.Now()
+			taken := 0
+			for began := time.Now(); time.Since(began) < 10*time.Second && taken < 2*maxRate; {
+				if wait := one.takeTurn(&one.guard.lanes[0]); wait > 0 {
+					time.Sleep(wait)
+					continue
+				}
+				taken++
+			}
+			spent := time.Since(one.opened).Seconds()
+			want := float64(test.burst) + spent*float64(test.rate)
+			if got := float64(taken); got < want-2-want/100 || got > want+2+want/100 {
+				t.Errorf("%d messages in %v s at a rate of %d with a burst of %d, want %v",
+					taken, spent, test.rate, test.burst, want)
+			}
+		}
+	})
+}
+
+func TestRateOfRealTunnels(t *testing.T) {
+	certs := testbed.NewCerts(t)
+	for _, kind := range []string{"plain", "tls"} {
+		t.Run(kind, func(t *testing.T) {
+			up := testbed.NewUpstream(t, nil)
+			p, c := dialProxy(t, &Handler{
+				Upstreams: upstreams(up.Addr),
+				Limits:    &Limits{MaxMessageRate: 50, MessageBurst: 1},
+			}, kind, certs)
+			u := accept(t, up, c)
+			began := time.Now()
+			for i := range 11 {
+				c.WriteFrame(testbed.NewFrame(testbed.Text, fmt.Sprint(i)))
+			}
+			for i := range 11 {
+				u.ExpectFrame(testbed.Text, fmt.Sprint(i))
+			}
+			if took := time.Since(began); took < 200*time.Millisecond {
+				t.Errorf("11 messages took %v at 50 per second", took)
+			}
+			c.Close()
+			u.ExpectEOF()
+			u.Close()
+			expectFields(t, p.closedLine(), map[string]any{"messages_in": uint64(11)})
+		})
+	}
+	t.Run("close", func(t *testing.T) {
+		p, c, u := openLimited(t, &Limits{MaxMessageRate: 1, MessageBurst: 2, OnMessageRate: "close"})
+		for range 3 {
+			c.WriteFrame(testbed.NewFrame(testbed.Text, "spam"))
+		}
+		u.ExpectFrame(testbed.Text, "spam")
+		u.ExpectFrame(testbed.Text, "spam")
+		u.ExpectClose(1001)
+		c.ExpectClose(1008)
+		c.WriteFrame(testbed.NewClose(1008, ""))
+		c.Close()
+		u.Close()
+		expectFields(t, p.closedLine(), map[string]any{
+			"reason": "rate_limited", "closed_by": "client", "close_code": uint16(1008), "close_from": "proxy",
+		})
+	})
+}
