@@ -58,8 +58,14 @@ func newProxy(tb testing.TB, h *Handler) *testProxy {
 
 func startProxy(tb testing.TB, h *Handler, start func(*httptest.Server)) *testProxy {
 	tb.Helper()
-	p := &testProxy{tb: tb, handler: h}
 	provision(tb, h)
+	return serveWith(tb, h, start)
+}
+
+// serveWith starts a server for a handler that is loaded already.
+func serveWith(tb testing.TB, h *Handler, start func(*httptest.Server)) *testProxy {
+	tb.Helper()
+	p := &testProxy{tb: tb, handler: h}
 	core, logs := observer.New(zapcore.DebugLevel)
 	p.logs = logs
 	h.logger = zap.New(core)

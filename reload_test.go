@@ -6,10 +6,6 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
-
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
@@ -37,14 +33,7 @@ func load(tb testing.TB, h *Handler) (unload func()) {
 // serve starts a server for a handler that is loaded already.
 func serve(tb testing.TB, h *Handler) *testProxy {
 	tb.Helper()
-	core, logs := observer.New(zapcore.DebugLevel)
-	p := &testProxy{tb: tb, handler: h, logs: logs}
-	h.logger = zap.New(core)
-	h.reporter.log = h.logger
-	server := httptest.NewServer(p)
-	p.Addr = server.Listener.Addr().String()
-	tb.Cleanup(server.Close)
-	return p
+	return serveWith(tb, h, (*httptest.Server).Start)
 }
 
 // upstreams makes the configuration of upstreams at these addresses.
