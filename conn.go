@@ -23,15 +23,12 @@ type socket struct {
 
 // CloseWrite half-closes: TLS sends close_notify, TCP a FIN.
 func (s socket) CloseWrite() error {
-	switch c := unwrap(s.Conn).(type) {
-	case interface{ CloseWrite() error }:
+	if c, ok := unwrap(s.Conn).(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
-	case interface{ TCPConn() (*net.TCPConn, bool) }:
-		// That of Caddy's PROXY protocol listener, which keeps nothing of what
-		// is written to it.
-		if tcp, ok := c.TCPConn(); ok {
-			return tcp.CloseWrite()
-		}
+	}
+	// Caddy's PROXY protocol listener keeps nothing of what is written to it.
+	if tcp, ok := s.tcp(); ok {
+		return tcp.CloseWrite()
 	}
 	// A kind of connection that cannot do it: the peer learns at the end.
 	return nil
@@ -62,6 +59,28 @@ func descriptor(conn net.Conn) syscall.Conn {
 		return conn
 	}
 	return nil
+}
+
+// giveUpAfter has TCP give the peer up if bytes sent to it go unacknowledged, or
+// its window stays closed, for so long. Other kinds of connection, and systems
+// that cannot, have their own ways.
+func (s socket) giveUpAfter(d time.Duration) {
+	if d > 0 {
+		if conn, ok := s.tcp(); ok {
+			setUserTimeout(conn, d)
+		}
+	}
+}
+
+// tcp returns the TCP connection at the bottom, if there is one.
+func (s socket) tcp() (*net.TCPConn, bool) {
+	switch c := s.underneath().(type) {
+	case *net.TCPConn:
+		return c, true
+	case interface{ TCPConn() (*net.TCPConn, bool) }:
+		return c.TCPConn() // that of Caddy's PROXY protocol listener
+	}
+	return nil, false
 }
 
 // Backlog implements relay.Backlogged.

@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,4 +19,14 @@ func backlog(conn syscall.Conn) int {
 		return 0 // nobody knows
 	}
 	return n
+}
+
+// setUserTimeout sets TCP_USER_TIMEOUT. It fails only for connections that have
+// just been reset, which is noticed soon enough.
+func setUserTimeout(conn syscall.Conn, d time.Duration) {
+	if raw, err := conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+		})
+	}
 }

@@ -201,7 +201,9 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handsha
 		return abandon(fmt.Errorf("taking over the client's connection: %w", err))
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	h.startTunnel(r, hs, a, relay.Side{Conn: socket{conn}, Glued: slices.Clone(early)})
+	side := socket{conn}
+	side.giveUpAfter(h.userTimeout())
+	h.startTunnel(r, hs, a, relay.Side{Conn: side, Glued: slices.Clone(early)})
 	return nil
 }
 
@@ -228,6 +230,18 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 
 func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
 	t := newTunnel(hs.tunnelID, h.tunnelPolicy, &liveTunnels, a.choice.host, clientIP(r))
-	t.start(client, relay.Side{Conn: socket{a.conn}, Glued: a.detach()}, rand.Float64)
+	side := socket{a.conn}
+	side.giveUpAfter(h.userTimeout())
+	t.start(client, relay.Side{Conn: side, Glued: a.detach()}, rand.Float64)
 	return t
+}
+
+// userTimeout is when TCP gives up a peer: after the sweep would have ended the
+// tunnel with a reason if it could see that the peer is stuck, which it cannot
+// if all was written and is on its way to somebody who has gone.
+func (h *Handler) userTimeout() time.Duration {
+	if h.tunnelPolicy.write <= 0 {
+		return 0
+	}
+	return h.tunnelPolicy.write + 2*sweepInterval
 }

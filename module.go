@@ -121,11 +121,15 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 	if len(h.TransportRaw) == 0 {
 		h.TransportRaw = json.RawMessage(`{"protocol": "http"}`)
 	}
-	// Once it is loaded, the transport does not tell any more that it has one.
-	var proxy struct {
-		Raw json.RawMessage `json:"network_proxy"`
+	// Once it is loaded, the transport does not tell any more what it was given.
+	var given struct {
+		NetworkProxy json.RawMessage `json:"network_proxy"`
+		KeepAlive    struct {
+			ProbeInterval json.RawMessage `json:"probe_interval"`
+		} `json:"keep_alive"`
 	}
-	if json.Unmarshal(h.TransportRaw, &proxy) == nil && len(proxy.Raw) > 0 {
+	understood := json.Unmarshal(h.TransportRaw, &given) == nil
+	if understood && len(given.NetworkProxy) > 0 {
 		return refusedOption("network_proxy")
 	}
 	mod, err := ctx.LoadModule(h, "TransportRaw")
@@ -136,8 +140,11 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 	if !ok {
 		return fmt.Errorf("transport: %T cannot carry a tunnel; use `http`", mod)
 	}
-	h.dialer, err = newDialer(transport)
-	return err
+	if h.dialer, err = newDialer(transport); err != nil {
+		return err
+	}
+	h.dialer.probes = understood && len(given.KeepAlive.ProbeInterval) > 0
+	return nil
 }
 
 func (h *Handler) provisionHeaders(ctx caddy.Context) error {

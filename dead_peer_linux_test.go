@@ -1,0 +1,87 @@
+package websocketproxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// tcpOption returns an option of the socket of this process that is connected
+// to peer.
+func tcpOption(t *testing.T, peer net.Addr, option int) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, err := unix.Getpeername(fd)
+		if err != nil {
+			continue // not a socket, or not connected
+		}
+		if inet, ok := name.(*unix.SockaddrInet4); ok && inet.Port == peer.(*net.TCPAddr).Port {
+			value, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, option)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return value
+		}
+	}
+	t.Fatalf("no socket is connected to %s", peer)
+	return 0
+}
+
+func TestTCPGivesUpDeadPeers(t *testing.T) {
+	certs := testbed.NewCerts(t)
+	tests := map[string]struct {
+		transport                   string
+		write                       time.Duration
+		userTimeout, idle, interval int
+	}{
+		"default":         {userTimeout: 62_000, idle: 60, interval: 30},
+		"write timeout":   {write: 5 * time.Second, userTimeout: 7_000, idle: 60, interval: 30},
+		"no timeout":      {write: -1, userTimeout: 0, idle: 60, interval: 30},
+		"own probes":      {transport: `, "keep_alive": {"probe_interval": "20s"}`, userTimeout: 62_000, idle: 15, interval: 20},
+		"other keepalive": {transport: `, "keep_alive": {"enabled": false}`, userTimeout: 62_000, idle: 60, interval: 30},
+	}
+	for name, tt := range tests {
+		for _, kind := range []string{"plain", "tls"} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				up := testbed.NewUpstream(t, nil)
+				_, c := dialProxy(t, &Handler{
+					Upstreams:    upstreams(up.Addr),
+					TransportRaw: json.RawMessage(`{"protocol": "http"` + tt.transport + `}`),
+					Timeouts:     &Timeouts{Write: caddy.Duration(tt.write)},
+				}, kind, certs)
+				u := accept(t, up, c)
+				for what, want := range map[string]struct {
+					conn          net.Conn
+					option, value int
+				}{
+					"client's TCP_USER_TIMEOUT":   {c.NetConn(), unix.TCP_USER_TIMEOUT, tt.userTimeout},
+					"upstream's TCP_USER_TIMEOUT": {u.NetConn(), unix.TCP_USER_TIMEOUT, tt.userTimeout},
+					"upstream's TCP_KEEPIDLE":     {u.NetConn(), unix.TCP_KEEPIDLE, tt.idle},
+					"upstream's TCP_KEEPINTVL":    {u.NetConn(), unix.TCP_KEEPINTVL, tt.interval},
+				} {
+					eventually(t, fmt.Sprintf("the %s is %d", what, want.value), func() bool {
+						return tcpOption(t, want.conn.LocalAddr(), want.option) == want.value
+					})
+				}
+			})
+		}
+	}
+}
