@@ -1,0 +1,147 @@
+package websocketproxy
+
+import (
+	"crypto/rand"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+// end ends the tunnel politely, for a reason of the proxy's own: with a Close
+// to the client, then to the upstream, then a bounded wait. Later reasons do not
+// matter.
+func (t *tunnel) end(why reason, code uint16) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.endLocked(why, code)
+}
+
+func (t *tunnel) endLocked(why reason, code uint16) {
+	if !t.isOpen() {
+		return
+	}
+	t.why = why
+	if t.opaque || t.ended[relay.UpstreamToClient] {
+		// The client cannot be told.
+		t.tellUpstream = true
+		t.lingerLocked()
+		return
+	}
+	t.notice, t.noticeCode = frame.AppendClose(nil, code, "", nil), code
+	t.phase.Store(int32(closing))
+	t.startTimerLocked(closeAnswerTime, t.unanswered)
+	t.relay.Wake(relay.UpstreamToClient)
+}
+
+// inspectEnding is Inspect while the tunnel ends.
+func (t *tunnel) inspectEnding(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.inspectEndingLocked(d, s, p)
+}
+
+func (t *tunnel) inspectEndingLocked(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
+	switch {
+	case phase(t.phase.Load()) == lingering:
+		return t.shutLocked(d, s, p)
+	case d == relay.ClientToUpstream && t.guard != nil:
+		return t.awaitGuardedLocked(s, p)
+	case d == relay.ClientToUpstream:
+		return t.awaitAnswerLocked(s, p)
+	case t.notice != nil:
+		return t.sendNoticeLocked(s, p)
+	}
+	return relay.Verdict{Drop: len(p)}
+}
+
+// sendNoticeLocked passes on what is left of a frame of the upstream's and puts
+// our Close after it.
+func (t *tunnel) sendNoticeLocked(s *frame.Scanner, p []byte) relay.Verdict {
+	n, boundary := s.ToBoundary(p)
+	v := relay.Verdict{Pass: n}
+	switch {
+	case boundary:
+		v.Insert = t.notice
+		t.noteCloseLocked(proxy, t.noticeCode)
+	case s.Closed():
+		t.noteCloseLocked(upstream, s.CloseCode()) // that will do
+	case s.Opaque():
+		t.opaque = true
+	default:
+		return v // the frame goes on
+	}
+	t.notice, v.Drop = nil, len(p)-n
+	if t.ended[relay.ClientToUpstream] || t.closeFrom == client {
+		v.Shut = true // there is no answer to wait for
+		t.lingerLocked()
+	}
+	if t.guard != nil && t.guard.refused != nil {
+		t.relay.Wake(relay.ClientToUpstream) // the upstream can be told now
+	}
+	return v
+}
+
+// awaitAnswerLocked passes on what the client sends, until its Close.
+func (t *tunnel) awaitAnswerLocked(s *frame.Scanner, p []byte) relay.Verdict {
+	s.Scan(p)
+	if !s.Closed() {
+		return relay.Verdict{Pass: len(p)}
+	}
+	t.noteCloseLocked(client, s.CloseCode())
+	t.lingerLocked()
+	return relay.Verdict{Pass: len(p), Shut: true}
+}
+
+// shutLocked is the verdict that ends a direction, with a Close for the
+// upstream if that is due and possible.
+func (t *tunnel) shutLocked(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
+	v := relay.Verdict{Drop: len(p), Shut: true}
+	if d == relay.ClientToUpstream && t.tellUpstream {
+		v.Insert = t.closeUpstreamLocked(s)
+	}
+	return v
+}
+
+// newMask returns a key for a frame to the upstream, which has to be
+// unpredictable (RFC 6455 section 5.3).
+func newMask() *[4]byte {
+	var key [4]byte
+	_, _ = rand.Read(key[:]) // never fails
+	return &key
+}
+
+// unanswered ends the wait for the client's answer to our Close.
+func (t *tunnel) unanswered() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tellUpstream = true
+	t.lingerLocked()
+}
+
+// linger ends a wait for a peer that should have closed its connection.
+func (t *tunnel) linger() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lingerLocked()
+}
+
+// lingerLocked tells both peers that nothing more will come, and bounds the
+// wait for their ends.
+func (t *tunnel) lingerLocked() {
+	if phase(t.phase.Load()) == lingering {
+		return
+	}
+	t.phase.Store(int32(lingering))
+	t.startTimerLocked(lingerTime, t.relay.Abort)
+	t.relay.Wake(relay.ClientToUpstream)
+	t.relay.Wake(relay.UpstreamToClient)
+}
+
+// startTimerLocked replaces the timer of the phase.
+func (t *tunnel) startTimerLocked(after time.Duration, f func()) {
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	t.timer = time.AfterFunc(after, f)
+}
