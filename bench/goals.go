@@ -23,6 +23,7 @@ var goals = map[string][]goal{
 	"descriptors per idle tunnel, plain":                    {{limit: 2}},
 	"descriptors per idle tunnel, TLS":                      {{limit: 2}},
 	"goroutines per idle tunnel, plain":                     {{limit: 0}},
+	"goroutines per idle tunnel, TLS":                       {{limit: 0}},
 	"CPU of 9,000 idle tunnels, plain":                      {{limit: 0.5, below: true}},
 
 	"CPU per echo of 64 B, plain": {{peer: stockName, limit: 0.85}, {peer: haproxyName, limit: 0.95}},

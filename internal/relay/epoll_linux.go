@@ -72,9 +72,13 @@ type poller struct {
 	pipesMade, pipesLimit int
 	null                  int
 
-	mu       sync.Mutex // guards what follows
-	errands  []func()
-	signaled bool // the poller is about to look at errands
+	// waits is set while the poller may be waiting, so that it has to be told of
+	// errands. Only the first of those who send one does that, and nobody while
+	// the poller is at work, such as its own hooks.
+	waits   atomic.Bool
+	pending atomic.Bool // there are errands
+	mu      sync.Mutex  // guards errands
+	errands []func()
 }
 
 // waiter is who waits for events of up to two descriptors. ready is called by
@@ -121,12 +125,18 @@ func newPoller() (*poller, error) {
 	return p, nil
 }
 
-// run waits for events for the life of the process.
+// run waits for events and errands for the life of the process.
 func (p *poller) run() {
 	runtime.LockOSThread()
 	events := make([]unix.EpollEvent, eventsPerWait)
 	for {
-		n, err := unix.EpollWait(p.epoll, events, -1)
+		timeout := -1
+		p.waits.Store(true)
+		if p.pending.Load() {
+			timeout = 0
+		}
+		n, err := unix.EpollWait(p.epoll, events, timeout)
+		p.waits.Store(false)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic("relay: epoll_wait: " + err.Error()) // only a bug can cause this
 		}
@@ -135,13 +145,15 @@ func (p *poller) run() {
 		}
 		p.free = append(p.free, p.ended...)
 		p.ended = p.ended[:0]
+		p.runErrands()
 	}
 }
 
 // handle handles one event.
 func (p *poller) handle(event *unix.EpollEvent) {
 	if event.Fd < 0 {
-		p.receive()
+		var count [8]byte
+		_, _ = unix.Read(p.event, count[:]) // resets it; it is readable
 		return
 	}
 	data := uint32(event.Pad)
@@ -155,10 +167,11 @@ func (p *poller) handle(event *unix.EpollEvent) {
 func (p *poller) send(errand func()) {
 	p.mu.Lock()
 	p.errands = append(p.errands, errand)
-	signal := !p.signaled
-	p.signaled = true
 	p.mu.Unlock()
-	if !signal {
+	// The poller sets waits and then looks at pending, so one of the two sees
+	// what the other has set.
+	p.pending.Store(true)
+	if !p.waits.Swap(false) {
 		return
 	}
 	var one [8]byte
@@ -167,13 +180,15 @@ func (p *poller) send(errand func()) {
 	_, _ = unix.Write(p.event, one[:])
 }
 
-// receive handles the errands that are there.
-func (p *poller) receive() {
-	var count [8]byte
-	_, _ = unix.Read(p.event, count[:]) // resets it; it is readable
+// runErrands does what was sent by now. What that sends is for the next time,
+// so that events get their turn.
+func (p *poller) runErrands() {
+	if !p.pending.Swap(false) {
+		return
+	}
 	p.mu.Lock()
 	errands := p.errands
-	p.errands, p.signaled = nil, false
+	p.errands = nil
 	p.mu.Unlock()
 	for _, errand := range errands {
 		errand()

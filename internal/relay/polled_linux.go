@@ -207,11 +207,8 @@ func (r *polled) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
-	for side, fd := range r.fds {
-		if r.armed[side] != 0 {
-			_ = unix.EpollCtl(r.poller.epoll, unix.EPOLL_CTL_DEL, fd, nil) // closing does it too
-		}
-		_ = unix.Close(fd)
+	for _, fd := range r.fds {
+		_ = unix.Close(fd) // takes it out of the set
 	}
 	r.poller.remove(r.place)
 	// What the owner does then may block, such as logging.
