@@ -92,7 +92,7 @@ type Timeouts struct {
 	Idle caddy.Duration `json:"idle,omitempty"`
 
 	// How long a peer may take no byte of what is waiting for it. Progress is
-	// seen in steps of at most 64 KiB. On Linux, two seconds later TCP gives up
+	// seen in steps of at most 64 KiB. On Linux, five seconds later TCP gives up
 	// a peer that acknowledges nothing of what has been sent to it
 	// (TCP_USER_TIMEOUT). A negative value means no limit. Default: 1m.
 	Write caddy.Duration `json:"write,omitempty"`

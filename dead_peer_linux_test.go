@@ -52,11 +52,11 @@ func TestTCPGivesUpDeadPeers(t *testing.T) {
 		write                       time.Duration
 		userTimeout, idle, interval int
 	}{
-		"default":         {userTimeout: 62_000, idle: 60, interval: 30},
-		"write timeout":   {write: 5 * time.Second, userTimeout: 7_000, idle: 60, interval: 30},
+		"default":         {userTimeout: 65_000, idle: 60, interval: 30},
+		"write timeout":   {write: 5 * time.Second, userTimeout: 10_000, idle: 60, interval: 30},
 		"no timeout":      {write: -1, userTimeout: 0, idle: 60, interval: 30},
-		"own probes":      {transport: `, "keep_alive": {"probe_interval": "20s"}`, userTimeout: 62_000, idle: 15, interval: 20},
-		"other keepalive": {transport: `, "keep_alive": {"enabled": false}`, userTimeout: 62_000, idle: 60, interval: 30},
+		"own probes":      {transport: `, "keep_alive": {"probe_interval": "20s"}`, userTimeout: 65_000, idle: 15, interval: 20},
+		"other keepalive": {transport: `, "keep_alive": {"enabled": false}`, userTimeout: 65_000, idle: 60, interval: 30},
 	}
 	for name, tt := range tests {
 		for _, kind := range []string{"plain", "tls"} {

@@ -237,11 +237,12 @@ func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client 
 }
 
 // userTimeout is when TCP gives up a peer: after the sweep would have ended the
-// tunnel with a reason if it could see that the peer is stuck, which it cannot
-// if all was written and is on its way to somebody who has gone.
+// tunnel with the reason, which takes it some rounds to see. It can only see
+// that a peer is stuck while something waits to be written; TCP knows what is on
+// its way to somebody who has gone.
 func (h *Handler) userTimeout() time.Duration {
 	if h.tunnelPolicy.write <= 0 {
 		return 0
 	}
-	return h.tunnelPolicy.write + 2*sweepInterval
+	return h.tunnelPolicy.write + 5*sweepInterval
 }

@@ -125,7 +125,7 @@ func measureGoroutines(ctx context.Context, s subject, n int) ([]float64, error)
 	if err := crowd.growTo(ctx, n); err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, teardown); err != nil { // what served the handshakes ends
+	if err := sleep(ctx, time.Until(crowd.silent.Add(crowd.settle))); err != nil {
 		return nil, err
 	}
 	after, err := s.admin.goroutines(ctx)
