@@ -94,7 +94,7 @@ type Timeouts struct {
 	// How long a peer may take no byte of what is waiting for it. Progress is
 	// seen in steps of at most 64 KiB. On Linux, five seconds later TCP gives up
 	// a peer that acknowledges nothing of what has been sent to it
-	// (TCP_USER_TIMEOUT). A negative value means no limit. Default: 1m.
+	// (TCP_USER_TIMEOUT), but no sooner than four keepalive probes are lost. A negative value means no limit. Default: 1m.
 	Write caddy.Duration `json:"write,omitempty"`
 
 	// How long a tunnel may be silent after one of its peers has ended its

@@ -48,15 +48,19 @@ func tcpOption(t *testing.T, peer net.Addr, option int) int {
 func TestTCPGivesUpDeadPeers(t *testing.T) {
 	certs := testbed.NewCerts(t)
 	tests := map[string]struct {
-		transport                   string
-		write                       time.Duration
-		userTimeout, idle, interval int
+		transport                      string
+		write                          time.Duration
+		idle, interval                 int // of probes towards the upstream
+		clientTimeout, upstreamTimeout int
 	}{
-		"default":         {userTimeout: 65_000, idle: 60, interval: 30},
-		"write timeout":   {write: 5 * time.Second, userTimeout: 10_000, idle: 60, interval: 30},
-		"no timeout":      {write: -1, userTimeout: 0, idle: 60, interval: 30},
-		"own probes":      {transport: `, "keep_alive": {"probe_interval": "20s"}`, userTimeout: 65_000, idle: 15, interval: 20},
-		"other keepalive": {transport: `, "keep_alive": {"enabled": false}`, userTimeout: 65_000, idle: 60, interval: 30},
+		// The server's probes come after 15 s and every 15 s, and four may be lost.
+		"default":         {idle: 60, interval: 10, clientTimeout: 75_000, upstreamTimeout: 100_000},
+		"short timeout":   {write: time.Second, idle: 60, interval: 10, clientTimeout: 75_000, upstreamTimeout: 100_000},
+		"long timeout":    {write: time.Hour, idle: 60, interval: 10, clientTimeout: 3605_000, upstreamTimeout: 3605_000},
+		"no timeout":      {write: -1, idle: 60, interval: 10},
+		"own probes":      {transport: `, "keep_alive": {"probe_interval": "40s"}`, idle: 15, interval: 40, clientTimeout: 75_000, upstreamTimeout: 175_000},
+		"no probes":       {transport: `, "keep_alive": {"probe_interval": -1}`, idle: 7200, interval: 75, clientTimeout: 75_000, upstreamTimeout: 65_000},
+		"other keepalive": {transport: `, "keep_alive": {"enabled": false}`, idle: 60, interval: 10, clientTimeout: 75_000, upstreamTimeout: 100_000},
 	}
 	for name, tt := range tests {
 		for _, kind := range []string{"plain", "tls"} {
@@ -72,8 +76,8 @@ func TestTCPGivesUpDeadPeers(t *testing.T) {
 					conn          net.Conn
 					option, value int
 				}{
-					"client's TCP_USER_TIMEOUT":   {c.NetConn(), unix.TCP_USER_TIMEOUT, tt.userTimeout},
-					"upstream's TCP_USER_TIMEOUT": {u.NetConn(), unix.TCP_USER_TIMEOUT, tt.userTimeout},
+					"client's TCP_USER_TIMEOUT":   {c.NetConn(), unix.TCP_USER_TIMEOUT, tt.clientTimeout},
+					"upstream's TCP_USER_TIMEOUT": {u.NetConn(), unix.TCP_USER_TIMEOUT, tt.upstreamTimeout},
 					"upstream's TCP_KEEPIDLE":     {u.NetConn(), unix.TCP_KEEPIDLE, tt.idle},
 					"upstream's TCP_KEEPINTVL":    {u.NetConn(), unix.TCP_KEEPINTVL, tt.interval},
 				} {

@@ -21,10 +21,14 @@ type dialer struct {
 	probes bool
 }
 
-// keepaliveIdle is how long a connection is silent before TCP probes whether
-// its peer is still there, in place of Go's 15 seconds: those would be 70,000
-// probes a second for a million idle tunnels.
-const keepaliveIdle = time.Minute
+const (
+	// keepaliveIdle is how long a connection is silent before TCP probes whether
+	// its peer is still there, in place of Go's 15 seconds: those would be 70,000
+	// probes a second for a million idle tunnels.
+	keepaliveIdle = time.Minute
+	// keepaliveInterval is the time between probes that are not answered.
+	keepaliveInterval = 10 * time.Second
+)
 
 // refusedInTransport are the options of the HTTP transport that would be
 // ignored or would break a tunnel, with what to use instead.
@@ -102,7 +106,7 @@ func (d *dialer) connect(ctx context.Context, e *endpoint) (net.Conn, error) {
 		// A connection that it fails for has just been reset, which is noticed
 		// soon enough.
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
-			Enable: true, Idle: keepaliveIdle, Interval: unchanged, Count: unchanged,
+			Enable: true, Idle: keepaliveIdle, Interval: keepaliveInterval, Count: unchanged,
 		})
 	}
 	return conn, err
