@@ -89,9 +89,10 @@ func newSoak(t *testing.T, round time.Duration) *soak {
 	s := &soak{round: round}
 	for _, client := range []string{"tcp", "tls"} {
 		for _, upstream := range []string{"tcp", "unix", "tls"} {
-			s.orderly = append(s.orderly, newRoute(t, certs, client, upstream, obliging, nil))
+			// A busy machine may take its time.
+			s.orderly = append(s.orderly, newRoute(t, certs, client, upstream, obliging, &Timeouts{Handshake: -1}))
 			// Some of these wait until the proxy ends the tunnel.
-			limited := &Timeouts{MaxLifetime: 2e9, LifetimeJitter: 1}
+			limited := &Timeouts{Handshake: -1, MaxLifetime: 2e9, LifetimeJitter: 1}
 			s.wild = append(s.wild, newRoute(t, certs, client, upstream, unpredictable, limited))
 		}
 	}
@@ -104,6 +105,7 @@ func newRoute(
 ) *route {
 	t.Helper()
 	r, h := new(route), &Handler{Timeouts: timeouts}
+	h.TransportRaw = json.RawMessage(`{"protocol": "http", "dial_timeout": "1m"}`)
 	switch upstream {
 	case "tcp":
 		r.upstream = testbed.NewUpstream(t, script)
@@ -114,7 +116,7 @@ func newRoute(
 	case "tls":
 		r.upstream = testbed.NewTLSUpstream(t, certs.ServerConfig(), script)
 		h.Upstreams = upstreams(r.upstream.Addr)
-		h.TransportRaw = json.RawMessage(`{"protocol": "http", "tls": {"insecure_skip_verify": true}}`)
+		h.TransportRaw = json.RawMessage(`{"protocol": "http", "dial_timeout": "1m", "tls": {"insecure_skip_verify": true}}`)
 	}
 	load(t, h)
 	if client == "tls" {
