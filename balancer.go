@@ -10,13 +10,13 @@ type policy interface {
 }
 
 // eligible appends to buf the endpoints of pool that may get another tunnel:
-// not tried before, not full, and backups only if nothing else is left. The
+// not tried before, not full or closed, and backups only if nothing else is left. The
 // caller holds hosts.mu.
 func eligible(buf, pool []*endpoint, tried []*slot) []*endpoint {
 	first := len(tried) == 0 // asked once here, as it matters in large pools
 	for _, backup := range []bool{false, true} {
 		for _, e := range pool {
-			if e.slot.backup == backup && !e.full() && (first || !slices.Contains(tried, e.slot)) {
+			if e.slot.backup == backup && e.takesMore() && (first || !slices.Contains(tried, e.slot)) {
 				buf = append(buf, e)
 			}
 		}
@@ -27,9 +27,10 @@ func eligible(buf, pool []*endpoint, tried []*slot) []*endpoint {
 	return buf
 }
 
-// full reports whether e has as many tunnels as its upstream may have.
-func (e *endpoint) full() bool {
-	return e.slot.maxTunnels > 0 && e.host.tunnels >= e.slot.maxTunnels
+// takesMore reports whether e may get another tunnel: an operator does not want
+// it empty, and it has not as many as its upstream may have.
+func (e *endpoint) takesMore() bool {
+	return !e.host.closed && (e.slot.maxTunnels <= 0 || e.host.tunnels < e.slot.maxTunnels)
 }
 
 // compareLoad returns a negative number if one more tunnel would leave a less

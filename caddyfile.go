@@ -33,6 +33,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		# upstreams
 //		to                 <upstreams...>
 //		upstream           <address> [weight <n>] [max_tunnels <n>] [backup]
+//		name               <name>
 //
 //		# load balancing
 //		lb_policy          <name> [<options...>]
@@ -54,6 +55,11 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		# limits
 //		max_message_size   <size>|off
 //		max_message_rate   <n> [<burst>] [delay|close] | off
+//
+//		# how tunnels end when the proxy ends them
+//		evict_period       <duration>|off
+//		shutdown_period    <duration>
+//		close_code         <code> [<reason>]
 //
 //		# who may connect, and how
 //		origins            same|null|<origins...>
@@ -133,6 +139,10 @@ func (p *parser) option(name string) error {
 		"ping_timeout":       p.pingTimeout,
 		"max_message_size":   p.maxMessageSize,
 		"max_message_rate":   p.maxMessageRate,
+		"evict_period":       p.evictPeriod,
+		"shutdown_period":    p.shutdownPeriod,
+		"close_code":         p.closeCode,
+		"name":               p.name,
 		"origins":            p.list(func(a *Access) *[]string { return &a.Origins }),
 		"subprotocols":       p.list(func(a *Access) *[]string { return &a.Subprotocols }),
 		"require_upgrade":    p.requireUpgrade,

@@ -12,12 +12,21 @@ import (
 // to the client, then to the upstream, then a bounded wait. Later reasons do not
 // matter.
 func (t *tunnel) end(why reason, code uint16) {
+	t.endSaying(why, code, "")
+}
+
+// endSaying is end with a text for the client.
+func (t *tunnel) endSaying(why reason, code uint16, text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.endLocked(why, code)
+	t.endSayingLocked(why, code, text)
 }
 
 func (t *tunnel) endLocked(why reason, code uint16) {
+	t.endSayingLocked(why, code, "")
+}
+
+func (t *tunnel) endSayingLocked(why reason, code uint16, text string) {
 	if !t.isOpen() {
 		return
 	}
@@ -28,9 +37,13 @@ func (t *tunnel) endLocked(why reason, code uint16) {
 		t.lingerLocked()
 		return
 	}
-	t.notice, t.noticeCode = frame.AppendClose(nil, code, "", nil), code
+	t.notice, t.noticeCode = frame.AppendClose(nil, code, text, nil), code
 	t.phase.Store(int32(closing))
-	t.startTimerLocked(closeAnswerTime, t.unanswered)
+	answerTime := closeAnswerTime
+	if why == shutdown {
+		answerTime = shutdownAnswerTime
+	}
+	t.startTimerLocked(answerTime, t.unanswered)
 	t.relay.Wake(relay.UpstreamToClient)
 }
 

@@ -25,6 +25,9 @@ const (
 	// missedPings is how many intervals of pings make the default timeout.
 	missedPings = 2
 
+	defaultEvictPeriod    = 30 * time.Second
+	defaultShutdownPeriod = 4 * time.Second
+
 	maxWeight = 1 << 16 // keeps load comparisons far from overflow
 )
 

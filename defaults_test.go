@@ -155,7 +155,7 @@ func TestNegativeMeansOff(t *testing.T) {
 		t.Error("a tunnel without limits has a guard")
 	}
 	h.pool.fixed[0].host.tunnels = 1 << 20
-	if h.pool.fixed[0].full() {
+	if !h.pool.fixed[0].takesMore() {
 		t.Error("an upstream without limit is full")
 	}
 	h.pool.fixed[0].host.tunnels = 0

@@ -230,6 +230,7 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 
 func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
 	t := newTunnel(hs.tunnelID, h.tunnelPolicy, &liveTunnels, a.choice.host, clientIP(r))
+	t.template, t.handler = a.choice.endpoint.template, h.Name
 	side := socket{a.conn}
 	side.giveUpAfter(h.userTimeout())
 	t.start(client, relay.Side{Conn: side, Glued: a.detach()}, rand.Float64)

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -209,6 +210,7 @@ type memoryTunnel struct {
 	reports          chan *tunnel
 	began            time.Time
 	others           sync.WaitGroup // what the test lets the peers do meanwhile
+	exits            atomic.Bool    // the process is about to exit
 }
 
 // inMemory runs a test with a tunnel. When the test returns, the tunnel has to
@@ -217,15 +219,21 @@ func inMemory(t *testing.T, policy tunnelPolicy, test func(m *memoryTunnel)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := &memoryTunnel{t: t, live: new(registry), reports: make(chan *tunnel, 2), began: time.Now()}
-		policy.report = func(closed *tunnel) { m.reports <- closed }
-		var sides [2]relay.Side
-		m.client, sides[0].Conn = newMemoryPeer(t, true)
-		m.upstream, sides[1].Conn = newMemoryPeer(t, false)
-		m.tunnel = newTunnel("id", &policy, m.live, reserve("upstream.test:80"), "192.0.2.1")
-		m.start(sides[0], sides[1], func() float64 { return 0.5 })
+		m.live.exiting = m.exits.Load
+		m.open(policy)
 		defer m.finish()
 		test(m)
 	})
+}
+
+func (m *memoryTunnel) open(policy tunnelPolicy) {
+	m.t.Helper()
+	policy.report = func(closed *tunnel) { m.reports <- closed }
+	var sides [2]relay.Side
+	m.client, sides[0].Conn = newMemoryPeer(m.t, true)
+	m.upstream, sides[1].Conn = newMemoryPeer(m.t, false)
+	m.tunnel = newTunnel("id", &policy, m.live, reserve("upstream.test:80"), "192.0.2.1")
+	m.start(sides[0], sides[1], func() float64 { return 0.5 })
 }
 
 func (m *memoryTunnel) finish() {
@@ -234,6 +242,9 @@ func (m *memoryTunnel) finish() {
 	_ = m.upstream.Close()
 	m.others.Wait()
 	m.waitDone()
+	if m.live.exit.hasBegun() {
+		<-m.live.shutDown() // time stands still for it afterwards
+	}
 	if n := m.live.count(); n != 0 {
 		m.t.Errorf("%d tunnels are live at the end", n)
 	}

@@ -41,6 +41,10 @@ func init() {
 //   - `{http.reverse_proxy.upstream.host}`, `{http.reverse_proxy.upstream.port}`
 //   - `{http.reverse_proxy.upstream.requests}`: tunnels open to it, this one included
 type Handler struct {
+	// Name of this handler's pool where operators see its tunnels. Several
+	// handlers may have the same. Default: none.
+	Name string `json:"name,omitempty"`
+
 	// Backends to balance tunnels over. At least one is required.
 	Upstreams []*Upstream `json:"upstreams,omitempty"`
 
@@ -55,6 +59,9 @@ type Handler struct {
 
 	// What a peer may send through a tunnel.
 	Limits *Limits `json:"limits,omitempty"`
+
+	// How tunnels end when the proxy ends them.
+	Drain *Drain `json:"drain,omitempty"`
 
 	// Which handshakes are accepted.
 	Access *Access `json:"access,omitempty"`
@@ -106,6 +113,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionTimeouts,
 		h.provisionKeepalive,
 		h.provisionLimits,
+		h.provisionDrain,
 		h.provisionPool, // last, as it takes references that Cleanup gives back
 	} {
 		if err := step(ctx); err != nil {
@@ -220,6 +228,14 @@ func (h *Handler) provisionKeepalive(caddy.Context) error {
 	return nil
 }
 
+func (h *Handler) provisionDrain(caddy.Context) error {
+	d := h.Drain
+	if d == nil {
+		d = new(Drain)
+	}
+	return d.apply(h.tunnelPolicy)
+}
+
 func (h *Handler) provisionLimits(caddy.Context) error {
 	if h.Limits == nil {
 		return nil
@@ -231,10 +247,15 @@ func (h *Handler) provisionLimits(caddy.Context) error {
 	return nil
 }
 
-// Cleanup gives back what Provision took. Tunnels of this handler live on.
+// Cleanup gives back what Provision took. Tunnels of this handler live on, but
+// for those whose upstream no configuration has any more, which begin to end. If
+// the process exits, it waits until all have ended.
 func (h *Handler) Cleanup() error {
-	if h.pool != nil {
-		h.pool.release()
+	if caddy.Exiting() {
+		<-liveTunnels.shutDown()
+	}
+	if h.pool != nil && h.pool.release() {
+		liveTunnels.evictOrphans()
 	}
 	if h.reporter != nil {
 		reporters.remove(h.reporter)

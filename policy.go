@@ -181,6 +181,7 @@ func (p *pool) add(up *Upstream, weight int) error {
 		s.weight = weight
 	}
 	if strings.Contains(up.Dial, "{") {
+		hosts.nameTemplate(up.Dial)
 		p.templates = append(p.templates, template{slot: s, dial: up.Dial})
 		return nil
 	}
@@ -188,15 +189,19 @@ func (p *pool) add(up *Upstream, weight int) error {
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
-	e.host = hosts.acquire(e.key())
+	e.host = hosts.name(e.key())
 	p.fixed = append(p.fixed, e)
 	return nil
 }
 
 // release gives back the pool's references to hosts. Handshakes and tunnels
-// have their own.
-func (p *pool) release() {
+// have their own. It reports whether some upstream is not configured any more.
+func (p *pool) release() (orphaned bool) {
 	for _, e := range p.fixed {
-		hosts.release(e.host)
+		orphaned = hosts.unname(e.host) || orphaned
 	}
+	for _, t := range p.templates {
+		orphaned = hosts.unnameTemplate(t.dial) || orphaned
+	}
+	return orphaned
 }

@@ -52,6 +52,7 @@ func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
 			c.close()
 			return nil, fmt.Errorf("upstream %s became %q: %w", t.dial, dial, err)
 		}
+		e.template = t.dial
 		e.host = hosts.acquire(e.key())
 		c.expanded = append(c.expanded, e)
 	}
@@ -125,7 +126,7 @@ func (c *candidates) chooseForeign(r *http.Request) *choice {
 func (c *candidates) reserve(e *endpoint) *choice {
 	hosts.mu.Lock()
 	defer hosts.mu.Unlock()
-	if e.full() {
+	if !e.takesMore() {
 		return nil
 	}
 	return c.reserveLocked(e)

@@ -38,6 +38,15 @@ const (
 
 	messageTooBig reason = "message_too_big"
 	rateLimited   reason = "rate_limited"
+
+	// The upstream is not configured any more, or an operator has emptied it.
+	evicted reason = "evicted"
+	// Another upstream had fewer tunnels.
+	rebalanced reason = "rebalanced"
+	// An operator has closed the tunnel.
+	killed reason = "killed"
+	// The process exits.
+	shutdown reason = "shutdown"
 )
 
 // peer is who did something.

@@ -1,96 +1,179 @@
 package websocketproxy
 
 import (
+	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// sweepInterval is the resolution of the tunnels' times.
-const sweepInterval = time.Second
+const (
+	// sweepInterval is the resolution of the tunnels' times.
+	sweepInterval = time.Second
+	// exitInterval is how often the sweep looks whether the process is about to
+	// exit. Where no configuration with this module is loaded any more, nothing
+	// else tells.
+	exitInterval = sweepInterval / 5
+	// shardCount keeps those who open and end tunnels, and those who look at
+	// all of them, out of each other's way.
+	shardCount = 32
+)
 
 // registry holds the live tunnels. It belongs to no configuration: tunnels
 // outlive theirs.
 type registry struct {
-	mu      sync.Mutex // guards what follows, and the index of each tunnel
-	tunnels []*tunnel
-	changes uint64        // tunnels that have come and gone
-	stop    chan struct{} // ends the sweep, which runs while there are tunnels
+	shards  [shardCount]shard
+	total   atomic.Int64
+	changes atomic.Uint64 // tunnels that have come and gone
+	exit    exit
+	// exiting tells whether the process is about to exit; nil means no.
+	exiting func() bool
+
+	mu    sync.Mutex    // guards what follows
+	stop  chan struct{} // ends the sweep, which runs while there are tunnels
+	swept chan struct{} // closed when the newest sweep has ended
 }
 
-// liveTunnels are those of the process.
-var liveTunnels registry
+// shard is a part of the tunnels.
+type shard struct {
+	mu      sync.Mutex // guards what follows, and the index of each tunnel
+	tunnels []*tunnel
+	_       [64]byte // keeps two of them out of one cache line
+}
+
+var shardSeed = maphash.MakeSeed()
+
+func (r *registry) shard(id string) *shard {
+	return &r.shards[maphash.String(shardSeed, id)%shardCount]
+}
 
 func (r *registry) add(t *tunnel) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t.index = len(r.tunnels)
-	r.tunnels = append(r.tunnels, t)
-	r.changes++
-	if r.stop == nil {
-		r.stop = make(chan struct{})
-		go r.sweep(r.stop)
+	s := r.shard(t.id)
+	s.mu.Lock()
+	t.index = len(s.tunnels)
+	s.tunnels = append(s.tunnels, t)
+	s.mu.Unlock()
+	r.changes.Add(1)
+	if r.total.Add(1) == 1 {
+		r.adjustSweep()
 	}
 }
 
 func (r *registry) remove(t *tunnel) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.changes++
-	last := len(r.tunnels) - 1
-	moved := r.tunnels[last]
-	r.tunnels[t.index], moved.index = moved, t.index
-	r.tunnels[last] = nil
-	r.tunnels = r.tunnels[:last]
+	s := r.shard(t.id)
+	s.mu.Lock()
+	last := len(s.tunnels) - 1
+	moved := s.tunnels[last]
+	s.tunnels[t.index], moved.index = moved, t.index
+	s.tunnels[last] = nil
+	s.tunnels = s.tunnels[:last]
 	if last == 0 {
-		close(r.stop)
-		r.stop, r.tunnels = nil, nil
+		s.tunnels = nil
+	}
+	s.mu.Unlock()
+	r.changes.Add(1)
+	if r.total.Add(-1) == 0 {
+		r.adjustSweep()
 	}
 }
 
-// sweep checks the times of all tunnels until stop is closed.
-func (r *registry) sweep(stop <-chan struct{}) {
-	ticker := time.NewTicker(sweepInterval)
+// find returns the live tunnel with this id, or nil.
+func (r *registry) find(id string) *tunnel {
+	s := r.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tunnels {
+		if t.id == id {
+			return t
+		}
+	}
+	return nil
+}
+
+// collect returns the live tunnels that wanted accepts, or all if it is nil.
+// Only a part of them is locked at a time, and wanted runs without a lock.
+func (r *registry) collect(wanted func(*tunnel) bool) []*tunnel {
+	var all, part []*tunnel
+	for i := range r.shards {
+		part = r.shards[i].snapshot(part[:0])
+		for _, t := range part {
+			if wanted == nil || wanted(t) {
+				all = append(all, t)
+			}
+		}
+	}
+	return all
+}
+
+// snapshot appends the shard's tunnels to buf.
+func (s *shard) snapshot(buf []*tunnel) []*tunnel {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append(buf, s.tunnels...)
+}
+
+func (r *registry) count() int {
+	return int(r.total.Load())
+}
+
+// adjustSweep starts or ends the sweep. It goes by the number that there is
+// now, as the calls may come in another order than their causes.
+func (r *registry) adjustSweep() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wanted := r.total.Load() > 0
+	switch {
+	case wanted && r.stop == nil:
+		previous := r.swept
+		r.stop, r.swept = make(chan struct{}), make(chan struct{})
+		go r.sweep(r.stop, previous, r.swept)
+	case !wanted && r.stop != nil:
+		close(r.stop)
+		r.stop = nil
+	}
+}
+
+// sweep checks the times of all tunnels until stop is closed. It begins when
+// the previous one has ended: what a tunnel's watch holds belongs to one of
+// them at a time.
+func (r *registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) {
+	defer close(ended)
+	if previous != nil {
+		<-previous
+	}
+	ticker := time.NewTicker(exitInterval)
 	defer ticker.Stop()
 	var batch []*tunnel
-	storm := storm{collected: r.changed(), seen: r.changed()}
-	for {
+	changes := r.changes.Load()
+	storm := storm{collected: changes, seen: changes}
+	for ticks := 1; ; ticks++ {
 		select {
 		case <-stop:
 			return
 		case now := <-ticker.C:
-			// Checked outside of the lock: an end takes locks of its own, and
-			// the removal that follows takes this one.
-			batch = r.snapshot(batch[:0], stop)
-			for i, t := range batch {
-				t.check(now)
-				batch[i] = nil
+			if r.exiting != nil && r.exiting() {
+				r.shutDown()
 			}
-			if storm.over(r.changed(), len(batch)) {
+			if ticks%int(sweepInterval/exitInterval) != 0 {
+				continue
+			}
+			batch = r.checkAll(now, batch)
+			if storm.over(r.changes.Load(), r.count()) {
 				collectMemory()
 			}
 		}
 	}
 }
 
-// snapshot appends to batch the tunnels that are for the sweep with this stop.
-// One that has just been stopped must not get those of its successor.
-func (r *registry) snapshot(batch []*tunnel, stop <-chan struct{}) []*tunnel {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stop != stop {
-		return batch
+// checkAll checks the times of all tunnels, outside of the locks: an end takes
+// locks of its own, and the removal that follows takes these.
+func (r *registry) checkAll(now time.Time, batch []*tunnel) []*tunnel {
+	for i := range r.shards {
+		batch = r.shards[i].snapshot(batch[:0])
+		for _, t := range batch {
+			t.check(now)
+		}
+		clear(batch)
 	}
-	return append(batch, r.tunnels...)
-}
-
-func (r *registry) changed() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.changes
-}
-
-func (r *registry) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.tunnels)
+	return batch
 }

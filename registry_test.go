@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -13,16 +14,23 @@ import (
 
 func (r *registry) expectIntact(t *testing.T, want int) {
 	t.Helper()
+	total := 0
+	for i := range r.shards {
+		shard := &r.shards[i]
+		shard.mu.Lock()
+		for i, held := range shard.tunnels {
+			if held.index != i {
+				t.Errorf("tunnel %d believes to be %d", i, held.index)
+			}
+		}
+		total += len(shard.tunnels)
+		shard.mu.Unlock()
+	}
+	if total != want || r.count() != want {
+		t.Errorf("%d tunnels are registered and %d counted, want %d", total, r.count(), want)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.tunnels) != want {
-		t.Errorf("%d tunnels are registered, want %d", len(r.tunnels), want)
-	}
-	for i, held := range r.tunnels {
-		if held.index != i {
-			t.Errorf("tunnel %d believes to be %d", i, held.index)
-		}
-	}
 	if sweeping := r.stop != nil; sweeping != (want > 0) {
 		t.Errorf("the sweep runs: %t, with %d tunnels", sweeping, want)
 	}
@@ -30,7 +38,8 @@ func (r *registry) expectIntact(t *testing.T, want int) {
 
 // registered makes a tunnel that can be swept: one that relays nothing.
 func registered(live *registry) *tunnel {
-	held := newTunnel("id", new(tunnelPolicy), live, nil, "")
+	id := fmt.Sprint(rand.Uint64())
+	held := newTunnel(id, new(tunnelPolicy), live, nil, "")
 	held.relay = new(idleRelay)
 	return held
 }
@@ -84,8 +93,8 @@ func TestRegistryIsForManyAtATime(t *testing.T) {
 				}
 				live.remove(all[len(all)-1])
 				all = all[:len(all)-1]
-				live.snapshot(nil, nil)
-				live.count()
+				live.collect(nil)
+				live.find("none")
 			}
 			for _, held := range all {
 				live.remove(held)

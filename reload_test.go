@@ -48,13 +48,14 @@ func upstreams(dials ...string) []*Upstream {
 func TestCountsSurviveAReload(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	up := testbed.NewUpstream(t, testbed.Echo)
-	before := &Handler{Upstreams: upstreams(up.Addr)}
+	stay := &Drain{EvictPeriod: -1}
+	before := &Handler{Upstreams: upstreams(up.Addr), Drain: stay}
 	unloadBefore := load(t, before)
 	first := testbed.Dial(t, serve(t, before).Addr)
 	first.Handshake("/")
 
 	// As in a reload: the new configuration is there before the old one goes.
-	after := &Handler{Upstreams: upstreams(up.Addr)}
+	after := &Handler{Upstreams: upstreams(up.Addr), Drain: stay}
 	unloadAfter := load(t, after)
 	unloadBefore()
 	if got := tunnelsOf(up.Addr); got != 1 {
@@ -81,7 +82,7 @@ func TestCountsSurviveAReload(t *testing.T) {
 func TestTunnelsOfUnloadedConfigurationsCountForNewOnes(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	up := testbed.NewUpstream(t, testbed.Echo)
-	before := &Handler{Upstreams: upstreams(up.Addr)}
+	before := &Handler{Upstreams: upstreams(up.Addr), Drain: &Drain{EvictPeriod: -1}}
 	unload := load(t, before)
 	old := testbed.Dial(t, serve(t, before).Addr)
 	old.Handshake("/")

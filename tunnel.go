@@ -36,6 +36,14 @@ type tunnelPolicy struct {
 	// and refuseFast tells that more is refused, not delayed.
 	messageEvery, messageAhead time.Duration
 	refuseFast                 bool
+	// evict is the time over which the tunnels of an upstream are ended that is
+	// not configured any more; zero means that they stay. shutdown is the time
+	// for all tunnels when the process exits.
+	evict, shutdown time.Duration
+	// closeCode and closeText are for Close frames to the clients of tunnels
+	// that have to move elsewhere.
+	closeCode uint16
+	closeText string
 	// report is told the end of each tunnel.
 	report func(*tunnel)
 }
@@ -65,21 +73,29 @@ type tunnel struct {
 	id           string
 	clientIP     string
 	upstreamHost *host
-	policy       *tunnelPolicy
-	opened       time.Time
-	expires      time.Time // zero: never
-	live         *registry
-	index        int // in the registry, guarded by its mu
-	done         chan struct{}
+	// template is what the upstream's address was expanded from, if it was.
+	template string
+	handler  string // its name
+	policy   *tunnelPolicy
+	opened   time.Time
+	expires  time.Time // zero: never
+	live     *registry
+	index    int // in the registry, guarded by its mu
+	done     chan struct{}
 
 	relay relay.Relay
 	// scanners follow the frames of each direction, and passed counts the bytes
 	// that were passed on. Both belong to the direction's writer.
 	scanners [2]frame.Scanner
 	passed   [2]uint64
+	// messages are the scanners' counts, for others.
+	messages [2]atomic.Uint64
 	watch    watch
-	guard    *guard // nil if nothing needs it
-	phase    atomic.Int32
+	// active is when the sweep has last seen that something had happened, in
+	// nanoseconds since 1970.
+	active atomic.Int64
+	guard  *guard // nil if nothing needs it
+	phase  atomic.Int32
 
 	mu sync.Mutex // guards what follows
 	// why is the first cause of an end, and whatever makes the proxy end the
@@ -127,6 +143,18 @@ func newTunnel(id string, policy *tunnelPolicy, live *registry, h *host, clientI
 // start begins to relay. The tunnel owns both connections from here on.
 func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
 	t.setTimes(time.Now(), random)
+	t.run(client, upstream)
+	// Whatever ends tunnels looks for them after it was decided, so those that
+	// it does not find find that.
+	switch {
+	case t.live.exit.hasBegun():
+		t.end(shutdown, frame.StatusGoingAway)
+	case t.isOrphan(), t.isEvicted():
+		t.evict()
+	}
+}
+
+func (t *tunnel) run(client, upstream relay.Side) {
 	// The lock keeps hooks that come before Start returns from using a relay
 	// that is not there yet, and the last one from leaving before add.
 	t.mu.Lock()
@@ -143,6 +171,7 @@ func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 	}
 	if !s.Closed() && !s.Opaque() {
 		s.Scan(p)
+		t.messages[d].Store(s.Messages())
 		if s.Closed() || s.Opaque() {
 			t.stopScanning(d, s)
 		}
@@ -167,6 +196,7 @@ func (t *tunnel) inspectClosely(d relay.Direction, s *frame.Scanner, p []byte) r
 		inspect = t.inspectGuarded
 	}
 	v := inspect(d, s, p)
+	t.messages[d].Store(s.Messages())
 	t.passed[d] += uint64(v.Pass)
 	return v
 }
@@ -246,8 +276,8 @@ func (t *tunnel) Done() {
 		t.timer.Stop()
 	}
 	t.mu.Unlock()
-	t.live.remove(t)
 	hosts.tunnelEnded(t.upstreamHost)
 	t.policy.report(t)
+	t.live.remove(t) // then the process may exit
 	close(t.done)
 }

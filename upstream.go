@@ -14,9 +14,11 @@ import (
 type host struct {
 	address string
 
-	// Both are guarded by the table's mu.
-	refs    int // configurations, handshakes and tunnels that use it
-	tunnels int // handshakes under way and live tunnels
+	// All are guarded by the table's mu.
+	refs    int  // configurations, handshakes and tunnels that use it
+	named   int  // upstreams of loaded configurations that have the address
+	tunnels int  // handshakes under way and live tunnels
+	closed  bool // an operator wants no new tunnels here
 }
 
 // hostTable holds the hosts of the process by address. It outlives
@@ -25,15 +27,25 @@ type host struct {
 type hostTable struct {
 	mu sync.Mutex // also makes a choice and its count one step
 	m  map[string]*host
+	// templates counts the upstreams of loaded configurations whose address has
+	// placeholders.
+	templates map[string]int
+	// states are what operators have set, by address, also for addresses that
+	// have no host.
+	states map[string]operatorState
 }
 
-var hosts = hostTable{m: make(map[string]*host)}
+var hosts = hostTable{
+	m:         make(map[string]*host),
+	templates: make(map[string]int),
+	states:    make(map[string]operatorState),
+}
 
 // acquireLocked returns the host of address with one more reference.
 func (t *hostTable) acquireLocked(address string) *host {
 	h, ok := t.m[address]
 	if !ok {
-		h = &host{address: address}
+		h = &host{address: address, closed: t.states[address].closes()}
 		t.m[address] = h
 	}
 	h.refs++
@@ -45,6 +57,61 @@ func (t *hostTable) releaseLocked(h *host) {
 	if h.refs--; h.refs == 0 {
 		delete(t.m, h.address)
 	}
+}
+
+// name is acquire for an upstream of a configuration.
+func (t *hostTable) name(address string) *host {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.acquireLocked(address)
+	h.named++
+	return h
+}
+
+// unname gives back what name has returned. It reports whether no
+// configuration has the address any more.
+func (t *hostTable) unname(h *host) (orphaned bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.named--
+	orphaned = h.named == 0
+	t.releaseLocked(h)
+	return orphaned
+}
+
+// nameTemplate notes that an upstream of a configuration has an address with
+// placeholders.
+func (t *hostTable) nameTemplate(dial string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.templates[dial]++
+}
+
+// unnameTemplate takes that back, and reports whether no configuration has it
+// any more.
+func (t *hostTable) unnameTemplate(dial string) (orphaned bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.templates[dial]--; t.templates[dial] > 0 {
+		return false
+	}
+	delete(t.templates, dial)
+	return true
+}
+
+// isNamed reports whether a loaded configuration has an upstream with the
+// address of h, or with the template if there is one.
+func (t *hostTable) isNamed(h *host, template string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return h.named > 0 || template != "" && t.templates[template] > 0
+}
+
+// stateOf returns what an operator has set.
+func (t *hostTable) stateOf(address string) operatorState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.states[address]
 }
 
 func (t *hostTable) acquire(address string) *host {
@@ -76,6 +143,7 @@ func (t *hostTable) reserveLocked(h *host) *host {
 		h = current
 	} else {
 		t.m[h.address] = h
+		h.closed = t.states[h.address].closes()
 	}
 	h.refs++
 	h.tunnels++
@@ -87,6 +155,8 @@ type endpoint struct {
 	slot *slot
 	// network and address are what is dialed, hostname and port its parts.
 	network, address, hostname, port string
+	// template is what the address was expanded from, if it was.
+	template string
 	// host is the process-wide state of the address. An endpoint that was
 	// expanded from placeholders holds it for one handshake only.
 	host *host

@@ -19,7 +19,8 @@ type watch struct {
 
 // setTimes sets what the sweep goes by. random returns a number in [0, 1).
 func (t *tunnel) setTimes(now time.Time, random func() float64) {
-	t.opened, t.watch.activity = now, now
+	t.opened = now
+	t.noteActivity(now)
 	if t.guard != nil {
 		t.guard.vigils[0].heardAt, t.guard.vigils[1].heardAt = now, now
 	}
@@ -52,16 +53,22 @@ func (t *tunnel) check(now time.Time) {
 func (t *tunnel) observe(now time.Time) {
 	w := &t.watch
 	if half := t.halfClosed(); half != w.halfClosed {
-		w.halfClosed, w.activity = half, now
+		w.halfClosed = half
+		t.noteActivity(now)
 	}
 	for d := range relay.Direction(2) {
 		read, taken := t.relay.Counts(d)
 		if t.isActive(d, read, taken) {
-			w.activity = now
+			t.noteActivity(now)
 		}
 		w.stalled[d] = t.stalledSince(d, now, read != taken && taken == w.taken[d])
 		w.read[d], w.taken[d] = read, taken
 	}
+}
+
+func (t *tunnel) noteActivity(now time.Time) {
+	t.watch.activity = now
+	t.active.Store(now.UnixNano())
 }
 
 // isActive reports whether something has happened in a direction, given its new

@@ -1,0 +1,88 @@
+package websocketproxy
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+)
+
+// Drain says how tunnels end when the proxy ends them, so that their clients
+// come back neither all at once nor to the wrong place.
+type Drain struct {
+	// Time over which tunnels are ended when a reload has removed their
+	// upstream, or when an operator has it emptied and gives no other time. Each
+	// client is sent a Close frame, at a random moment of its part of the time,
+	// those of the longest idle tunnels first. A tunnel keeps the value that it
+	// was opened with. A negative value means that removed upstreams keep their
+	// tunnels. Default: 30s.
+	EvictPeriod caddy.Duration `json:"evict_period,omitempty"`
+
+	// Time after which nothing is left of any tunnel when the process exits.
+	// The clients are sent Close frames with status 1001 in the first half of
+	// it, or up to two seconds before its end if that is later. Of the tunnels
+	// that are open, the longest time counts. At least a second. Supervisors
+	// have to wait longer than that: Caddy's systemd unit kills after 5 seconds.
+	// Default: 4s.
+	ShutdownPeriod caddy.Duration `json:"shutdown_period,omitempty"`
+
+	// Status of the Close frames that ask clients to connect again, elsewhere:
+	// one that RFC 6455 section 7.4 or its registry allows in a frame, or 3000
+	// to 4999. Default: 1012, service restart.
+	CloseCode int `json:"close_code,omitempty"`
+
+	// Text of these Close frames, up to 123 bytes. Default: none.
+	CloseReason string `json:"close_reason,omitempty"`
+}
+
+// longestReason is what fits into a control frame besides the status (RFC 6455
+// section 5.5).
+const longestReason = 123
+
+// apply checks the values and makes a policy of them.
+func (d *Drain) apply(p *tunnelPolicy) error {
+	if d.ShutdownPeriod != 0 && d.ShutdownPeriod < caddy.Duration(time.Second) {
+		return errors.New("drain.shutdown_period: is shorter than a second")
+	}
+	if d.CloseCode != 0 {
+		if problem := closeCodeProblem(d.CloseCode); problem != "" {
+			return fmt.Errorf("drain.close_code: %s", problem)
+		}
+	}
+	if problem := closeReasonProblem(d.CloseReason); problem != "" {
+		return fmt.Errorf("drain.close_reason: %s", problem)
+	}
+	p.evict = orDefault(d.EvictPeriod, defaultEvictPeriod)
+	p.shutdown = orDefault(d.ShutdownPeriod, defaultShutdownPeriod)
+	p.closeCode, p.closeText = frame.StatusServiceRestart, d.CloseReason
+	if d.CloseCode != 0 {
+		p.closeCode = uint16(d.CloseCode)
+	}
+	return nil
+}
+
+// closeCodeProblem returns what is wrong with a status for a Close frame, if
+// anything.
+func closeCodeProblem(code int) string {
+	if code < 0 || code > math.MaxUint16 || !frame.ValidCloseCode(uint16(code)) {
+		return fmt.Sprintf("%d is not allowed in a Close frame; use 1012, or one from 3000 to 4999", code)
+	}
+	return ""
+}
+
+// closeReasonProblem returns what is wrong with a text for a Close frame, if
+// anything.
+func closeReasonProblem(text string) string {
+	switch {
+	case len(text) > longestReason:
+		return fmt.Sprintf("has %d bytes; at most %d fit into a Close frame", len(text), longestReason)
+	case !utf8.ValidString(text):
+		return "is not UTF-8"
+	}
+	return ""
+}

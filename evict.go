@@ -1,0 +1,56 @@
+package websocketproxy
+
+import (
+	"time"
+)
+
+// isOrphan reports whether no loaded configuration has the tunnel's upstream
+// any more.
+func (t *tunnel) isOrphan() bool {
+	return t.policy.evict > 0 && !hosts.isNamed(t.upstreamHost, t.template)
+}
+
+// isEvicted reports whether an operator wants the tunnel's upstream emptied.
+func (t *tunnel) isEvicted() bool {
+	return hosts.stateOf(t.upstreamHost.address).State == stateEvict
+}
+
+// evict ends the tunnel so that its client opens another one elsewhere.
+func (t *tunnel) evict() {
+	t.endSaying(evicted, t.policy.closeCode, t.policy.closeText)
+}
+
+// evictOrphans begins to end the tunnels whose upstream no loaded configuration
+// has any more, each within the time that its own configuration gave. Those
+// whose upstream comes back before it is their turn stay.
+func (r *registry) evictOrphans() {
+	byPeriod := make(map[time.Duration][]*tunnel)
+	for _, t := range r.collect((*tunnel).isOrphan) {
+		byPeriod[t.policy.evict] = append(byPeriod[t.policy.evict], t)
+	}
+	for period, tunnels := range byPeriod {
+		r.pace(paced{tunnels: tunnels, period: period, wanted: (*tunnel).isOrphan, end: (*tunnel).evict})
+	}
+}
+
+// evictFrom begins to end the tunnels of an upstream that an operator wants
+// emptied, and goes on as long as that is so.
+func (r *registry) evictFrom(address string, period time.Duration) {
+	r.pace(paced{
+		tunnels: r.collect(func(t *tunnel) bool { return t.upstreamHost.address == address }),
+		period:  period,
+		wanted:  (*tunnel).isEvicted,
+		end:     (*tunnel).evict,
+	})
+}
+
+// pace begins to end tunnels one after another, those first in which nothing
+// has happened for the longest time. It goes on until the process exits, which
+// has its own pace.
+func (r *registry) pace(p paced) {
+	if len(p.tunnels) == 0 {
+		return
+	}
+	idleFirst(p.tunnels)
+	go p.run(r.exit.prepared().begun)
+}

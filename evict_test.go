@@ -1,0 +1,216 @@
+package websocketproxy
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// pacedTunnels makes tunnels that can only be told apart; the first one was
+// active last.
+func pacedTunnels(n int) []*tunnel {
+	tunnels := make([]*tunnel, n)
+	for i := range tunnels {
+		tunnels[i] = registered(new(registry))
+		tunnels[i].id = fmt.Sprint(i)
+		tunnels[i].active.Store(int64(-i))
+	}
+	return tunnels
+}
+
+func TestTunnelsEndEvenlyAndIdleOnesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 60
+		live, began := new(registry), time.Now()
+		ends := make(chan *tunnel, n)
+		live.pace(paced{tunnels: pacedTunnels(n), period: n * time.Second, end: func(t *tunnel) { ends <- t }})
+		for i := n - 1; i >= 0; i-- {
+			ended := <-ends
+			if ended.id != fmt.Sprint(i) {
+				t.Errorf("tunnel %s ends when it is the turn of %d", ended.id, i)
+			}
+			// Its part of the time is a second long.
+			from := time.Duration(n-1-i) * time.Second
+			if at := time.Since(began); at < from || at > from+time.Second {
+				t.Errorf("tunnel %d ends after %v, want a moment in the second from %v on", i, at, from)
+			}
+		}
+	})
+}
+
+func TestPaceDoesNotWaitForTunnelsThatHaveEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tunnels, began := pacedTunnels(100), time.Now()
+		for _, held := range tunnels[:99] { // the most active one is left
+			close(held.done)
+		}
+		tunnels[0], tunnels[99] = tunnels[99], tunnels[0]
+		p := paced{tunnels: tunnels, period: time.Hour, end: func(*tunnel) {}}
+		p.run(nil)
+		if took := time.Since(began); took > time.Hour/100 {
+			t.Errorf("took %v, want the part of the first one at most", took)
+		}
+	})
+}
+
+func TestPaceAsksBeforeEachEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ended []string
+		p := paced{
+			tunnels: pacedTunnels(4),
+			period:  time.Minute,
+			wanted:  func(t *tunnel) bool { return t.id != "1" },
+			end:     func(t *tunnel) { ended = append(ended, t.id) },
+		}
+		p.run(nil)
+		if want := []string{"0", "2", "3"}; !slices.Equal(ended, want) {
+			t.Errorf("tunnels %v have ended, want %v", ended, want)
+		}
+	})
+}
+
+func TestPaceStopsWhenTheProcessExits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		live := new(registry)
+		live.pace(paced{tunnels: pacedTunnels(2), period: time.Hour, end: func(*tunnel) {
+			t.Error("a tunnel was ended at the old pace")
+		}})
+		<-live.shutDown()
+		synctest.Wait()
+		// The bubble ends only if nobody waits any more.
+	})
+}
+
+// openAt opens tunnels through p, one for each upstream.
+func openAt(t *testing.T, p *testProxy, ups ...*testbed.Upstream) []*testbed.Client {
+	t.Helper()
+	clients := make([]*testbed.Client, len(ups))
+	for range ups {
+		c := testbed.Dial(t, p.Addr)
+		upstream := c.Handshake("/").Header.Get("X-Upstream")
+		i := slices.IndexFunc(ups, func(u *testbed.Upstream) bool { return u.Addr == upstream })
+		if i < 0 || clients[i] != nil {
+			t.Fatalf("got upstream %q, want each once", upstream)
+		}
+		clients[i] = c
+	}
+	return clients
+}
+
+// tellsUpstream is a handler for these addresses whose 101 has X-Upstream.
+func tellsUpstream(drain *Drain, addresses ...string) *Handler {
+	return &Handler{
+		Upstreams: upstreams(addresses...),
+		Drain:     drain,
+		Headers: &headers.Handler{Response: &headers.RespHeaderOps{HeaderOps: &headers.HeaderOps{
+			Set: http.Header{"X-Upstream": {"{http.reverse_proxy.upstream.hostport}"}},
+		}}},
+	}
+}
+
+func TestTunnelsOfARemovedUpstreamAreEvicted(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
+	drain := &Drain{EvictPeriod: caddy.Duration(10 * time.Millisecond), CloseCode: 4001, CloseReason: "moving"}
+	both := tellsUpstream(drain, a.Addr, b.Addr)
+	unload := load(t, both)
+	p := serve(t, both)
+	clients := openAt(t, p, a, b)
+
+	onlyB := tellsUpstream(nil, b.Addr)
+	load(t, onlyB)
+	after := serve(t, onlyB)
+	clients[0].Echo("as long as both are loaded")
+	unload()
+	clients[0].ExpectFrame(testbed.Close, string(testbed.NewClose(4001, "moving").Payload))
+	clients[0].WriteFrame(testbed.NewClose(4001, ""))
+	clients[0].ExpectEOF()
+	expectFields(t, after.closedLine(), map[string]any{"reason": "evicted", "closed_by": "proxy", "upstream": a.Addr})
+
+	clients[1].Echo("still here")
+	clients[1].CloseHandshake(1000)
+	for _, c := range clients {
+		c.Close()
+	}
+}
+
+func TestTunnelsMayStayWithARemovedUpstream(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	up := testbed.NewUpstream(t, testbed.Echo)
+	h := tellsUpstream(&Drain{EvictPeriod: -1}, up.Addr)
+	unload := load(t, h)
+	clients := openAt(t, serve(t, h), up)
+	unload()
+	if orphans := liveTunnels.collect((*tunnel).isOrphan); len(orphans) > 0 {
+		t.Errorf("%d tunnels would be ended", len(orphans))
+	}
+	clients[0].Echo("still here")
+	clients[0].CloseHandshake(1000)
+	clients[0].Close()
+}
+
+func TestWhoseUpstreamIsStillConfigured(t *testing.T) {
+	const address = "127.0.0.1:9000"
+	template := func(dial string) *Handler { return &Handler{Upstreams: upstreams(dial)} }
+	tests := map[string]struct {
+		template string
+		loaded   *Handler
+		orphan   bool
+	}{
+		"the address":                        {"", template(address), false},
+		"another address":                    {"", template("127.0.0.1:9001"), true},
+		"a template, but the tunnel has not": {"", template("{env.A}"), true},
+		"the template":                       {"{env.A}", template("{env.A}"), false},
+		"another template":                   {"{env.A}", template("{env.B}"), true},
+		"the address, not the template":      {"{env.A}", template(address), false},
+		"nothing":                            {"{env.A}", nil, true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { expectNothingHeld(t) })
+			if tt.loaded != nil {
+				load(t, tt.loaded)
+			}
+			h := reserve(address)
+			defer hosts.tunnelEnded(h)
+			held := newTunnel("id", &tunnelPolicy{evict: time.Second}, new(registry), h, "")
+			held.template = tt.template
+			if got := held.isOrphan(); got != tt.orphan {
+				t.Errorf("the tunnel has lost its upstream: %t, want %t", got, tt.orphan)
+			}
+			held.policy = new(tunnelPolicy)
+			if held.isOrphan() {
+				t.Error("the tunnel would be ended although its policy says that it stays")
+			}
+		})
+	}
+}
+
+// A handshake that was under way when its upstream was removed makes a tunnel
+// that nobody has found.
+func TestTunnelThatComesTooLateIsEvicted(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	up := testbed.NewUpstream(t, nil)
+	h := tellsUpstream(nil, up.Addr)
+	unload := load(t, h)
+	c := testbed.Dial(t, serve(t, h).Addr)
+	c.Send(testbed.HandshakeRequest("/", c.Host))
+	u := up.Next(t)
+	u.ReadRequest()
+	unload()
+	u.Send(testbed.HandshakeResponse("dGhlIHNhbXBsZSBub25jZQ=="))
+	if got := c.Response().StatusCode; got != 101 {
+		t.Fatalf("status %d, want 101", got)
+	}
+	c.ExpectClose(1012)
+	c.Close()
+	u.Close()
+}

@@ -1,0 +1,68 @@
+package websocketproxy
+
+import (
+	"time"
+)
+
+// The states that an operator may give an upstream: HAProxy's words.
+const (
+	// stateReady: the upstream gets tunnels. It is not kept.
+	stateReady = "ready"
+	// stateDrain: no new tunnels; those that are there stay.
+	stateDrain = "drain"
+	// stateEvict: no new tunnels, and those that are there end one after
+	// another.
+	stateEvict = "evict"
+)
+
+// operatorState is what an operator has said about an upstream. The zero value
+// says nothing, which means ready.
+type operatorState struct {
+	State string `json:"state"`
+	// By is who has set it, and At when.
+	By string    `json:"by,omitempty"`
+	At time.Time `json:"at"`
+	// Expires is when the upstream is ready again by itself; zero means never.
+	Expires time.Time `json:"expires,omitzero"`
+	// Period is the time over which tunnels are ended, in seconds; zero means
+	// the default.
+	Period float64 `json:"period,omitempty"`
+	// Named is when a configuration that has the address was last seen.
+	Named time.Time `json:"named,omitzero"`
+}
+
+// closes reports whether the upstream gets no new tunnels.
+func (s operatorState) closes() bool {
+	return s.State == stateDrain || s.State == stateEvict
+}
+
+// evictPeriod is the time over which tunnels are ended.
+func (s operatorState) evictPeriod() time.Duration {
+	if s.Period > 0 {
+		return time.Duration(s.Period * float64(time.Second))
+	}
+	return defaultEvictPeriod
+}
+
+// setStates replaces what operators have said. It returns the addresses that
+// have to be emptied from now on, and those that get new tunnels again.
+func (t *hostTable) setStates(states map[string]operatorState) (evict, ready []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for address, s := range states {
+		was := t.states[address]
+		if s.State == stateEvict && (was.State != stateEvict || !was.At.Equal(s.At)) {
+			evict = append(evict, address)
+		}
+	}
+	for address, was := range t.states {
+		if was.closes() && !states[address].closes() {
+			ready = append(ready, address)
+		}
+	}
+	t.states = states
+	for address, h := range t.m {
+		h.closed = states[address].closes()
+	}
+	return evict, ready
+}

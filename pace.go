@@ -1,0 +1,67 @@
+package websocketproxy
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// paced is a number of tunnels that the proxy ends one after another, so that
+// their clients do not all come back at once.
+type paced struct {
+	tunnels []*tunnel
+	// period is the time over which they are spread. Zero means at once.
+	period time.Duration
+	// wanted is asked right before the end of each; nil means yes.
+	wanted func(*tunnel) bool
+	end    func(*tunnel)
+}
+
+// idleFirst sorts tunnels by how long nothing has happened in them: the end of
+// those is noticed the least.
+func idleFirst(tunnels []*tunnel) {
+	// What is compared must not change meanwhile.
+	type entry struct {
+		active int64
+		tunnel *tunnel
+	}
+	entries := make([]entry, len(tunnels))
+	for i, t := range tunnels {
+		entries[i] = entry{t.active.Load(), t}
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int {
+		switch {
+		case a.active < b.active:
+			return -1
+		case a.active > b.active:
+			return 1
+		}
+		return 0
+	})
+	for i, e := range entries {
+		tunnels[i] = e.tunnel
+	}
+}
+
+// run ends the tunnels evenly over the period, each at a random moment of its
+// own part of it, until stop is closed. It does not wait for those that have
+// ended by themselves.
+func (p *paced) run(stop <-chan struct{}) {
+	start := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for i, t := range p.tunnels {
+		part := (float64(i) + rand.Float64()) / float64(len(p.tunnels))
+		timer.Reset(time.Until(start.Add(time.Duration(part * float64(p.period)))))
+		select {
+		case <-stop:
+			return
+		case <-t.done:
+			continue
+		case <-timer.C:
+		}
+		if p.wanted == nil || p.wanted(t) {
+			p.end(t)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package websocketproxy
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+)
+
+const (
+	// shutdownEach is the time for one client if they are few.
+	shutdownEach = time.Millisecond
+	// answersTime is how long it takes at most until nothing is left of a tunnel
+	// whose client has been told, and some more for the processor.
+	answersTime = 2 * time.Second
+	// shutdownAnswerTime is closeAnswerTime when the process exits.
+	shutdownAnswerTime = 500 * time.Millisecond
+	// abortTime is how long the ends of aborted tunnels may take, which wait for
+	// nobody but the processor.
+	abortTime = time.Second
+)
+
+// liveTunnels are those of the process.
+var liveTunnels = registry{exiting: caddy.Exiting}
+
+func init() {
+	// Comes after everything else, also where the configuration that was loaded
+	// last has no such handler.
+	caddy.OnExit(func(context.Context) { <-liveTunnels.shutDown() })
+}
+
+// exit is the end of all tunnels because the process exits.
+type exit struct {
+	once sync.Once
+	// begun is closed when it begins, and over when no tunnel is left. They are
+	// made when first asked for.
+	made        sync.Once
+	begun, over chan struct{}
+}
+
+func (e *exit) prepared() *exit {
+	e.made.Do(func() { e.begun, e.over = make(chan struct{}), make(chan struct{}) })
+	return e
+}
+
+// hasBegun reports whether every tunnel has to end.
+func (e *exit) hasBegun() bool {
+	select {
+	case <-e.prepared().begun:
+		return true
+	default:
+		return false
+	}
+}
+
+// shutDown begins to end all tunnels, for good, if that has not begun. What it
+// returns is closed when none is left.
+func (r *registry) shutDown() <-chan struct{} {
+	e := r.exit.prepared()
+	e.once.Do(func() {
+		close(e.begun) // a tunnel that comes now sees that, or is collected below
+		go r.endAll()
+	})
+	return e.over
+}
+
+// endAll ends all tunnels within the longest shutdown_period of any of them.
+func (r *registry) endAll() {
+	defer close(r.exit.over)
+	all := r.collect(nil)
+	var period time.Duration
+	for _, t := range all {
+		period = max(period, t.policy.shutdown)
+	}
+	deadline := time.NewTimer(period)
+	defer deadline.Stop()
+	idleFirst(all)
+	p := paced{
+		tunnels: all,
+		// Whoever is told last needs time to answer too.
+		period: min(max(period/2, period-answersTime), time.Duration(len(all))*shutdownEach),
+		end:    func(t *tunnel) { t.end(shutdown, frame.StatusGoingAway) },
+	}
+	p.run(nil)
+	if r.waitEmpty(deadline.C) {
+		return
+	}
+	for _, t := range r.collect(nil) {
+		t.relay.Abort()
+	}
+	last := time.NewTimer(abortTime)
+	defer last.Stop()
+	r.waitEmpty(last.C)
+}
+
+// waitEmpty waits until there is no tunnel, and reports whether that happened
+// in time.
+func (r *registry) waitEmpty(deadline <-chan time.Time) bool {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for r.count() > 0 {
+		select {
+		case <-deadline:
+			return false
+		case <-ticker.C:
+		}
+	}
+	return true
+}

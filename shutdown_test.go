@@ -1,0 +1,172 @@
+package websocketproxy
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// exiting is a policy with the usual time for the exit of the process.
+var exiting = tunnelPolicy{shutdown: defaultShutdownPeriod}
+
+// exit lets the process be about to exit, and waits until the tunnel notices.
+func (m *memoryTunnel) exit() {
+	m.exits.Store(true)
+	time.Sleep(exitInterval + shutdownEach)
+	synctest.Wait()
+}
+
+func TestExitIsNoticed(t *testing.T) {
+	inMemory(t, exiting, func(m *memoryTunnel) {
+		m.exit()
+		m.client.expect(m.upstream.closeFrame(1001, ""))
+		m.client.send(m.client.closeFrame(1001, ""))
+		m.upstream.expectUnmasked("\x88\x02\x03\xe9")
+		m.upstream.expectEnd()
+		m.client.expectEnd()
+		m.expectReason(shutdown)
+	})
+}
+
+func TestSilentClientIsNotWaitedForAtExit(t *testing.T) {
+	inMemory(t, exiting, func(m *memoryTunnel) {
+		m.exit()
+		m.client.expect(m.upstream.closeFrame(1001, ""))
+		time.Sleep(shutdownAnswerTime)
+		m.upstream.expectUnmasked("\x88\x02\x03\xe9")
+		m.upstream.expectEnd()
+		time.Sleep(lingerTime)
+		m.expectReason(shutdown)
+	})
+}
+
+// Neither of these can be told anything.
+func TestStuckPeersDoNotHoldUpTheExit(t *testing.T) {
+	tests := map[string]func(m *memoryTunnel){
+		"a client that reads nothing": func(m *memoryTunnel) {
+			m.others.Go(func() {
+				_, _ = m.upstream.Write([]byte(m.upstream.frame(testbed.Binary, strings.Repeat("x", 1<<16))))
+			})
+		},
+		"an upstream that reads nothing": func(m *memoryTunnel) {
+			m.others.Go(func() {
+				_, _ = m.client.Write([]byte(m.client.frame(testbed.Binary, strings.Repeat("x", 1<<16))))
+			})
+		},
+		"an upstream inside a frame": func(m *memoryTunnel) {
+			m.upstream.send(m.upstream.frame(testbed.Text, "half")[:3])
+		},
+	}
+	for name, prepare := range tests {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, exiting, func(m *memoryTunnel) {
+				prepare(m)
+				synctest.Wait()
+				began := time.Now()
+				m.exit()
+				<-m.live.shutDown()
+				if took := time.Since(began); took > defaultShutdownPeriod {
+					t.Errorf("took %v, want %v at most", took, defaultShutdownPeriod)
+				}
+				m.expectReason(shutdown)
+			})
+		})
+	}
+}
+
+// Tunnels abort themselves before that, unless the processor has no time for them.
+func TestWhatIsLeftAtTheEndOfTheShutdownPeriodIsAborted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		live, relays := new(registry), make([]*abortedRelay, 3)
+		for i := range relays {
+			held := registered(live)
+			relays[i] = &abortedRelay{ended: func() { live.remove(held) }}
+			held.relay = relays[i]
+			held.policy = &tunnelPolicy{shutdown: 10 * time.Second}
+			live.add(held)
+		}
+		began := time.Now()
+		<-live.shutDown()
+		if took := time.Since(began); took < 10*time.Second || took > 11*time.Second {
+			t.Errorf("took %v, want the shutdown period of 10s", took)
+		}
+		for i, r := range relays {
+			if got := r.aborted.Load(); got != 2 {
+				t.Errorf("tunnel %d was aborted %d times, want twice", i, got)
+			}
+		}
+	})
+}
+
+// abortedRelay ends only when it is aborted for the second time.
+type abortedRelay struct {
+	idleRelay
+
+	aborted atomic.Int32
+	ended   func()
+}
+
+func (r *abortedRelay) Abort() {
+	if r.aborted.Add(1) == 2 {
+		r.ended()
+	}
+}
+
+func TestTunnelThatComesDuringTheExitEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		live := new(registry)
+		held := registered(live)
+		held.policy = &exiting
+		live.add(held)
+		over := live.shutDown() // waits for that one
+		m := &memoryTunnel{t: t, live: live, reports: make(chan *tunnel, 2), began: time.Now()}
+		m.open(exiting)
+		m.client.expect(m.upstream.closeFrame(1001, ""))
+		_ = m.client.Close()
+		_ = m.upstream.Close()
+		m.waitDone()
+		live.remove(held)
+		<-over
+	})
+}
+
+func TestManyClientsAreToldOverAWhile(t *testing.T) {
+	for n, spread := range map[int]time.Duration{10: 10 * time.Millisecond, 5000: 2 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			live, began := new(registry), time.Now()
+			var last atomic.Int64
+			for range n {
+				held := registered(live)
+				held.policy = &exiting
+				held.relay = &toldRelay{told: func() {
+					last.Store(int64(time.Since(began)))
+					live.remove(held)
+				}}
+				live.add(held)
+			}
+			<-live.shutDown()
+			if got := time.Duration(last.Load()); got > spread || got < spread/2 {
+				t.Errorf("the last of %d clients was told after %v, want shortly before %v", n, got, spread)
+			}
+		})
+	}
+}
+
+// toldRelay reports when its tunnel wants something inserted.
+type toldRelay struct {
+	idleRelay
+
+	told func()
+	once atomic.Bool
+}
+
+func (r *toldRelay) Wake(relay.Direction) {
+	if r.once.CompareAndSwap(false, true) {
+		go r.told() // as it takes locks that the caller may hold
+	}
+}
