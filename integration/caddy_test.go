@@ -122,13 +122,33 @@ func (c *caddy) stop(tb testing.TB) {
 	tb.Errorf("caddy did not stop within %v", timeout)
 }
 
-// reload gives the process a new Caddyfile.
+func (c *caddy) signal(tb testing.TB, s syscall.Signal) {
+	tb.Helper()
+	if err := c.cmd.Process.Signal(s); err != nil {
+		tb.Fatalf("sending %v: %v", s, err)
+	}
+}
+
+// expectExit waits until the process has ended, with exit code 0.
+func (c *caddy) expectExit(tb testing.TB) {
+	tb.Helper()
+	within(tb, "caddy has ended", c.exited)
+	if code := c.cmd.ProcessState.ExitCode(); code != 0 {
+		tb.Errorf("caddy ended with code %d", code)
+	}
+}
+
+// reload gives the process a new Caddyfile. Each replaces the admin endpoint, and
+// a request that has reached the old one at its end gets no answer.
 func (c *caddy) reload(tb testing.TB, caddyfile string) {
 	tb.Helper()
-	status, body, err := c.adminRequest(tb, http.MethodPost, "/load", caddyfile)
-	if err != nil || status != http.StatusOK {
-		tb.Fatalf("reloading: status %d, %v: %s", status, err, body)
-	}
+	eventually(tb, "the admin endpoint answers", func() bool {
+		status, body, err := c.adminRequest(tb, http.MethodPost, "/load", caddyfile)
+		if err == nil && status != http.StatusOK {
+			tb.Fatalf("reloading: status %d: %s", status, body)
+		}
+		return err == nil
+	})
 }
 
 // adminRequest does a request to the admin endpoint; a body is a Caddyfile.

@@ -96,11 +96,11 @@ func TestReloads(t *testing.T) {
 }
 
 // TestReloadKeepsTunnelsOfRemovedUpstream reloads a configuration in which an
-// upstream is gone: its tunnels go on, new ones go elsewhere.
+// upstream is gone that may keep its tunnels: these go on, new ones go elsewhere.
 func TestReloadKeepsTunnelsOfRemovedUpstream(t *testing.T) {
 	t.Parallel()
 	upstreams := startChatServers(t, 2)
-	c := startCaddy(t, site(proxyTo(addresses(upstreams))))
+	c := startCaddy(t, site(proxyTo(addresses(upstreams), "evict_period off")))
 	chats := c.startChats(t, 8)
 	waitOpen(t, upstreams, 4, 4)
 
@@ -122,7 +122,7 @@ func TestReloadKeepsTunnelsOfRemovedUpstream(t *testing.T) {
 func TestReloadWithoutHandler(t *testing.T) {
 	t.Parallel()
 	upstreams := startChatServers(t, 1)
-	c := startCaddy(t, site(proxyTo(addresses(upstreams))))
+	c := startCaddy(t, site(proxyTo(addresses(upstreams), "evict_period off")))
 	chats := c.startChats(t, 4)
 	c.reload(t, site("respond no"))
 	progress(t, chats)
