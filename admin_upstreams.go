@@ -1,0 +1,154 @@
+package websocketproxy
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// upstreamInfo is what operators see of an upstream.
+type upstreamInfo struct {
+	Address string `json:"address"`
+	State   string `json:"state"`
+	// Tunnels counts handshakes under way too.
+	Tunnels int `json:"tunnels"`
+	// Configured tells whether a loaded configuration has the address itself.
+	Configured bool `json:"configured"`
+	// By is who has set the state, and Since when. Expires is when it ends.
+	By      string    `json:"by,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Expires time.Time `json:"expires,omitzero"`
+}
+
+// list returns all upstreams that are configured, have tunnels or have been
+// given a state, by address.
+func (t *hostTable) list() []upstreamInfo {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]upstreamInfo, 0, len(t.m)+len(t.states))
+	for address, h := range t.m {
+		all = append(all, t.infoLocked(address, h))
+	}
+	for address := range t.states {
+		if t.m[address] == nil {
+			all = append(all, t.infoLocked(address, new(host)))
+		}
+	}
+	slices.SortFunc(all, func(a, b upstreamInfo) int { return strings.Compare(a.Address, b.Address) })
+	return all
+}
+
+func (t *hostTable) infoLocked(address string, h *host) upstreamInfo {
+	s := t.states[address]
+	info := upstreamInfo{
+		Address:    address,
+		State:      stateReady,
+		Tunnels:    h.tunnels,
+		Configured: h.named > 0,
+		By:         s.By,
+		Since:      s.At,
+		Expires:    s.Expires,
+	}
+	if s.closes() {
+		info.State = s.State
+	}
+	return info
+}
+
+// info returns what is known about an address, or false if nothing is.
+func (t *hostTable) info(address string) (upstreamInfo, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h, known := t.m[address]
+	if !known {
+		_, known = t.states[address]
+		h = new(host)
+	}
+	return t.infoLocked(address, h), known
+}
+
+func listUpstreams(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, map[string]any{"upstreams": hosts.list()})
+}
+
+// stateRequest gives an upstream a state.
+type stateRequest struct {
+	Address string `json:"address"`
+	State   string `json:"state"`
+	// Period is the time over which tunnels are evicted, in seconds.
+	Period *float64 `json:"period"`
+	// ExpiresIn is the time after which the upstream is ready again, in seconds.
+	ExpiresIn *float64 `json:"expires_in"`
+	// By is who wants that. Without it, it is where the request comes from.
+	By string `json:"by"`
+}
+
+// stateAnswer is the upstream after its state was set.
+type stateAnswer struct {
+	upstreamInfo
+
+	// Stored tells whether the state was written to the storage. If not, it
+	// holds for this process, which goes on trying, and Problem says why.
+	Stored  bool   `json:"stored"`
+	Problem string `json:"problem,omitempty"`
+}
+
+func setUpstreamState(w http.ResponseWriter, r *http.Request) error {
+	var req stateRequest
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	s, err := req.state(r, time.Now())
+	if err != nil {
+		return err
+	}
+	if _, known := hosts.info(req.Address); !known {
+		return adminError(http.StatusNotFound, "there is no upstream %q; GET /websocket_proxy/upstreams lists them",
+			req.Address)
+	}
+	stored := operators.set(r.Context(), req.Address, s)
+	answer := stateAnswer{Stored: stored == nil}
+	answer.upstreamInfo, _ = hosts.info(req.Address)
+	if stored != nil {
+		answer.Problem = stored.Error()
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+// state checks the request.
+func (req *stateRequest) state(r *http.Request, now time.Time) (s operatorState, err error) {
+	s = operatorState{State: req.State, By: req.By, At: now}
+	switch req.State {
+	case stateReady, stateDrain, stateEvict:
+	default:
+		return s, adminError(http.StatusBadRequest, "state is ready, drain or evict, not %q", req.State)
+	}
+	if s.By == "" {
+		s.By = r.RemoteAddr
+	}
+	if req.Period != nil {
+		if req.State != stateEvict {
+			return s, adminError(http.StatusBadRequest, "period belongs to the state evict")
+		}
+		if _, err := seconds("period", *req.Period); err != nil {
+			return s, err
+		}
+		s.Period = *req.Period
+	}
+	if req.ExpiresIn != nil {
+		if req.State == stateReady {
+			return s, adminError(http.StatusBadRequest, "ready does not expire; expires_in belongs to drain and evict")
+		}
+		after, err := secondsFor("expires_in", *req.ExpiresIn, longestExpiry)
+		if err != nil {
+			return s, err
+		}
+		s.Expires = now.Add(after)
+	}
+	return s, nil
+}
+
+// longestExpiry bounds how long a state may be given for; without a bound it is
+// for ever.
+const longestExpiry = 365 * 24 * time.Hour
