@@ -5,13 +5,28 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
+
+// longestExpiry bounds how long a state may be given for; without a bound it is
+// for ever.
+const longestExpiry = 365 * 24 * time.Hour
+
+// longestName bounds who may say that he has set a state, in bytes.
+const longestName = 128
+
+// shortestPeriod stands for no time, in seconds: in a state, zero means the
+// default.
+const shortestPeriod = 1e-6
 
 // upstreamInfo is what operators see of an upstream.
 type upstreamInfo struct {
+	// Address is host and port, with the network in front if it is not TCP.
 	Address string `json:"address"`
-	State   string `json:"state"`
-	// Tunnels counts handshakes under way too.
+	// State is ready, drain (no new tunnels) or evict (the present ones end,
+	// too).
+	State string `json:"state"`
+	// Tunnels counts those that are open, and handshakes under way.
 	Tunnels int `json:"tunnels"`
 	// Configured tells whether a loaded configuration has the address itself.
 	Configured bool `json:"configured"`
@@ -68,20 +83,30 @@ func (t *hostTable) info(address string) (upstreamInfo, bool) {
 	return t.infoLocked(address, h), known
 }
 
-func listUpstreams(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, map[string]any{"upstreams": hosts.list()})
+// upstreamList is the answer with all upstreams.
+type upstreamList struct {
+	Upstreams []upstreamInfo `json:"upstreams"`
+}
+
+func listUpstreams(w http.ResponseWriter, r *http.Request) error {
+	if _, err := readQuery(r); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, upstreamList{hosts.list()})
 }
 
 // stateRequest gives an upstream a state.
 type stateRequest struct {
+	// Address is that of an upstream in the list.
 	Address string `json:"address"`
-	State   string `json:"state"`
+	// State is ready, drain or evict.
+	State string `json:"state"`
 	// Period is the time over which tunnels are evicted, in seconds.
-	Period *float64 `json:"period"`
+	Period *float64 `json:"period,omitempty"`
 	// ExpiresIn is the time after which the upstream is ready again, in seconds.
-	ExpiresIn *float64 `json:"expires_in"`
+	ExpiresIn *float64 `json:"expires_in,omitempty"`
 	// By is who wants that. Without it, it is where the request comes from.
-	By string `json:"by"`
+	By string `json:"by,omitempty"`
 }
 
 // stateAnswer is the upstream after its state was set.
@@ -99,7 +124,10 @@ func setUpstreamState(w http.ResponseWriter, r *http.Request) error {
 	if err := readJSON(r, &req); err != nil {
 		return err
 	}
-	s, err := req.state(r, time.Now())
+	if req.By == "" {
+		req.By = r.RemoteAddr
+	}
+	s, err := req.state(time.Now())
 	if err != nil {
 		return err
 	}
@@ -107,48 +135,47 @@ func setUpstreamState(w http.ResponseWriter, r *http.Request) error {
 		return adminError(http.StatusNotFound, "there is no upstream %q; GET /websocket_proxy/upstreams lists them",
 			req.Address)
 	}
-	stored := operators.set(r.Context(), req.Address, s)
-	answer := stateAnswer{Stored: stored == nil}
+	problem := operators.set(r.Context(), req.Address, s)
+	answer := stateAnswer{Stored: problem == nil}
 	answer.upstreamInfo, _ = hosts.info(req.Address)
-	if stored != nil {
-		answer.Problem = stored.Error()
+	if problem != nil {
+		answer.Problem = problem.Error()
 	}
 	return writeJSON(w, http.StatusOK, answer)
 }
 
 // state checks the request.
-func (req *stateRequest) state(r *http.Request, now time.Time) (s operatorState, err error) {
+func (req *stateRequest) state(now time.Time) (s operatorState, err error) {
 	s = operatorState{State: req.State, By: req.By, At: now}
 	switch req.State {
 	case stateReady, stateDrain, stateEvict:
 	default:
 		return s, adminError(http.StatusBadRequest, "state is ready, drain or evict, not %q", req.State)
 	}
-	if s.By == "" {
-		s.By = r.RemoteAddr
+	if len(s.By) > longestName || strings.ContainsFunc(s.By, unicode.IsControl) {
+		return s, adminError(http.StatusBadRequest, "by is a name of up to %d bytes", longestName)
 	}
 	if req.Period != nil {
 		if req.State != stateEvict {
 			return s, adminError(http.StatusBadRequest, "period belongs to the state evict")
 		}
-		if _, err := seconds("period", *req.Period); err != nil {
+		if _, err := seconds("period", *req.Period, longestPeriod); err != nil {
 			return s, err
 		}
-		s.Period = *req.Period
+		s.Period = max(*req.Period, shortestPeriod)
 	}
 	if req.ExpiresIn != nil {
 		if req.State == stateReady {
 			return s, adminError(http.StatusBadRequest, "ready does not expire; expires_in belongs to drain and evict")
 		}
-		after, err := secondsFor("expires_in", *req.ExpiresIn, longestExpiry)
+		after, err := seconds("expires_in", *req.ExpiresIn, longestExpiry)
 		if err != nil {
 			return s, err
+		}
+		if after == 0 {
+			return s, adminError(http.StatusBadRequest, "expires_in is more than 0; without it the state stays")
 		}
 		s.Expires = now.Add(after)
 	}
 	return s, nil
 }
-
-// longestExpiry bounds how long a state may be given for; without a bound it is
-// for ever.
-const longestExpiry = 365 * 24 * time.Hour

@@ -1,0 +1,108 @@
+package websocketproxy
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+)
+
+// closeEach is the time for one tunnel when many are closed by one call and no
+// time is given.
+const closeEach = time.Millisecond
+
+// closeRequest says which tunnels to close and how.
+type closeRequest struct {
+	tunnelFilter
+
+	// All has to be set if no filter is.
+	All bool `json:"all"`
+	// Code and Reason are for the clients' Close frames. The default is 1001
+	// without a reason.
+	Code   *int   `json:"code"`
+	Reason string `json:"reason"`
+	// Period is the time over which they are closed, in seconds. Without it,
+	// each takes a millisecond.
+	Period *float64 `json:"period"`
+}
+
+// closeAnswer tells how many tunnels are being closed, over how many seconds.
+type closeAnswer struct {
+	Closing int     `json:"closing"`
+	Period  float64 `json:"period"`
+}
+
+// farewellFor checks the status and the text for Close frames.
+func farewellFor(code *int, text string) (uint16, error) {
+	if problem := closeReasonProblem(text); problem != "" {
+		return 0, adminError(http.StatusBadRequest, "reason: %s", problem)
+	}
+	if code == nil {
+		return frame.StatusGoingAway, nil
+	}
+	if problem := closeCodeProblem(*code); problem != "" {
+		return 0, adminError(http.StatusBadRequest, "code: %s", problem)
+	}
+	return uint16(*code), nil
+}
+
+func closeTunnel(w http.ResponseWriter, r *http.Request) error {
+	query, err := readQuery(r, "code", "reason")
+	if err != nil {
+		return err
+	}
+	var code *int
+	if s := query.Get("code"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return adminError(http.StatusBadRequest, "code is a number, not %q", s)
+		}
+		code = &n
+	}
+	status, err := farewellFor(code, query.Get("reason"))
+	if err != nil {
+		return err
+	}
+	t, err := pathTunnel(r)
+	if err != nil {
+		return err
+	}
+	t.endSaying(killed, status, query.Get("reason"))
+	return writeJSON(w, http.StatusAccepted, closeAnswer{Closing: 1})
+}
+
+func closeTunnels(w http.ResponseWriter, r *http.Request) error {
+	var req closeRequest
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	if err := req.parse(); err != nil {
+		return err
+	}
+	if req.isEmpty() != req.All {
+		return adminError(http.StatusBadRequest,
+			"say which tunnels: upstream, client or handler, or all for every one")
+	}
+	code, err := farewellFor(req.Code, req.Reason)
+	if err != nil {
+		return err
+	}
+	period := time.Duration(-1)
+	if req.Period != nil {
+		if period, err = seconds("period", *req.Period, longestPeriod); err != nil {
+			return err
+		}
+	}
+	tunnels := liveTunnels.collect(req.matches)
+	if period < 0 {
+		period = time.Duration(len(tunnels)) * closeEach
+	}
+	answer := closeAnswer{Closing: len(tunnels), Period: period.Seconds()}
+	liveTunnels.pace(paced{
+		tunnels: tunnels,
+		period:  period,
+		end:     func(t *tunnel) { t.endSaying(killed, code, req.Reason) },
+	})
+	return writeJSON(w, http.StatusAccepted, answer)
+}

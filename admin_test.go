@@ -1,0 +1,581 @@
+package websocketproxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// testAdmin is the part of an admin endpoint that is ours.
+type testAdmin struct {
+	tb  testing.TB
+	url string
+}
+
+func startAdmin(tb testing.TB) *testAdmin {
+	tb.Helper()
+	mux := http.NewServeMux()
+	for _, route := range new(adminAPI).Routes() {
+		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
+			err := route.Handler.ServeHTTP(w, r)
+			if err == nil {
+				return
+			}
+			var apiErr caddy.APIError
+			if !errors.As(err, &apiErr) {
+				tb.Errorf("%s %s: an error without a status: %v", r.Method, r.URL, err)
+			}
+			w.WriteHeader(apiErr.HTTPStatus)
+			_ = json.NewEncoder(w).Encode(apiErr)
+		})
+	}
+	server := httptest.NewServer(mux)
+	tb.Cleanup(server.Close)
+	return &testAdmin{tb, server.URL + "/websocket_proxy/"}
+}
+
+// do does a request and returns what is answered.
+func (a *testAdmin) do(method, path, body string) (resp *http.Response, answer string) {
+	a.tb.Helper()
+	req, err := http.NewRequest(method, a.url+path, strings.NewReader(body))
+	if err != nil {
+		a.tb.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err = client.Do(req)
+	if err != nil {
+		a.tb.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	all, err := io.ReadAll(resp.Body)
+	if err != nil {
+		a.tb.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp, string(all)
+}
+
+// get does a request that has to succeed.
+func get[T any](a *testAdmin, method, path, body string, status int) (answer T) {
+	a.tb.Helper()
+	resp, text := a.do(method, path, body)
+	if resp.StatusCode != status {
+		a.tb.Fatalf("%s %s: status %d, want %d: %s", method, path, resp.StatusCode, status, text)
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&answer); err != nil {
+		a.tb.Fatalf("%s %s: %v in %s", method, path, err, text)
+	}
+	return answer
+}
+
+// tunnelList is the answer with a page of tunnels.
+type tunnelList struct {
+	Total   int          `json:"total"`
+	Next    string       `json:"next"`
+	Tunnels []tunnelInfo `json:"tunnels"`
+}
+
+func (l tunnelList) ids() (ids []string) {
+	for _, t := range l.Tunnels {
+		ids = append(ids, t.ID)
+	}
+	return ids
+}
+
+// list returns the tunnels that a query gives.
+func (a *testAdmin) list(query url.Values) tunnelList {
+	a.tb.Helper()
+	return get[tunnelList](a, "GET", "tunnels?"+query.Encode(), "", http.StatusOK)
+}
+
+// setState gives an upstream a state for the time of the test.
+func (a *testAdmin) setState(address, state string) stateAnswer {
+	a.tb.Helper()
+	body := fmt.Sprintf(`{"address": %q, "state": %q, "by": "me"}`, address, state)
+	a.tb.Cleanup(func() {
+		_ = operators.set(a.tb.Context(), address, operatorState{State: stateReady})
+	})
+	return get[stateAnswer](a, "POST", "upstreams/state", body, http.StatusOK)
+}
+
+// openTunnels opens tunnels to upstreams that echo.
+func openTunnels(t *testing.T, p *testProxy, n int) []*testbed.Client {
+	t.Helper()
+	clients := make([]*testbed.Client, n)
+	for i := range clients {
+		clients[i] = testbed.Dial(t, p.Addr)
+		clients[i].Handshake("/")
+	}
+	return clients
+}
+
+// namedProxies starts several proxies for the time of the test.
+func namedProxies(t *testing.T, handlers ...*Handler) (proxies []*testProxy) {
+	t.Helper()
+	t.Cleanup(func() { expectNothingHeld(t) })
+	for _, h := range handlers {
+		load(t, h)
+	}
+	for _, h := range handlers {
+		proxies = append(proxies, serve(t, h))
+	}
+	return proxies
+}
+
+func TestAdminShowsTunnels(t *testing.T) {
+	admin := startAdmin(t)
+	up := testbed.NewUpstream(t, testbed.Echo)
+	p := newProxy(t, &Handler{Name: "chat", Upstreams: upstreams(up.Addr)})
+	before := time.Now()
+	c := openTunnels(t, p, 1)[0]
+	c.Echo("hello")
+	c.Echo("world!")
+
+	list := admin.list(nil)
+	if list.Total != 1 || list.Next != "" || len(list.Tunnels) != 1 {
+		t.Fatalf("the list is %+v, want one tunnel", list)
+	}
+	got := list.Tunnels[0]
+	if got.Opened.Before(before.Truncate(0)) || got.Opened.After(time.Now()) {
+		t.Errorf("opened at %v, want after %v", got.Opened, before)
+	}
+	if got.Age < 0 || got.Age > time.Since(before).Seconds() || got.Idle < 0 || got.Idle > got.Age+1 {
+		t.Errorf("age %v and idle %v after %v", got.Age, got.Idle, time.Since(before))
+	}
+	want := tunnelInfo{
+		ID: got.ID, ClientIP: "127.0.0.1", Upstream: up.Addr, Handler: "chat",
+		Opened: got.Opened, Age: got.Age, Idle: got.Idle,
+		BytesIn: 2*6 + 11, BytesOut: 2*2 + 11, MessagesIn: 2, MessagesOut: 2,
+	}
+	if got != want {
+		t.Errorf("the tunnel is %+v, want %+v", got, want)
+	}
+
+	shown := get[tunnelInfo](admin, "GET", "tunnels/"+got.ID, "", http.StatusOK)
+	shown.Age, shown.Idle = got.Age, got.Idle
+	if shown != want {
+		t.Errorf("by its id, the tunnel is %+v, want %+v", shown, want)
+	}
+	c.CloseHandshake(1000)
+	c.Close()
+	if line := p.closedLine(); line["tunnel"] != got.ID {
+		t.Errorf("the log has id %v, the API %s", line["tunnel"], got.ID)
+	}
+}
+
+func TestAdminFiltersAndPages(t *testing.T) {
+	admin := startAdmin(t)
+	one, two := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
+	proxies := namedProxies(t, &Handler{Name: "first", Upstreams: upstreams(one.Addr)},
+		&Handler{Name: "second", Upstreams: upstreams(one.Addr, two.Addr)})
+	openTunnels(t, proxies[0], 3)
+	openTunnels(t, proxies[1], 5)
+	eventually(t, "eight tunnels are live", func() bool { return liveTunnels.count() == 8 })
+
+	atOne := 3 + len(admin.list(url.Values{"handler": {"second"}, "upstream": {one.Addr}}).Tunnels)
+	for query, want := range map[string]int{
+		"":                     8,
+		"handler=first":        3,
+		"handler=second":       5,
+		"handler=third":        0,
+		"upstream=" + one.Addr: atOne,
+		"upstream=" + two.Addr: 8 - atOne,
+		"upstream=" + two.Addr + "&handler=first": 0,
+		"client=127.0.0.1":                        8,
+		"client=127.0.0.0/8&handler=first":        3,
+		"client=127.0.0.2":                        0,
+		"client=::1":                              0,
+	} {
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := admin.list(values)
+		if list.Total != want || len(list.Tunnels) != want {
+			t.Errorf("%q gives %d tunnels of %d, want %d", query, len(list.Tunnels), list.Total, want)
+		}
+	}
+
+	all := admin.list(nil).ids()
+	if !slices.IsSorted(all) {
+		t.Errorf("the ids are in the order %v", all)
+	}
+	var paged []string
+	query := url.Values{"limit": {"3"}}
+	for page := range 4 {
+		list := admin.list(query)
+		if list.Total != 8 || len(list.Tunnels) > 3 {
+			t.Errorf("page %d has %d tunnels of %d, want up to 3 of 8", page, len(list.Tunnels), list.Total)
+		}
+		paged = append(paged, list.ids()...)
+		if list.Next == "" {
+			break
+		}
+		query.Set("after", list.Next)
+	}
+	if !slices.Equal(paged, all) {
+		t.Errorf("the pages have %v, want %v", paged, all)
+	}
+	if got := admin.list(url.Values{"limit": {"9223372036854775807"}, "after": {all[6]}}).ids(); !slices.Equal(got, all[7:]) {
+		t.Errorf("after the seventh comes %v, want %v", got, all[7:])
+	}
+}
+
+func TestAdminClosesOneTunnel(t *testing.T) {
+	for name, want := range map[string]struct {
+		query  string
+		code   uint16
+		reason string
+	}{
+		"by default":             {"", 1001, ""},
+		"with code and reason":   {"?code=4321&reason=good+bye", 4321, "good bye"},
+		"with a registered code": {"?code=1013", 1013, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			admin := startAdmin(t)
+			p, c, u := openTunnel(t, nil)
+			id := admin.list(nil).ids()[0]
+			closing := get[closeAnswer](admin, "DELETE", "tunnels/"+id+want.query, "", http.StatusAccepted)
+			if closing.Closing != 1 {
+				t.Errorf("%d tunnels are being closed, want 1", closing.Closing)
+			}
+			if got := c.ExpectClose(want.code); got != want.reason {
+				t.Errorf("the Close frame says %q, want %q", got, want.reason)
+			}
+			c.WriteFrame(testbed.NewClose(want.code, ""))
+			u.ExpectClose(want.code)
+			u.ExpectEOF()
+			u.Close()
+			c.ExpectEOF()
+			c.Close()
+			expectFields(t, p.closedLine(), map[string]any{
+				"tunnel": id, "reason": "killed", "closed_by": "proxy", "close_code": want.code,
+			})
+			eventually(t, "the tunnel is not found any more", func() bool {
+				resp, _ := admin.do("DELETE", "tunnels/"+id, "")
+				return resp.StatusCode == http.StatusNotFound
+			})
+		})
+	}
+}
+
+func TestAdminClosesTunnelsThatMatch(t *testing.T) {
+	admin := startAdmin(t)
+	up := testbed.NewUpstream(t, testbed.Echo)
+	proxies := namedProxies(t, &Handler{Name: "stay", Upstreams: upstreams(up.Addr)},
+		&Handler{Name: "leave", Upstreams: upstreams(up.Addr)})
+	stay, leave := openTunnels(t, proxies[0], 2), openTunnels(t, proxies[1], 20)
+	closing := get[closeAnswer](admin, "POST", "tunnels/close",
+		`{"handler": "leave", "client": "127.0.0.0/8", "code": 1013, "reason": "later", "period": 0.5}`,
+		http.StatusAccepted)
+	if want := (closeAnswer{Closing: 20, Period: 0.5}); closing != want {
+		t.Errorf("the answer is %+v, want %+v", closing, want)
+	}
+	for _, c := range leave {
+		if got := c.ExpectClose(1013); got != "later" {
+			t.Errorf("the Close frame says %q", got)
+		}
+		c.Close()
+	}
+	for _, c := range stay {
+		c.Echo("still here")
+	}
+	eventually(t, "two tunnels are left", func() bool { return admin.list(nil).Total == 2 })
+	closing = get[closeAnswer](admin, "POST", "tunnels/close", `{"all": true}`, http.StatusAccepted)
+	if want := (closeAnswer{Closing: 2, Period: 0.002}); closing != want {
+		t.Errorf("the answer is %+v, want %+v", closing, want)
+	}
+	for _, c := range stay {
+		c.ExpectClose(1001)
+		c.Close()
+	}
+}
+
+// TestHandshakesGoOnWhileAdminClosesTunnels opens tunnels while those that were
+// there are being closed by one call, at a pace and all at once.
+func TestHandshakesGoOnWhileAdminClosesTunnels(t *testing.T) {
+	for _, period := range []int{0, 60} {
+		t.Run(fmt.Sprintf("period=%d", period), func(t *testing.T) {
+			const many = 200
+			admin := startAdmin(t)
+			up := testbed.NewUpstream(t, testbed.Echo)
+			p := proxyTo(t, up.Addr)
+			old := openTunnels(t, p, many)
+			closing := get[closeAnswer](admin, "POST", "tunnels/close",
+				fmt.Sprintf(`{"all": true, "period": %d}`, period), http.StatusAccepted)
+			if want := (closeAnswer{Closing: many, Period: float64(period)}); closing != want {
+				t.Fatalf("the answer is %+v, want %+v", closing, want)
+			}
+			fresh := openTunnels(t, p, 20)
+			for _, c := range fresh {
+				c.Echo("hello")
+			}
+			if period > 0 { // it is by far not over
+				untold := liveTunnels.collect((*tunnel).isOpen)
+				if len(untold) <= len(fresh) {
+					t.Errorf("%d tunnels are not being closed, %d of which are new", len(untold), len(fresh))
+				}
+			}
+			for _, c := range old {
+				if period == 0 {
+					c.ExpectClose(1001)
+				}
+				c.Close()
+			}
+			eventually(t, "only the new tunnels are left", func() bool { return liveTunnels.count() == len(fresh) })
+			for _, c := range fresh {
+				c.Echo("still here")
+			}
+		})
+	}
+}
+
+func TestAdminSetsStates(t *testing.T) {
+	admin := startAdmin(t)
+	one, two := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
+	p := proxyTo(t, one.Addr, two.Addr)
+	old := openTunnels(t, p, 4)
+	eventually(t, "each has two", func() bool { return tunnelsOf(one.Addr) == 2 && tunnelsOf(two.Addr) == 2 })
+
+	before := time.Now()
+	got := admin.setState(one.Addr, "drain")
+	if got.Address != one.Addr || got.State != "drain" || got.Tunnels != 2 || !got.Configured || got.By != "me" ||
+		got.Since.Before(before.Truncate(0)) || !got.Expires.IsZero() || got.Stored != (got.Problem == "") {
+		t.Errorf("the answer is %+v", got)
+	}
+	openTunnels(t, p, 3)
+	if n := tunnelsOf(one.Addr); n != 2 {
+		t.Errorf("an upstream in drain has %d tunnels, want the 2 that were there", n)
+	}
+	list := get[upstreamList](admin, "GET", "upstreams", "", http.StatusOK).Upstreams
+	want := []upstreamInfo{got.upstreamInfo, {Address: two.Addr, State: "ready", Tunnels: 5, Configured: true}}
+	slices.SortFunc(want, func(a, b upstreamInfo) int { return strings.Compare(a.Address, b.Address) })
+	if !slices.Equal(list, want) {
+		t.Errorf("the upstreams are %+v, want %+v", list, want)
+	}
+
+	if got := admin.setState(one.Addr, "ready"); got.State != "ready" || got.Tunnels != 2 {
+		t.Errorf("the answer is %+v", got)
+	}
+	openTunnels(t, p, 3)
+	if n := tunnelsOf(one.Addr); n != 5 {
+		t.Errorf("an upstream that is ready again has %d tunnels, want 5", n)
+	}
+
+	body := fmt.Sprintf(`{"address": %q, "state": "evict", "period": 0, "expires_in": 3600}`, two.Addr)
+	evicting := get[stateAnswer](admin, "POST", "upstreams/state", body, http.StatusOK)
+	t.Cleanup(func() { _ = operators.set(t.Context(), two.Addr, operatorState{State: stateReady}) })
+	if lasts := evicting.Expires.Sub(evicting.Since); evicting.State != "evict" || lasts != time.Hour {
+		t.Errorf("the state is %s for %v, want evict for an hour", evicting.State, lasts)
+	}
+	if !strings.HasPrefix(evicting.By, "127.0.0.1:") {
+		t.Errorf("the state is set by %q, want where the request came from", evicting.By)
+	}
+	expectEvicted(t, old, two)
+}
+
+// expectEvicted checks that those clients, and only those, that are at up are
+// asked to go elsewhere.
+func expectEvicted(t *testing.T, clients []*testbed.Client, up *testbed.Upstream) {
+	t.Helper()
+	gone := 0
+	for i, c := range clients {
+		// They went to the two upstreams in turns, but to which one first?
+		if _, err := c.Write(testbed.NewFrame(testbed.Text, "hello").Bytes(true)); err != nil {
+			t.Fatal(err)
+		}
+		if f := c.ReadFrame(); f.Opcode == testbed.Close {
+			if code, _ := f.CloseStatus(); code != 1012 {
+				t.Errorf("client %d gets status %d, want 1012", i, code)
+			}
+			gone++
+		}
+		c.Close()
+	}
+	if gone != len(clients)/2 {
+		t.Errorf("%d of %d clients were asked to leave, want half of them", gone, len(clients))
+	}
+	eventually(t, "the upstream is empty", func() bool { return tunnelsOf(up.Addr) == 0 })
+}
+
+func TestAdminRefusesBadRequests(t *testing.T) {
+	admin := startAdmin(t)
+	up := testbed.NewUpstream(t, testbed.Echo)
+	p := proxyTo(t, up.Addr)
+	c := openTunnels(t, p, 1)[0]
+	c.Echo("hello")
+	one := "tunnels/" + admin.list(nil).ids()[0]
+	set := func(rest string) string { return fmt.Sprintf(`{"address": %q, %s}`, up.Addr, rest) }
+	for _, bad := range []struct {
+		method, path, body string
+		status             int
+		says               string
+	}{
+		{"GET", "", "", 404, "/websocket_proxy/upstreams"},
+		{"GET", "tunnel", "", 404, "/websocket_proxy/tunnels"},
+		{"GET", "tunnels/none", "", 404, `no tunnel \"none\"`},
+		{"GET", "tunnels?upstrem=x", "", 400, `not \"upstrem\"`},
+		{"GET", "tunnels?upstream=x&upstream=y", "", 400, "2 times"},
+		{"GET", "tunnels?client=%zz", "", 400, "reading the parameters"},
+		{"GET", "tunnels?client=10.0.0.0/33", "", 400, "CIDR"},
+		{"GET", "tunnels?client=localhost", "", 400, "IP address"},
+		{"GET", "tunnels?limit=0", "", 400, "limit"},
+		{"GET", "tunnels?limit=many", "", 400, "limit"},
+		{"GET", one + "?code=1000", "", 400, "no parameters"},
+		{"GET", "upstreams?state=drain", "", 400, "no parameters"},
+		{"DELETE", "tunnels/none", "", 404, "may have ended"},
+		{"DELETE", one + "?code=1005", "", 400, "1005 is not allowed"},
+		{"DELETE", one + "?code=1016", "", 400, "1016 is not allowed"},
+		{"DELETE", one + "?code=0", "", 400, "0 is not allowed"},
+		{"DELETE", one + "?code=-1", "", 400, "-1 is not allowed"},
+		{"DELETE", one + "?code=66536", "", 400, "66536 is not allowed"},
+		{"DELETE", one + "?code=bye", "", 400, "code is a number"},
+		{"DELETE", one + "?reason=" + strings.Repeat("x", 124), "", 400, "124 bytes"},
+		{"DELETE", one + "?reason=%ff", "", 400, "UTF-8"},
+		{"DELETE", one + "?all=true", "", 400, `not \"all\"`},
+		{"POST", "tunnels/close", "", 400, "EOF"},
+		{"POST", "tunnels/close", "{}", 400, "which tunnels"},
+		{"POST", "tunnels/close", "null", 400, "which tunnels"},
+		{"POST", "tunnels/close", `[]`, 400, "JSON object"},
+		{"POST", "tunnels/close", `{"all": true} {}`, 400, "follows"},
+		{"POST", "tunnels/close", `{"all": true, "handler": "x"}`, 400, "which tunnels"},
+		{"POST", "tunnels/close", `{"al": true}`, 400, `\"al\"`},
+		{"POST", "tunnels/close", `{"all": true, "code": 0}`, 400, "0 is not allowed"},
+		{"POST", "tunnels/close", `{"all": true, "code": 1006}`, 400, "1006 is not allowed"},
+		{"POST", "tunnels/close", `{"all": true, "period": -1}`, 400, "period"},
+		{"POST", "tunnels/close", `{"all": true, "period": 86401}`, 400, "86400"},
+		{"POST", "tunnels/close", `{"client": "x"}`, 400, "IP address"},
+		{"POST", "tunnels/close", `{"handler": "` + strings.Repeat("x", maxAdminBody) + `"}`, 400, "EOF"},
+		{"POST", "upstreams/state", `{"address": "none:1", "state": "drain"}`, 404, `no upstream \"none:1\"`},
+		{"POST", "upstreams/state", set(`"state": "maint"`), 400, "ready, drain or evict"},
+		{"POST", "upstreams/state", set(`"state": "drain", "period": 1`), 400, "evict"},
+		{"POST", "upstreams/state", set(`"state": "evict", "period": -1`), 400, "period"},
+		{"POST", "upstreams/state", set(`"state": "evict", "expires_in": 0`), 400, "more than 0"},
+		{"POST", "upstreams/state", set(`"state": "evict", "expires_in": 1e300`), 400, "expires_in"},
+		{"POST", "upstreams/state", set(`"state": "ready", "expires_in": 5`), 400, "does not expire"},
+		{"POST", "upstreams/state", set(`"state": "drain", "by": "a\tb"`), 400, "by is a name"},
+		{"POST", "upstreams/state", set(`"status": "drain"`), 400, `\"status\"`},
+	} {
+		resp, answer := admin.do(bad.method, bad.path, bad.body)
+		if resp.StatusCode != bad.status || !strings.Contains(answer, bad.says) {
+			t.Errorf("%s %s %.60s: %d %s, want %d with %s",
+				bad.method, bad.path, bad.body, resp.StatusCode, answer, bad.status, bad.says)
+		}
+	}
+	if state := hosts.stateOf(up.Addr); state.State != "" {
+		t.Errorf("the upstream's state is %+v, want none", state)
+	}
+	c.Echo("untouched")
+}
+
+func TestAdminAllowsMethods(t *testing.T) {
+	admin := startAdmin(t)
+	for path, allowed := range map[string]string{
+		"upstreams":       "GET",
+		"upstreams/state": "POST",
+		"tunnels":         "GET",
+		"tunnels/x":       "DELETE, GET",
+		"tunnels/close":   "POST",
+	} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "DRAIN"} {
+			resp, answer := admin.do(method, path, "")
+			asGet := strings.Replace(method, "HEAD", "GET", 1)
+			if slices.Contains(strings.Split(allowed, ", "), asGet) {
+				if resp.StatusCode == http.StatusMethodNotAllowed {
+					t.Errorf("%s %s is not allowed", method, path)
+				}
+				continue
+			}
+			if got := resp.Header.Get("Allow"); resp.StatusCode != http.StatusMethodNotAllowed || got != allowed {
+				t.Errorf("%s %s: status %d, Allow: %s; want 405 and %s", method, path, resp.StatusCode, got, allowed)
+			}
+			if method != "HEAD" && !strings.Contains(answer, `"error":`) {
+				t.Errorf("%s %s: the answer %q has no cause", method, path, answer)
+			}
+		}
+	}
+}
+
+func TestTunnelFilterForClients(t *testing.T) {
+	for _, c := range []struct {
+		filter, client string
+		want           bool
+	}{
+		{"192.0.2.1", "192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.11", false},
+		{"192.0.2.0/24", "192.0.2.77", true},
+		{"192.0.2.77/24", "192.0.2.1", true},
+		{"192.0.2.0/24", "192.0.3.1", false},
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"::ffff:192.0.2.1", "192.0.2.1", true},
+		{"::ffff:192.0.2.0/120", "192.0.2.9", true},
+		{"::ffff:192.0.2.0/120", "192.0.3.9", false},
+		{"2001:db8::/32", "2001:db8:1::1", true},
+		{"2001:db8::1", "2001:db8::1", true},
+		{"fe80::1%eth0", "fe80::1%eth1", true},
+		{"fe80::/10", "fe80::1%eth1", true},
+		{"0.0.0.0/0", "2001:db8::1", false},
+		{"0.0.0.0/0", "", false},
+		{"0.0.0.0/0", "@", false},
+	} {
+		f := tunnelFilter{Client: c.filter}
+		if err := f.parse(); err != nil {
+			t.Errorf("%s: %v", c.filter, err)
+			continue
+		}
+		if got := f.matches(&tunnel{clientIP: c.client}); got != c.want {
+			t.Errorf("%q is in %s: %t, want %t", c.client, c.filter, got, c.want)
+		}
+	}
+}
+
+// goneReader is a client that leaves while it is answered.
+type goneReader struct {
+	bytes.Buffer
+
+	writes int
+}
+
+func (*goneReader) Header() http.Header { return make(http.Header) }
+func (*goneReader) WriteHeader(int)     {}
+
+func (g *goneReader) Write(p []byte) (int, error) {
+	if g.writes++; g.writes > 5 {
+		return 0, io.ErrClosedPipe
+	}
+	return g.Buffer.Write(p)
+}
+
+func TestALongListIsStreamed(t *testing.T) {
+	live := new(registry)
+	page := make([]*tunnel, 1000)
+	for i := range page {
+		page[i] = registered(live)
+		page[i].upstreamHost = new(host)
+	}
+	w := new(goneReader)
+	streamTunnels(w, page, len(page), "")
+	if w.writes != 6 || w.Len() == 0 || w.Len() > 2000 {
+		t.Errorf("%d bytes in %d writes to somebody who leaves at the sixth", w.Len(), w.writes)
+	}
+	all := httptest.NewRecorder()
+	streamTunnels(all, page, len(page), "next")
+	var list tunnelList
+	if err := json.Unmarshal(all.Body.Bytes(), &list); err != nil || len(list.Tunnels) != len(page) || list.Next != "next" {
+		t.Errorf("%d tunnels, next %q, %v", len(list.Tunnels), list.Next, err)
+	}
+}

@@ -1,0 +1,198 @@
+package websocketproxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+// defaultPage is how many tunnels a list has if the request does not say.
+const defaultPage = 1000
+
+// tunnelInfo is what operators see of a tunnel. Directions are seen from the
+// client.
+type tunnelInfo struct {
+	// ID is the tunnel's, as in the logs.
+	ID string `json:"id"`
+	// ClientIP is the client's address, which Caddy's trusted_proxies may have
+	// taken from a header field.
+	ClientIP string `json:"client_ip"`
+	// Upstream is the address of the upstream, as in the list of upstreams.
+	Upstream string `json:"upstream"`
+	// Handler is the name that the configuration gives the handler.
+	Handler string `json:"handler,omitempty"`
+	// Opened is when the handshake was done.
+	Opened time.Time `json:"opened"`
+	// Age and Idle are in seconds: since it was opened, and since anything was
+	// last seen to happen, to about a second.
+	Age  float64 `json:"age"`
+	Idle float64 `json:"idle"`
+	// Bytes on the wire, and messages that have ended.
+	BytesIn     uint64 `json:"bytes_in"`
+	BytesOut    uint64 `json:"bytes_out"`
+	MessagesIn  uint64 `json:"messages_in"`
+	MessagesOut uint64 `json:"messages_out"`
+}
+
+func (t *tunnel) info(now time.Time) tunnelInfo {
+	_, in := t.relay.Counts(relay.ClientToUpstream)
+	_, out := t.relay.Counts(relay.UpstreamToClient)
+	return tunnelInfo{
+		ID:          t.id,
+		ClientIP:    t.clientIP,
+		Upstream:    t.upstreamHost.address,
+		Handler:     t.handler,
+		Opened:      t.opened,
+		Age:         max(0, now.Sub(t.opened).Seconds()),
+		Idle:        max(0, now.Sub(time.Unix(0, t.active.Load())).Seconds()),
+		BytesIn:     in,
+		BytesOut:    out,
+		MessagesIn:  t.messages[relay.ClientToUpstream].Load(),
+		MessagesOut: t.messages[relay.UpstreamToClient].Load(),
+	}
+}
+
+// tunnelFilter says which tunnels are meant: those that match all that is set.
+type tunnelFilter struct {
+	// Upstream is an address as in the list of upstreams.
+	Upstream string `json:"upstream"`
+	// Client is an IP address or a CIDR range.
+	Client string `json:"client"`
+	// Handler is the name of a handler.
+	Handler string `json:"handler"`
+
+	clients netip.Prefix
+}
+
+// isEmpty reports whether the filter means all tunnels.
+func (f *tunnelFilter) isEmpty() bool {
+	return f.Upstream == "" && f.Client == "" && f.Handler == ""
+}
+
+// parse reads the clients that are meant.
+func (f *tunnelFilter) parse() error {
+	if f.Client == "" {
+		return nil
+	}
+	var err error
+	if strings.Contains(f.Client, "/") {
+		f.clients, err = netip.ParsePrefix(f.Client)
+	} else {
+		var addr netip.Addr
+		addr, err = netip.ParseAddr(f.Client)
+		f.clients = netip.PrefixFrom(plainAddr(addr), plainAddr(addr).BitLen())
+	}
+	if err != nil {
+		return adminError(http.StatusBadRequest, "client is an IP address or a CIDR range, not %q", f.Client)
+	}
+	if addr := f.clients.Addr(); addr.Is4In6() && f.clients.Bits() >= 96 {
+		f.clients = netip.PrefixFrom(addr.Unmap(), f.clients.Bits()-96)
+	}
+	return nil
+}
+
+// plainAddr is addr without what no range has: a zone, and an IPv6 form of an
+// IPv4 address.
+func plainAddr(addr netip.Addr) netip.Addr {
+	return addr.Unmap().WithZone("")
+}
+
+func (f *tunnelFilter) matches(t *tunnel) bool {
+	if f.Upstream != "" && t.upstreamHost.address != f.Upstream || f.Handler != "" && t.handler != f.Handler {
+		return false
+	}
+	if f.Client == "" {
+		return true
+	}
+	addr, err := netip.ParseAddr(t.clientIP)
+	return err == nil && f.clients.Contains(plainAddr(addr))
+}
+
+func listTunnels(w http.ResponseWriter, r *http.Request) error {
+	query, err := readQuery(r, "upstream", "client", "handler", "limit", "after")
+	if err != nil {
+		return err
+	}
+	filter := tunnelFilter{
+		Upstream: query.Get("upstream"), Client: query.Get("client"), Handler: query.Get("handler"),
+	}
+	if err := filter.parse(); err != nil {
+		return err
+	}
+	limit := defaultPage
+	if s := query.Get("limit"); s != "" {
+		if limit, err = strconv.Atoi(s); err != nil || limit < 1 {
+			return adminError(http.StatusBadRequest, "limit is a number of tunnels, not %q", s)
+		}
+	}
+	all := liveTunnels.collect(filter.matches)
+	page, next := pageOf(all, query.Get("after"), limit)
+	streamTunnels(w, page, len(all), next)
+	return nil
+}
+
+// pageOf returns those of all tunnels that come next after an id, and the id to
+// go on from, if any.
+func pageOf(all []*tunnel, after string, limit int) (page []*tunnel, next string) {
+	for _, t := range all {
+		if t.id > after {
+			page = append(page, t)
+		}
+	}
+	slices.SortFunc(page, func(a, b *tunnel) int { return strings.Compare(a.id, b.id) })
+	if limit < len(page) {
+		page = page[:limit]
+		next = page[limit-1].id
+	}
+	return page, next
+}
+
+// streamTunnels writes a page of the list one by one, so that a long one is
+// never in memory as a whole. It gives up when nobody is there to read.
+func streamTunnels(w http.ResponseWriter, page []*tunnel, total int, next string) {
+	w.Header().Set("Content-Type", "application/json")
+	if _, err := fmt.Fprintf(w, `{"total":%d,"next":%q,"tunnels":[`, total, next); err != nil {
+		return
+	}
+	items := json.NewEncoder(w)
+	now := time.Now()
+	for i, t := range page {
+		if i > 0 {
+			if _, err := io.WriteString(w, ","); err != nil {
+				return
+			}
+		}
+		if items.Encode(t.info(now)) != nil {
+			return
+		}
+	}
+	_, _ = io.WriteString(w, "]}\n") // as above
+}
+
+func showTunnel(w http.ResponseWriter, r *http.Request) error {
+	if _, err := readQuery(r); err != nil {
+		return err
+	}
+	t, err := pathTunnel(r)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, t.info(time.Now()))
+}
+
+// pathTunnel returns the tunnel that a request's path names.
+func pathTunnel(r *http.Request) (*tunnel, error) {
+	id := r.PathValue("id")
+	if t := liveTunnels.find(id); t != nil {
+		return t, nil
+	}
+	return nil, adminError(http.StatusNotFound, "there is no tunnel %q; it may have ended", id)
+}
