@@ -1,0 +1,80 @@
+package websocketproxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestTunnelFilterForClients(t *testing.T) {
+	for _, c := range []struct {
+		filter, client string
+		want           bool
+	}{
+		{"192.0.2.1", "192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.11", false},
+		{"192.0.2.0/24", "192.0.2.77", true},
+		{"192.0.2.77/24", "192.0.2.1", true},
+		{"192.0.2.0/24", "192.0.3.1", false},
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"::ffff:192.0.2.1", "192.0.2.1", true},
+		{"::ffff:192.0.2.0/120", "192.0.2.9", true},
+		{"::ffff:192.0.2.0/120", "192.0.3.9", false},
+		{"2001:db8::/32", "2001:db8:1::1", true},
+		{"2001:db8::1", "2001:db8::1", true},
+		{"fe80::1%eth0", "fe80::1%eth1", true},
+		{"fe80::/10", "fe80::1%eth1", true},
+		{"0.0.0.0/0", "2001:db8::1", false},
+		{"0.0.0.0/0", "", false},
+		{"0.0.0.0/0", "@", false},
+	} {
+		f := tunnelFilter{Client: c.filter}
+		if err := f.parse(); err != nil {
+			t.Errorf("%s: %v", c.filter, err)
+			continue
+		}
+		if got := f.matches(&tunnel{clientIP: c.client}); got != c.want {
+			t.Errorf("%q is in %s: %t, want %t", c.client, c.filter, got, c.want)
+		}
+	}
+}
+
+// goneReader is a client that leaves while it is answered.
+type goneReader struct {
+	bytes.Buffer
+
+	writes int
+}
+
+func (*goneReader) Header() http.Header { return make(http.Header) }
+func (*goneReader) WriteHeader(int)     {}
+
+func (g *goneReader) Write(p []byte) (int, error) {
+	if g.writes++; g.writes > 5 {
+		return 0, io.ErrClosedPipe
+	}
+	return g.Buffer.Write(p)
+}
+
+func TestALongListIsStreamed(t *testing.T) {
+	live := new(registry)
+	page := make([]*tunnel, 1000)
+	for i := range page {
+		page[i] = registered(live)
+		page[i].upstreamHost = new(host)
+	}
+	w := new(goneReader)
+	streamTunnels(w, page, len(page), "")
+	if w.writes != 6 || w.Len() == 0 || w.Len() > 2000 {
+		t.Errorf("%d bytes in %d writes to somebody who leaves at the sixth", w.Len(), w.writes)
+	}
+	all := httptest.NewRecorder()
+	streamTunnels(all, page, len(page), "next")
+	var list tunnelList
+	if err := json.Unmarshal(all.Body.Bytes(), &list); err != nil || len(list.Tunnels) != len(page) || list.Next != "next" {
+		t.Errorf("%d tunnels, next %q, %v", len(list.Tunnels), list.Next, err)
+	}
+}
