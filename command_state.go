@@ -1,0 +1,193 @@
+package websocketproxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/user"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// pollInterval is how often evict looks how many tunnels are left.
+const pollInterval = 200 * time.Millisecond
+
+// stateCommand is the command that gives an upstream a state.
+func stateCommand(state string) *cobra.Command {
+	cmd := new(cobra.Command)
+	expires := func() {
+		cmd.Flags().String("for", "", "Time after which the upstream is ready again by itself")
+	}
+	switch state {
+	case stateReady:
+		cmd.Use, cmd.Short = "ready <address>", "Lets an upstream get tunnels again"
+		cmd.Long = "\nTakes back what drain or evict said about an upstream.\n"
+	case stateDrain:
+		cmd.Use, cmd.Short = "drain <address> [--for <duration>]", "Lets an upstream get no new tunnels"
+		cmd.Long = "\nLets an upstream get no new tunnels; those that are there stay.\n"
+		expires()
+	case stateEvict:
+		cmd.Use, cmd.Short = "evict <address> [--period <duration>] [--for <duration>] [--no-wait]", "Empties an upstream"
+		cmd.Long = `
+Lets an upstream get no new tunnels, and ends those that are there one after
+another over --period, the longest idle ones first. Their clients are asked to
+connect again, as the configuration says (status 1012 by default), which leads
+them to another upstream.
+
+The command shows how many are left and ends when there is none; what it has
+begun goes on without it.
+`
+		expires()
+		cmd.Flags().String("period", "", "Time over which the tunnels are ended (default 30s)")
+		cmd.Flags().Bool("no-wait", false, "Do not wait until the upstream is empty")
+	}
+	return runs(cmd, func(c *console) (int, error) { return c.setState(state) })
+}
+
+// setState sets the state of the upstream that is the command's argument.
+func (c *console) setState(state string) (int, error) {
+	request, err := c.stateRequest(state)
+	if err != nil {
+		return 0, err
+	}
+	var answer stateAnswer
+	if err := c.ask(http.MethodPost, "upstreams/state", request, &answer); err != nil {
+		return 0, err
+	}
+	code := caddy.ExitCodeSuccess
+	if !answer.Stored {
+		code = exitNotStored
+		caddy.Log().Warn("the state holds but could not be stored: "+
+			"other instances do not know it, and a restart forgets it", zap.String("problem", answer.Problem))
+	}
+	if state == stateEvict && !c.flags.Bool("no-wait") {
+		err = c.awaitEmpty(&answer)
+	} else {
+		err = c.print(answer, answer.String())
+	}
+	if err != nil {
+		return 0, err
+	}
+	return code, nil
+}
+
+func (c *console) stateRequest(state string) (request stateRequest, err error) {
+	args := c.flags.Args()
+	if len(args) != 1 || args[0] == "" {
+		return request, errors.New("say which upstream: one address, as the list has it")
+	}
+	request = stateRequest{Address: args[0], State: state, By: whoAsks()}
+	if state == stateReady {
+		return request, nil
+	}
+	if request.ExpiresIn, err = c.duration("for"); err != nil {
+		return request, err
+	}
+	if request.ExpiresIn != nil && *request.ExpiresIn == 0 {
+		return request, errors.New("--for is more than 0; without it the state stays")
+	}
+	if state == stateEvict {
+		request.Period, err = c.duration("period")
+	}
+	return request, err
+}
+
+// whoAsks is the name of the user and the machine, as far as they are known.
+func whoAsks() string {
+	name := ""
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name[:min(len(name), longestName)]
+}
+
+// String says for people what the state means.
+func (u upstreamInfo) String() string {
+	switch u.State {
+	case stateDrain:
+		return fmt.Sprintf("%s gets no new tunnels, %d open", u.Address, u.Tunnels)
+	case stateEvict:
+		return fmt.Sprintf("%s is being emptied, %d left", u.Address, u.Tunnels)
+	}
+	return fmt.Sprintf("%s gets new tunnels, %d open", u.Address, u.Tunnels)
+}
+
+// awaitEmpty shows how many tunnels an upstream has left until there is none, or
+// somebody has changed its state.
+func (c *console) awaitEmpty(answer *stateAnswer) error {
+	p := countdown{console: c, last: -1}
+	defer p.end()
+	for {
+		if err := p.show(answer.upstreamInfo); err != nil {
+			return err
+		}
+		if answer.Tunnels == 0 {
+			break
+		}
+		time.Sleep(pollInterval)
+		list, err := c.upstreamsThroughReload()
+		if err != nil {
+			return err
+		}
+		if err := answer.update(list); err != nil {
+			return err
+		}
+	}
+	p.end()
+	return c.print(answer, answer.Address+" is empty")
+}
+
+// update finds the upstream in a newer list. One that is neither configured nor
+// has tunnels may be missing.
+func (a *stateAnswer) update(list []upstreamInfo) error {
+	for _, u := range list {
+		if u.Address != a.Address {
+			continue
+		}
+		if u.State != stateEvict {
+			return fmt.Errorf("%s is not being emptied any more: its state is %s, and %d are left",
+				u.Address, u.State, u.Tunnels)
+		}
+		a.upstreamInfo = u
+		return nil
+	}
+	a.Tunnels = 0
+	return nil
+}
+
+// countdown shows a number that changes: in one line of a terminal, else in a
+// line for each change, and not at all to programs.
+type countdown struct {
+	*console
+
+	last int
+}
+
+func (p *countdown) show(u upstreamInfo) error {
+	if p.json || u.Tunnels == p.last {
+		return nil
+	}
+	p.last = u.Tunnels
+	if !p.terminal {
+		_, err := fmt.Fprintln(p.out, u)
+		return err
+	}
+	_, err := fmt.Fprintf(p.out, "\r\x1b[K%s", u)
+	return err
+}
+
+// end leaves the line.
+func (p *countdown) end() {
+	if p.terminal && !p.json && p.last >= 0 {
+		_, _ = fmt.Fprintln(p.out) // what follows fails, too
+		p.last = -1
+	}
+}

@@ -1,0 +1,133 @@
+package websocketproxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+)
+
+// exitNotStored is the exit code of a command that has done what it was asked
+// to, but not for every instance and not for after a restart.
+const exitNotStored = 2
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "websockets",
+		Usage: "<command>",
+		Short: "Shows and operates the WebSocket tunnels of a running Caddy",
+		Long: `
+Shows upstreams and tunnels of a running Caddy, closes tunnels, and takes
+upstreams out of service. It asks Caddy's admin endpoint, which has to be on and
+reachable; --address says where that is, or --config names the configuration
+that says so.
+
+Exit codes: 0, done; 1, failed; 2, done, but the state of the upstream could not
+be stored, so it holds for the one Caddy that was asked, until that ends.
+`,
+		CobraFunc: func(cmd *cobra.Command) {
+			flags := cmd.PersistentFlags()
+			flags.String("address", "", "The address to use to reach the admin API endpoint, if not the default")
+			flags.StringP("config", "c", "", "Configuration file to use to parse the admin address, if --address is not used")
+			flags.StringP("adapter", "a", "", "Name of config adapter to apply (when --config is used)")
+			flags.Bool("json", false, "Print JSON")
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return fmt.Errorf("%q is not one of its commands; see %s --help", args[0], cmd.CommandPath())
+				}
+				return cmd.Help()
+			}
+			cmd.AddCommand(listCommand(), watchCommand(), closeCommand(),
+				stateCommand(stateDrain), stateCommand(stateEvict), stateCommand(stateReady))
+		},
+	})
+}
+
+// console is one run of a command: what it was asked, and where it prints.
+type console struct {
+	flags caddycmd.Flags
+	out   io.Writer
+	// admin is the address of the admin endpoint.
+	admin string
+	// json tells to print for programs, and terminal that out is one.
+	json, terminal bool
+}
+
+// runs has cmd run a function, whose results are what went wrong and, if nothing
+// did, the process's exit code.
+func runs(cmd *cobra.Command, run func(*console) (code int, err error)) *cobra.Command {
+	wrapped := caddycmd.WrapCommandFuncForCobra(func(flags caddycmd.Flags) (int, error) {
+		admin, err := adminAddress(flags)
+		if err != nil {
+			return caddy.ExitCodeFailedStartup, err
+		}
+		code, err := run(&console{
+			flags: flags, out: os.Stdout, admin: admin,
+			json: flags.Bool("json"), terminal: isTerminal(os.Stdout),
+		})
+		if err != nil {
+			code = caddy.ExitCodeFailedStartup
+		}
+		return code, err
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cmd.SilenceErrors = true // those from here on are logged, and a code alone is no message
+		return wrapped(cmd, args)
+	}
+	return cmd
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// noArguments checks that a command was given flags only.
+func (c *console) noArguments() error {
+	if args := c.flags.Args(); len(args) > 0 {
+		return fmt.Errorf("this command takes no arguments, such as %q", args[0])
+	}
+	return nil
+}
+
+// duration reads a flag in seconds. It returns nil if the flag is not given.
+func (c *console) duration(name string) (*float64, error) {
+	if !c.flags.Changed(name) {
+		return nil, nil
+	}
+	d, err := caddy.ParseDuration(c.flags.String(name))
+	if err != nil || d < 0 {
+		return nil, fmt.Errorf("--%s is a duration, such as 30s or 2h, not %q", name, c.flags.String(name))
+	}
+	s := d.Seconds()
+	return &s, nil
+}
+
+// print prints v for programs, or else text for people.
+func (c *console) print(v any, text string) error {
+	if c.json {
+		return json.NewEncoder(c.out).Encode(v)
+	}
+	_, err := fmt.Fprintln(c.out, text)
+	return err
+}
+
+// brief is a duration in two units at most.
+func brief(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch d = max(0, d); {
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	case d < 2*day:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	default:
+		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
+	}
+}
