@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -103,6 +104,32 @@ func TestAdminAllowsMethods(t *testing.T) {
 			}
 			if method != "HEAD" && !strings.Contains(answer, `"error":`) {
 				t.Errorf("%s %s: the answer %q has no cause", method, path, answer)
+			}
+		}
+	}
+}
+
+func TestReadmeHasTheAdminAPI(t *testing.T) {
+	readme := readFile(t, "README.md")
+	for _, route := range new(adminAPI).Routes() {
+		methods, ok := route.Handler.(byMethod)
+		if !ok {
+			continue // for paths that do not exist
+		}
+		for method := range methods {
+			request := method + " " + strings.TrimPrefix(route.Pattern, "/websocket_proxy/")
+			if !strings.Contains(readme, "| `"+request+"` |") {
+				t.Errorf("README.md does not have %s", request)
+			}
+		}
+	}
+	for _, v := range []any{
+		upstreamInfo{}, stateRequest{}, stateAnswer{}, tunnelInfo{}, tunnelFilter{}, closeRequest{}, closeAnswer{},
+	} {
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(v)) {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if name != "" && !strings.Contains(readme, "`"+name+"`") {
+				t.Errorf("README.md does not have the field %s of %T", name, v)
 			}
 		}
 	}

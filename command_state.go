@@ -123,14 +123,11 @@ func (u upstreamInfo) String() string {
 // awaitEmpty shows how many tunnels an upstream has left until there is none, or
 // somebody has changed its state.
 func (c *console) awaitEmpty(answer *stateAnswer) error {
-	p := countdown{console: c, last: -1}
+	p := countdown{console: c}
 	defer p.end()
-	for {
+	for answer.Tunnels > 0 {
 		if err := p.show(answer.upstreamInfo); err != nil {
 			return err
-		}
-		if answer.Tunnels == 0 {
-			break
 		}
 		time.Sleep(pollInterval)
 		list, err := c.upstreamsThroughReload()
@@ -168,7 +165,7 @@ func (a *stateAnswer) update(list []upstreamInfo) error {
 type countdown struct {
 	*console
 
-	last int
+	last int // what was shown last, or 0
 }
 
 func (p *countdown) show(u upstreamInfo) error {
@@ -186,8 +183,8 @@ func (p *countdown) show(u upstreamInfo) error {
 
 // end leaves the line.
 func (p *countdown) end() {
-	if p.terminal && !p.json && p.last >= 0 {
+	if p.terminal && !p.json && p.last > 0 {
 		_, _ = fmt.Fprintln(p.out) // what follows fails, too
-		p.last = -1
+		p.last = 0
 	}
 }

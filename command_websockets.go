@@ -122,9 +122,9 @@ func (c *console) print(v any, text string) error {
 // brief is a duration in two units at most.
 func brief(d time.Duration) string {
 	const day = 24 * time.Hour
-	switch d = max(0, d); {
+	switch d = max(0, d).Round(time.Second); {
 	case d < time.Hour:
-		return d.Round(time.Second).String()
+		return d.String()
 	case d < 2*day:
 		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	default:

@@ -215,16 +215,16 @@ func TestWebsocketsEvict(t *testing.T) {
 	if first, last := said[0], said[len(said)-1]; first != one.Addr+" is being emptied, 6 left" || last != one.Addr+" is empty" {
 		t.Errorf("evict says %q first and %q last", first, last)
 	}
-	left := 7
+	left := 7 // the first number is 6
 	for _, line := range said[:len(said)-1] {
 		n := 0
-		if _, err := fmt.Sscanf(line, one.Addr+" is being emptied, %d left", &n); err != nil || n >= left {
+		if _, err := fmt.Sscanf(line, one.Addr+" is being emptied, %d left", &n); err != nil || n >= left || n < 1 {
 			t.Errorf("after %d, evict says %q, %v", left, line, err)
 		}
 		left = n
 	}
-	if left != 0 {
-		t.Errorf("the last number is %d, want 0", left)
+	if left == 6 {
+		t.Error("evict has shown no progress")
 	}
 	one.WaitOpen(t, 0)
 
