@@ -51,7 +51,7 @@ func (p *paced) run(stop <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for i, t := range p.tunnels {
-		part := (float64(i) + rand.Float64()) / float64(len(p.tunnels))
+		part := (float64(i) + rand.Float64()) / float64(len(p.tunnels)) //nolint:gosec // nobody gains from knowing it
 		timer.Reset(time.Until(start.Add(time.Duration(part * float64(p.period)))))
 		select {
 		case <-stop:

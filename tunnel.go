@@ -144,8 +144,8 @@ func newTunnel(id string, policy *tunnelPolicy, live *registry, h *host, clientI
 func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
 	t.setTimes(time.Now(), random)
 	t.run(client, upstream)
-	// Whatever ends tunnels looks for them after it was decided, so those that
-	// it does not find find that.
+	// Whatever ends tunnels decides that first and then looks for them. A tunnel
+	// that has come too late to be found sees what was decided.
 	switch {
 	case t.live.exit.hasBegun():
 		t.end(shutdown, frame.StatusGoingAway)
