@@ -2,7 +2,6 @@ package websocketproxy
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	// For the directives that stand around ours in the fixtures.
@@ -175,7 +173,7 @@ func expectProvisions(t *testing.T, f *fixture, config []byte) {
 		return
 	}
 	for _, raw := range handlersIn(t, config) {
-		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+		ctx, cancel := newContext()
 		_, err := ctx.LoadModuleByID("http.handlers.websocket_proxy", raw)
 		cancel()
 		if err != nil {

@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"context"
 	"math"
 	"strings"
 	"testing"
@@ -290,7 +289,7 @@ func TestJitterMustBeANumber(t *testing.T) {
 		Upstreams: []*Upstream{{Dial: "localhost:9000"}},
 		Timeouts:  &Timeouts{MaxLifetime: caddy.Duration(time.Hour), LifetimeJitter: math.NaN()},
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	ctx, cancel := newContext()
 	defer cancel()
 	if err := h.Provision(ctx); err == nil {
 		t.Error("NaN was taken")

@@ -79,6 +79,7 @@ func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 		ctx, cancel = context.WithTimeout(ctx, h.handshake)
 		defer cancel()
 	}
+	operators.await(ctx)
 	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Set("http.websocket_proxy.tunnel.id", hs.tunnelID)
 	candidates, err := h.pool.candidates(repl)

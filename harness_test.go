@@ -20,6 +20,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// No storage is looked at.
+	operators.stopAwaiting()
 	goleak.VerifyTestMain(m,
 		// Started by packages that Caddy imports, for the life of the process.
 		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
@@ -77,10 +79,24 @@ func serveWith(tb testing.TB, h *Handler, start func(*httptest.Server)) *testPro
 	return p
 }
 
+// emptyConfig is a configuration of Caddy that does not run.
+var emptyConfig = func() caddy.Context {
+	ctx, err := caddy.ProvisionContext(new(caddy.Config))
+	if err != nil {
+		panic(err)
+	}
+	return ctx
+}()
+
+// newContext returns what modules are provisioned with.
+func newContext() (caddy.Context, context.CancelFunc) {
+	return caddy.NewContext(emptyConfig)
+}
+
 // provision loads h as Caddy would, and unloads it when the test has ended.
 func provision(tb testing.TB, h *Handler) {
 	tb.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	ctx, cancel := newContext()
 	tb.Cleanup(cancel)
 	tb.Cleanup(func() {
 		if err := h.Cleanup(); err != nil {
@@ -101,7 +117,7 @@ func provisionJSON(tb testing.TB, config string) error {
 	if err := json.Unmarshal([]byte(config), h); err != nil {
 		tb.Fatalf("parsing %s: %v", config, err)
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	ctx, cancel := newContext()
 	defer cancel()
 	err := h.Provision(ctx)
 	if cerr := h.Cleanup(); cerr != nil {

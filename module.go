@@ -114,6 +114,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionKeepalive,
 		h.provisionLimits,
 		h.provisionDrain,
+		h.provisionStates,
 		h.provisionPool, // last, as it takes references that Cleanup gives back
 	} {
 		if err := step(ctx); err != nil {
@@ -234,6 +235,13 @@ func (h *Handler) provisionDrain(caddy.Context) error {
 		d = new(Drain)
 	}
 	return d.apply(h.tunnelPolicy)
+}
+
+// provisionStates has Caddy start and stop what looks after the states of
+// upstreams together with this configuration.
+func (*Handler) provisionStates(ctx caddy.Context) error {
+	_, err := ctx.App(statesAppID)
+	return err
 }
 
 func (h *Handler) provisionLimits(caddy.Context) error {

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"maps"
 	"time"
 )
 
@@ -19,7 +20,8 @@ const (
 // says nothing, which means ready.
 type operatorState struct {
 	State string `json:"state"`
-	// By is who has set it, and At when.
+	// By is who has set it, and At when. That is how the newest is found, so it
+	// is always later than what the instance knew that it was set at.
 	By string    `json:"by,omitempty"`
 	At time.Time `json:"at"`
 	// Expires is when the upstream is ready again by itself; zero means never.
@@ -27,13 +29,36 @@ type operatorState struct {
 	// Period is the time over which tunnels are ended, in seconds; zero means
 	// the default.
 	Period float64 `json:"period,omitempty"`
-	// Named is when a configuration that has the address was last seen.
+	// Named is about when a configuration that has the address was last seen,
+	// unless that was before At.
 	Named time.Time `json:"named,omitzero"`
 }
 
 // closes reports whether the upstream gets no new tunnels.
 func (s operatorState) closes() bool {
 	return s.State == stateDrain || s.State == stateEvict
+}
+
+// holds reports whether that is still so, as the state may have expired.
+func (s operatorState) holds(now time.Time) bool {
+	return s.closes() && (s.Expires.IsZero() || now.Before(s.Expires))
+}
+
+// lastNamed is when the address was last known to be in use.
+func (s operatorState) lastNamed() time.Time {
+	return later(s.Named, s.At)
+}
+
+func (s operatorState) equal(o operatorState) bool {
+	return s.State == o.State && s.By == o.By && s.Period == o.Period &&
+		s.At.Equal(o.At) && s.Expires.Equal(o.Expires) && s.Named.Equal(o.Named)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // evictPeriod is the time over which tunnels are ended.
@@ -61,6 +86,10 @@ func (t *hostTable) setStates(states map[string]operatorState) (evict, ready []s
 		}
 	}
 	t.states = states
+	maps.DeleteFunc(t.asked, func(address string, _ time.Time) bool {
+		_, said := states[address]
+		return !said
+	})
 	for address, h := range t.m {
 		h.closed = states[address].closes()
 	}

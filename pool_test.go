@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -40,7 +39,7 @@ func theirChoice(tb testing.TB, config string, dials []string, r *http.Request) 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	ctx, cancel := newContext()
 	defer cancel()
 	mod, err := ctx.LoadModuleByID("http.reverse_proxy.selection_policies."+named.Policy, raw)
 	if err != nil {

@@ -115,7 +115,7 @@ func expectOrdinary(tb testing.TB, c *testbed.Client) {
 // caddyContext returns a context for provisioning a part of the handler.
 func caddyContext(tb testing.TB) caddy.Context {
 	tb.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: tb.Context()})
+	ctx, cancel := newContext()
 	tb.Cleanup(cancel)
 	return ctx
 }

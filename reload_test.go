@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"context"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -16,7 +15,7 @@ import (
 // than one checks with expectNothingHeld in a Cleanup of its own.
 func load(tb testing.TB, h *Handler) (unload func()) {
 	tb.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	ctx, cancel := newContext()
 	unload = sync.OnceFunc(func() {
 		if err := h.Cleanup(); err != nil {
 			tb.Errorf("cleaning up: %v", err)
@@ -213,7 +212,7 @@ func TestFailedProvisionLeavesOtherHandlersAlone(t *testing.T) {
 		"before it took the last": {Upstreams: upstreams("localhost", address)},
 		"with the address twice":  {Upstreams: upstreams(address, address, "localhost")},
 	} {
-		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+		ctx, cancel := newContext()
 		if err := bad.Provision(ctx); err == nil {
 			t.Errorf("%s: provisioning did not fail", name)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -33,19 +34,26 @@ type hostTable struct {
 	// states are what operators have set, by address, also for addresses that
 	// have no host.
 	states map[string]operatorState
+	// asked is when an address with a state last got a host.
+	asked map[string]time.Time
 }
 
 var hosts = hostTable{
 	m:         make(map[string]*host),
 	templates: make(map[string]int),
 	states:    make(map[string]operatorState),
+	asked:     make(map[string]time.Time),
 }
 
 // acquireLocked returns the host of address with one more reference.
 func (t *hostTable) acquireLocked(address string) *host {
 	h, ok := t.m[address]
 	if !ok {
-		h = &host{address: address, closed: t.states[address].closes()}
+		s, said := t.states[address]
+		if said {
+			t.asked[address] = time.Now()
+		}
+		h = &host{address: address, closed: s.closes()}
 		t.m[address] = h
 	}
 	h.refs++
@@ -105,6 +113,15 @@ func (t *hostTable) isNamed(h *host, template string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return h.named > 0 || template != "" && t.templates[template] > 0
+}
+
+// uses reports whether a loaded configuration or a tunnel has the address, or a
+// handshake has lately made it of placeholders.
+func (t *hostTable) uses(address string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	asked, ok := t.asked[address]
+	return t.m[address] != nil || ok && time.Since(asked) < namedInterval
 }
 
 // stateOf returns what an operator has set.

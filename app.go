@@ -1,0 +1,60 @@
+package websocketproxy
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() {
+	caddy.RegisterModule(new(statesApp))
+}
+
+const statesAppID = "websocket_proxy"
+
+// statesApp keeps the states that operators give upstreams in Caddy's storage,
+// as long as a configuration runs that has a `websocket_proxy` handler, which
+// loads it. There is nothing to configure.
+//
+// It exists because Caddy starts and stops apps, and only those: handlers are
+// provisioned for a mere validation too, which must not touch a storage.
+type statesApp struct {
+	storage storage
+	log     *zap.Logger
+	sharer  *sharer
+}
+
+// CaddyModule returns the Caddy module information.
+func (*statesApp) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  statesAppID,
+		New: func() caddy.Module { return new(statesApp) },
+	}
+}
+
+// Provision notes where the states are kept, and leaves that alone.
+func (a *statesApp) Provision(ctx caddy.Context) error {
+	a.storage, a.log = ctx.Storage(), ctx.Logger()
+	return nil
+}
+
+// Start begins to look at the storage. When the process starts, it waits a
+// moment for what is there.
+func (a *statesApp) Start() error {
+	a.sharer = operators.attach(a.storage, a.log)
+	operators.awaitFirst()
+	return nil
+}
+
+// Stop leaves the storage. In a reload, that of the new configuration is looked
+// at already.
+func (a *statesApp) Stop() error {
+	operators.detach(a.sharer)
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.App         = (*statesApp)(nil)
+	_ caddy.Provisioner = (*statesApp)(nil)
+)

@@ -1,0 +1,297 @@
+package websocketproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+const (
+	// pollInterval and at most pollJitter lie between two looks at the storage,
+	// so that what is set at one instance counts at all within 5 seconds.
+	pollInterval = 2 * time.Second
+	pollJitter   = time.Second
+	// storageTimeout bounds what is waited for the storage.
+	storageTimeout = 3 * time.Second
+	// leaveTimeout is how long a call that is under way when its configuration
+	// is unloaded may still take.
+	leaveTimeout = time.Second
+	// maxCalls bounds the calls that storages of earlier configurations have
+	// never answered, and one for the newest.
+	maxCalls = 4
+)
+
+var errUnloaded = errors.New("the configuration was unloaded meanwhile; the next one stores it")
+
+// sharer has the storage of one running configuration, and the goroutine that
+// looks at it. That goroutine never waits for it: a call is another goroutine's,
+// one at a time.
+type sharer struct {
+	keeper  *keeper
+	storage storage
+	log     *zap.Logger
+	wake    chan struct{} // has room for one
+	stop    chan struct{}
+	ended   chan struct{}
+
+	// Both are guarded by the keeper's mu.
+	next     *call     // that will begin next
+	overdue  time.Time // when a call began that has not ended in time
+	troubled bool      // run's: the last call has failed
+	// Both are call's: the key of this instance's own document, and whether that
+	// has been read.
+	localKey string
+	looked   bool
+}
+
+func newSharer(k *keeper, st storage, log *zap.Logger) *sharer {
+	return &sharer{
+		keeper:  k,
+		storage: st,
+		log:     log,
+		wake:    make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		ended:   make(chan struct{}),
+		next:    newCall(),
+	}
+}
+
+// call is one exchange with the storage.
+type call struct {
+	known   operatorStates // when it began
+	timer   *time.Timer
+	cancel  context.CancelFunc
+	result  chan exchanged // has room for it, as there may be nobody left
+	settled chan struct{}  // closed when errs is set
+	errs    exchangeErrors
+}
+
+// exchanged is what a call brings.
+type exchanged struct {
+	learned operatorStates
+	errs    exchangeErrors
+}
+
+// exchangeErrors tell why a document could not be read or written.
+type exchangeErrors struct {
+	shared, local error
+}
+
+func newCall() *call {
+	return &call{result: make(chan exchanged, 1), settled: make(chan struct{})}
+}
+
+// run looks at the storage now and then, and when something has been set.
+func (s *sharer) run() {
+	defer close(s.ended)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var current *call
+	wanted := false
+	for {
+		var result <-chan exchanged
+		var overdue <-chan time.Time
+		if current != nil {
+			result, overdue = current.result, current.timer.C
+		}
+		select {
+		case <-s.stop:
+			s.leave(current)
+			return
+		case <-timer.C:
+			timer.Reset(pollInterval + rand.N(pollJitter)) //nolint:gosec // it only keeps instances apart
+			s.keeper.tick()
+			wanted = wanted || current == nil
+		case <-s.wake:
+			wanted = true
+		case r := <-result:
+			s.settle(current, r)
+			current = nil
+		case <-overdue:
+			s.delay(current)
+		}
+		if wanted && current == nil {
+			current, wanted = s.begin(), false
+		}
+	}
+}
+
+// begin begins a call. Whoever owns it waits for its result for a limited time
+// only: a storage may ignore the context, and there is no way to end or to join
+// a goroutine that it holds. As long as it does, none follows.
+func (s *sharer) begin() *call {
+	k := s.keeper
+	k.mu.Lock()
+	c := s.next
+	s.next = newCall()
+	c.known = maps.Clone(k.known)
+	k.mu.Unlock()
+	c.timer = time.NewTimer(storageTimeout)
+	var ctx context.Context
+	ctx, c.cancel = context.WithTimeout(context.Background(), storageTimeout)
+	if k.calls.Add(1) > maxCalls {
+		k.calls.Add(-1)
+		err := errors.New("too many calls have never been answered; restart Caddy when the storage works again")
+		c.result <- exchanged{errs: exchangeErrors{err, err}}
+		return c
+	}
+	go s.call(ctx, c)
+	return c
+}
+
+// call exchanges what was known when c began.
+func (s *sharer) call(ctx context.Context, c *call) {
+	defer s.keeper.calls.Add(-1)
+	var r exchanged
+	defer func() { c.result <- r }()
+	defer func() {
+		// The process holds tunnels that have nothing to do with it.
+		if p := recover(); p != nil {
+			err := fmt.Errorf("the storage has panicked: %v", p)
+			r = exchanged{errs: exchangeErrors{err, err}}
+		}
+	}()
+	shared, local := c.known.part(false), c.known.part(true)
+	r.learned = make(operatorStates)
+	d := document{storage: s.storage, key: sharedKey, uses: s.keeper.table.uses}
+	r.errs.shared = d.add(ctx, shared, r.learned)
+	if s.looked && len(local) == 0 {
+		return // nobody else writes what is this instance's own
+	}
+	if s.localKey == "" {
+		instance, err := caddy.InstanceID()
+		if err != nil {
+			maps.Copy(r.learned, local)
+			r.errs.local = fmt.Errorf("reading the id of this instance: %w", err)
+			return
+		}
+		s.localKey = fmt.Sprintf(localKey, instance)
+	}
+	d.key, d.local = s.localKey, true
+	r.errs.local = d.add(ctx, local, r.learned)
+	s.looked = r.errs.local == nil
+}
+
+// add puts what is known after an exchange into all: if it fails, that is what
+// was known before.
+func (d *document) add(ctx context.Context, known, all operatorStates) error {
+	learned, err := d.exchange(ctx, known)
+	if err != nil {
+		learned = known
+	}
+	maps.Copy(all, learned)
+	return err
+}
+
+// settle takes over what a call has brought.
+func (s *sharer) settle(c *call, r exchanged) {
+	c.cancel()
+	onTime := c.timer.Stop()
+	s.setOverdue(time.Time{})
+	if r.learned != nil {
+		s.keeper.learn(c.known, r.learned)
+	}
+	err := errors.Join(r.errs.shared, r.errs.local)
+	switch {
+	case err != nil:
+		s.complain(err)
+	case onTime && s.troubled:
+		s.troubled = false
+		s.log.Info("the storage works again; states of upstreams are stored and shared")
+	}
+	if r.errs.shared == nil || r.errs.local == nil {
+		s.keeper.foundStates()
+	}
+	s.keeper.stopAwaiting()
+	c.errs = r.errs
+	close(c.settled)
+}
+
+// delay notes that a call has not come back in time.
+func (s *sharer) delay(c *call) {
+	c.cancel()
+	s.setOverdue(time.Now())
+	s.complain(fmt.Errorf("no answer within %v", storageTimeout))
+	s.keeper.stopAwaiting()
+}
+
+func (s *sharer) setOverdue(t time.Time) {
+	s.keeper.mu.Lock()
+	defer s.keeper.mu.Unlock()
+	s.overdue = t
+}
+
+// complain writes a line when the storage has begun to fail.
+func (s *sharer) complain(err error) {
+	if s.troubled {
+		return
+	}
+	s.troubled = true
+	s.log.Warn("the storage of upstream states fails; the last known states hold, and are stored when it works again",
+		zap.Error(err))
+}
+
+// leave ends the sharer. A call that is under way gets some time, as an
+// operator may wait for it.
+func (s *sharer) leave(current *call) {
+	s.keeper.mu.Lock()
+	next, isOverdue := s.next, !s.overdue.IsZero()
+	s.keeper.mu.Unlock()
+	next.settle(errUnloaded)
+	if current == nil {
+		return
+	}
+	defer current.cancel()
+	defer current.timer.Stop()
+	if !isOverdue {
+		last := time.NewTimer(leaveTimeout)
+		defer last.Stop()
+		select {
+		case r := <-current.result:
+			s.settle(current, r)
+			return
+		case <-last.C:
+		}
+	}
+	current.settle(errUnloaded)
+}
+
+func (c *call) settle(err error) {
+	c.errs = exchangeErrors{err, err}
+	close(c.settled)
+}
+
+// await waits until a call has stored what was set before it began, and returns
+// why it has not.
+func (s *sharer) await(ctx context.Context, c *call, local bool) error {
+	s.keeper.mu.Lock()
+	since := s.overdue
+	s.keeper.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default: // it has been woken already
+	}
+	if !since.IsZero() {
+		return fmt.Errorf("the storage has not answered since %s", since.Format(time.RFC3339))
+	}
+	timer := time.NewTimer(storageTimeout)
+	defer timer.Stop()
+	select {
+	case <-c.settled:
+	case <-timer.C:
+		return fmt.Errorf("the storage has not answered within %v", storageTimeout)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if local {
+		return c.errs.local
+	}
+	return c.errs.shared
+}

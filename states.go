@@ -1,0 +1,116 @@
+package websocketproxy
+
+import (
+	"maps"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+const (
+	// namedInterval is how exactly is noted when an address was last in use.
+	namedInterval = time.Hour
+	// dropAfter is how long after that its state is dropped.
+	dropAfter = 24 * time.Hour
+	// goneAfter is from when on a state that is not stored any more is taken for
+	// dropped by another instance, and not for lost. Clocks may differ by what
+	// is left of dropAfter.
+	goneAfter = dropAfter - time.Hour
+)
+
+// operatorStates are what operators have said, by address. Ready is remembered
+// too: it is newer than what somebody may still know.
+type operatorStates map[string]operatorState
+
+func (states operatorStates) equal(others operatorStates) bool {
+	return maps.EqualFunc(states, others, operatorState.equal)
+}
+
+// holding returns what counts now, without what is only for those who keep it.
+func (states operatorStates) holding(now time.Time) operatorStates {
+	all := make(operatorStates)
+	for address, s := range states {
+		if s.holds(now) {
+			s.Named = time.Time{}
+			all[address] = s
+		}
+	}
+	return all
+}
+
+// part returns the states of local addresses, or of the others.
+func (states operatorStates) part(local bool) operatorStates {
+	all := make(operatorStates)
+	for address, s := range states {
+		if isLocal(address) == local {
+			all[address] = s
+		}
+	}
+	return all
+}
+
+// merged returns what is known with what is stored: the newest that was said of
+// each address. It depends neither on the order in which instances meet nor
+// on who has written last, and nothing goes but what is dropped by its age. So a
+// document that was deleted or is older than what an instance knows heals.
+func (states operatorStates) merged(stored operatorStates, now time.Time, uses func(string) bool) operatorStates {
+	all := maps.Clone(stored)
+	for address, k := range states {
+		s, found := stored[address]
+		switch {
+		case !found:
+			if now.Sub(k.lastNamed()) > goneAfter && !uses(address) {
+				continue
+			}
+		case !k.At.After(s.At):
+			s.Named = later(s.Named, k.Named)
+			k = s
+		default:
+			k.Named = later(k.Named, s.Named)
+		}
+		all[address] = k
+	}
+	for address, s := range all { // so that others see that the address is in use
+		if uses(address) && now.Sub(s.lastNamed()) > namedInterval {
+			s.Named = now.UTC().Round(0)
+			all[address] = s
+		}
+	}
+	all.drop(now, uses)
+	return all
+}
+
+// drop removes the states of addresses that nothing has had for too long.
+func (states operatorStates) drop(now time.Time, uses func(string) bool) {
+	maps.DeleteFunc(states, func(address string, s operatorState) bool {
+		return now.Sub(s.lastNamed()) > dropAfter && !uses(address)
+	})
+}
+
+// isLocal reports whether an address means another backend on every machine. A
+// name that the machines resolve differently cannot be told from others.
+func isLocal(address string) bool {
+	network, hostport, found := strings.Cut(address, "/")
+	switch {
+	case network == "unix":
+		return true
+	case found:
+		address = hostport
+	}
+	name, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
+	// RFC 6761 section 6.3 has all names below localhost for the machine itself.
+	if name == "" || name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	if err != nil {
+		return false
+	}
+	ip = ip.Unmap()
+	return ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast()
+}

@@ -1,0 +1,121 @@
+package websocketproxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// storage is what is used of Caddy's storage. Its implementations are other
+// people's code and may be servers elsewhere: calls may fail, take long, or
+// ignore their context and never come back.
+type storage interface {
+	Lock(ctx context.Context, name string) error
+	Unlock(ctx context.Context, name string) error
+	Load(ctx context.Context, key string) ([]byte, error)
+	Store(ctx context.Context, key string, value []byte) error
+}
+
+const (
+	// sharedKey is for all instances that share the storage.
+	sharedKey = "websocket_proxy/upstreams.json"
+	// localKey is for the addresses that mean something else on every machine;
+	// its argument is the instance.
+	localKey = "websocket_proxy/instances/%s/upstreams.json"
+
+	// documentVersion changes when older instances cannot read documents any
+	// more, or would lose some of it when they write them.
+	documentVersion = 1
+)
+
+// document is a place in the storage that has a part of the states.
+type document struct {
+	storage storage
+	key     string
+	local   bool
+	uses    func(address string) bool
+}
+
+// documentContent is what is stored.
+type documentContent struct {
+	Version   int            `json:"version"`
+	Upstreams operatorStates `json:"upstreams"`
+}
+
+// exchange adds what is known to the document and returns what is known then.
+// Only if that differs from what is stored it writes, which it does under the
+// storage's lock.
+func (d *document) exchange(ctx context.Context, known operatorStates) (all operatorStates, err error) {
+	all, isStored, err := d.merge(ctx, known)
+	if err != nil || isStored {
+		return all, err
+	}
+	if err := d.storage.Lock(ctx, d.key); err != nil {
+		return nil, fmt.Errorf("locking %s: %w", d.key, err)
+	}
+	defer func() { err = errors.Join(err, d.unlock(ctx)) }()
+	if err := ctx.Err(); err != nil { // a lock that was waited for too long
+		return nil, fmt.Errorf("locking %s: %w", d.key, err)
+	}
+	all, isStored, err = d.merge(ctx, known)
+	if err != nil || isStored {
+		return all, err
+	}
+	return all, d.save(ctx, all)
+}
+
+// merge returns what is known and stored, and whether that is what is stored.
+func (d *document) merge(ctx context.Context, known operatorStates) (all operatorStates, isStored bool, err error) {
+	stored, err := d.load(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	all = known.merged(stored, time.Now(), d.uses)
+	return all, all.equal(stored), nil
+}
+
+// load returns what is stored, which is nothing if there is no document.
+func (d *document) load(ctx context.Context) (operatorStates, error) {
+	value, err := d.storage.Load(ctx, d.key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return operatorStates{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("loading %s: %w", d.key, err)
+	}
+	var content documentContent
+	if err := json.Unmarshal(value, &content); err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w); delete it, and it is written again", d.key, err)
+	}
+	if content.Version != documentVersion {
+		return nil, fmt.Errorf("%s has version %d, and this instance knows only %d; upgrade it, or delete the document",
+			d.key, content.Version, documentVersion)
+	}
+	// Whatever the document says, states of local addresses are not shared.
+	return content.Upstreams.part(d.local), nil
+}
+
+func (d *document) save(ctx context.Context, states operatorStates) error {
+	value, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: states})
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", d.key, err)
+	}
+	if err := d.storage.Store(ctx, d.key, value); err != nil {
+		return fmt.Errorf("storing %s: %w", d.key, err)
+	}
+	return nil
+}
+
+// unlock gives the lock back, also if there is no time for anything else.
+func (d *document) unlock(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
+	defer cancel()
+	// Where the storage was deleted meanwhile, the lock was too.
+	if err := d.storage.Unlock(ctx, d.key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("unlocking %s: %w", d.key, err)
+	}
+	return nil
+}
