@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 const (
@@ -42,13 +40,13 @@ type sharer struct {
 	ended   chan struct{}
 
 	// Both are guarded by the keeper's mu.
-	next     *call     // that will begin next
-	overdue  time.Time // when a call began that has not ended in time
-	troubled bool      // run's: the last call has failed
-	// Both are call's: the key of this instance's own document, and whether that
-	// has been read.
-	localKey string
-	looked   bool
+	next    *call     // that will begin next
+	overdue time.Time // when a call was found not to come back in time
+
+	// troubled is run's: calls fail, or do not come back in time.
+	troubled bool
+	// looked is call's: this instance's own document has been read.
+	looked bool
 }
 
 func newSharer(k *keeper, st storage, log *zap.Logger) *sharer {
@@ -61,31 +59,6 @@ func newSharer(k *keeper, st storage, log *zap.Logger) *sharer {
 		ended:   make(chan struct{}),
 		next:    newCall(),
 	}
-}
-
-// call is one exchange with the storage.
-type call struct {
-	known   operatorStates // when it began
-	timer   *time.Timer
-	cancel  context.CancelFunc
-	result  chan exchanged // has room for it, as there may be nobody left
-	settled chan struct{}  // closed when errs is set
-	errs    exchangeErrors
-}
-
-// exchanged is what a call brings.
-type exchanged struct {
-	learned operatorStates
-	errs    exchangeErrors
-}
-
-// exchangeErrors tell why a document could not be read or written.
-type exchangeErrors struct {
-	shared, local error
-}
-
-func newCall() *call {
-	return &call{result: make(chan exchanged, 1), settled: make(chan struct{})}
 }
 
 // run looks at the storage now and then, and when something has been set.
@@ -144,50 +117,6 @@ func (s *sharer) begin() *call {
 	}
 	go s.call(ctx, c)
 	return c
-}
-
-// call exchanges what was known when c began.
-func (s *sharer) call(ctx context.Context, c *call) {
-	defer s.keeper.calls.Add(-1)
-	var r exchanged
-	defer func() { c.result <- r }()
-	defer func() {
-		// The process holds tunnels that have nothing to do with it.
-		if p := recover(); p != nil {
-			err := fmt.Errorf("the storage has panicked: %v", p)
-			r = exchanged{errs: exchangeErrors{err, err}}
-		}
-	}()
-	shared, local := c.known.part(false), c.known.part(true)
-	r.learned = make(operatorStates)
-	d := document{storage: s.storage, key: sharedKey, uses: s.keeper.table.uses}
-	r.errs.shared = d.add(ctx, shared, r.learned)
-	if s.looked && len(local) == 0 {
-		return // nobody else writes what is this instance's own
-	}
-	if s.localKey == "" {
-		instance, err := caddy.InstanceID()
-		if err != nil {
-			maps.Copy(r.learned, local)
-			r.errs.local = fmt.Errorf("reading the id of this instance: %w", err)
-			return
-		}
-		s.localKey = fmt.Sprintf(localKey, instance)
-	}
-	d.key, d.local = s.localKey, true
-	r.errs.local = d.add(ctx, local, r.learned)
-	s.looked = r.errs.local == nil
-}
-
-// add puts what is known after an exchange into all: if it fails, that is what
-// was known before.
-func (d *document) add(ctx context.Context, known, all operatorStates) error {
-	learned, err := d.exchange(ctx, known)
-	if err != nil {
-		learned = known
-	}
-	maps.Copy(all, learned)
-	return err
 }
 
 // settle takes over what a call has brought.
@@ -261,11 +190,6 @@ func (s *sharer) leave(current *call) {
 		}
 	}
 	current.settle(errUnloaded)
-}
-
-func (c *call) settle(err error) {
-	c.errs = exchangeErrors{err, err}
-	close(c.settled)
 }
 
 // await waits until a call has stored what was set before it began, and returns

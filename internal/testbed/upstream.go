@@ -56,6 +56,12 @@ func NewUpstream(tb testing.TB, script Script) *Upstream {
 	return newUpstream(tb, &Upstream{Addr: "127.0.0.1:0", script: script})
 }
 
+// NewUpstreamAt is NewUpstream with a port of another address of this machine.
+func NewUpstreamAt(tb testing.TB, host string, script Script) *Upstream {
+	tb.Helper()
+	return newUpstream(tb, &Upstream{Addr: net.JoinHostPort(host, "0"), script: script})
+}
+
 // NewTLSUpstream is NewUpstream with TLS. Connections whose TLS handshake fails
 // are logged and do not reach the script.
 func NewTLSUpstream(tb testing.TB, cfg *tls.Config, script Script) *Upstream {

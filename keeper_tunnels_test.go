@@ -1,0 +1,69 @@
+package websocketproxy
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// operatorSays sets a state in this process, and takes it back when the test
+// has ended. There is no storage in these tests.
+func operatorSays(tb testing.TB, address string, s operatorState) {
+	tb.Helper()
+	set := func(s operatorState) {
+		s.By, s.At = "test", time.Now()
+		if err := operators.set(context.Background(), address, s); err == nil {
+			tb.Error("without a storage, something is stored")
+		}
+	}
+	tb.Cleanup(func() { set(operatorState{State: stateReady}) })
+	set(s)
+}
+
+func TestTwoEvictionsAtOnceAreHarmless(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.Echo)
+	p := proxyTo(t, up.Addr)
+	var clients []*testbed.Client
+	for range 10 {
+		c := testbed.Dial(t, p.Addr)
+		c.Handshake("/")
+		clients = append(clients, c)
+	}
+	operatorSays(t, up.Addr, operatorState{State: stateEvict, Period: 0.2})
+	operatorSays(t, up.Addr, operatorState{State: stateEvict, Period: 0.1})
+	expectRefused(t, p, 503)
+	for _, c := range clients {
+		c.ExpectClose(1012)
+		c.WriteFrame(testbed.NewClose(1012, ""))
+		c.ExpectEOF()
+		c.Close()
+	}
+	eventually(t, "all tunnels are logged", func() bool {
+		return p.logs.FilterMessage("tunnel closed").Len() >= len(clients)
+	})
+	for _, line := range p.logs.FilterMessage("tunnel closed").All() {
+		expectFields(t, line.ContextMap(), map[string]any{"reason": string(evicted)})
+	}
+	if got := p.logs.FilterMessage("tunnel closed").Len(); got != len(clients) {
+		t.Errorf("%d tunnels have %d lines", len(clients), got)
+	}
+}
+
+func TestADrainedUpstreamKeepsItsTunnelsAndGetsNoOther(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.Echo)
+	p := proxyTo(t, up.Addr)
+	c := testbed.Dial(t, p.Addr)
+	c.Handshake("/")
+	operatorSays(t, up.Addr, operatorState{State: stateDrain})
+	expectRefused(t, p, 503)
+	c.Echo("still open")
+	operatorSays(t, up.Addr, operatorState{State: stateReady})
+	other := testbed.Dial(t, p.Addr)
+	other.Handshake("/")
+	for _, c := range []*testbed.Client{c, other} {
+		c.CloseHandshake(1000)
+		c.Close()
+	}
+}

@@ -1,0 +1,339 @@
+package websocketproxy
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+const (
+	lineFails = "storage of upstream states fails"
+	lineWorks = "storage works again"
+)
+
+func TestWhatCouldNotBeStoredIsStoredLater(t *testing.T) {
+	for name, trouble := range map[string]func(context.Context, string) error{
+		"nothing works":      down,
+		"loading fails":      failing("Load"),
+		"storing fails":      failing("Store"),
+		"locking fails":      failing("Lock"),
+		"everything hangs":   hangingPolitely,
+		"the storage panics": func(context.Context, string) error { panic("a bug") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				st := newFakeStorage()
+				a, b := runInstance(t, st), runInstance(t, st)
+				st.be(trouble)
+				a.sayUnstored(stateDrain, "", storageTimeout)
+				time.Sleep(time.Hour)
+				a.expect(stateDrain)
+				b.expect(stateReady)
+				a.expectLines(map[string]int{lineFails: 1, lineWorks: 0})
+				st.expectUnlocked(t)
+
+				st.be(nil)
+				time.Sleep(pickUp + pickUp)
+				b.expect(stateDrain)
+				a.expectLines(map[string]int{lineFails: 1, lineWorks: 1})
+				a.say(backend, stateReady)
+			})
+		})
+	}
+}
+
+func TestTheNewestWordWinsWhenAStorageIsBack(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a, b := runInstance(t, st), runInstance(t, st)
+		st.be(down)
+		a.sayUnstored(stateEvict, errStorageDown.Error(), storageTimeout)
+		time.Sleep(time.Minute)
+		b.sayUnstored(stateReady, errStorageDown.Error(), storageTimeout)
+		time.Sleep(time.Minute)
+		st.be(nil)
+		time.Sleep(pickUp + pickUp)
+		a.expect(stateReady)
+		b.expect(stateReady)
+	})
+}
+
+// TestAStorageThatHangsStopsNothing has calls that never come back.
+func TestAStorageThatHangsStopsNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a := newInstance(t)
+		unload := a.run(st)
+		trouble, end := hanging()
+		st.be(trouble)
+		a.sayUnstored(stateDrain, "has not answered within", storageTimeout)
+		time.Sleep(time.Second)
+		a.sayUnstored(stateEvict, "has not answered since", 0)
+		a.sayUnstored(stateDrain, "has not answered since", 0)
+		time.Sleep(time.Hour)
+		if calls, _ := st.atATime(); calls != 1 {
+			t.Errorf("%d calls hang, want 1", calls)
+		}
+		a.expectLines(map[string]int{lineFails: 1})
+
+		// A reload with another storage takes what was not stored with it.
+		began := time.Now()
+		other := newFakeStorage()
+		a.run(other)
+		unload()
+		if took := time.Since(began); took > storageTimeout {
+			t.Errorf("the reload took %v", took)
+		}
+		time.Sleep(pickUp)
+		if got := other.states(t, sharedKey)[backend].State; got != stateDrain {
+			t.Errorf("the new storage has %q, want drain", got)
+		}
+		a.say(backend, stateReady)
+
+		st.be(nil)
+		end()
+		time.Sleep(time.Hour)
+		a.expect(stateReady) // whatever the old storage says
+		st.expectUnlocked(t)
+	})
+}
+
+func TestAStorageThatHangsIsAskedAgainWhenItIsBack(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a, b := runInstance(t, st), runInstance(t, st)
+		trouble, end := hanging()
+		st.be(trouble)
+		a.sayUnstored(stateDrain, "has not answered", storageTimeout)
+		time.Sleep(time.Hour)
+		st.be(nil)
+		end()
+		time.Sleep(pickUp + pickUp)
+		b.expect(stateDrain)
+		a.expectLines(map[string]int{lineFails: 1, lineWorks: 1})
+		a.say(backend, stateReady)
+	})
+}
+
+// TestHungCallsAreFew reloads with a storage that hangs.
+func TestHungCallsAreFew(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a := newInstance(t)
+		trouble, end := hanging()
+		defer end()
+		st.be(trouble)
+		for range 3 * maxCalls {
+			unload := a.run(st)
+			time.Sleep(time.Minute)
+			began := time.Now()
+			unload()
+			if took := time.Since(began); took > leaveTimeout {
+				t.Errorf("unloading took %v", took)
+			}
+		}
+		if calls, _ := st.atATime(); calls != maxCalls {
+			t.Errorf("%d calls hang, want %d", calls, maxCalls)
+		}
+	})
+}
+
+func TestASlowStorageWorks(t *testing.T) {
+	for name, test := range map[string]struct {
+		call  time.Duration
+		lines int
+	}{
+		"a bit":    {500 * time.Millisecond, 0},
+		"too slow": {2 * time.Second, 1}, // a call loads, locks, loads and stores
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				st := newFakeStorage()
+				a := runInstance(t, st)
+				b := runInstance(t, st)
+				st.be(slow(test.call))
+				_ = a.trySay(backend, operatorState{State: stateDrain}) // it may take too long
+				time.Sleep(time.Minute)
+				b.expect(map[int]string{0: stateDrain, 1: stateReady}[test.lines])
+				a.expectLines(map[string]int{lineFails: test.lines, lineWorks: 0})
+				st.be(nil)
+				time.Sleep(time.Minute)
+				b.expect(stateDrain)
+				a.expectLines(map[string]int{lineFails: test.lines, lineWorks: test.lines})
+				st.expectUnlocked(t)
+			})
+		})
+	}
+}
+
+func TestADeletedStorageIsWrittenAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a, b := runInstance(t, st), runInstance(t, st)
+		a.say(backend, stateDrain)
+		a.say("127.0.0.1:9000", stateDrain)
+		time.Sleep(time.Hour)
+		before := len(st.keys())
+		st.wipe()
+		time.Sleep(pickUp)
+		a.expect(stateDrain)
+		b.expect(stateDrain)
+		if got := len(st.keys()); got != before || before != 2 {
+			t.Errorf("%d documents are there again, want %d, and 2", got, before)
+		}
+		a.expectLines(map[string]int{lineFails: 0, "upstream state changed": 2})
+		runInstance(t, st).expect(stateDrain)
+	})
+}
+
+func TestADeletedLockIsNoTrouble(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a := runInstance(t, st)
+		st.be(func(_ context.Context, call string) error {
+			if call == "Unlock" {
+				st.wipe()
+			}
+			return nil
+		})
+		a.say(backend, stateDrain)
+		st.be(nil)
+		time.Sleep(pickUp)
+		if got := st.states(t, sharedKey)[backend].State; got != stateDrain {
+			t.Errorf("%q is stored, want drain", got)
+		}
+		a.expectLines(map[string]int{lineFails: 0})
+	})
+}
+
+func TestWhatIsNotUnderstoodIsNotOverwritten(t *testing.T) {
+	for document, why := range map[string]string{
+		`{"version": 1, "upstr`:              "is damaged",
+		`{"version": 2, "upstreams": "new"}`: "is damaged",
+		`{"version": 2}`:                     "version 2",
+		`{}`:                                 "version 0",
+	} {
+		inBubble(t, func(t *testing.T) {
+			st := newFakeStorage()
+			a := runInstance(t, st)
+			st.put(sharedKey, document)
+			a.sayUnstored(stateDrain, why, storageTimeout)
+			if got := st.get(sharedKey); got != document {
+				t.Errorf("%s has become %s", document, got)
+			}
+			a.expectLines(map[string]int{lineFails: 1})
+			st.wipe() // as the error says
+			time.Sleep(pickUp)
+			if got := st.states(t, sharedKey)[backend].State; got != stateDrain {
+				t.Errorf("%q is stored, want drain", got)
+			}
+		})
+	}
+}
+
+func TestALockThatIsNeverGivenBackStopsNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a, b := runInstance(t, st), runInstance(t, st)
+		if err := st.Lock(t.Context(), sharedKey); err != nil {
+			t.Fatal(err)
+		}
+		a.sayUnstored(stateDrain, "", storageTimeout)
+		time.Sleep(time.Minute)
+		a.expectLines(map[string]int{lineFails: 1})
+		if err := st.Unlock(t.Context(), sharedKey); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(pickUp + pickUp)
+		b.expect(stateDrain)
+	})
+}
+
+// TestStartWaitsForWhatIsStored has handshakes before and while the first
+// storage is looked at.
+func TestStartWaitsForWhatIsStored(t *testing.T) {
+	for name, test := range map[string]struct {
+		takes time.Duration
+		want  string
+	}{
+		"which comes":          {firstTimeout / 2, stateDrain},
+		"which comes too late": {10 * firstTimeout, stateReady},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				st := newFakeStorage()
+				runInstance(t, st).say(backend, stateDrain)
+				st.be(func(context.Context, string) error {
+					time.Sleep(test.takes / 2) // twice: both documents
+					return nil
+				})
+				a := newInstance(t)
+				handshaken := make(chan struct{})
+				go func() {
+					defer close(handshaken)
+					a.await(context.Background())
+					a.expect(test.want)
+				}()
+				began := time.Now()
+				a.run(st)
+				a.expect(test.want)
+				if took := time.Since(began); took > firstTimeout {
+					t.Errorf("the start took %v", took)
+				}
+				<-handshaken
+				a.await(context.Background()) // not any more
+				if took := time.Since(began); took > firstTimeout {
+					t.Errorf("a handshake took %v", took)
+				}
+				time.Sleep(time.Minute)
+				a.expect(stateDrain)
+				st.be(nil)
+				time.Sleep(time.Minute)
+			})
+		})
+	}
+}
+
+// TestReloadsKeepStates has configurations come and go, one of them without success.
+func TestReloadsKeepStates(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st, other := newFakeStorage(), newFakeStorage()
+		a := newInstance(t)
+		unload := a.run(st)
+		a.say(backend, stateDrain)
+		refused := a.run(other) // and something else of it fails
+		refused()
+		a.say(backend, stateEvict)
+		if got := st.states(t, sharedKey)[backend].State; got != stateEvict {
+			t.Errorf("%q is stored, want evict", got)
+		}
+		unload()
+		if err := a.trySay(backend, operatorState{State: stateDrain}); err == nil {
+			t.Error("without a configuration, something is stored")
+		}
+		a.expect(stateDrain)
+		a.run(st)
+		time.Sleep(pickUp)
+		if got := st.states(t, sharedKey)[backend].State; got != stateDrain {
+			t.Errorf("%q is stored, want drain", got)
+		}
+	})
+}
+
+func TestTwoWhoSayDifferentThingsAreTold(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a, b := runInstance(t, st), runInstance(t, st)
+		st.be(slow(100 * time.Millisecond))
+		first := make(chan error, 1)
+		go func() { first <- a.trySay(backend, operatorState{State: stateDrain}) }()
+		time.Sleep(50 * time.Millisecond)
+		a.say(backend, stateEvict)
+		if err := <-first; err == nil {
+			t.Error("who was first believes that drain is stored")
+		}
+		st.be(nil)
+		time.Sleep(pickUp)
+		b.expect(stateEvict)
+	})
+}
