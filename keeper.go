@@ -31,6 +31,7 @@ type keeper struct {
 	// or has been waited for.
 	first     chan struct{}
 	firstOnce sync.Once
+	patience  time.Duration // of those who wait for that
 
 	mu    sync.Mutex // guards what follows; the table's may be taken inside
 	known operatorStates
@@ -45,11 +46,12 @@ type keeper struct {
 
 func newKeeper(t *hostTable, evict func(string, time.Duration), ready func([]string)) *keeper {
 	return &keeper{
-		table: t,
-		evict: evict,
-		ready: ready,
-		first: make(chan struct{}),
-		known: make(operatorStates),
+		table:    t,
+		evict:    evict,
+		ready:    ready,
+		first:    make(chan struct{}),
+		patience: firstTimeout,
+		known:    make(operatorStates),
 	}
 }
 
@@ -146,7 +148,7 @@ func (k *keeper) await(ctx context.Context) {
 		return
 	default:
 	}
-	timer := time.NewTimer(firstTimeout)
+	timer := time.NewTimer(k.patience)
 	defer timer.Stop()
 	select {
 	case <-k.first:

@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"context"
+	"net/http"
 	"testing"
 	"time"
 
@@ -65,5 +66,22 @@ func TestADrainedUpstreamKeepsItsTunnelsAndGetsNoOther(t *testing.T) {
 	for _, c := range []*testbed.Client{c, other} {
 		c.CloseHandshake(1000)
 		c.Close()
+	}
+}
+
+func TestHandshakesWaitForTheStatesThatAreStored(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.Echo)
+	p := proxyTo(t, up.Addr)
+	// As if the process had just been started.
+	first, patience := operators.first, operators.patience
+	operators.first, operators.patience = make(chan struct{}), time.Hour
+	t.Cleanup(func() { operators.first, operators.patience = first, patience })
+	c := testbed.Dial(t, p.Addr)
+	c.Send(testbed.HandshakeRequest("/", p.Addr))
+	c.ExpectNothing(100 * time.Millisecond)
+	operatorSays(t, up.Addr, operatorState{State: stateDrain})
+	close(operators.first)
+	if resp := c.Response(); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the handshake is answered with %d, want 503", resp.StatusCode)
 	}
 }

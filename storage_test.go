@@ -59,6 +59,14 @@ func slow(d time.Duration) func(context.Context, string) error {
 	}
 }
 
+// slowToLoad is a trouble: every call that looks at it is too late.
+func slowToLoad(_ context.Context, call string) error {
+	if call == "Load" {
+		time.Sleep(storageTimeout + time.Second)
+	}
+	return nil
+}
+
 // hanging is a trouble: calls come back when the test ends it, whatever their
 // context says.
 func hanging() (trouble func(context.Context, string) error, end func()) {
@@ -67,6 +75,14 @@ func hanging() (trouble func(context.Context, string) error, end func()) {
 		<-over
 		return nil
 	}, func() { close(over) }
+}
+
+// storingHangs is a trouble: calls of one kind are like hangingPolitely.
+func storingHangs(ctx context.Context, call string) error {
+	if call == "Store" {
+		return hangingPolitely(ctx, call)
+	}
+	return nil
 }
 
 // hangingPolitely is a trouble: calls come back when their context ends.
@@ -116,7 +132,7 @@ func (s *fakeStorage) Lock(ctx context.Context, name string) error {
 }
 
 func (s *fakeStorage) Unlock(ctx context.Context, name string) error {
-	if err := s.enter(ctx, "Unlock"); err != nil {
+	if err := errors.Join(s.enter(ctx, "Unlock"), ctx.Err()); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -176,37 +176,6 @@ func TestStatesSurviveRestarts(t *testing.T) {
 	}
 }
 
-// TestNoHandshakeComesBeforeTheStates connects as soon as a process listens,
-// again and again, as Caddy starts the server and the rest in any order.
-func TestNoHandshakeComesBeforeTheStates(t *testing.T) {
-	t.Parallel()
-	up := testbed.NewUpstream(t, testbed.Echo)
-	dir, home := t.TempDir(), t.TempDir()
-	env := []string{"HOME=" + home, "XDG_DATA_HOME=" + home, "AppData=" + home}
-	caddyfile := onStorage(dir, proxyTo(up.Addr))
-	c := startCaddy(t, caddyfile, env...)
-	c.say(t, up.Addr, "drain")
-	for range 6 {
-		c.stop(t)
-		c = prepareCaddy(t)
-		wait := testbed.Go(t, func(tb testing.TB) {
-			eventually(tb, "the process listens", func() bool {
-				conn, err := new(net.Dialer).DialContext(tb.Context(), "tcp", c.http)
-				if err == nil {
-					_ = conn.Close()
-				}
-				return err == nil
-			})
-			c.expectNoUpstream(tb)
-		})
-		c.run(t, caddyfile, env...)
-		wait()
-	}
-	if n := up.Accepted(); n > 0 {
-		t.Errorf("the drained upstream has got %d connections", n)
-	}
-}
-
 func TestAStorageThatIsDeletedIsWrittenAgain(t *testing.T) {
 	t.Parallel()
 	up := testbed.NewUpstream(t, testbed.Echo)
