@@ -24,24 +24,35 @@ func (t *tunnel) evict() {
 // has any more, each within the time that its own configuration gave. Those
 // whose upstream comes back before it is their turn stay.
 func (r *registry) evictOrphans() {
-	byPeriod := make(map[time.Duration][]*tunnel)
-	for _, t := range r.collect((*tunnel).isOrphan) {
-		byPeriod[t.policy.evict] = append(byPeriod[t.policy.evict], t)
-	}
-	for period, tunnels := range byPeriod {
-		r.pace(paced{tunnels: tunnels, period: period, wanted: (*tunnel).isOrphan, end: (*tunnel).evict})
-	}
+	r.evictAll(r.collect((*tunnel).isOrphan), (*tunnel).isOrphan)
 }
 
 // evictFrom begins to end the tunnels of an upstream that an operator wants
-// emptied, and goes on as long as that is so.
+// emptied, and goes on as long as that is so. Without a period, the time is that
+// of their own configuration.
 func (r *registry) evictFrom(address string, period time.Duration) {
-	r.pace(paced{
-		tunnels: r.collect(func(t *tunnel) bool { return t.upstreamHost.address == address }),
-		period:  period,
-		wanted:  (*tunnel).isEvicted,
-		end:     (*tunnel).evict,
-	})
+	tunnels := r.collect(func(t *tunnel) bool { return t.upstreamHost.address == address })
+	if period <= 0 {
+		r.evictAll(tunnels, (*tunnel).isEvicted)
+		return
+	}
+	r.pace(paced{tunnels: tunnels, period: period, wanted: (*tunnel).isEvicted, end: (*tunnel).evict})
+}
+
+// evictAll begins to end tunnels, each within the time that its own
+// configuration gave, as long as they are wanted to end.
+func (r *registry) evictAll(tunnels []*tunnel, wanted func(*tunnel) bool) {
+	byPeriod := make(map[time.Duration][]*tunnel)
+	for _, t := range tunnels {
+		period := t.policy.evict
+		if period == 0 { // its upstream may go, but an operator is free to empty it
+			period = defaultEvictPeriod
+		}
+		byPeriod[period] = append(byPeriod[period], t)
+	}
+	for period, tunnels := range byPeriod {
+		r.pace(paced{tunnels: tunnels, period: period, wanted: wanted, end: (*tunnel).evict})
+	}
 }
 
 // pace begins to end tunnels one after another, those first in which nothing

@@ -27,7 +27,7 @@ type operatorState struct {
 	// Expires is when the upstream is ready again by itself; zero means never.
 	Expires time.Time `json:"expires,omitzero"`
 	// Period is the time over which tunnels are ended, in seconds; zero means
-	// the default.
+	// the evict_period of their handler.
 	Period float64 `json:"period,omitempty"`
 	// Named is about when a configuration that has the address was last seen,
 	// unless that was before At.
@@ -61,12 +61,10 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// evictPeriod is the time over which tunnels are ended.
+// evictPeriod is the time over which tunnels are ended; zero means that their
+// own configuration says it.
 func (s operatorState) evictPeriod() time.Duration {
-	if s.Period > 0 {
-		return time.Duration(s.Period * float64(time.Second))
-	}
-	return defaultEvictPeriod
+	return time.Duration(s.Period * float64(time.Second))
 }
 
 // setStates replaces what operators have said. It returns the addresses that

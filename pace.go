@@ -12,7 +12,7 @@ type paced struct {
 	tunnels []*tunnel
 	// period is the time over which they are spread. Zero means at once.
 	period time.Duration
-	// wanted is asked right before the end of each; nil means yes.
+	// wanted is asked while it waits for the turn of each, and nil means yes.
 	wanted func(*tunnel) bool
 	end    func(*tunnel)
 }
@@ -45,23 +45,31 @@ func idleFirst(tunnels []*tunnel) {
 
 // run ends the tunnels evenly over the period, each at a random moment of its
 // own part of it, until stop is closed. It does not wait for those that have
-// ended by themselves.
+// ended by themselves or are not wanted to end any more.
 func (p *paced) run(stop <-chan struct{}) {
 	start := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for i, t := range p.tunnels {
 		part := (float64(i) + rand.Float64()) / float64(len(p.tunnels)) //nolint:gosec // nobody gains from knowing it
-		timer.Reset(time.Until(start.Add(time.Duration(part * float64(p.period)))))
-		select {
-		case <-stop:
-			return
-		case <-t.done:
-			continue
-		case <-timer.C:
-		}
-		if p.wanted == nil || p.wanted(t) {
-			p.end(t)
+		due := start.Add(time.Duration(part * float64(p.period)))
+		for p.isWanted(t) {
+			timer.Reset(min(time.Until(due), sweepInterval))
+			select {
+			case <-stop:
+				return
+			case <-t.done:
+			case now := <-timer.C:
+				if now.Before(due) {
+					continue
+				}
+				p.end(t)
+			}
+			break
 		}
 	}
+}
+
+func (p *paced) isWanted(t *tunnel) bool {
+	return p.wanted == nil || p.wanted(t)
 }
