@@ -40,6 +40,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		lb_retries         <n>
 //		lb_try_duration    <duration>
 //		lb_try_interval    <duration>
+//		rebalance          <percent> [<interval>] | off
 //
 //		# timeouts
 //		handshake_timeout  <duration>|off
@@ -130,6 +131,7 @@ func (p *parser) option(name string) error {
 		"lb_retries":         p.retries,
 		"lb_try_duration":    p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryDuration }),
 		"lb_try_interval":    p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryInterval }),
+		"rebalance":          p.rebalance,
 		"handshake_timeout":  p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Handshake }),
 		"idle_timeout":       p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Idle }),
 		"write_timeout":      p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Write }),

@@ -2,6 +2,8 @@ package websocketproxy
 
 import (
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -64,6 +66,33 @@ func (p *parser) tryTime(field func(*LoadBalancing) *caddy.Duration) func() erro
 		*field(p.loadBalancing()) = caddy.Duration(duration)
 		return nil
 	}
+}
+
+func (p *parser) rebalance() error {
+	s, err := p.arg("a percentage, such as 10%")
+	if err != nil {
+		return err
+	}
+	r := new(Rebalance)
+	p.loadBalancing().Rebalance = r
+	if s == "off" {
+		r.Share = -1
+		return nil
+	}
+	switch r.Share, err = parsePercentage(s); {
+	case err != nil:
+		return p.d.Errf("rebalance is off or %s", strings.TrimPrefix(err.Error(), "is "))
+	case r.Share == 0:
+		return p.d.Errf("rebalance is %s; write off for none, or leave it out", s)
+	case !p.d.NextArg():
+		return nil
+	}
+	interval, err := caddy.ParseDuration(p.d.Val())
+	if err != nil || interval < time.Second {
+		return p.d.Errf("the interval of rebalance is a duration of at least 1s, not %q", p.d.Val())
+	}
+	r.Interval = caddy.Duration(interval)
+	return nil
 }
 
 func (p *parser) loadBalancing() *LoadBalancing {

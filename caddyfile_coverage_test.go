@@ -40,7 +40,7 @@ func TestEveryFieldIsInAFixture(t *testing.T) {
 // configTypes are the types of this package that the configuration consists of.
 func configTypes() []reflect.Type {
 	return []reflect.Type{
-		reflect.TypeFor[Handler](), reflect.TypeFor[Upstream](), reflect.TypeFor[LoadBalancing](),
+		reflect.TypeFor[Handler](), reflect.TypeFor[Upstream](), reflect.TypeFor[LoadBalancing](), reflect.TypeFor[Rebalance](),
 		reflect.TypeFor[Timeouts](), reflect.TypeFor[Keepalive](), reflect.TypeFor[Limits](),
 		reflect.TypeFor[Access](),
 	}

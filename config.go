@@ -28,6 +28,8 @@ const (
 	defaultEvictPeriod    = 30 * time.Second
 	defaultShutdownPeriod = 4 * time.Second
 
+	defaultRebalanceInterval = 10 * time.Second
+
 	maxWeight = 1 << 16 // keeps load comparisons far from overflow
 )
 
@@ -76,6 +78,38 @@ type LoadBalancing struct {
 	// How long to wait before starting over with all upstreams while
 	// `try_duration` lasts. Default: 250ms.
 	TryInterval caddy.Duration `json:"try_interval,omitempty"`
+
+	// Has tunnels moved to upstreams that have fewer than their share because
+	// they have just come. It works with this module's own policies, and is
+	// refused with others, which may send clients straight back.
+	Rebalance *Rebalance `json:"rebalance,omitempty"`
+}
+
+// Rebalance has tunnels closed, with the status of `drain.close_code`, so that
+// their clients come back and are balanced anew: when a reload has added an
+// upstream to the pool, or when one gets tunnels again after it was drained or
+// evicted. In each interval some are closed at the upstreams that have the most
+// for their weight, those of the longest idle tunnels first, until all upstreams
+// are level within 10 %, a step has not made it better, or 20 were made.
+//
+// What counts are the tunnels of all handlers, as for the policies; only those
+// of this handler are closed. Handlers of earlier configurations are the same
+// one if they have the same name and at least one common upstream; where there
+// are several, the most similar one is. Upstreams that are drained, or whose
+// address has placeholders, take no part; on backups stays what no other
+// upstream has a place for.
+type Rebalance struct {
+	// Part of the tunnels that are where they should not be, between 0 and 1,
+	// that is closed in each interval, rounded up. It is a part of the most that
+	// there were since the upstream has come, so with 0.1 there are about ten
+	// steps. A negative value means that none are closed.
+	// Default: 0, no rebalancing.
+	Share float64 `json:"share,omitempty"`
+
+	// Time from one step to the next, at least a second. The Close frames are
+	// spread over the first half of it; in the other half, clients should have
+	// come back. Refused without `share`. Default: 10s.
+	Interval caddy.Duration `json:"interval,omitempty"`
 }
 
 // Timeouts bound what a peer can keep a tunnel or its handshake waiting for.

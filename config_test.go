@@ -73,6 +73,30 @@ var mistakes = map[string]struct{ config, want string }{
 		"upstreams[1]: weight: has no effect with this selection policy; " +
 			"use least_conn, round_robin or random_choose, or leave it out",
 	},
+	"rebalance with a policy of another module": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "cookie"}, "rebalance": {"share": 0.1}}}`,
+		"load_balancing.rebalance: has no effect with this selection policy, which may send clients straight back; " +
+			"use least_conn, round_robin, weighted_round_robin or random_choose, or leave it out",
+	},
+	"rebalance more than all": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "load_balancing": {"rebalance": {"share": 10}}}`,
+		"load_balancing.rebalance.share: 10 is more than 1",
+	},
+	"rebalance at intervals that are too short": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"rebalance": {"share": 0.1, "interval": "100ms"}}}`,
+		"load_balancing.rebalance.interval: is shorter than a second",
+	},
+	"rebalance at negative intervals": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"rebalance": {"share": 0.1, "interval": -1}}}`,
+		"load_balancing.rebalance.interval: must not be negative",
+	},
+	"rebalance at intervals, but not how much": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "load_balancing": {"rebalance": {"interval": "10s"}}}`,
+		"load_balancing.rebalance.interval: has no effect without share; set that too",
+	},
 	"weight twice": {
 		`{"upstreams": [{"dial": "localhost:9000", "weight": 2}],
 			"load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [2]}}}`,

@@ -97,6 +97,12 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	if got, want := limiting.messageAhead, 99*10*time.Millisecond; got != want || limiting.refuseFast {
 		t.Errorf("the burst is %v ahead (refused: %v), want %v, delayed", got, limiting.refuseFast, want)
 	}
+	if h.loaded.rebalance != nil {
+		t.Error("rebalancing is not off")
+	}
+	rebalancing := provisioned(t, func(h *Handler) {
+		h.LoadBalancing = &LoadBalancing{Rebalance: &Rebalance{Share: 0.1}}
+	})
 	for _, test := range []struct {
 		config    reflect.Type
 		field     string
@@ -106,6 +112,7 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		{reflect.TypeFor[LoadBalancing](), "SelectionPolicyRaw", "least_conn", "least_conn"},
 		{reflect.TypeFor[LoadBalancing](), "Retries", defaultRetries, h.retry.limit},
 		{reflect.TypeFor[LoadBalancing](), "TryInterval", defaultTryInterval, h.retry.interval},
+		{reflect.TypeFor[Rebalance](), "Interval", defaultRebalanceInterval, rebalancing.loaded.rebalance.interval},
 		{reflect.TypeFor[Timeouts](), "Handshake", defaultHandshakeTimeout, h.handshake},
 		{reflect.TypeFor[Timeouts](), "Idle", defaultIdleTimeout, h.tunnelPolicy.idle},
 		{reflect.TypeFor[Timeouts](), "Write", defaultWriteTimeout, h.tunnelPolicy.write},
@@ -134,7 +141,7 @@ func spelled(value any) string {
 func TestNegativeMeansOff(t *testing.T) {
 	h := provisioned(t, func(h *Handler) {
 		h.Upstreams[0].MaxTunnels = -1
-		h.LoadBalancing = &LoadBalancing{TryDuration: -1}
+		h.LoadBalancing = &LoadBalancing{TryDuration: -1, Rebalance: &Rebalance{Share: -1}}
 		h.Timeouts = &Timeouts{Handshake: -1, Idle: -1, Write: -1, HalfClose: -1, MaxLifetime: -1}
 		h.Keepalive = &Keepalive{PingInterval: -1}
 		h.Limits = &Limits{MaxMessageSize: -1, MaxMessageRate: -1}
@@ -153,6 +160,9 @@ func TestNegativeMeansOff(t *testing.T) {
 	}
 	if newGuard(h.tunnelPolicy) != nil {
 		t.Error("a tunnel without limits has a guard")
+	}
+	if h.loaded.rebalance != nil {
+		t.Error("rebalancing is not off")
 	}
 	h.pool.fixed[0].host.tunnels = 1 << 20
 	if !h.pool.fixed[0].takesMore() {

@@ -57,9 +57,6 @@ func newKeeper(t *hostTable, evict func(string, time.Duration), ready func([]str
 
 var operators = newKeeper(&hosts, liveTunnels.evictFrom, becameReady)
 
-// becameReady is told which upstreams get tunnels again.
-func becameReady([]string) {}
-
 // set takes note of what an operator says, which counts from now on, and stores
 // it. Its error says why it could not be stored within storageTimeout; that is
 // tried again until it works.

@@ -84,6 +84,7 @@ type Handler struct {
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	pool           *pool
+	loaded         *loadedPool
 	retry          retry
 	access         access
 	trustedProxies []netip.Prefix
@@ -115,7 +116,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionLimits,
 		h.provisionDrain,
 		h.provisionStates,
-		h.provisionPool, // last, as it takes references that Cleanup gives back
+		h.provisionPool,      // takes references that Cleanup gives back, so it is late
+		h.provisionRebalance, // and here the handler becomes known to others
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -259,6 +261,9 @@ func (h *Handler) provisionLimits(caddy.Context) error {
 // for those whose upstream no configuration has any more, which begin to end. If
 // the process exits, it waits until all have ended.
 func (h *Handler) Cleanup() error {
+	if h.loaded != nil {
+		loadedPools.remove(h.loaded)
+	}
 	if caddy.Exiting() {
 		<-liveTunnels.shutDown()
 	}

@@ -44,6 +44,8 @@ type tunnelPolicy struct {
 	// that have to move elsewhere.
 	closeCode uint16
 	closeText string
+	// lineage finds the pool that the client would come to today.
+	lineage *lineage
 	// report is told the end of each tunnel.
 	report func(*tunnel)
 }

@@ -1,0 +1,183 @@
+package websocketproxy
+
+import (
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+// flock are the clients of a site in a bubble of its own time. When a tunnel is
+// closed, its client opens another one at once. No bytes flow.
+type flock struct {
+	t    *testing.T
+	live *registry
+
+	mu   sync.Mutex // guards what follows
+	site *Handler   // that clients come to
+	stay bool       // away
+	// closed are the ends for rebalancing: how long after the test began.
+	closed []time.Duration
+	began  time.Time
+	last   *tunnel // that was closed
+}
+
+// inFlock runs a test. When it returns, all tunnels end.
+func inFlock(t *testing.T, test func(f *flock)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := &flock{t: t, live: new(registry), began: time.Now()}
+		t.Cleanup(func() { expectNothingHeld(t) })
+		defer f.leave()
+		test(f)
+	})
+}
+
+// load loads a handler, which is not in force before an older one is unloaded.
+func (f *flock) load(h *Handler) (unload func()) {
+	f.t.Helper()
+	unload = load(f.t, h)
+	if r := h.loaded.rebalance; r != nil {
+		r.live = f.live
+	}
+	h.tunnelPolicy.report, h.tunnelPolicy.idle = func(*tunnel) {}, 0
+	return unload
+}
+
+// reload puts another handler in force.
+func (f *flock) reload(h *Handler, unloadOld func()) (unload func()) {
+	f.t.Helper()
+	unload = f.load(h)
+	f.visit(h)
+	unloadOld()
+	return unload
+}
+
+// visit has clients come to another handler from now on.
+func (f *flock) visit(h *Handler) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.site = h
+}
+
+// open opens n tunnels.
+func (f *flock) open(n int) (opened []*tunnel) {
+	f.t.Helper()
+	for range n {
+		f.mu.Lock()
+		site := f.site
+		f.mu.Unlock()
+		opened = append(opened, f.openAt(site))
+	}
+	return opened
+}
+
+func (f *flock) openAt(site *Handler) *tunnel {
+	f.t.Helper()
+	repl := caddy.NewReplacer()
+	repl.Set("backend", "b.test:80")
+	candidates, err := site.pool.candidates(repl)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer candidates.close()
+	chosen := candidates.choose(new(http.Request))
+	if chosen == nil {
+		f.t.Fatal("no upstream is available")
+	}
+	opened := newTunnel("id", site.tunnelPolicy, f.live, chosen.host, "192.0.2.1")
+	opened.template = chosen.endpoint.template
+	opened.setTimes(time.Now(), func() float64 { return 0 })
+	opened.relay = &sheep{flock: f, tunnel: opened}
+	f.live.add(opened)
+	return opened
+}
+
+// stayAway has clients whose tunnels end not come back.
+func (f *flock) stayAway() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stay = true
+}
+
+// leave ends all tunnels.
+func (f *flock) leave() {
+	f.stayAway()
+	for _, open := range f.live.collect(nil) {
+		open.relay.Abort()
+	}
+	synctest.Wait()
+}
+
+// sheep is the relay of a tunnel whose peers answer each Close at once.
+type sheep struct {
+	idleRelay
+
+	flock  *flock
+	tunnel *tunnel
+	once   sync.Once
+}
+
+func (s *sheep) Wake(relay.Direction) { s.once.Do(func() { go s.end() }) }
+func (s *sheep) Abort()               { s.once.Do(func() { go s.end() }) }
+
+func (s *sheep) end() {
+	f := s.flock
+	s.tunnel.mu.Lock()
+	why := s.tunnel.why
+	s.tunnel.mu.Unlock()
+	s.tunnel.Done()
+	f.mu.Lock()
+	if why == rebalanced {
+		f.closed, f.last = append(f.closed, time.Since(f.began)), s.tunnel
+	}
+	stay := f.stay
+	f.mu.Unlock()
+	if why == rebalanced && !stay {
+		f.open(1)
+	}
+}
+
+// closings returns how many tunnels were closed for rebalancing until now.
+func (f *flock) closings() int {
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.closed)
+}
+
+// expectPace checks that in no interval more than n tunnels were closed, all of
+// them in its first half.
+func (f *flock) expectPace(interval time.Duration, n int) {
+	f.t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	perStep := make(map[time.Duration]int)
+	for _, at := range f.closed {
+		if at%interval > interval/2 {
+			f.t.Errorf("a tunnel was closed after %v, which is in the second half of an interval", at)
+		}
+		perStep[at/interval]++
+	}
+	for step, got := range perStep {
+		if got > n {
+			f.t.Errorf("%d tunnels were closed in interval %d, want at most %d: %v", got, step, n, perStep)
+		}
+	}
+}
+
+// expect compares the tunnels at upstreams, which may be off by a few.
+func (f *flock) expect(off int, want map[string]int) {
+	f.t.Helper()
+	synctest.Wait()
+	for address, n := range want {
+		if got := tunnelsOf(address); got < n-off || got > n+off {
+			f.t.Errorf("%s has %d tunnels, want %d or up to %d more or less", address, got, n, off)
+		}
+	}
+}

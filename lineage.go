@@ -1,0 +1,172 @@
+package websocketproxy
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// lineage is what a tunnel keeps of the pool it was opened by, to find the pool
+// that its client would come to today. Reloads make new handlers, and nothing
+// but their likeness says which of them takes the place of an old one.
+type lineage struct {
+	name string // the handler's
+	// upstreams are addresses and templates, sorted and each once.
+	upstreams  []string
+	rebalances bool
+}
+
+// likeness says how much a pool is like another one. More is more, in the order
+// of the elements; without a common upstream there is none.
+func (l *lineage) likeness(other *lineage) [3]int {
+	if l.name != other.name {
+		return [3]int{}
+	}
+	common, same := 0, 0
+	for _, u := range l.upstreams {
+		if _, found := slices.BinarySearch(other.upstreams, u); found {
+			common++
+		}
+	}
+	if l.rebalances == other.rebalances {
+		same = 1
+	}
+	return [3]int{common, -len(other.upstreams), same}
+}
+
+// loadedPool is the pool of a handler whose configuration is loaded.
+type loadedPool struct {
+	*lineage
+
+	// config is the same for all handlers of a configuration, and for no others.
+	config <-chan struct{}
+	// addresses are those of the upstreams that have no placeholders.
+	addresses []string
+	rebalance *rebalancer // nil: off
+
+	// runs tells that the configuration is in force, not just being loaded. It is
+	// guarded by the set's mu.
+	runs bool
+}
+
+// poolSet is the loaded pools of the process, oldest first. In a reload those
+// of the new configuration come before those of the old one go; one that
+// fails to load goes again, with the old one still there.
+type poolSet struct {
+	mu  sync.Mutex
+	all []*loadedPool
+}
+
+var loadedPools poolSet
+
+// add notes that a pool is being loaded. If no other configuration is there, it
+// has no predecessor to wait for.
+func (s *poolSet) add(p *loadedPool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.runs = !slices.ContainsFunc(s.all, func(other *loadedPool) bool { return other.config != p.config })
+	s.all = append(s.all, p)
+}
+
+// start notes that the configuration of a pool is in force. If the pool has
+// upstreams that its predecessors did not have, rebalancing begins. All pools of
+// the old configuration and of the new one have to be there.
+func (s *poolSet) start(p *loadedPool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.startLocked(p)
+}
+
+func (s *poolSet) startLocked(p *loadedPool) {
+	if p.runs {
+		return
+	}
+	p.runs = true
+	if p.rebalance == nil {
+		return
+	}
+	var known []string
+	var next time.Time // of a step of theirs
+	for _, old := range s.all {
+		if old.config == p.config || s.matchLocked(old.lineage, p.config) != p {
+			continue
+		}
+		known = append(known, old.addresses...)
+		if old.rebalance != nil && old.rebalance.run != nil {
+			next = old.rebalance.run.next
+		}
+	}
+	isNew := func(address string) bool { return !slices.Contains(known, address) }
+	if len(known) > 0 && slices.ContainsFunc(p.addresses, isNew) {
+		p.rebalance.beginLocked(next)
+	}
+}
+
+// match returns the pool of a configuration that the clients of a lineage come
+// to, or nil if that cannot be said. Of pools that are alike it is the first.
+func (s *poolSet) match(l *lineage, config <-chan struct{}) *loadedPool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.matchLocked(l, config)
+}
+
+func (s *poolSet) matchLocked(l *lineage, config <-chan struct{}) *loadedPool {
+	if l == nil {
+		return nil
+	}
+	var best *loadedPool
+	var most [3]int
+	for _, p := range s.all {
+		if p.config != config {
+			continue
+		}
+		likeness := l.likeness(p.lineage)
+		if likeness[0] > 0 && (best == nil || slices.Compare(likeness[:], most[:]) > 0) {
+			best, most = p, likeness
+		}
+	}
+	return best
+}
+
+// remove takes a pool out whose configuration is unloaded, and ends what it has
+// under way. That goes on in the pool that takes its place, if there is one: old
+// configurations are unloaded when the new one is in force. Pools that are
+// being loaded are newer, so it does not matter to others when they go.
+func (s *poolSet) remove(p *loadedPool) {
+	s.mu.Lock()
+	next := s.newerLocked(p)
+	for _, n := range next {
+		s.startLocked(n)
+	}
+	s.all = slices.DeleteFunc(s.all, func(other *loadedPool) bool { return other == p })
+	if p.rebalance != nil {
+		p.rebalance.stopLocked()
+	}
+	s.mu.Unlock()
+	if p.rebalance == nil {
+		return
+	}
+	p.rebalance.running.Wait()
+	if len(next) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if heir := s.matchLocked(p.lineage, next[0].config); heir != nil && heir.rebalance != nil {
+		heir.rebalance.inheritLocked(p.rebalance.run)
+	}
+}
+
+// newerLocked returns the pools that were loaded with a later configuration
+// than p was.
+func (s *poolSet) newerLocked(p *loadedPool) []*loadedPool {
+	var newer []*loadedPool
+	seen := false
+	for _, other := range s.all {
+		seen = seen || other == p
+		if seen && other.config != p.config {
+			newer = append(newer, other)
+		}
+	}
+	return newer
+}

@@ -1,0 +1,43 @@
+package websocketproxy
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestMatch(t *testing.T) {
+	pool := func(name string, rebalances bool, upstreams ...string) *lineage {
+		return &lineage{name: name, rebalances: rebalances, upstreams: upstreams}
+	}
+	for name, test := range map[string]struct {
+		of     *lineage
+		loaded []*lineage
+		want   int
+	}{
+		"none is loaded":          {pool("", true, "a"), nil, -1},
+		"the same":                {pool("", true, "a"), []*lineage{pool("", true, "a")}, 0},
+		"one more":                {pool("", true, "a"), []*lineage{pool("", true, "a", "b")}, 0},
+		"nothing in common":       {pool("", true, "a"), []*lineage{pool("", true, "b")}, -1},
+		"another name":            {pool("", true, "a"), []*lineage{pool("x", true, "a")}, -1},
+		"the name decides":        {pool("x", true, "a", "b"), []*lineage{pool("", true, "a", "b"), pool("x", true, "b")}, 1},
+		"the most in common":      {pool("", true, "a", "b"), []*lineage{pool("", true, "a"), pool("", true, "a", "b", "c")}, 1},
+		"then the fewest others":  {pool("", true, "a", "b"), []*lineage{pool("", true, "a", "b", "c"), pool("", true, "a", "b")}, 1},
+		"then the same setting":   {pool("", false, "a"), []*lineage{pool("", true, "a"), pool("", false, "a")}, 1},
+		"of alike ones the first": {pool("", true, "a"), []*lineage{pool("", true, "a"), pool("", true, "a")}, 0},
+		"unknown":                 {nil, []*lineage{pool("", true, "a")}, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var set poolSet
+			config := make(chan struct{})
+			set.add(&loadedPool{lineage: pool("", true, "a", "b", "c"), config: make(chan struct{})})
+			var pools []*loadedPool
+			for _, l := range test.loaded {
+				pools = append(pools, &loadedPool{lineage: l, config: config})
+				set.add(pools[len(pools)-1])
+			}
+			if got := slices.Index(pools, set.match(test.of, config)); got != test.want {
+				t.Errorf("matched %d, want %d", got, test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,97 @@
+package websocketproxy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// maxRebalanceSteps bounds what one event sets off. It also is what a share of
+// a twentieth needs.
+const maxRebalanceSteps = 20
+
+// check reports what is wrong with the settings.
+func (r *Rebalance) check() error {
+	// The comparison is written so that NaN fails it.
+	if !(r.Share <= 1) {
+		return fmt.Errorf("load_balancing.rebalance.share: %v is more than 1", r.Share)
+	}
+	switch {
+	case r.Interval < 0:
+		return errors.New("load_balancing.rebalance.interval: must not be negative")
+	case r.Share <= 0 && r.Interval != 0:
+		return errors.New("load_balancing.rebalance.interval: has no effect without share; set that too")
+	case r.Interval != 0 && r.Interval < caddy.Duration(time.Second):
+		return errors.New("load_balancing.rebalance.interval: is shorter than a second")
+	}
+	return nil
+}
+
+// provisionRebalance makes the pool known as one that is being loaded, with or
+// without rebalancing: its tunnels may meet one with it later. Nothing is closed
+// before the configuration is in force.
+func (h *Handler) provisionRebalance(ctx caddy.Context) error {
+	var r Rebalance
+	if h.LoadBalancing != nil && h.LoadBalancing.Rebalance != nil {
+		r = *h.LoadBalancing.Rebalance
+	}
+	if err := r.check(); err != nil {
+		return err
+	}
+	if r.Share > 0 && h.pool.selector != nil {
+		return errors.New("load_balancing.rebalance: has no effect with this selection policy, which may send clients " +
+			"straight back; use least_conn, round_robin, weighted_round_robin or random_choose, or leave it out")
+	}
+	p := &loadedPool{lineage: &lineage{name: h.Name, rebalances: r.Share > 0}, config: ctx.Done()}
+	for _, e := range h.pool.fixed {
+		p.addresses = append(p.addresses, e.host.address)
+	}
+	p.upstreams = slices.Clone(p.addresses)
+	for _, t := range h.pool.templates {
+		p.upstreams = append(p.upstreams, t.dial)
+	}
+	slices.Sort(p.upstreams)
+	p.upstreams = slices.Compact(p.upstreams)
+	if p.rebalances {
+		p.rebalance = &rebalancer{
+			loaded:    p,
+			endpoints: h.pool.fixed,
+			share:     r.Share,
+			interval:  orDefault(r.Interval, defaultRebalanceInterval),
+			live:      &liveTunnels,
+			stop:      make(chan struct{}),
+			logger:    h.logger,
+		}
+	}
+	h.tunnelPolicy.lineage = p.lineage
+	h.loaded = p
+	loadedPools.add(p)
+	return nil
+}
+
+// rebalanceJoined tells that the handler's configuration is in force, so that
+// tunnels may be moved to upstreams that it has brought. Pools of the
+// configuration before it have to be loaded still. Without this call, that is
+// found out when the first of them goes.
+func (h *Handler) rebalanceJoined() {
+	loadedPools.start(h.loaded)
+}
+
+// becameReady has tunnels moved to upstreams that get new ones again: an
+// operator has made them ready, or they have recovered.
+func becameReady(addresses []string) {
+	if len(addresses) == 0 {
+		return
+	}
+	loadedPools.mu.Lock()
+	defer loadedPools.mu.Unlock()
+	concerned := func(address string) bool { return slices.Contains(addresses, address) }
+	for _, p := range loadedPools.all {
+		if p.runs && p.rebalance != nil && slices.ContainsFunc(p.addresses, concerned) {
+			p.rebalance.beginLocked(time.Time{})
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package websocketproxy
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// rebalancer closes tunnels at the fullest upstreams of a pool, step by step, so
+// that their clients come to others.
+type rebalancer struct {
+	loaded    *loadedPool
+	endpoints []*endpoint
+	share     float64
+	interval  time.Duration
+	live      *registry
+	logger    *zap.Logger
+
+	running sync.WaitGroup // the goroutine, while there is something to do
+	stop    chan struct{}  // closed when the configuration is unloaded
+
+	// What follows is guarded by loadedPools.mu.
+	stopped bool
+	run     *rebalanceRun // nil if there is nothing to do
+}
+
+// rebalanceRun is how far rebalancing has come since the last event.
+type rebalanceRun struct {
+	next  time.Time // earliest time of the next step
+	steps int
+	// worst is the most tunnels that were where they should not be, and before
+	// the part that they were before the last step.
+	worst  int
+	before float64
+	// news is set by an event. What was measured earlier does not count then.
+	news bool
+}
+
+// beginLocked starts a run that makes its first step at next, or one that is
+// under way anew.
+func (b *rebalancer) beginLocked(next time.Time) {
+	if b.run != nil {
+		next = b.run.next
+	}
+	b.setRunLocked(&rebalanceRun{next: next, before: math.Inf(1), news: true})
+}
+
+// inheritLocked goes on with the run of a pool whose place this one takes. That
+// may have other upstreams, and its last step may have been cut short, so what
+// it brought does not count.
+func (b *rebalancer) inheritLocked(run *rebalanceRun) {
+	if run != nil && b.run == nil {
+		b.setRunLocked(&rebalanceRun{next: run.next, steps: run.steps, worst: run.worst, before: math.Inf(1)})
+	}
+}
+
+func (b *rebalancer) setRunLocked(run *rebalanceRun) {
+	isNew := b.run == nil
+	b.run = run
+	if isNew {
+		b.running.Go(b.goOn)
+	}
+}
+
+// stopLocked ends the run for good. Whoever calls it waits for running then,
+// which takes no longer than looking at all tunnels.
+func (b *rebalancer) stopLocked() {
+	b.stopped = true
+	close(b.stop)
+}
+
+// goOn makes one step after another, until there is nothing to do.
+func (b *rebalancer) goOn() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(b.untilNext())
+		select {
+		case <-b.stop:
+			return
+		case <-b.live.exit.prepared().begun:
+			return
+		case <-timer.C:
+		}
+		closing, more := b.step()
+		if !more {
+			return
+		}
+		// The other half of the time is for the clients to come back.
+		p := paced{tunnels: closing, period: b.interval / 2, wanted: b.mayClose, end: (*tunnel).rebalance}
+		p.run(b.stop)
+	}
+}
+
+func (b *rebalancer) untilNext() time.Duration {
+	loadedPools.mu.Lock()
+	defer loadedPools.mu.Unlock()
+	return time.Until(b.run.next)
+}
+
+// step returns the tunnels to close now, and whether there will be another step.
+func (b *rebalancer) step() (closing []*tunnel, more bool) {
+	loadedPools.mu.Lock()
+	b.run.news = false
+	loadedPools.mu.Unlock()
+	loads, movable := b.measure()
+	v := levelsOf(loads)
+	n, more := b.decide(v)
+	if n == 0 {
+		return nil, more
+	}
+	for i, n := range v.closings(n) {
+		idleFirst(movable[i])
+		closing = append(closing, movable[i][:n]...)
+	}
+	idleFirst(closing)
+	b.logger.Info("rebalancing", zap.Int("too_many", v.tooMany), zap.Int("closing", len(closing)))
+	return closing, more
+}
+
+// decide returns how many tunnels to close now. If it reports that there is no
+// more to do, the run has ended.
+func (b *rebalancer) decide(v *levels) (n int, more bool) {
+	loadedPools.mu.Lock()
+	defer loadedPools.mu.Unlock()
+	run, uneven := b.run, v.unevenness()
+	switch {
+	case b.stopped:
+		return 0, false // the run goes on elsewhere, and the pool's tunnels with it
+	case run.news:
+		return 0, true
+	case v.isLevel(), run.steps == maxRebalanceSteps,
+		uneven > run.before-1e-9: // but for rounding
+		b.run = nil
+		return 0, false
+	}
+	run.steps++
+	run.next = time.Now().Add(b.interval)
+	run.worst, run.before = max(run.worst, v.tooMany), uneven
+	return int(math.Ceil(b.share * float64(run.worst))), true
+}
+
+// measure returns the loads of the pool's addresses, and the tunnels that may
+// be closed at each. Upstreams with placeholders are not among them: where their
+// clients would come to is not known before they do.
+func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel) {
+	index := make(map[string]int)
+	hosts.mu.Lock()
+	for _, e := range b.endpoints {
+		i, found := index[e.host.address]
+		if !found {
+			i = len(loads)
+			index[e.host.address] = i
+			loads = append(loads, e.load())
+			continue
+		}
+		loads[i].merge(e.load())
+	}
+	hosts.mu.Unlock()
+	movable = make([][]*tunnel, len(loads))
+	ours := make(map[*lineage]bool)
+	for _, t := range b.live.collect(nil) {
+		i, found := index[t.upstreamHost.address]
+		if !found {
+			continue
+		}
+		mine, known := ours[t.policy.lineage]
+		if !known {
+			mine = loadedPools.match(t.policy.lineage, b.loaded.config) == b.loaded
+			ours[t.policy.lineage] = mine
+		}
+		switch {
+		case !t.isOpen():
+			loads[i].tunnels-- // which the balancer is about to see
+		case mine && t.template == "":
+			movable[i] = append(movable[i], t)
+		}
+	}
+	for i := range loads {
+		l := &loads[i]
+		l.movable = len(movable[i])
+		l.tunnels = max(l.tunnels, l.movable) // the two were not counted at once
+	}
+	return loads, movable
+}
+
+// mayClose reports whether a tunnel is to be closed when it is its turn. An
+// upstream that drains keeps its tunnels.
+func (b *rebalancer) mayClose(t *tunnel) bool {
+	select {
+	case <-b.stop:
+		return false
+	default:
+		return !b.live.exit.hasBegun() && !hosts.stateOf(t.upstreamHost.address).closes()
+	}
+}
+
+// rebalance ends the tunnel so that its client opens another one elsewhere.
+func (t *tunnel) rebalance() {
+	t.endSaying(rebalanced, t.policy.closeCode, t.policy.closeText)
+}
