@@ -14,7 +14,7 @@ const statesAppID = "websocket_proxy"
 
 // statesApp keeps the states that operators give upstreams in Caddy's storage,
 // as long as a configuration runs that has a `websocket_proxy` handler, which
-// loads it. There is nothing to configure.
+// loads it, and tells the handlers when that is. There is nothing to configure.
 //
 // It exists because Caddy starts and stops apps, and only those: handlers are
 // provisioned for a mere validation too, which must not touch a storage.
@@ -22,6 +22,8 @@ type statesApp struct {
 	storage storage
 	log     *zap.Logger
 	sharer  *sharer
+	// handlers are those of the configuration.
+	handlers []*Handler
 }
 
 // CaddyModule returns the Caddy module information.
@@ -43,6 +45,9 @@ func (a *statesApp) Provision(ctx caddy.Context) error {
 func (a *statesApp) Start() error {
 	a.sharer = operators.attach(a.storage, a.log)
 	operators.awaitFirst()
+	for _, h := range a.handlers {
+		h.rebalanceJoined()
+	}
 	return nil
 }
 

@@ -42,7 +42,7 @@ func configTypes() []reflect.Type {
 	return []reflect.Type{
 		reflect.TypeFor[Handler](), reflect.TypeFor[Upstream](), reflect.TypeFor[LoadBalancing](), reflect.TypeFor[Rebalance](),
 		reflect.TypeFor[Timeouts](), reflect.TypeFor[Keepalive](), reflect.TypeFor[Limits](),
-		reflect.TypeFor[Access](),
+		reflect.TypeFor[Drain](), reflect.TypeFor[Access](),
 	}
 }
 

@@ -96,7 +96,7 @@ func (c *console) upstreams() ([]upstreamInfo, error) {
 
 // upstreamsThroughReload is upstreams while the configuration may be reloaded.
 func (c *console) upstreamsThroughReload() ([]upstreamInfo, error) {
-	for deadline := time.Now().Add(reloadTime); ; time.Sleep(pollInterval) {
+	for deadline := time.Now().Add(reloadTime); ; time.Sleep(countInterval) {
 		list, err := c.upstreams()
 		if err == nil || time.Now().After(deadline) {
 			return list, err

@@ -14,8 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// pollInterval is how often evict looks how many tunnels are left.
-const pollInterval = 200 * time.Millisecond
+// countInterval is how often evict looks how many tunnels are left.
+const countInterval = 200 * time.Millisecond
 
 // stateCommand is the command that gives an upstream a state.
 func stateCommand(state string) *cobra.Command {
@@ -129,7 +129,7 @@ func (c *console) awaitEmpty(answer *stateAnswer) error {
 		if err := p.show(answer.upstreamInfo); err != nil {
 			return err
 		}
-		time.Sleep(pollInterval)
+		time.Sleep(countInterval)
 		list, err := c.upstreamsThroughReload()
 		if err != nil {
 			return err

@@ -18,7 +18,7 @@ import (
 func fieldDocs(tb testing.TB, config reflect.Type) map[string]string {
 	tb.Helper()
 	docs := make(map[string]string)
-	for _, file := range []string{"config.go", "module.go"} {
+	for _, file := range []string{"config.go", "drain.go", "module.go"} {
 		parsed, err := goparser.ParseFile(token.NewFileSet(), file, nil, goparser.ParseComments)
 		if err != nil {
 			tb.Fatal(err)
@@ -113,6 +113,9 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		{reflect.TypeFor[LoadBalancing](), "Retries", defaultRetries, h.retry.limit},
 		{reflect.TypeFor[LoadBalancing](), "TryInterval", defaultTryInterval, h.retry.interval},
 		{reflect.TypeFor[Rebalance](), "Interval", defaultRebalanceInterval, rebalancing.loaded.rebalance.interval},
+		{reflect.TypeFor[Drain](), "EvictPeriod", defaultEvictPeriod, h.tunnelPolicy.evict},
+		{reflect.TypeFor[Drain](), "ShutdownPeriod", defaultShutdownPeriod, h.tunnelPolicy.shutdown},
+		{reflect.TypeFor[Drain](), "CloseCode", 1012, int(h.tunnelPolicy.closeCode)},
 		{reflect.TypeFor[Timeouts](), "Handshake", defaultHandshakeTimeout, h.handshake},
 		{reflect.TypeFor[Timeouts](), "Idle", defaultIdleTimeout, h.tunnelPolicy.idle},
 		{reflect.TypeFor[Timeouts](), "Write", defaultWriteTimeout, h.tunnelPolicy.write},

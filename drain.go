@@ -33,7 +33,7 @@ type Drain struct {
 
 	// Status of the Close frames that ask clients to connect again, elsewhere:
 	// one that RFC 6455 section 7.4 or its registry allows in a frame, or 3000
-	// to 4999. Default: 1012, service restart.
+	// to 4999. 1012 says that the service restarts. Default: 1012.
 	CloseCode int `json:"close_code,omitempty"`
 
 	// Text of these Close frames, up to 123 bytes. Default: none.

@@ -115,9 +115,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionKeepalive,
 		h.provisionLimits,
 		h.provisionDrain,
-		h.provisionStates,
 		h.provisionPool,      // takes references that Cleanup gives back, so it is late
 		h.provisionRebalance, // and here the handler becomes known to others
+		h.provisionApp,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -239,11 +239,19 @@ func (h *Handler) provisionDrain(caddy.Context) error {
 	return d.apply(h.tunnelPolicy)
 }
 
-// provisionStates has Caddy start and stop what looks after the states of
-// upstreams together with this configuration.
-func (*Handler) provisionStates(ctx caddy.Context) error {
-	_, err := ctx.App(statesAppID)
-	return err
+// provisionApp has Caddy start and stop what belongs to this configuration as
+// long as it runs.
+func (h *Handler) provisionApp(ctx caddy.Context) error {
+	mod, err := ctx.App(statesAppID)
+	if err != nil {
+		return err
+	}
+	app, ok := mod.(*statesApp)
+	if !ok {
+		return fmt.Errorf("the app %s is a %T", statesAppID, mod)
+	}
+	app.handlers = append(app.handlers, h)
+	return nil
 }
 
 func (h *Handler) provisionLimits(caddy.Context) error {

@@ -12,7 +12,8 @@ type paced struct {
 	tunnels []*tunnel
 	// period is the time over which they are spread. Zero means at once.
 	period time.Duration
-	// wanted is asked while it waits for the turn of each, and nil means yes.
+	// wanted is asked while the turn of each is waited for, and right before its
+	// end; nil means yes.
 	wanted func(*tunnel) bool
 	end    func(*tunnel)
 }
@@ -63,7 +64,9 @@ func (p *paced) run(stop <-chan struct{}) {
 				if now.Before(due) {
 					continue
 				}
-				p.end(t)
+				if p.isWanted(t) {
+					p.end(t)
+				}
 			}
 			break
 		}

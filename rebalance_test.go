@@ -442,3 +442,12 @@ func TestNoPoolIsHeldAtTheEnd(t *testing.T) {
 		t.Errorf("%d pools are loaded", len(loadedPools.all))
 	}
 }
+
+func (t *tunnel) hasEnded() bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
+}
