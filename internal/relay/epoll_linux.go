@@ -21,11 +21,6 @@ const (
 	// readsPerEvent bounds the work for one descriptor before others get their
 	// turn.
 	readsPerEvent = 4
-	// processorsPerPoller leaves processors to what pollers do not do:
-	// handshakes, TLS and the kernel's part of the network. A poller then finds
-	// more events at a time, and Go's scheduler does not take its place while it
-	// waits: an echo costs a fifth less than with one for each processor.
-	processorsPerPoller = 2
 	// eventsPerWait is how many events one wait returns at most.
 	eventsPerWait = 128
 )
@@ -42,7 +37,7 @@ var pollers struct {
 
 func choosePoller() (*poller, error) {
 	pollers.once.Do(func() {
-		n := (runtime.GOMAXPROCS(0) + processorsPerPoller - 1) / processorsPerPoller
+		n := runtime.GOMAXPROCS(0)
 		for range n {
 			p, err := newPoller()
 			if err != nil {
