@@ -128,9 +128,15 @@ func TestStatesInACluster(t *testing.T) {
 	a.waitState(t, up, "ready")
 	goes := a.open(t)
 
-	a.say(t, up, "evict")
+	evicted := testbed.Go(t, func(tb testing.TB) {
+		code, _, stderr := a.subcommand(tb, "websockets", "evict", up, "--period", "1s", "--address", a.admin)
+		if code != 0 {
+			tb.Errorf("caddy websockets evict: exit code %d: %s", code, stderr)
+		}
+	})
 	goes.ExpectClose(1012)
 	stays.ExpectClose(1012)
+	evicted() // which waits for the tunnels of a
 	for _, c := range []*caddy{a, b} {
 		c.log.waitOne(t, message("tunnel closed", "reason", "evicted"))
 		c.expectNoUpstream(t)
