@@ -208,11 +208,28 @@ func (s *stream) CloseWrite() error {
 // Abort makes a pending Write fail too.
 func (s *stream) Abort() {
 	s.end()
+	s.expireWrite()
+	// A Write that begins at this moment may set a deadline of its own first.
+	time.AfterFunc(100*time.Millisecond, s.expireWrite)
+}
+
+// expireWrite makes a pending Write fail. Caddy's writer around the server's own
+// is not made for calls during a Write; the server's is.
+func (s *stream) expireWrite() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.w != nil {
-		_ = s.ctrl.SetWriteDeadline(time.Unix(1, 0))
+	if s.w == nil {
+		return
 	}
+	w := s.w
+	for {
+		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = inner.Unwrap()
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
 }
 
 func (s *stream) Close() error {
