@@ -32,7 +32,7 @@ func TestLibraries(t *testing.T) {
 			s := start(t)
 			c := startCaddy(t, site(proxyTo(s.addr)))
 			for _, scheme := range schemes {
-				t.Run(scheme+"/client=node", func(t *testing.T) { testNodeClient(t, c, scheme) })
+				t.Run(scheme+"/client=node", func(t *testing.T) { testNodeClient(t, c, s, scheme) })
 				for name, dial := range clients {
 					l := &library{c: c, s: s, url: c.url(scheme, "/"), dial: dial}
 					prefix := scheme + "/client=" + name + "/"
@@ -46,7 +46,7 @@ func TestLibraries(t *testing.T) {
 	}
 }
 
-func testNodeClient(t *testing.T, c *caddy, scheme string) {
+func testNodeClient(t *testing.T, c *caddy, s *server, scheme string) {
 	before := len(c.log.find(tunnelClosed))
 	node(t, []string{"NODE_EXTRA_CA_CERTS=" + c.certs.CAFile}, "client.js", c.url(scheme, "/"))
 	const connections = 3 + 3*2
@@ -54,6 +54,9 @@ func testNodeClient(t *testing.T, c *caddy, scheme string) {
 		if reason := line.str("reason"); reason != "client_closed" && reason != "upstream_closed" {
 			t.Errorf("a tunnel of a good client ended with %v", line)
 		}
+	}
+	for range connections { // the next client shall find its own
+		within(t, "the server saw the end", s.ends)
 	}
 }
 
