@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 	"sync"
@@ -195,4 +196,28 @@ func TestUpstreamFromThePlaceholdersOfARequest(t *testing.T) {
 	}
 	expectRefused(t, p, http.StatusBadGateway) // no address at all
 	expectFields(t, p.line("handshake refused"), map[string]any{"cause": "bad_address"})
+}
+
+// Policies of other modules see the fields that tell of the client as the
+// upstream gets them, as they do in reverse_proxy.
+func TestPoliciesOfOtherModulesSeeTheForwardedFields(t *testing.T) {
+	const policy = `{"policy": "header", "field": "X-Forwarded-For"}`
+	var dials []string
+	for range 5 {
+		dials = append(dials, testbed.NewUpstream(t, testbed.Echo).Addr)
+	}
+	p := newProxy(t, &Handler{
+		Upstreams:     upstreams(dials...),
+		LoadBalancing: &LoadBalancing{SelectionPolicyRaw: json.RawMessage(policy)},
+	})
+	asked := clientRequest(0)
+	asked.Header.Set("X-Forwarded-For", "127.0.0.1")
+	want, _ := theirChoice(t, policy, dials, asked)
+	for i := range 20 {
+		// This client is not trusted to say for whom it forwards.
+		testbed.Dial(t, p.Addr).Handshake("/", fmt.Sprint("X-Forwarded-For: 198.51.100.", i))
+		if got := tunnelsOf(want); got != i+1 {
+			t.Fatalf("%d of %d tunnels are at the upstream of 127.0.0.1", got, i+1)
+		}
+	}
 }

@@ -89,10 +89,11 @@ func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 	defer candidates.close()
 	setProxyProtocol(r)
 	out := h.outbound(r, hs)
+	asked := h.askedOf(r, out)
 	started := time.Now()
 	last := refuseNoUpstream()
 	for retries := 0; ; {
-		chosen := candidates.choose(r)
+		chosen := candidates.choose(asked)
 		if chosen == nil {
 			if gaveUp := h.retry.wait(ctx, started, last); gaveUp != nil {
 				return nil, gaveUp

@@ -75,6 +75,22 @@ func (h *Handler) outbound(r *http.Request, hs *handshake) *http.Request {
 	return out
 }
 
+// askedOf is the request that a selection policy gets to see. Those of other
+// modules choose by the header that reverse_proxy shows them: with
+// X-Forwarded-For and its companions as the upstream gets them, so that a client
+// has no say in what it is taken for.
+func (h *Handler) askedOf(r, out *http.Request) *http.Request {
+	if h.pool.selector == nil {
+		return r
+	}
+	asked := new(http.Request)
+	*asked = *r
+	asked.Header = out.Header.Clone()
+	asked.Header["Connection"] = []string{"Upgrade"}
+	asked.Header["Upgrade"] = []string{"websocket"}
+	return asked
+}
+
 // finish puts the handshake's own fields into the upstream's request, in the
 // spelling of RFC 6455, after header operations, which must not break them.
 func (hs *handshake) finish(out *http.Request) {
