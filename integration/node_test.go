@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// needNode skips the test where there is no Node with its packages. In CI they
-// have to be there.
-func needNode(tb testing.TB) (modules string) {
+// needNode skips the test where there is no Node with these packages and ws. In
+// CI they have to be there.
+func needNode(tb testing.TB, packages ...string) (modules string) {
 	tb.Helper()
 	complain := tb.Skipf
 	if os.Getenv("CI") != "" {
@@ -29,8 +29,10 @@ func needNode(tb testing.TB) (modules string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(modules, "ws")); err != nil {
-		complain("the packages for Node are not installed; run `npm ci` in integration/node: %v", err)
+	for _, name := range append(packages, "ws") {
+		if _, err := os.Stat(filepath.Join(modules, name)); err != nil {
+			complain("the packages for Node are not installed; run `npm ci` in integration/node: %v", err)
+		}
 	}
 	return modules
 }

@@ -1,0 +1,31 @@
+'use strict';
+// A Socket.IO server. It prints its address, and then one line of JSON for each
+// request that it refuses, such as one for a session that it does not know.
+
+const { createServer } = require('node:http');
+const { Server } = require('socket.io');
+
+const http = createServer();
+const io = new Server(http);
+let address = '';
+
+io.engine.on('connection_error', ({ code, message }) => {
+  console.log(JSON.stringify({ code, message }));
+});
+
+io.engine.on('connection', (session) => {
+  session.began = session.transport.name;
+});
+
+io.on('connection', (socket) => {
+  const session = socket.conn;
+  socket.on('echo', (message, answer) => {
+    answer(message, { address, session: session.id, began: session.began, transport: session.transport.name });
+  });
+});
+
+http.listen(0, '127.0.0.1', () => {
+  const { address: host, port } = http.address();
+  address = `${host}:${port}`;
+  console.log(address);
+});

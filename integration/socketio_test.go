@@ -1,0 +1,50 @@
+package integration
+
+import (
+	"bufio"
+	"strconv"
+	"testing"
+)
+
+// startSocketIO starts a Socket.IO server and returns its address. It may not
+// refuse anything.
+func startSocketIO(tb testing.TB) string {
+	tb.Helper()
+	ready := make(chan string, 1)
+	runNode(tb, func(stdout *bufio.Scanner) {
+		if stdout.Scan() {
+			ready <- stdout.Text()
+		}
+		for stdout.Scan() {
+			tb.Errorf("a Socket.IO server has refused a request: %s", stdout.Text())
+		}
+	}, "socketio-server.js")
+	return within(tb, "the Socket.IO server listens", ready)
+}
+
+// TestSocketIO has clients that begin with polling and then upgrade to a
+// WebSocket, which only the server can accept that they have polled.
+func TestSocketIO(t *testing.T) {
+	t.Parallel()
+	const clients = 30
+	needNode(t, "socket.io", "socket.io-client")
+	one, two := startSocketIO(t), startSocketIO(t)
+	c := startCaddy(t, site(bothTo(one+" "+two, "cookie")))
+	for scheme, url := range map[string]string{"ws": "http://" + c.http, "wss": "https://" + c.https} {
+		t.Run(scheme, func(t *testing.T) {
+			before := len(c.log.find(tunnelClosed))
+			node(t, []string{"NODE_EXTRA_CA_CERTS=" + c.certs.CAFile}, "socketio-client.js", url, strconv.Itoa(clients))
+			// That they all come to the same one happens once in 10^8 runs.
+			used := make(map[string]int)
+			for _, line := range c.log.wait(t, before+clients, tunnelClosed)[before:] {
+				used[line.str("upstream")]++
+			}
+			if used[one] == 0 || used[two] == 0 || used[one]+used[two] != clients {
+				t.Errorf("the upstreams had %v tunnels, want %d at both together", used, clients)
+			}
+		})
+	}
+	if refused := c.log.find(message("handshake refused")); len(refused) > 0 {
+		t.Errorf("%d handshakes were refused: %v", len(refused), refused[0])
+	}
+}
