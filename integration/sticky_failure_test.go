@@ -2,33 +2,30 @@ package integration
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
-// backendAt returns the backend with an address.
-func backendAt(tb testing.TB, backends []*backend, addr string) *backend {
-	tb.Helper()
-	for _, b := range backends {
-		if b.addr == addr {
-			return b
-		}
-	}
-	tb.Fatalf("no backend is %q", addr)
-	return nil
-}
+// crowd is how many clients there are of each kind.
+const crowd = 12
 
 // visitors are clients that all differ in the field X-User, each with the
-// backend that it comes to.
-func visitors(tb testing.TB, c *caddy, path string) (all []*visitor, homes []string) {
+// backend that it comes to. At least one comes to b.
+func visitors(tb testing.TB, c *caddy, path string, b *backend) (all []*visitor, homes []string) {
 	tb.Helper()
-	for i := range 12 {
+	for i := range 10 * crowd {
+		if i >= crowd && slices.Contains(homes, b.addr) {
+			return all, homes
+		}
 		v := newVisitor(tb, c, schemes[i%2], path)
 		v.header.Set("X-User", fmt.Sprint("user ", i))
 		all, homes = append(all, v), append(homes, v.visit(tb, i%4 < 2))
 	}
-	return all, homes
+	tb.Fatalf("no client comes to %s, but to %q", b.addr, homes)
+	return nil, nil
 }
 
 // TestStickyUpstreamIsDown stops a backend and starts it again. Its clients go
@@ -47,8 +44,8 @@ func TestStickyUpstreamIsDown(t *testing.T) {
 			t.Parallel()
 			backends, addrs := startBackends(t, 3)
 			c := startCaddy(t, site(bothTo(addrs, test.policy, "lb_retries 2", "fail_duration 1s")))
-			clients, homes := visitors(t, c, "/")
-			down := backendAt(t, backends, homes[0])
+			down := backends[0]
+			clients, homes := visitors(t, c, "/", down)
 			down.stop()
 			away := make([]string, len(clients))
 			for i, v := range clients {
@@ -84,11 +81,16 @@ func TestStickyUpstreamIsDown(t *testing.T) {
 func TestStickyUpstreamIsDrained(t *testing.T) {
 	t.Parallel()
 	backends, addrs := startBackends(t, 3)
-	c := startCaddy(t, site(under("cookie", bothTo(addrs, "cookie"))+"\n"+under("hash", bothTo(addrs, "header X-User"))))
-	withCookie, homes := visitors(t, c, "/cookie/")
-	withHash, hashed := visitors(t, c, "/hash/")
-	drained := backendAt(t, backends, homes[0])
-	open, at := withCookie[0].twin(t).open(t)
+	drained := backends[0]
+	var routes []string
+	for name, policy := range map[string]string{"cookie": "cookie", "hash": "header X-User"} {
+		others := backends[1].addr + " " + backends[2].addr
+		routes = append(routes, under(name, bothTo(addrs, policy)), under(name+"-spared", sideBySide(addrs, others, policy)))
+	}
+	c := startCaddy(t, site(strings.Join(routes, "\n")))
+	withCookie, homes := visitors(t, c, "/cookie/", drained)
+	withHash, hashed := visitors(t, c, "/hash/", drained)
+	open, at := withCookie[slices.Index(homes, drained.addr)].twin(t).open(t)
 	if at != drained.addr {
 		t.Fatalf("the twin came to %s, want %s", at, drained.addr)
 	}
@@ -108,7 +110,7 @@ func TestStickyUpstreamIsDrained(t *testing.T) {
 				i, away[i], homes[i], drained.addr, cookie, v.cookie())
 		}
 	}
-	for i := range 12 {
+	for i := range crowd {
 		v := newVisitor(t, c, schemes[i%2], "/cookie/")
 		if i%4 < 2 {
 			v.poll(t) // reverse_proxy may choose any
@@ -123,6 +125,14 @@ func TestStickyUpstreamIsDrained(t *testing.T) {
 		if moved := hashed[i] == drained.addr; moved != (got != hashed[i]) || got != v.handshake(t) {
 			t.Errorf("client %d comes to %s instead of %s, but %s is drained", i, got, hashed[i], drained.addr)
 		}
+	}
+
+	// Where reverse_proxy has not got it, requests agree from the first one on.
+	for i, v := range withHash {
+		newVisitor(t, c, schemes[i%2], "/cookie-spared/").visit(t, i%4 < 2)
+		v.path = "/hash-spared/"
+		v.visit(t, i%4 < 2)
+		v.path = "/hash/"
 	}
 	if n := drained.handshakes() - before; n > 0 {
 		t.Errorf("the drained upstream got %d handshakes", n)

@@ -261,8 +261,13 @@ func (v *visitor) visit(tb testing.TB, pollFirst bool) string {
 // bothTo is a route on which websocket_proxy and reverse_proxy balance over the
 // same upstreams by the same policy.
 func bothTo(addrs, policy string, reverseProxy ...string) string {
+	return sideBySide(addrs, addrs, policy, reverseProxy...)
+}
+
+// sideBySide is bothTo with upstreams of its own for each of them.
+func sideBySide(websockets, requests, policy string, reverseProxy ...string) string {
 	return fmt.Sprintf("websocket_proxy %s {\nlb_policy %s\n}\nreverse_proxy %s {\nlb_policy %s\n%s\n}",
-		addrs, policy, addrs, policy, strings.Join(reverseProxy, "\n"))
+		websockets, policy, requests, policy, strings.Join(reverseProxy, "\n"))
 }
 
 // under is a route for the paths below /name/.
