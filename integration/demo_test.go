@@ -3,8 +3,6 @@ package integration
 import (
 	"bytes"
 	"net/http"
-	"os"
-	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -79,13 +77,7 @@ func TestDemoEchoesMessages(t *testing.T) {
 
 func TestDemoPageSendsAndShowsMessagesInABrowser(t *testing.T) {
 	needNode(t)
-	browser, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("there is no Chromium: %v", err)
-	}
+	browser := needBrowser(t)
 	addr := quickProxy(t, "http://", "--demo")
 	node(t, nil, "page.js", browser, "http://"+addr+"/")
 }

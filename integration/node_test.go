@@ -37,6 +37,20 @@ func needNode(tb testing.TB, packages ...string) (modules string) {
 	return modules
 }
 
+// needBrowser skips the test where there is no Chromium. In CI it has to be
+// there.
+func needBrowser(tb testing.TB) (path string) {
+	tb.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			tb.Fatal(err)
+		}
+		tb.Skipf("there is no Chromium: %v", err)
+	}
+	return path
+}
+
 // runNode runs one of the programs in node/ until the test ends, and gives its
 // output to read.
 func runNode(tb testing.TB, read func(*bufio.Scanner), args ...string) {

@@ -48,3 +48,16 @@ func TestSocketIO(t *testing.T) {
 		t.Errorf("%d handshakes were refused: %v", len(refused), refused[0])
 	}
 }
+
+// TestSocketIOInABrowser has a browser keep the cookie, from requests and from
+// WebSockets.
+func TestSocketIOInABrowser(t *testing.T) {
+	t.Parallel()
+	needNode(t, "socket.io", "playwright-core")
+	browser := needBrowser(t)
+	one, two := startSocketIO(t), startSocketIO(t)
+	c := startCaddy(t, site(bothTo(one+" "+two, "cookie")))
+	for _, url := range []string{"http://" + c.http, "https://" + c.https} {
+		node(t, nil, "socketio-page.js", browser, url)
+	}
+}

@@ -1,14 +1,9 @@
 // Uses a page as a person would: clicks, sends a message, sees it come back,
 // closes. Arguments: the browser and the page's URL.
-const { chromium } = require('playwright-core');
+const { withBrowser } = require('./browser.js');
 
 async function main([executablePath, url, screenshot]) {
-  const browser = await chromium.launch({
-    executablePath,
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-      '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  });
-  try {
+  await withBrowser(executablePath, async (browser) => {
     const page = await browser.newPage();
     page.setDefaultTimeout(10000);
     await page.goto(url);
@@ -23,9 +18,7 @@ async function main([executablePath, url, screenshot]) {
     await page.getByText('The WebSocket is closed with code 1000.').waitFor();
     await page.getByRole('button', { name: 'Connect' }).click();
     await page.getByText('The WebSocket is open.').waitFor();
-  } finally {
-    await browser.close();
-  }
+  });
 }
 
 main(process.argv.slice(2)).catch((err) => {

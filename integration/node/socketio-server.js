@@ -1,13 +1,17 @@
 'use strict';
-// A Socket.IO server. It prints its address, and then one line of JSON for each
-// request that it refuses, such as one for a session that it does not know.
+// A Socket.IO server, with a page that is called as its address and can use it.
+// It prints its address, and then one line of JSON for each request that it
+// refuses, such as one for a session that it does not know.
 
 const { createServer } = require('node:http');
 const { Server } = require('socket.io');
 
-const http = createServer();
-const io = new Server(http);
 let address = '';
+const http = createServer((request, response) => {
+  response.setHeader('Content-Type', 'text/html');
+  response.end(`<title>${address}</title><script src="/socket.io/socket.io.js"></script>`);
+});
+const io = new Server(http);
 
 io.engine.on('connection_error', ({ code, message }) => {
   console.log(JSON.stringify({ code, message }));

@@ -1,0 +1,17 @@
+'use strict';
+// Starts a browser, which is closed when use has ended.
+
+const { chromium } = require('playwright-core');
+
+exports.withBrowser = async (executablePath, use) => {
+  const browser = await chromium.launch({
+    executablePath,
+    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+      '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  });
+  try {
+    await use(browser);
+  } finally {
+    await browser.close();
+  }
+};
