@@ -23,9 +23,13 @@ func readFile(tb testing.TB, name string) string {
 }
 
 func TestCaddyfilesInDocumentationAdaptWithoutWarnings(t *testing.T) {
-	files, err := filepath.Glob("*.md")
-	if err != nil {
-		t.Fatal(err)
+	var files []string
+	for _, pattern := range []string{"*.md", "docs/*.md"} {
+		matches, err := filepath.Glob(pattern)
+		if err != nil || len(matches) == 0 {
+			t.Fatalf("%d files are %s, %v", len(matches), pattern, err)
+		}
+		files = append(files, matches...)
 	}
 	found := 0
 	for _, file := range files {
