@@ -28,6 +28,12 @@ type upstreamInfo struct {
 	State string `json:"state"`
 	// Tunnels counts those that are open, and handshakes under way.
 	Tunnels int `json:"tunnels"`
+	// Queued counts handshakes that wait because this upstream, like the others
+	// of their handler, has as many tunnels as it may have.
+	Queued int `json:"queued,omitempty"`
+	// Failing tells that handshakes have failed lately, so that it gets tunnels
+	// only if no other upstream of the handler can.
+	Failing bool `json:"failing,omitempty"`
 	// Configured tells whether a loaded configuration has the address itself.
 	Configured bool `json:"configured"`
 	// By is who has set the state, and Since when. Expires is when it ends.
@@ -42,8 +48,11 @@ func (t *hostTable) list() []upstreamInfo {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	all := make([]upstreamInfo, 0, len(t.m)+len(t.states))
+	queued, failing := t.queuedLocked(), t.failingLocked()
 	for address, h := range t.m {
-		all = append(all, t.infoLocked(address, h))
+		info := t.infoLocked(address, h)
+		info.Queued, info.Failing = queued[address], failing[address]
+		all = append(all, info)
 	}
 	for address := range t.states {
 		if t.m[address] == nil {
@@ -80,7 +89,9 @@ func (t *hostTable) info(address string) (upstreamInfo, bool) {
 		_, known = t.states[address]
 		h = new(host)
 	}
-	return t.infoLocked(address, h), known
+	info := t.infoLocked(address, h)
+	info.Queued, info.Failing = t.queuedLocked()[address], t.failingLocked()[address]
+	return info, known
 }
 
 // upstreamList is the answer with all upstreams.

@@ -70,7 +70,10 @@ func TestSimultaneousHandshakesAreSpreadEvenly(t *testing.T) {
 func TestMaxTunnelsHoldsUnderPressure(t *testing.T) {
 	const limit, attempts = 5, 50
 	up := testbed.NewUpstream(t, testbed.Echo)
-	p := newProxy(t, &Handler{Upstreams: []*Upstream{{Dial: up.Addr, MaxTunnels: limit}}})
+	p := newProxy(t, &Handler{
+		Upstreams:     []*Upstream{{Dial: up.Addr, MaxTunnels: limit}},
+		LoadBalancing: withoutQueue(),
+	})
 	clients, answers := dialAtOnce(t, p, attempts)
 	open := 0
 	for i, resp := range answers {
@@ -103,6 +106,9 @@ func TestMaxTunnelsHoldsUnderPressure(t *testing.T) {
 	}
 }
 
+// withoutQueue has handshakes refused at once when all upstreams are full.
+func withoutQueue() *LoadBalancing { return &LoadBalancing{Queue: &Queue{Size: -1}} }
+
 func expectRetryAfter(tb testing.TB, header http.Header) {
 	tb.Helper()
 	if after, err := strconv.Atoi(header.Get("Retry-After")); err != nil || after < 1 || after > 10 {
@@ -114,10 +120,12 @@ func TestFullUpstreamsAreAnsweredWith503(t *testing.T) {
 	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
 	for name, policy := range map[string]string{"least_conn": "least_conn", "of another module": "first"} {
 		t.Run(name, func(t *testing.T) {
-			p := newProxy(t, &Handler{
+			h := &Handler{
 				Upstreams:     []*Upstream{{Dial: a.Addr, MaxTunnels: 1}, {Dial: b.Addr, MaxTunnels: 2}},
-				LoadBalancing: &LoadBalancing{SelectionPolicyRaw: json.RawMessage(`{"policy": "` + policy + `"}`)},
-			})
+				LoadBalancing: withoutQueue(),
+			}
+			h.LoadBalancing.SelectionPolicyRaw = json.RawMessage(`{"policy": "` + policy + `"}`)
+			p := newProxy(t, h)
 			for range 3 {
 				testbed.Dial(t, p.Addr).Handshake("/")
 			}

@@ -38,7 +38,14 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		lb_retries         <n>
 //		lb_try_duration    <duration>
 //		lb_try_interval    <duration>
+//		max_tunnels        <n>|off
+//		queue              <n> [<timeout>] | off
+//		slow_start         <duration>|off
 //		rebalance          <percent> [<interval>] | off
+//
+//		# passive health checks
+//		fail_duration      <duration>|off
+//		max_fails          <n>|off
 //
 //		# timeouts
 //		handshake_timeout  <duration>|off
@@ -54,6 +61,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		# limits
 //		max_message_size   <size>|off
 //		max_message_rate   <n> [<burst>] [delay|close] | off
+//		max_tunnels_per_client <n>|off
 //
 //		# how tunnels end when the proxy ends them
 //		evict_period       <duration>|off
@@ -123,33 +131,39 @@ func (p *parser) option(name string) error {
 	}
 	p.seen[name] = true
 	parse, ok := map[string]func() error{
-		"to":                 p.to,
-		"upstream":           p.upstreamOption,
-		"lb_policy":          p.policy,
-		"lb_retries":         p.retries,
-		"lb_try_duration":    p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryDuration }),
-		"lb_try_interval":    p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryInterval }),
-		"rebalance":          p.rebalance,
-		"handshake_timeout":  p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Handshake }),
-		"idle_timeout":       p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Idle }),
-		"write_timeout":      p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Write }),
-		"half_close_timeout": p.timeout(func(t *Timeouts) *caddy.Duration { return &t.HalfClose }),
-		"max_lifetime":       p.maxLifetime,
-		"ping_interval":      p.pingInterval,
-		"ping_timeout":       p.pingTimeout,
-		"max_message_size":   p.maxMessageSize,
-		"max_message_rate":   p.maxMessageRate,
-		"evict_period":       p.evictPeriod,
-		"shutdown_period":    p.shutdownPeriod,
-		"close_code":         p.closeCode,
-		"name":               p.name,
-		"origins":            p.list(func(a *Access) *[]string { return &a.Origins }),
-		"subprotocols":       p.list(func(a *Access) *[]string { return &a.Subprotocols }),
-		"require_upgrade":    p.requireUpgrade,
-		"header_up":          p.sharedOption(3),
-		"header_down":        p.sharedOption(3),
-		"trusted_proxies":    p.sharedOption(math.MaxInt),
-		"transport":          p.transport,
+		"to":                     p.to,
+		"upstream":               p.upstreamOption,
+		"lb_policy":              p.policy,
+		"lb_retries":             p.retries,
+		"lb_try_duration":        p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryDuration }),
+		"lb_try_interval":        p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryInterval }),
+		"max_tunnels":            p.maxTunnels,
+		"queue":                  p.queue,
+		"slow_start":             p.slowStart,
+		"rebalance":              p.rebalance,
+		"fail_duration":          p.failDuration,
+		"max_fails":              p.maxFails,
+		"handshake_timeout":      p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Handshake }),
+		"idle_timeout":           p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Idle }),
+		"write_timeout":          p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Write }),
+		"half_close_timeout":     p.timeout(func(t *Timeouts) *caddy.Duration { return &t.HalfClose }),
+		"max_lifetime":           p.maxLifetime,
+		"ping_interval":          p.pingInterval,
+		"ping_timeout":           p.pingTimeout,
+		"max_message_size":       p.maxMessageSize,
+		"max_message_rate":       p.maxMessageRate,
+		"max_tunnels_per_client": p.maxTunnelsPerClient,
+		"evict_period":           p.evictPeriod,
+		"shutdown_period":        p.shutdownPeriod,
+		"close_code":             p.closeCode,
+		"name":                   p.name,
+		"origins":                p.list(func(a *Access) *[]string { return &a.Origins }),
+		"subprotocols":           p.list(func(a *Access) *[]string { return &a.Subprotocols }),
+		"require_upgrade":        p.requireUpgrade,
+		"header_up":              p.sharedOption(3),
+		"header_down":            p.sharedOption(3),
+		"trusted_proxies":        p.sharedOption(math.MaxInt),
+		"transport":              p.transport,
 	}[name]
 	if !ok {
 		return p.d.Errf("unrecognized option %s", name)

@@ -95,6 +95,60 @@ func (p *parser) rebalance() error {
 	return nil
 }
 
+func (p *parser) maxTunnels() (err error) {
+	p.loadBalancing().MaxTunnels, err = p.countOrOff()
+	return err
+}
+
+func (p *parser) queue() (err error) {
+	q := new(Queue)
+	p.loadBalancing().Queue = q
+	if q.Size, err = p.countOrOff(); err != nil || !p.d.NextArg() {
+		return err
+	}
+	if q.Size < 0 {
+		return p.d.Err("queue off has no timeout")
+	}
+	timeout, err := caddy.ParseDuration(p.d.Val())
+	if err != nil || timeout <= 0 {
+		return p.d.Errf("the timeout of queue is a duration such as 5s, not %q", p.d.Val())
+	}
+	q.Timeout = caddy.Duration(timeout)
+	return nil
+}
+
+func (p *parser) slowStart() error {
+	duration, err := p.duration()
+	switch {
+	case err != nil:
+		return err
+	case duration > 0 && duration < caddy.Duration(time.Second):
+		return p.d.Errf("slow_start is at least 1s, not %s", p.d.Val())
+	}
+	p.loadBalancing().SlowStart = duration
+	return nil
+}
+
+func (p *parser) passive() *PassiveHealthChecks {
+	if p.h.HealthChecks == nil {
+		p.h.HealthChecks = new(HealthChecks)
+	}
+	if p.h.HealthChecks.Passive == nil {
+		p.h.HealthChecks.Passive = new(PassiveHealthChecks)
+	}
+	return p.h.HealthChecks.Passive
+}
+
+func (p *parser) failDuration() (err error) {
+	p.passive().FailDuration, err = p.duration()
+	return err
+}
+
+func (p *parser) maxFails() (err error) {
+	p.passive().MaxFails, err = p.countOrOff()
+	return err
+}
+
 func (p *parser) loadBalancing() *LoadBalancing {
 	if p.h.LoadBalancing == nil {
 		p.h.LoadBalancing = new(LoadBalancing)

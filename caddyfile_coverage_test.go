@@ -41,6 +41,7 @@ func TestEveryFieldIsInAFixture(t *testing.T) {
 func configTypes() []reflect.Type {
 	return []reflect.Type{
 		reflect.TypeFor[Handler](), reflect.TypeFor[Upstream](), reflect.TypeFor[LoadBalancing](), reflect.TypeFor[Rebalance](),
+		reflect.TypeFor[Queue](), reflect.TypeFor[HealthChecks](), reflect.TypeFor[PassiveHealthChecks](),
 		reflect.TypeFor[Timeouts](), reflect.TypeFor[Keepalive](), reflect.TypeFor[Limits](),
 		reflect.TypeFor[Drain](), reflect.TypeFor[Access](),
 	}

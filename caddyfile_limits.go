@@ -86,6 +86,11 @@ func (p *parser) maxMessageRate() error {
 	return nil
 }
 
+func (p *parser) maxTunnelsPerClient() (err error) {
+	p.limits().MaxTunnelsPerClient, err = p.countOrOff()
+	return err
+}
+
 // rate parses a number of messages, which is introduced by what.
 func (p *parser) rate(what string) (int, error) {
 	n, err := strconv.Atoi(p.d.Val())

@@ -188,8 +188,6 @@ var refusedOptions = map[string]string{
 	"health_request_body":     notYet,
 	"health_follow_redirects": notYet,
 	"health_headers":          notYet,
-	"fail_duration":           notYet,
-	"max_fails":               notYet,
 	"unhealthy_status":        "an answer other than 101 goes to the client; remove it",
 	"unhealthy_latency":       "use handshake_timeout",
 	"unhealthy_request_count": "use max_tunnels of an upstream",

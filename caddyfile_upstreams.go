@@ -62,6 +62,22 @@ func (p *parser) upstream(address caddyfile.Token, settings Upstream) error {
 	return nil
 }
 
+// countOrOff is count of an option that can be off.
+func (p *parser) countOrOff() (int, error) {
+	option := p.d.Val()
+	if !p.d.NextArg() {
+		return 0, p.d.Errf("%s needs a number", option)
+	}
+	if p.d.Val() == "off" {
+		return -1, nil
+	}
+	n, err := strconv.Atoi(p.d.Val())
+	if err != nil || n < 1 {
+		return 0, p.d.Errf("%s is a number of at least 1, or off, not %q", option, p.d.Val())
+	}
+	return n, nil
+}
+
 // count parses a number of at least one.
 func (p *parser) count(what string) (int, error) {
 	s, err := p.arg("a number")

@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -30,87 +29,16 @@ const (
 
 	defaultRebalanceInterval = 10 * time.Second
 
+	defaultQueueSize    = 1000
+	defaultQueueTimeout = 5 * time.Second
+
+	defaultFailDuration = 10 * time.Second
+	defaultMaxFails     = 3
+
+	longestSlowStart = 24 * time.Hour // in milliseconds it has to fit into 32 bits
+
 	maxWeight = 1 << 16 // keeps load comparisons far from overflow
 )
-
-// Upstream is a backend that speaks WebSocket over HTTP/1.1.
-type Upstream struct {
-	// Network address to dial, as in `reverse_proxy`: `host:port`,
-	// `unix//path/to.sock`. It is exactly one socket, so no port range. It may
-	// contain placeholders, which are replaced in each handshake.
-	Dial string `json:"dial"`
-
-	// Share of the tunnels that this upstream gets, relative to the others, up
-	// to 65536. It has no meaning for a selection policy of another module and
-	// is refused there. Default: 1.
-	Weight int `json:"weight,omitempty"`
-
-	// Most tunnels that may be open to this upstream at a time, from all
-	// handlers and configurations of the process together. A full upstream is
-	// not available for new ones. A negative value means no limit.
-	// Default: no limit.
-	MaxTunnels int `json:"max_tunnels,omitempty"`
-
-	// If true, the upstream is chosen only when no other one is available.
-	// Default: false.
-	Backup bool `json:"backup,omitempty"`
-}
-
-// LoadBalancing says how an upstream is chosen for a new tunnel.
-type LoadBalancing struct {
-	// Policy that chooses among the available upstreams. `least_conn` (fewest
-	// live tunnels, ties broken at random), `round_robin`,
-	// `weighted_round_robin` and `random_choose` are this module's own and
-	// respect weights; any other name is a module of this namespace, as in
-	// `reverse_proxy`. Default: least_conn.
-	SelectionPolicyRaw json.RawMessage `json:"selection_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
-
-	// How often a handshake is tried again, each time on an upstream that was
-	// not tried yet, after a dial that failed or a connection that was closed
-	// before one byte of an answer. `0` means never. If `try_duration` is set,
-	// the default is no limit. Default: 2.
-	Retries *int `json:"retries,omitempty"`
-
-	// How long to go on trying when no upstream is available or all of them
-	// have failed, within the handshake timeout. Default: 0, give up at once.
-	TryDuration caddy.Duration `json:"try_duration,omitempty"`
-
-	// How long to wait before starting over with all upstreams while
-	// `try_duration` lasts. Default: 250ms.
-	TryInterval caddy.Duration `json:"try_interval,omitempty"`
-
-	// Has tunnels moved to upstreams that have fewer than their share because
-	// they have just come. It works with this module's own policies, and is
-	// refused with others, which may send clients straight back.
-	Rebalance *Rebalance `json:"rebalance,omitempty"`
-}
-
-// Rebalance has tunnels closed, with the status of `drain.close_code`, so that
-// their clients come back and are balanced anew: when a reload has added an
-// upstream to the pool, or when one gets tunnels again after it was drained or
-// evicted. In each interval some are closed at the upstreams that have the most
-// for their weight, those of the longest idle tunnels first, until all upstreams
-// are level within 10 %, a step has not made it better, or 20 were made.
-//
-// What counts are the tunnels of all handlers, as for the policies; only those
-// of this handler are closed. Handlers of earlier configurations are the same
-// one if they have the same name and at least one common upstream; where there
-// are several, the most similar one is. Upstreams that are drained, or whose
-// address has placeholders, take no part; on backups stays what no other
-// upstream has a place for.
-type Rebalance struct {
-	// Part of the tunnels that are where they should not be, between 0 and 1,
-	// that is closed in each interval, rounded up. It is a part of the most that
-	// there were since the upstream has come, so with 0.1 there are about ten
-	// steps. A negative value means that none are closed.
-	// Default: 0, no rebalancing.
-	Share float64 `json:"share,omitempty"`
-
-	// Time from one step to the next, at least a second. The Close frames are
-	// spread over the first half of it; in the other half, clients should have
-	// come back. Refused without `share`. Default: 10s.
-	Interval caddy.Duration `json:"interval,omitempty"`
-}
 
 // Timeouts bound what a peer can keep a tunnel or its handshake waiting for.
 // Those of a live tunnel are checked about once a second. When one of them
@@ -209,6 +137,15 @@ type Limits struct {
 	// closes it with status 1008, and the upstream with 1001. Refused without
 	// `max_message_rate`. Default: delay.
 	OnMessageRate string `json:"on_message_rate,omitempty"`
+
+	// Most tunnels and handshakes that a client may have at a time, by its
+	// address as Caddy determines it, and for IPv6 by its network of 64 bits.
+	// More get 429. Counted are those of this handler, and of others that have
+	// the same name, or the same upstreams if they have none; after a reload,
+	// those of its predecessor too if that had a limit. Clients whose address is
+	// not known, as behind a unix socket, are not limited. A negative value means
+	// no limit. Default: 0, no limit.
+	MaxTunnelsPerClient int `json:"max_tunnels_per_client,omitempty"`
 }
 
 // maxRate bounds a rate, so that each message has a time, and a burst.

@@ -292,6 +292,34 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "localhost:9000"}], "transport": {"protocol": "http", "max_conns_per_host": 5}}`,
 		"transport.max_conns_per_host: use max_tunnels of an upstream",
 	},
+	"the queue's timeout is negative": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"queue": {"timeout": -1}}}`,
+		"load_balancing.queue.timeout: must not be negative; a negative size means that nobody waits",
+	},
+	"a queue that is off has a timeout": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"queue": {"size": -1, "timeout": "1s"}}}`,
+		"load_balancing.queue.timeout: has no effect without a size; set that too",
+	},
+	"queue of a sticky policy": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "ip_hash"}, "queue": {"size": 10}}}`,
+		"load_balancing.queue: has no effect with this selection policy, which sends a client to the upstream that knows it; leave it out",
+	},
+	"slow_start of a sticky policy": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "ip_hash"}, "slow_start": "10s"}}`,
+		"load_balancing.slow_start: has no effect with this selection policy, which would send clients somewhere else meanwhile; leave it out",
+	},
+	"slow_start is too short": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"slow_start": "999ms"}}`,
+		"load_balancing.slow_start: is shorter than a second",
+	},
+	"max_fails without fail_duration": {
+		`{"upstreams": [{"dial": "a:1"}], "health_checks": {"passive": {"fail_duration": -1, "max_fails": 5}}}`,
+		"health_checks.passive.max_fails: has no effect as fail_duration is off; set that too",
+	},
+	"max_fails is too high": {
+		`{"upstreams": [{"dial": "a:1"}], "health_checks": {"passive": {"max_fails": 1001}}}`,
+		"health_checks.passive.max_fails: 1001 is more than 1000",
+	},
 }
 
 func TestMistakesAreRefusedWithTheirPath(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 func fieldDocs(tb testing.TB, config reflect.Type) map[string]string {
 	tb.Helper()
 	docs := make(map[string]string)
-	for _, file := range []string{"config.go", "drain.go", "module.go"} {
+	for _, file := range []string{"config.go", "config_balancing.go", "config_health.go", "drain.go", "module.go"} {
 		parsed, err := goparser.ParseFile(token.NewFileSet(), file, nil, goparser.ParseComments)
 		if err != nil {
 			tb.Fatal(err)
@@ -112,6 +112,10 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		{reflect.TypeFor[LoadBalancing](), "SelectionPolicyRaw", "least_conn", "least_conn"},
 		{reflect.TypeFor[LoadBalancing](), "Retries", defaultRetries, h.retry.limit},
 		{reflect.TypeFor[LoadBalancing](), "TryInterval", defaultTryInterval, h.retry.interval},
+		{reflect.TypeFor[Queue](), "Size", defaultQueueSize, h.pool.queue.size},
+		{reflect.TypeFor[Queue](), "Timeout", defaultQueueTimeout, h.pool.queue.timeout},
+		{reflect.TypeFor[PassiveHealthChecks](), "FailDuration", defaultFailDuration, h.pool.passive.duration},
+		{reflect.TypeFor[PassiveHealthChecks](), "MaxFails", defaultMaxFails, h.pool.passive.max},
 		{reflect.TypeFor[Rebalance](), "Interval", defaultRebalanceInterval, rebalancing.loaded.rebalance.interval},
 		{reflect.TypeFor[Drain](), "EvictPeriod", defaultEvictPeriod, h.tunnelPolicy.evict},
 		{reflect.TypeFor[Drain](), "ShutdownPeriod", defaultShutdownPeriod, h.tunnelPolicy.shutdown},

@@ -28,6 +28,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refused != nil {
 		return h.refuse(w, r, refused)
 	}
+	if hs.place, refused = h.enter(r); refused != nil {
+		return h.refuse(w, r, refused)
+	}
+	defer func() { hs.place.leave() }() // unless a tunnel has taken it
 	a, refused := h.connect(r, hs)
 	if refused != nil {
 		return h.refuse(w, r, refused)
@@ -93,7 +97,10 @@ func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 	started := time.Now()
 	last := refuseNoUpstream()
 	for retries := 0; ; {
-		chosen := candidates.choose(asked)
+		chosen, refused := candidates.next(ctx, asked)
+		if refused != nil {
+			return nil, refused
+		}
 		if chosen == nil {
 			if gaveUp := h.retry.wait(ctx, started, last); gaveUp != nil {
 				return nil, gaveUp
@@ -105,6 +112,7 @@ func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 		if refused == nil {
 			return a, nil
 		}
+		h.noteFailure(chosen, refused)
 		hosts.tunnelEnded(chosen.host)
 		if !h.retry.again(refused, retries, started) {
 			return nil, refused
@@ -233,6 +241,8 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
 	t := newTunnel(hs.tunnelID, h.tunnelPolicy, &liveTunnels, a.choice.host, clientIP(r))
 	t.template, t.handler = a.choice.endpoint.template, h.Name
+	t.failures = a.choice.endpoint.failures
+	t.place, hs.place = hs.place, nil
 	side := socket{a.conn}
 	side.giveUpAfter(h.userTimeout())
 	t.start(client, relay.Side{Conn: side, Glued: a.detach()}, rand.Float64)

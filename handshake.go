@@ -35,6 +35,8 @@ type handshake struct {
 	// subprotocols and extensions are the names that are offered to the
 	// upstream.
 	subprotocols, extensions []string
+	// place is the client's among its tunnels, until a tunnel has it.
+	place *place
 }
 
 // isUpgrade reports whether r asks to upgrade its HTTP/1.1 connection to

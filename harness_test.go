@@ -162,6 +162,21 @@ func expectNothingHeld(tb testing.TB) {
 		defer hosts.mu.Unlock()
 		return len(hosts.m) == 0
 	})
+	eventually(tb, "no failures are counted for anybody", func() bool {
+		hosts.mu.Lock()
+		defer hosts.mu.Unlock()
+		for _, f := range hosts.failures {
+			if f.refs > 0 {
+				return false
+			}
+		}
+		return len(hosts.queues) == 0
+	})
+	eventually(tb, "no client has a place", func() bool {
+		clients.mu.Lock()
+		defer clients.mu.Unlock()
+		return len(clients.m) == 0
+	})
 }
 
 // eventually waits for something that another goroutine is about to do.

@@ -82,9 +82,6 @@ func (s *poolSet) startLocked(p *loadedPool) {
 		return
 	}
 	p.runs = true
-	if p.rebalance == nil {
-		return
-	}
 	var known []string
 	var next time.Time // of a step of theirs
 	for _, old := range s.all {
@@ -96,8 +93,14 @@ func (s *poolSet) startLocked(p *loadedPool) {
 			next = old.rebalance.run.next
 		}
 	}
-	isNew := func(address string) bool { return !slices.Contains(known, address) }
-	if len(known) > 0 && slices.ContainsFunc(p.addresses, isNew) {
+	if len(known) == 0 {
+		return
+	}
+	joined := slices.DeleteFunc(slices.Clone(p.addresses), func(address string) bool {
+		return slices.Contains(known, address)
+	})
+	hosts.joinEmpty(joined)
+	if p.rebalance != nil && len(joined) > 0 {
 		p.rebalance.beginLocked(next)
 	}
 }

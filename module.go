@@ -51,6 +51,9 @@ type Handler struct {
 	// How an upstream is chosen for a new tunnel.
 	LoadBalancing *LoadBalancing `json:"load_balancing,omitempty"`
 
+	// How is found out which upstreams can be used.
+	HealthChecks *HealthChecks `json:"health_checks,omitempty"`
+
 	// How long to wait for whom.
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
 
@@ -91,6 +94,8 @@ type Handler struct {
 	dialer         *dialer
 	handshake      time.Duration
 	tunnelPolicy   *tunnelPolicy
+	perClient      int // most tunnels of a client; zero means no limit
+	clientGroup    string
 	logger         *zap.Logger
 	reporter       *reporter
 }
@@ -262,6 +267,7 @@ func (h *Handler) provisionLimits(caddy.Context) error {
 		return err
 	}
 	h.Limits.apply(h.tunnelPolicy)
+	h.perClient = max(0, h.Limits.MaxTunnelsPerClient)
 	return nil
 }
 

@@ -91,5 +91,6 @@ func (t *hostTable) setStates(states map[string]operatorState) (evict, ready []s
 	for address, h := range t.m {
 		h.closed = states[address].closes()
 	}
+	t.joinLocked(ready)
 	return evict, ready
 }

@@ -56,10 +56,16 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	if len(h.Upstreams) == 0 {
 		return errors.New("upstreams: none given; at least one is needed")
 	}
-	p := new(pool)
+	p := &pool{transport: string(h.TransportRaw), live: &liveTunnels}
+	if err := h.provisionLimitsOf(p, lb); err != nil {
+		return err
+	}
 	weights, err := h.loadPolicy(ctx, lb, p)
 	if err != nil {
 		return fmt.Errorf("load_balancing.selection_policy: %w", err)
+	}
+	if err := lb.checkSelector(p); err != nil {
+		return err
 	}
 	// From here on Cleanup has something to give back, also if this fails.
 	h.pool = p
@@ -71,6 +77,40 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 		if err := p.add(up, weight); err != nil {
 			return fmt.Errorf("upstreams[%d]: %w", i, err)
 		}
+	}
+	return nil
+}
+
+// provisionLimitsOf sets what the pool has besides a policy and upstreams.
+func (h *Handler) provisionLimitsOf(p *pool, lb *LoadBalancing) (err error) {
+	if lb.SlowStart > 0 && lb.SlowStart < caddy.Duration(time.Second) {
+		return errors.New("load_balancing.slow_start: is shorter than a second")
+	}
+	if lb.SlowStart > caddy.Duration(longestSlowStart) {
+		return fmt.Errorf("load_balancing.slow_start: is longer than %v", longestSlowStart)
+	}
+	p.slowStart, p.maxTunnels = orDefault(lb.SlowStart, 0), lb.MaxTunnels
+	if p.queue, err = newQueueLimits(lb.Queue); err != nil {
+		return err
+	}
+	var passive *PassiveHealthChecks
+	if h.HealthChecks != nil {
+		passive = h.HealthChecks.Passive
+	}
+	p.passive, err = newFailureLimits(passive)
+	return err
+}
+
+// checkSelector refuses what has no effect with a policy of another module.
+func (lb *LoadBalancing) checkSelector(p *pool) error {
+	switch {
+	case p.selector == nil:
+	case lb.SlowStart > 0:
+		return errors.New("load_balancing.slow_start: has no effect with this selection policy, " +
+			"which would send clients somewhere else meanwhile; leave it out")
+	case lb.Queue != nil && lb.Queue.Size >= 0:
+		return errors.New("load_balancing.queue: has no effect with this selection policy, " +
+			"which sends a client to the upstream that knows it; leave it out")
 	}
 	return nil
 }
@@ -145,8 +185,9 @@ func (own *ownPolicy) build(p *pool, upstreams int) ([]int, error) {
 	return own.Weights, nil
 }
 
-// slot makes the upstream's place in the pool.
-func (up *Upstream) slot() (*slot, error) {
+// slot makes the upstream's place in a pool, in which upstreams may have so many
+// tunnels if they do not say it themselves.
+func (up *Upstream) slot(maxTunnels int) (*slot, error) {
 	if up == nil || up.Dial == "" {
 		return nil, errors.New("dial: is empty; give an address such as localhost:9000")
 	}
@@ -156,9 +197,12 @@ func (up *Upstream) slot() (*slot, error) {
 	if up.Weight < 0 || up.Weight > maxWeight {
 		return nil, fmt.Errorf("weight: %d is not between 1 and %d", up.Weight, maxWeight)
 	}
+	if up.MaxTunnels != 0 {
+		maxTunnels = up.MaxTunnels
+	}
 	s := &slot{
 		weight:     max(up.Weight, defaultWeight),
-		maxTunnels: up.MaxTunnels,
+		maxTunnels: maxTunnels,
 		backup:     up.Backup,
 		foreign:    &reverseproxy.Upstream{Dial: up.Dial, Host: new(reverseproxy.Host)},
 	}
@@ -168,7 +212,7 @@ func (up *Upstream) slot() (*slot, error) {
 // add puts an upstream into the pool. The weight is what the policy says about
 // it, or zero.
 func (p *pool) add(up *Upstream, weight int) error {
-	s, err := up.slot()
+	s, err := up.slot(p.maxTunnels)
 	switch {
 	case err != nil:
 		return err
@@ -190,6 +234,7 @@ func (p *pool) add(up *Upstream, weight int) error {
 		return fmt.Errorf("dial: %w", err)
 	}
 	e.host = hosts.name(e.key())
+	p.join(e)
 	p.fixed = append(p.fixed, e)
 	return nil
 }
@@ -198,6 +243,7 @@ func (p *pool) add(up *Upstream, weight int) error {
 // have their own. It reports whether some upstream is not configured any more.
 func (p *pool) release() (orphaned bool) {
 	for _, e := range p.fixed {
+		p.leave(e)
 		orphaned = hosts.unname(e.host) || orphaned
 	}
 	for _, t := range p.templates {

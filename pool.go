@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -20,8 +21,31 @@ type pool struct {
 	fixed []*endpoint
 	// templates are the others: for each, what to expand.
 	templates []template
-	// scratch is what a pick filters into. It is guarded by hosts.mu.
-	scratch []*endpoint
+	// slowStart is how long a newcomer gets less than its share; zero means not
+	// at all.
+	slowStart time.Duration
+	// maxTunnels is for upstreams that do not say it themselves.
+	maxTunnels int
+	queue      queueLimits
+	passive    failureLimits
+	live       *registry // knows when the process exits
+	transport  string    // as configured
+
+	// All are guarded by hosts.mu.
+	scratch []*endpoint // what a pick filters into
+	waiting []*waiter   // by ticket
+	tickets uint64      // how many were given out
+}
+
+// join is called for an endpoint whose host is named by this pool's
+// configuration, before it can be chosen, and without hosts.mu.
+func (p *pool) join(e *endpoint) {
+	p.watch(e)
+}
+
+// leave is called when it cannot be chosen any more.
+func (p *pool) leave(e *endpoint) {
+	hosts.unwatch(e.failures)
 }
 
 type template struct {
@@ -34,7 +58,12 @@ type candidates struct {
 	pool      *pool
 	endpoints []*endpoint
 	tried     []*slot
-	expanded  []*endpoint // hold a host reference until close
+	expanded  []*endpoint // hold references until close
+
+	// ticket says who came first, and deadline how long to wait for a place.
+	// Both are set when they are needed.
+	ticket   uint64
+	deadline time.Time
 }
 
 // candidates expands the pool's placeholders for one handshake. Its close must
@@ -54,6 +83,7 @@ func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
 		}
 		e.template = t.dial
 		e.host = hosts.acquire(e.key())
+		p.watch(e)
 		c.expanded = append(c.expanded, e)
 	}
 	c.endpoints = append(c.endpoints, c.expanded...)
@@ -63,6 +93,7 @@ func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
 // close gives back what candidates took.
 func (c *candidates) close() {
 	for _, e := range c.expanded {
+		hosts.unwatch(e.failures)
 		hosts.release(e.host)
 	}
 	c.expanded = nil
@@ -74,20 +105,21 @@ type choice struct {
 	endpoint *endpoint
 	host     *host
 	tunnels  int         // at the host right after the choice
+	fails    int         // that passive checks remember
 	header   http.Header // what the policy wants the client to get, such as a cookie
 }
 
-// choose picks an endpoint that was not tried before and counts a tunnel at
-// it, in one step. It returns nil if none is available.
-func (c *candidates) choose(r *http.Request) *choice {
-	if c.pool.selector != nil {
-		return c.chooseForeign(r)
-	}
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
+// chooseLocked picks an endpoint that was not tried before and counts a tunnel
+// at it, in one step. It returns nil if none is available. The caller holds
+// hosts.mu.
+func (c *candidates) chooseLocked() *choice {
 	p := c.pool
 	p.scratch = eligible(p.scratch[:0], c.endpoints, c.tried)
-	e := p.policy.pick(p.scratch, rand.IntN)
+	options := p.scratch
+	if p.slowStart > 0 {
+		options = ramped(options, p.slowStart, time.Now(), rand.IntN)
+	}
+	e := p.policy.pick(options, rand.IntN)
 	if e == nil {
 		return nil
 	}
@@ -135,7 +167,7 @@ func (c *candidates) reserve(e *endpoint) *choice {
 func (c *candidates) reserveLocked(e *endpoint) *choice {
 	c.tried = append(c.tried, e.slot)
 	h := hosts.reserveLocked(e.host)
-	return &choice{endpoint: e, host: h, tunnels: h.tunnels}
+	return &choice{endpoint: e, host: h, tunnels: h.tunnels, fails: e.failures.countLocked()}
 }
 
 // nextRound makes the endpoints that were tried eligible again.

@@ -57,6 +57,16 @@ func theirChoice(tb testing.TB, config string, dials []string, r *http.Request) 
 	return selector.Select(pool, r, w).Dial, w.Header()
 }
 
+// choose makes a choice without waiting for one.
+func (c *candidates) choose(r *http.Request) *choice {
+	if c.pool.selector != nil {
+		return c.chooseForeign(r)
+	}
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	return c.chooseLocked()
+}
+
 // chooseOnce makes one choice, and ends the tunnel at once.
 func chooseOnce(tb testing.TB, h *Handler, r *http.Request) (string, http.Header) {
 	tb.Helper()

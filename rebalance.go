@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -55,12 +56,17 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 	}
 	slices.Sort(p.upstreams)
 	p.upstreams = slices.Compact(p.upstreams)
+	// The same for handlers that follow each other in reloads, as a rule.
+	if h.clientGroup = h.Name; h.Name == "" {
+		h.clientGroup = strings.Join(p.upstreams, " ")
+	}
 	if p.rebalances {
 		p.rebalance = &rebalancer{
 			loaded:    p,
 			endpoints: h.pool.fixed,
 			share:     r.Share,
 			interval:  orDefault(r.Interval, defaultRebalanceInterval),
+			slowStart: h.pool.slowStart,
 			live:      &liveTunnels,
 			stop:      make(chan struct{}),
 			logger:    h.logger,
@@ -80,18 +86,32 @@ func (h *Handler) rebalanceJoined() {
 	loadedPools.start(h.loaded)
 }
 
-// becameReady has tunnels moved to upstreams that get new ones again: an
-// operator has made them ready, or they have recovered.
+// becameReady has upstreams started slowly that get new tunnels again, and then
+// others moved to them: an operator has made them ready, or they have just been
+// discovered.
 func becameReady(addresses []string) {
-	if len(addresses) == 0 {
-		return
-	}
+	hosts.join(addresses)
+	beginRebalancing(addresses, func(*rebalancer) time.Time { return time.Time{} })
+}
+
+// recovered is becameReady for an upstream that works again. Nothing is moved to
+// it until it has done so for an interval: one that comes and goes must not have
+// tunnels closed at the others each time.
+func recovered(address string) {
+	addresses := []string{address}
+	hosts.join(addresses)
+	beginRebalancing(addresses, func(b *rebalancer) time.Time { return time.Now().Add(b.interval) })
+}
+
+// beginRebalancing has the loaded pools rebalanced that have one of some
+// addresses, from a time on that depends on them.
+func beginRebalancing(addresses []string, next func(*rebalancer) time.Time) {
 	loadedPools.mu.Lock()
 	defer loadedPools.mu.Unlock()
 	concerned := func(address string) bool { return slices.Contains(addresses, address) }
 	for _, p := range loadedPools.all {
 		if p.runs && p.rebalance != nil && slices.ContainsFunc(p.addresses, concerned) {
-			p.rebalance.beginLocked(time.Time{})
+			p.rebalance.beginLocked(next(p.rebalance))
 		}
 	}
 }

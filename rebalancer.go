@@ -15,6 +15,7 @@ type rebalancer struct {
 	endpoints []*endpoint
 	share     float64
 	interval  time.Duration
+	slowStart time.Duration // before which there are no levels to compare
 	live      *registry
 	logger    *zap.Logger
 
@@ -42,7 +43,10 @@ type rebalanceRun struct {
 // under way anew.
 func (b *rebalancer) beginLocked(next time.Time) {
 	if b.run != nil {
-		next = b.run.next
+		next = later(next, b.run.next)
+	}
+	if b.slowStart > 0 {
+		next = later(next, time.Now().Add(b.slowStart))
 	}
 	b.setRunLocked(&rebalanceRun{next: next, before: math.Inf(1), news: true})
 }

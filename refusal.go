@@ -31,6 +31,9 @@ const (
 	causeSubprotocol      cause = "subprotocol"       // none of the offered ones is in the list
 	causeBadAddress       cause = "bad_address"       // placeholders expanded to no address
 	causeNoUpstream       cause = "no_upstream"       // none available
+	causeQueueFull        cause = "queue_full"        // all upstreams are full, and too many wait
+	causeQueueTimeout     cause = "queue_timeout"     // all upstreams are full, and no tunnel has ended
+	causeClientLimit      cause = "client_limit"      // the client has too many tunnels
 	causeDialFailed       cause = "dial_failed"       // refused, unreachable, TLS
 	causeDialTimeout      cause = "dial_timeout"      //
 	causeClosed           cause = "closed"            // by the upstream before one byte of answer
@@ -73,13 +76,18 @@ func refuseMethod(err error) *refusal {
 }
 
 func refuseNoUpstream() *refusal {
+	return refuseForNow(causeNoUpstream, errors.New("no upstream is available"))
+}
+
+// refuseForNow makes a refusal after which the client may well come again.
+func refuseForNow(why cause, err error) *refusal {
 	// Spread, so that clients that were turned away together do not come back
 	// together.
 	after := 1 + rand.IntN(10) //nolint:gosec // jitter is no secret
 	return &refusal{
-		cause:  causeNoUpstream,
+		cause:  why,
 		status: http.StatusServiceUnavailable,
-		err:    errors.New("no upstream is available"),
+		err:    err,
 		header: http.Header{"Retry-After": {strconv.Itoa(after)}},
 	}
 }

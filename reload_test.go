@@ -87,7 +87,7 @@ func TestTunnelsOfUnloadedConfigurationsCountForNewOnes(t *testing.T) {
 	old.Handshake("/")
 	unload() // and for a while no configuration names the upstream
 
-	after := &Handler{Upstreams: []*Upstream{{Dial: up.Addr, MaxTunnels: 1}}}
+	after := &Handler{Upstreams: []*Upstream{{Dial: up.Addr, MaxTunnels: 1}}, LoadBalancing: withoutQueue()}
 	load(t, after)
 	p := serve(t, after)
 	expectRefused(t, p, 503)
@@ -104,7 +104,10 @@ func TestHandlersShareTheCountsOfAnUpstream(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
 	onlyA := &Handler{Upstreams: upstreams(a.Addr)}
-	both := &Handler{Upstreams: []*Upstream{{Dial: a.Addr, MaxTunnels: 3}, {Dial: b.Addr, MaxTunnels: 3}}}
+	both := &Handler{
+		Upstreams:     []*Upstream{{Dial: a.Addr, MaxTunnels: 3}, {Dial: b.Addr, MaxTunnels: 3}},
+		LoadBalancing: withoutQueue(),
+	}
 	load(t, onlyA)
 	load(t, both)
 	toA, toBoth := serve(t, onlyA), serve(t, both)

@@ -55,6 +55,17 @@ func (s *reporterSet) logger(r *reporter) *zap.Logger {
 	if r.log != nil {
 		return r.log
 	}
+	return s.newestLocked()
+}
+
+// newest returns where is logged what belongs to no handler.
+func (s *reporterSet) newest() *zap.Logger {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newestLocked()
+}
+
+func (s *reporterSet) newestLocked() *zap.Logger {
 	if n := len(s.loaded); n > 0 {
 		return s.loaded[n-1].log
 	}

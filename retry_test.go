@@ -127,7 +127,7 @@ func TestTryDurationWaitsForAnUpstream(t *testing.T) {
 
 func TestTryDurationWaitsForAPlace(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
-	h := with(t, up.Addr, `{"load_balancing": {"try_duration": 60000000000, "try_interval": 1000000}}`)
+	h := with(t, up.Addr, `{"load_balancing": {"try_duration": 60000000000, "try_interval": 1000000, "queue": {"size": -1}}}`)
 	h.Upstreams[0].MaxTunnels = 1
 	p := newProxy(t, h)
 	c := testbed.Dial(t, p.Addr)
@@ -177,7 +177,7 @@ func TestTryDurationEnds(t *testing.T) {
 
 func TestFullUpstreamsAreNotAvailable(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
-	p := newProxy(t, &Handler{Upstreams: []*Upstream{{Dial: up.Addr, MaxTunnels: 1}}})
+	p := newProxy(t, &Handler{Upstreams: []*Upstream{{Dial: up.Addr, MaxTunnels: 1}}, LoadBalancing: withoutQueue()})
 	c := testbed.Dial(t, p.Addr)
 	c.Handshake("/")
 	other := testbed.Dial(t, p.Addr)

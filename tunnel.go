@@ -78,6 +78,8 @@ type tunnel struct {
 	// template is what the upstream's address was expanded from, if it was.
 	template string
 	handler  string // its name
+	failures *failures
+	place    *place // of the client; nil if these are not counted
 	policy   *tunnelPolicy
 	opened   time.Time
 	expires  time.Time // zero: never
@@ -278,7 +280,9 @@ func (t *tunnel) Done() {
 		t.timer.Stop()
 	}
 	t.mu.Unlock()
+	t.noteEarlyEnd()
 	hosts.tunnelEnded(t.upstreamHost)
+	t.place.leave()
 	t.policy.report(t)
 	t.live.remove(t) // then the process may exit
 	close(t.done)

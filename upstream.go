@@ -20,6 +20,9 @@ type host struct {
 	named   int  // upstreams of loaded configurations that have the address
 	tunnels int  // handshakes under way and live tunnels
 	closed  bool // an operator wants no new tunnels here
+	// joined is when the address has come to a pool that had others, or has
+	// become usable again. It is zero for those that were there from the start.
+	joined time.Time
 }
 
 // hostTable holds the hosts of the process by address. It outlives
@@ -36,6 +39,10 @@ type hostTable struct {
 	states map[string]operatorState
 	// asked is when an address with a state last got a host.
 	asked map[string]time.Time
+	// failures are the recent ones of addresses.
+	failures map[failureKey]*failures
+	// queues are the pools in which handshakes wait.
+	queues []*pool
 }
 
 var hosts = hostTable{
@@ -43,6 +50,7 @@ var hosts = hostTable{
 	templates: make(map[string]int),
 	states:    make(map[string]operatorState),
 	asked:     make(map[string]time.Time),
+	failures:  make(map[failureKey]*failures),
 }
 
 // acquireLocked returns the host of address with one more reference.
@@ -143,12 +151,42 @@ func (t *hostTable) release(h *host) {
 	t.releaseLocked(h)
 }
 
-// tunnelEnded takes back what reserveLocked counted.
+// tunnelEnded takes back what reserveLocked counted, and gives the place to who
+// has waited longest for it.
 func (t *hostTable) tunnelEnded(h *host) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h.tunnels--
 	t.releaseLocked(h)
+	t.serveLocked()
+}
+
+// join notes that addresses get tunnels from now on, or do again.
+func (t *hostTable) join(addresses []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.joinLocked(addresses)
+}
+
+func (t *hostTable) joinLocked(addresses []string) {
+	for _, address := range addresses {
+		if h, ok := t.m[address]; ok {
+			h.joined = time.Now()
+		}
+	}
+	t.serveLocked()
+}
+
+// joinEmpty is join for what a reload has added to a pool. Where another pool
+// has it already, with tunnels, it is no newcomer.
+func (t *hostTable) joinEmpty(addresses []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, address := range addresses {
+		if h, ok := t.m[address]; ok && h.tunnels == 0 {
+			h.joined = time.Now()
+		}
+	}
 }
 
 // reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
@@ -177,6 +215,8 @@ type endpoint struct {
 	// host is the process-wide state of the address. An endpoint that was
 	// expanded from placeholders holds it for one handshake only.
 	host *host
+	// failures are what passive checks have found; nil if these are off.
+	failures *failures
 }
 
 // slot is the place of a configured upstream in its handler's pool: what the
@@ -239,5 +279,5 @@ func (c *choice) placeholders(repl *caddy.Replacer) {
 	repl.Set("http.reverse_proxy.upstream.port", e.port)
 	repl.Set("http.reverse_proxy.upstream.requests", c.tunnels)
 	repl.Set("http.reverse_proxy.upstream.max_requests", e.slot.maxTunnels)
-	repl.Set("http.reverse_proxy.upstream.fails", 0)
+	repl.Set("http.reverse_proxy.upstream.fails", c.fails)
 }

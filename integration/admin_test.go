@@ -15,7 +15,7 @@ import (
 type (
 	listedUpstream struct {
 		Address, State, By string
-		Tunnels            int
+		Tunnels, Queued    int
 		Configured         bool
 	}
 	listedTunnel struct {

@@ -151,7 +151,7 @@ func TestErrorRoutes(t *testing.T) {
 func TestUnavailable(t *testing.T) {
 	t.Parallel()
 	up := testbed.NewUpstream(t, testbed.Echo)
-	c := startCaddy(t, site(proxyTo("", "upstream "+up.Addr+" max_tunnels 1")+`
+	c := startCaddy(t, site(proxyTo("", "upstream "+up.Addr+" max_tunnels 1", "queue off")+`
 		handle_errors 503 {
 			respond "all seats taken"
 		}`))

@@ -1,0 +1,91 @@
+package websocketproxy
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync"
+)
+
+// clientNetwork is how many bits of an IPv6 address tell clients apart: a host
+// has at least all addresses that the other 64 make (RFC 4291 section 2.5.4).
+const clientNetwork = 64
+
+// place is one of a client's among those that it may have. It is held by a
+// handshake, and then by its tunnel.
+type place struct {
+	table *clientTable
+	key   clientKey
+}
+
+type clientKey struct {
+	group  string // the handlers that count together
+	prefix netip.Prefix
+}
+
+// clientTable counts the places of clients where these are limited. It belongs
+// to no configuration, as tunnels outlive theirs.
+type clientTable struct {
+	mu sync.Mutex
+	m  map[clientKey]int
+}
+
+var clients = clientTable{m: make(map[clientKey]int)}
+
+// enter takes a place unless the client has most already. The place is nil then.
+func (t *clientTable) enter(key clientKey, most int) *place {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.m[key] >= most {
+		return nil
+	}
+	t.m[key]++
+	return &place{table: t, key: key}
+}
+
+// leave gives the place back, if there is one.
+func (p *place) leave() {
+	if p == nil {
+		return
+	}
+	t := p.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.m[p.key]--; t.m[p.key] == 0 {
+		delete(t.m, p.key)
+	}
+}
+
+// clientPrefix returns what a client is known by, or false if nothing is known.
+func clientPrefix(ip string) (netip.Prefix, bool) {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	addr = addr.Unmap().WithZone("")
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = clientNetwork
+	}
+	prefix, err := addr.Prefix(bits)
+	return prefix, err == nil
+}
+
+// enter takes the client's place. It is nil without a refusal where places are
+// not counted.
+func (h *Handler) enter(r *http.Request) (*place, *refusal) {
+	if h.perClient <= 0 {
+		return nil, nil
+	}
+	prefix, known := clientPrefix(clientIP(r))
+	if !known {
+		return nil, nil
+	}
+	if p := clients.enter(clientKey{h.clientGroup, prefix}, h.perClient); p != nil {
+		return p, nil
+	}
+	refused := refuseForNow(causeClientLimit, fmt.Errorf("the client has %d tunnels already; see max_tunnels_per_client",
+		h.perClient))
+	refused.status = http.StatusTooManyRequests
+	return nil, refused
+}

@@ -1,0 +1,119 @@
+package websocketproxy
+
+import (
+	"encoding/json"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Upstream is a backend that speaks WebSocket over HTTP/1.1.
+type Upstream struct {
+	// Network address to dial, as in `reverse_proxy`: `host:port`,
+	// `unix//path/to.sock`. It is exactly one socket, so no port range. It may
+	// contain placeholders, which are replaced in each handshake.
+	Dial string `json:"dial"`
+
+	// Share of the tunnels that this upstream gets, relative to the others, up
+	// to 65536. It has no meaning for a selection policy of another module and
+	// is refused there. Default: 1.
+	Weight int `json:"weight,omitempty"`
+
+	// Most tunnels that may be open to this upstream at a time, from all
+	// handlers and configurations of the process together. When all upstreams
+	// are full, handshakes wait, see `load_balancing.queue`. A negative value
+	// means no limit. Default: `load_balancing.max_tunnels`.
+	MaxTunnels int `json:"max_tunnels,omitempty"`
+
+	// If true, the upstream is chosen only when no other one is available.
+	// Default: false.
+	Backup bool `json:"backup,omitempty"`
+}
+
+// LoadBalancing says how an upstream is chosen for a new tunnel.
+type LoadBalancing struct {
+	// Policy that chooses among the available upstreams. `least_conn` (fewest
+	// live tunnels, ties broken at random), `round_robin`,
+	// `weighted_round_robin` and `random_choose` are this module's own and
+	// respect weights; any other name is a module of this namespace, as in
+	// `reverse_proxy`. Default: least_conn.
+	SelectionPolicyRaw json.RawMessage `json:"selection_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
+
+	// How often a handshake is tried again, each time on an upstream that was
+	// not tried yet, after a dial that failed or a connection that was closed
+	// before one byte of an answer. `0` means never. If `try_duration` is set,
+	// the default is no limit. Default: 2.
+	Retries *int `json:"retries,omitempty"`
+
+	// How long to go on trying when no upstream is available or all of them
+	// have failed, within the handshake timeout. Default: 0, give up at once.
+	TryDuration caddy.Duration `json:"try_duration,omitempty"`
+
+	// How long to wait before starting over with all upstreams while
+	// `try_duration` lasts. Default: 250ms.
+	TryInterval caddy.Duration `json:"try_interval,omitempty"`
+
+	// How long an upstream that has come to the pool by a reload or by discovery,
+	// has recovered, or gets tunnels again after an operator has drained it, is
+	// started slowly: it takes part in a choice with a probability that grows from
+	// 0 to 1 over this time, unless there is no other. Those that are there when
+	// the process starts, are not. From a second to a day; refused with policies of
+	// other modules, which would send clients somewhere else meanwhile. A negative
+	// value means off.
+	// Default: 0, off.
+	SlowStart caddy.Duration `json:"slow_start,omitempty"`
+
+	// Most tunnels for each upstream that has no `max_tunnels` of its own. A
+	// negative value means no limit. Default: no limit.
+	MaxTunnels int `json:"max_tunnels,omitempty"`
+
+	// How handshakes wait while all upstreams are at their `max_tunnels`. With
+	// selection policies of other modules nobody waits, as a client has to come
+	// to the upstream that knows it.
+	Queue *Queue `json:"queue,omitempty"`
+
+	// Has tunnels moved to upstreams that have fewer than their share because
+	// they have just come. It works with this module's own policies, and is
+	// refused with others, which may send clients straight back.
+	Rebalance *Rebalance `json:"rebalance,omitempty"`
+}
+
+// Queue bounds the handshakes that wait for a tunnel to end, wherever it belongs
+// to, because all upstreams that they could go to have as many as they may have.
+// They are served in the order in which they have come. Those that find the queue
+// full, or are not served in time, get 503 with a Retry-After of 1 to 10 seconds.
+type Queue struct {
+	// Most handshakes that wait. A negative value means that none does: they get
+	// 503 at once, or try again as `try_duration` says. Default: 1000.
+	Size int `json:"size,omitempty"`
+
+	// How long each may wait. It is also bounded by `timeouts.handshake`, which
+	// includes it. Default: 5s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+}
+
+// Rebalance has tunnels closed, with the status of `drain.close_code`, so that
+// their clients come back and are balanced anew: when a reload has added an
+// upstream to the pool, or when one gets tunnels again after it was drained or
+// evicted. In each interval some are closed at the upstreams that have the most
+// for their weight, those of the longest idle tunnels first, until all upstreams
+// are level within 10 %, a step has not made it better, or 20 were made.
+//
+// What counts are the tunnels of all handlers, as for the policies; only those
+// of this handler are closed. Handlers of earlier configurations are the same
+// one if they have the same name and at least one common upstream; where there
+// are several, the most similar one is. Upstreams that are drained, or whose
+// address has placeholders, take no part; on backups stays what no other
+// upstream has a place for.
+type Rebalance struct {
+	// Part of the tunnels that are where they should not be, between 0 and 1,
+	// that is closed in each interval, rounded up. It is a part of the most that
+	// there were since the upstream has come, so with 0.1 there are about ten
+	// steps. A negative value means that none are closed.
+	// Default: 0, no rebalancing.
+	Share float64 `json:"share,omitempty"`
+
+	// Time from one step to the next, at least a second. The Close frames are
+	// spread over the first half of it; in the other half, clients should have
+	// come back. Refused without `share`. Default: 10s.
+	Interval caddy.Duration `json:"interval,omitempty"`
+}

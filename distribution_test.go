@@ -1,0 +1,250 @@
+package websocketproxy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// thousands is how many tunnels the tests here open: some hundreds, or thousands if
+// LONG is set.
+func thousands() int {
+	if os.Getenv("LONG") != "" {
+		return 3000
+	}
+	return 300
+}
+
+// checkedLeastConn is leastConn, which is checked at the instant of each pick.
+type checkedLeastConn struct {
+	leastConn
+
+	picks, wrong atomic.Int64
+}
+
+func (p *checkedLeastConn) pick(some []*endpoint, random func(int) int) *endpoint {
+	picked := p.leastConn.pick(some, random)
+	p.picks.Add(1)
+	for _, e := range some {
+		if picked == nil || e.host.tunnels*picked.slot.weight < picked.host.tunnels*e.slot.weight {
+			p.wrong.Add(1)
+		}
+	}
+	return picked
+}
+
+// backends starts some upstreams.
+func backends(tb testing.TB, n int) (all []*testbed.Upstream, dials []string) {
+	tb.Helper()
+	for range n {
+		up := testbed.NewUpstream(tb, testbed.Echo)
+		all, dials = append(all, up), append(dials, up.Addr)
+	}
+	return all, dials
+}
+
+func counts(dials []string) []int {
+	all := make([]int, len(dials))
+	for i, dial := range dials {
+		all[i] = tunnelsOf(dial)
+	}
+	return all
+}
+
+// churn has workers open n tunnels, and end some of them again at random.
+func churn(t *testing.T, p *testProxy, n int) {
+	t.Helper()
+	const workers = 16
+	var all sync.WaitGroup
+	for range workers {
+		all.Add(1)
+		testbed.Go(t, func(tb testing.TB) {
+			tb.Helper()
+			defer all.Done()
+			var open []*testbed.Client
+			for range n / workers {
+				c := testbed.Dial(tb, p.Addr)
+				c.Handshake("/")
+				open = append(open, c)
+				for len(open) > 0 && rand.IntN(2) == 0 {
+					i := rand.IntN(len(open))
+					open[i].Close()
+					open = slices.Delete(open, i, i+1)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestEachPickIsTheLeastLoadedUnderChurn(t *testing.T) {
+	_, dials := backends(t, 5)
+	p := newProxy(t, &Handler{Upstreams: upstreams(dials...)})
+	checked := new(checkedLeastConn)
+	hosts.mu.Lock()
+	p.handler.pool.policy = checked
+	hosts.mu.Unlock()
+	churn(t, p, thousands())
+	if checked.wrong.Load() > 0 || checked.picks.Load() < int64(thousands()/16*16) {
+		t.Errorf("%d of %d picks were not the least loaded", checked.wrong.Load(), checked.picks.Load())
+	}
+	// As many more as there are make it level.
+	for range thousands() / 4 {
+		testbed.Dial(t, p.Addr).Handshake("/")
+	}
+	after := counts(dials)
+	if slices.Max(after)-slices.Min(after) > 1 {
+		t.Errorf("the tunnels are %v, want them level within 1", after)
+	}
+}
+
+func TestWeightsAreRespected(t *testing.T) {
+	for _, policy := range []string{
+		`{"policy": "least_conn"}`, `{"policy": "round_robin"}`, `{"policy": "random_choose"}`,
+	} {
+		t.Run(policy, func(t *testing.T) {
+			_, dials := backends(t, 4)
+			h := &Handler{LoadBalancing: &LoadBalancing{SelectionPolicyRaw: []byte(policy)}}
+			weights := []int{1, 2, 3, 4}
+			for i, dial := range dials {
+				h.Upstreams = append(h.Upstreams, &Upstream{Dial: dial, Weight: weights[i]})
+			}
+			p := newProxy(t, h)
+			n := thousands() / 2
+			for range n {
+				testbed.Dial(t, p.Addr).Handshake("/")
+			}
+			for i, got := range counts(dials) {
+				want := float64(n*weights[i]) / 10
+				if off := float64(got) - want; off > 0.02*float64(n) || -off > 0.02*float64(n) {
+					t.Errorf("upstream of weight %d has %d of %d tunnels, want %v", weights[i], got, n, want)
+				}
+			}
+		})
+	}
+}
+
+// TestRampOfRealTunnels counts where handshakes go while an upstream starts
+// slowly, and compares with what should be expected of each at its moment,
+// however fast they are.
+func TestRampOfRealTunnels(t *testing.T) {
+	const parts = 5
+	_, dials := backends(t, 3)
+	h := startingSlowly(dials...)
+	slow := 2 * time.Second
+	if os.Getenv("LONG") != "" {
+		slow = 10 * time.Second
+	}
+	h.LoadBalancing.SlowStart = caddy.Duration(slow)
+	p := newProxy(t, h)
+	for range 10 { // so that the newcomer has fewer than the others
+		for _, dial := range dials[:2] {
+			hosts.mu.Lock()
+			held := hosts.reserveLocked(hosts.m[dial])
+			hosts.mu.Unlock()
+			defer hosts.tunnelEnded(held)
+		}
+	}
+	became := time.Now()
+	becameReady(dials[2:])
+	var got, want [parts]float64
+	for {
+		passed := time.Since(became)
+		part := int(parts * passed / slow)
+		if part >= parts {
+			break
+		}
+		c := testbed.Dial(t, p.Addr)
+		c.Handshake("/")
+		want[part] += float64(time.Since(became)+passed) / 2 / float64(slow)
+		if tunnelsOf(dials[2]) > 0 {
+			got[part]++
+		}
+		c.Close()
+		eventually(t, "the tunnel is over", func() bool { return tunnelsOf(dials[2]) == 0 && tunnelsOf(dials[0])+tunnelsOf(dials[1]) == 20 })
+	}
+	t.Logf("chosen %v, expected %v", got, want)
+	for i := range got {
+		// Chance makes it differ by the root of it.
+		if off := got[i] - want[i]; off*off > (0.1*want[i])*(0.1*want[i])+16*want[i] {
+			t.Errorf("in part %d it was chosen %v times, want about %v", i, got[i], want[i])
+		}
+	}
+}
+
+// TestUpstreamThatComesAndGoes has an upstream fail now and then under
+// handshakes: clients do not notice, and the tunnels of the others stay.
+func TestUpstreamThatComesAndGoes(t *testing.T) {
+	var asked atomic.Int64
+	flapping := testbed.NewUpstream(t, func(tb testing.TB, c *testbed.Conn) {
+		tb.Helper()
+		if asked.Add(1)%2 == 1 {
+			return // closed without an answer
+		}
+		testbed.Echo(tb, c)
+	})
+	_, dials := backends(t, 2)
+	p := newProxy(t, &Handler{Upstreams: upstreams(append(dials, flapping.Addr)...)})
+	began := time.Now()
+	var staying []*testbed.Client
+	for len(staying) < 30 {
+		c := testbed.Dial(t, p.Addr)
+		c.Handshake("/")
+		staying = append(staying, c)
+	}
+	for range thousands() {
+		c := testbed.Dial(t, p.Addr)
+		c.Handshake("/")
+		c.Close()
+	}
+	for i, c := range staying {
+		c.Echo(fmt.Sprint("still here: ", i))
+	}
+	// Only so many handshakes had to be tried again, as it is avoided until the
+	// first of its failures is forgotten.
+	most := defaultMaxFails * (1 + int(time.Since(began)/defaultFailDuration))
+	if got := p.logs.FilterMessage("trying another upstream").Len(); got < 1 || got > most {
+		t.Errorf("%d of %d handshakes were tried again, want 1 to %d", got, thousands()+30, most)
+	}
+}
+
+// TestUpstreamThatIsRestartedUnderLoad has an upstream refuse connections for a
+// while: retries hide it, and it gets its share back.
+func TestUpstreamThatIsRestartedUnderLoad(t *testing.T) {
+	var down atomic.Bool
+	restarted := testbed.NewUpstream(t, func(tb testing.TB, c *testbed.Conn) {
+		tb.Helper()
+		if !down.Load() {
+			testbed.Echo(tb, c)
+		}
+	})
+	_, dials := backends(t, 2)
+	dials = append(dials, restarted.Addr)
+	p := newProxy(t, &Handler{
+		Upstreams:    upstreams(dials...),
+		HealthChecks: &HealthChecks{Passive: &PassiveHealthChecks{FailDuration: caddy.Duration(200 * time.Millisecond)}},
+	})
+	down.Store(true)
+	churn(t, p, thousands())
+	if got := tunnelsOf(restarted.Addr); got != 0 {
+		t.Errorf("%d tunnels to an upstream that is down", got)
+	}
+	down.Store(false)
+	eventually(t, "it is tried again", func() bool { return len(failingAddresses()) == 0 })
+	for range thousands() {
+		testbed.Dial(t, p.Addr).Handshake("/")
+	}
+	after := counts(dials)
+	if slices.Max(after)-slices.Min(after) > 1 {
+		t.Errorf("the tunnels are %v, want them level within 1", after)
+	}
+}

@@ -1,0 +1,234 @@
+package websocketproxy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// queueLimits bound the handshakes of a pool that wait for a place at an
+// upstream that is full. None wait if size is zero.
+type queueLimits struct {
+	size    int
+	timeout time.Duration
+}
+
+// newQueueLimits applies the defaults. Without a cap there is nothing to wait
+// for.
+func newQueueLimits(q *Queue) (queueLimits, error) {
+	limits := queueLimits{size: defaultQueueSize, timeout: defaultQueueTimeout}
+	if q == nil {
+		return limits, nil
+	}
+	switch {
+	case q.Timeout < 0:
+		return limits, errors.New("load_balancing.queue.timeout: must not be negative; " +
+			"a negative size means that nobody waits")
+	case q.Size < 0 && q.Timeout != 0:
+		return limits, errors.New("load_balancing.queue.timeout: has no effect without a size; set that too")
+	case q.Size != 0:
+		limits.size = max(0, q.Size)
+	}
+	limits.timeout = orDefault(q.Timeout, defaultQueueTimeout)
+	return limits, nil
+}
+
+// waiter is a handshake in the queue of its pool.
+type waiter struct {
+	candidates *candidates
+	served     chan *choice // has room for one
+}
+
+// next chooses like choose. Where that fails because upstreams are full, it
+// waits in the pool's queue until it is served, first come first served. Who
+// comes again, because the upstream has failed, has its old place and as much
+// time as was left. Policies of other modules are not waited for: what they
+// would choose when there is a place is not known.
+func (c *candidates) next(ctx context.Context, r *http.Request) (*choice, *refusal) {
+	if c.pool.selector != nil {
+		return c.chooseForeign(r), nil
+	}
+	chosen, w, refused := c.chooseOrQueue()
+	if w == nil {
+		return chosen, refused
+	}
+	timer := time.NewTimer(time.Until(c.deadline))
+	defer timer.Stop()
+	select {
+	case chosen := <-w.served:
+		return chosen, nil
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-c.pool.live.exit.prepared().begun:
+	}
+	if chosen := c.pool.leaveQueue(w); chosen != nil {
+		if ctx.Err() == nil {
+			return chosen, nil // it came at the last moment
+		}
+		hosts.tunnelEnded(chosen.host)
+	}
+	return nil, c.refuseWaiting(ctx)
+}
+
+// refuseWaiting says why nobody is served any more.
+func (c *candidates) refuseWaiting(ctx context.Context) *refusal {
+	if errors.Is(context.Cause(ctx), context.Canceled) {
+		return &refusal{
+			cause:  causeClientGone,
+			status: statusClientClosed,
+			err:    errors.New("waiting for a place at an upstream: the client has gone"),
+		}
+	}
+	if c.pool.live.exit.hasBegun() {
+		return refuseForNow(causeNoUpstream, errors.New("waiting for a place at an upstream: the process exits"))
+	}
+	return refuseForNow(causeQueueTimeout, errors.New("all upstreams are full, and no tunnel has ended in time; see max_tunnels"))
+}
+
+// chooseOrQueue chooses, or takes its place in the queue if that can help.
+func (c *candidates) chooseOrQueue() (*choice, *waiter, *refusal) {
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	p := c.pool
+	if c.ticket == 0 {
+		p.tickets++
+		c.ticket = p.tickets
+	}
+	if len(p.waiting) == 0 {
+		if chosen := c.chooseLocked(); chosen != nil {
+			return chosen, nil, nil
+		}
+	}
+	w := p.enqueueLocked(c)
+	hosts.serveLocked() // what there is goes to those before it, if they can use it
+	select {
+	case chosen := <-w.served:
+		return chosen, nil, nil
+	default:
+	}
+	isNew := c.deadline.IsZero()
+	switch {
+	case !c.mayWaitLocked():
+		p.dequeueLocked(w)
+		return nil, nil, nil
+	case isNew && len(p.waiting) > p.queue.size:
+		p.dequeueLocked(w)
+		return nil, nil, refuseForNow(causeQueueFull, fmt.Errorf("all upstreams are full, and %d handshakes wait; "+
+			"see max_tunnels and queue", len(p.waiting)))
+	case isNew:
+		c.deadline = time.Now().Add(p.queue.timeout)
+	}
+	return nil, w, nil
+}
+
+// mayWaitLocked reports whether there is an upstream that is only full.
+func (c *candidates) mayWaitLocked() bool {
+	return c.pool.queue.size > 0 && slices.ContainsFunc(c.endpoints, func(e *endpoint) bool {
+		return e.isUsable() && e.isFull() && !slices.Contains(c.tried, e.slot)
+	})
+}
+
+func (p *pool) enqueueLocked(c *candidates) *waiter {
+	w := &waiter{candidates: c, served: make(chan *choice, 1)}
+	i, _ := slices.BinarySearchFunc(p.waiting, c.ticket, func(w *waiter, ticket uint64) int {
+		return cmp.Compare(w.candidates.ticket, ticket)
+	})
+	p.waiting = slices.Insert(p.waiting, i, w)
+	if len(p.waiting) == 1 {
+		hosts.queues = append(hosts.queues, p)
+	}
+	return w
+}
+
+// leaveQueue takes w out of the queue. If it has been served meanwhile, it
+// returns with what.
+func (p *pool) leaveQueue(w *waiter) *choice {
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	if !p.dequeueLocked(w) {
+		return <-w.served
+	}
+	return nil
+}
+
+// dequeueLocked takes w out, and reports whether it was in.
+func (p *pool) dequeueLocked(w *waiter) bool {
+	i := slices.Index(p.waiting, w)
+	if i < 0 {
+		return false
+	}
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+	if len(p.waiting) == 0 {
+		hosts.queues = slices.DeleteFunc(hosts.queues, func(other *pool) bool { return other == p })
+	}
+	return true
+}
+
+// serveLocked gives places to those who wait for them, in all pools: whichever
+// handler's tunnel has ended, or whatever else has made a place.
+func (t *hostTable) serveLocked() {
+	if len(t.queues) == 0 {
+		return
+	}
+	waiting := t.queues[:0]
+	for _, p := range t.queues {
+		p.serveLocked()
+		if len(p.waiting) > 0 {
+			waiting = append(waiting, p)
+		}
+	}
+	clear(t.queues[len(waiting):])
+	t.queues = waiting
+}
+
+// serveLocked gives places to those who wait in this pool, in their order.
+func (p *pool) serveLocked() {
+	for i := 0; i < len(p.waiting); {
+		w := p.waiting[i]
+		chosen := w.candidates.chooseLocked()
+		switch {
+		case chosen != nil:
+			p.waiting = slices.Delete(p.waiting, i, i+1)
+			w.served <- chosen
+		case w.candidates.isPicky():
+			i++
+		default:
+			return // nobody behind has more to choose from
+		}
+	}
+}
+
+// queuedLocked counts, for each address that is full, the handshakes that wait
+// for it, among others.
+func (t *hostTable) queuedLocked() map[string]int {
+	queued := make(map[string]int)
+	for _, p := range t.queues {
+		full := make(map[string]bool)
+		for _, e := range p.fixed {
+			full[e.host.address] = full[e.host.address] || e.isUsable() && e.isFull()
+		}
+		for address, is := range full {
+			if is {
+				queued[address] += len(p.waiting)
+			}
+		}
+		for _, w := range p.waiting {
+			for _, e := range w.candidates.expanded {
+				if e.isUsable() && e.isFull() && !full[e.host.address] {
+					queued[e.host.address]++
+				}
+			}
+		}
+	}
+	return queued
+}
+
+// isPicky reports whether somebody else may find a place where this one does
+// not: it has tried upstreams, or has some of its own.
+func (c *candidates) isPicky() bool {
+	return len(c.tried) > 0 || len(c.expanded) > 0
+}

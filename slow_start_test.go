@@ -1,0 +1,124 @@
+package websocketproxy
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+const slowStart = 100 * time.Second
+
+func startingSlowly(dials ...string) *Handler {
+	return &Handler{
+		Upstreams:     upstreams(dials...),
+		LoadBalancing: &LoadBalancing{SlowStart: caddy.Duration(slowStart)},
+	}
+}
+
+// shareOf returns the part of many choices that goes to an address. Its tunnels
+// end at once, so that it stays empty, and the others have some.
+func shareOf(t *testing.T, h *Handler, address string) float64 {
+	t.Helper()
+	const choices = 5000
+	n := 0
+	for range choices {
+		if chooses(t, h) == address {
+			n++
+		}
+	}
+	return float64(n) / choices
+}
+
+// TestShareOfANewcomerGrowsLinearly has an empty upstream join others that have
+// tunnels, so that least_conn would send everybody there.
+func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
+	for name, join := range map[string]func(t *testing.T, h *Handler){
+		"an operator makes it ready": func(t *testing.T, _ *Handler) {
+			t.Helper()
+			hosts.setStates(operatorStates{"new:1": {State: stateDrain}})
+			time.Sleep(time.Hour)
+			hosts.setStates(operatorStates{})
+		},
+		"it has recovered": func(t *testing.T, h *Handler) {
+			t.Helper()
+			for range defaultMaxFails {
+				hosts.failed(h.pool.fixed[2].failures)
+			}
+			time.Sleep(defaultFailDuration)
+			synctest.Wait()
+		},
+		"it is found": func(*testing.T, *Handler) { becameReady([]string{"new:1"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := startingSlowly("a:1", "b:1", "new:1")
+			bubble(t, h, func(t *testing.T) {
+				hosts.mu.Lock()
+				held := []*host{hosts.reserveLocked(hosts.m["a:1"]), hosts.reserveLocked(hosts.m["b:1"])}
+				hosts.mu.Unlock()
+				if got := shareOf(t, h, "new:1"); got != 1 {
+					t.Errorf("share of an old one without tunnels is %v, want 1", got)
+				}
+				join(t, h)
+				for passed := 0; passed <= 100; passed += 10 {
+					got, want := shareOf(t, h, "new:1"), float64(passed)/100
+					if got < want-0.05 || got > want+0.05 {
+						t.Errorf("the share after %d%% of the time is %v, want %v", passed, got, want)
+					}
+					time.Sleep(slowStart / 10)
+				}
+				for _, one := range held {
+					hosts.tunnelEnded(one)
+				}
+			})
+		})
+	}
+}
+
+func TestReloadStartsNewcomersSlowly(t *testing.T) {
+	old := startingSlowly("a:1", "b:1")
+	unload := load(t, old)
+	bubble(t, startingSlowly("x:1"), func(t *testing.T) {
+		after := startingSlowly("a:1", "b:1", "new:1")
+		load(t, after)
+		unload()
+		for address, newcomer := range map[string]bool{"a:1": false, "b:1": false, "new:1": true} {
+			hosts.mu.Lock()
+			joined := !hosts.m[address].joined.IsZero()
+			hosts.mu.Unlock()
+			if joined != newcomer {
+				t.Errorf("%s is a newcomer: %v, want %v", address, joined, newcomer)
+			}
+		}
+		time.Sleep(slowStart)
+	})
+}
+
+// A pool that is all new is not slow.
+func TestNewcomersAloneAreNotHeldBack(t *testing.T) {
+	h := startingSlowly("a:1", "b:1")
+	bubble(t, h, func(t *testing.T) {
+		becameReady([]string{"a:1", "b:1"})
+		for range 100 {
+			if chooses(t, h) == "" {
+				t.Fatal("nothing was chosen")
+			}
+		}
+		time.Sleep(slowStart)
+	})
+}
+
+func TestNobodyStartsSlowlyByDefault(t *testing.T) {
+	h := &Handler{Upstreams: upstreams("a:1", "new:1")}
+	bubble(t, h, func(t *testing.T) {
+		hosts.mu.Lock()
+		held := hosts.reserveLocked(hosts.m["a:1"])
+		hosts.mu.Unlock()
+		becameReady([]string{"new:1"})
+		if got := shareOf(t, h, "new:1"); got != 1 {
+			t.Errorf("the share is %v, want 1", got)
+		}
+		hosts.tunnelEnded(held)
+	})
+}
