@@ -379,7 +379,7 @@ func TestAdminSetsStates(t *testing.T) {
 		t.Errorf("an upstream in drain has %d tunnels, want the 2 that were there", n)
 	}
 	list := get[upstreamList](admin, "GET", "upstreams", "", http.StatusOK).Upstreams
-	want := []upstreamInfo{got.upstreamInfo, {Address: two.Addr, State: "ready", Tunnels: 5, Configured: true}}
+	want := []upstreamInfo{got.upstreamInfo, {Address: two.Addr, State: "ready", Tunnels: 5, Configured: true, Health: "unchecked"}}
 	slices.SortFunc(want, func(a, b upstreamInfo) int { return strings.Compare(a.Address, b.Address) })
 	if !slices.Equal(list, want) {
 		t.Errorf("the upstreams are %+v, want %+v", list, want)

@@ -36,6 +36,12 @@ type upstreamInfo struct {
 	Failing bool `json:"failing,omitempty"`
 	// Configured tells whether a loaded configuration has the address itself.
 	Configured bool `json:"configured"`
+	// Health is what active checks say: up, down if one of them says so, or
+	// unchecked. HealthError is what was wrong last, and Checked when the last
+	// probe was.
+	Health      string    `json:"health"`
+	HealthError string    `json:"health_error,omitempty"`
+	Checked     time.Time `json:"checked,omitzero"`
 	// By is who has set the state, and Since when. Expires is when it ends.
 	By      string    `json:"by,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
@@ -77,6 +83,7 @@ func (t *hostTable) infoLocked(address string, h *host) upstreamInfo {
 	if s.closes() {
 		info.State = s.State
 	}
+	info.Health, info.HealthError, info.Checked = h.healthLocked()
 	return info
 }
 

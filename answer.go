@@ -44,8 +44,9 @@ var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
 // goes out in one piece.
 var requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// exchange sends the request and reads the answer's header, until ctx ends.
-// What it returns has to be closed, unless it was refused.
+// exchange sends the request and reads the answer's header, until ctx ends. A 101
+// is verified if hs is the handshake that the request makes. What it returns has
+// to be closed, unless it was refused.
 func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request, hs *handshake) (*answer, *refusal) {
 	if timeout := time.Duration(d.transport.ResponseHeaderTimeout); timeout > 0 {
 		var cancel context.CancelFunc
@@ -66,7 +67,7 @@ func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request,
 	if !stop() && refused == nil {
 		refused = refuseUpstream(ctx, ctx.Err(), "waiting for the answer", causeHandshakeTimeout, causeClosed)
 	}
-	if refused == nil && a.StatusCode == http.StatusSwitchingProtocols {
+	if refused == nil && hs != nil && a.StatusCode == http.StatusSwitchingProtocols {
 		if err := hs.verify(a.Response); err != nil {
 			refused = &refusal{cause: causeBadAnswer, status: http.StatusBadGateway, err: err}
 		}

@@ -47,6 +47,7 @@ func (a *statesApp) Start() error {
 	operators.awaitFirst()
 	for _, h := range a.handlers {
 		h.rebalanceJoined()
+		h.startChecks()
 	}
 	return nil
 }

@@ -50,8 +50,10 @@ func eligible(buf, pool []*endpoint, tried []*slot) []*endpoint {
 }
 
 // isUsable reports whether e may get tunnels at all: no operator wants it
-// empty.
-func (e *endpoint) isUsable() bool { return !e.host.closed }
+// empty, and it passes its active check.
+func (e *endpoint) isUsable() bool {
+	return !e.host.closed && (e.checker == nil || !e.checker.down)
+}
 
 // isFull reports whether e has as many tunnels as its upstream may have.
 func (e *endpoint) isFull() bool {

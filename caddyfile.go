@@ -47,6 +47,24 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		fail_duration      <duration>|off
 //		max_fails          <n>|off
 //
+//		# active health checks
+//		health_check            http|websocket|tcp [<uri>]
+//		health_uri              <uri>
+//		health_port             <port>
+//		health_upstream         <address>
+//		health_interval         <duration>
+//		health_timeout          <duration>
+//		health_passes           <n>
+//		health_fails            <n>
+//		health_headers          { <field> [<values...>] }
+//		health_method           <method>
+//		health_request_body     <text>
+//		health_follow_redirects
+//		health_status           <code>|<class>
+//		health_body             <regexp>
+//		health_max_size         <size>|off
+//		on_unhealthy            keep|evict
+//
 //		# timeouts
 //		handshake_timeout  <duration>|off
 //		idle_timeout       <duration>|off
@@ -99,6 +117,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := p.checkKeepalive(); err != nil {
 		return err
 	}
+	if err := p.finishHealth(); err != nil {
+		return err
+	}
 	return p.shared.finish(h)
 }
 
@@ -108,6 +129,7 @@ type parser struct {
 	d      *caddyfile.Dispenser
 	seen   map[string]bool
 	shared *shared
+	health healthOptions
 	// timeoutAt is where ping_timeout is, if it is given.
 	timeoutAt caddyfile.Token
 }
@@ -164,6 +186,23 @@ func (p *parser) option(name string) error {
 		"header_down":            p.sharedOption(3),
 		"trusted_proxies":        p.sharedOption(math.MaxInt),
 		"transport":              p.transport,
+
+		"health_check":            p.healthCheck,
+		"health_uri":              p.healthOption(1),
+		"health_port":             p.healthOption(1),
+		"health_upstream":         p.healthOption(1),
+		"health_interval":         p.healthOption(1),
+		"health_timeout":          p.healthOption(1),
+		"health_passes":           p.healthOption(1),
+		"health_fails":            p.healthOption(1),
+		"health_headers":          p.healthHeaders,
+		"health_method":           p.healthOption(1),
+		"health_request_body":     p.healthOption(1),
+		"health_follow_redirects": p.healthOption(0),
+		"health_status":           p.healthOption(1),
+		"health_body":             p.healthOption(1),
+		"health_max_size":         p.healthMaxSize,
+		"on_unhealthy":            p.onUnhealthy,
 	}[name]
 	if !ok {
 		return p.d.Errf("unrecognized option %s", name)

@@ -44,6 +44,7 @@ func configTypes() []reflect.Type {
 		reflect.TypeFor[Queue](), reflect.TypeFor[HealthChecks](), reflect.TypeFor[PassiveHealthChecks](),
 		reflect.TypeFor[Timeouts](), reflect.TypeFor[Keepalive](), reflect.TypeFor[Limits](),
 		reflect.TypeFor[Drain](), reflect.TypeFor[Access](),
+		reflect.TypeFor[HealthChecks](), reflect.TypeFor[ActiveHealthChecks](),
 	}
 }
 

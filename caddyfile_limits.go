@@ -40,24 +40,29 @@ func (p *parser) limits() *Limits {
 	return p.h.Limits
 }
 
-func (p *parser) maxMessageSize() error {
+func (p *parser) maxMessageSize() (err error) {
+	p.limits().MaxMessageSize, err = p.size()
+	return err
+}
+
+// size parses a number of bytes or off.
+func (p *parser) size() (int64, error) {
+	option := p.d.Val()
 	s, err := p.arg("a size, such as 1MiB")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if s == "off" {
-		p.limits().MaxMessageSize = -1
-		return nil
+		return -1, nil
 	}
 	size, err := humanize.ParseBytes(s)
 	if err != nil || size > math.MaxInt64 {
-		return p.d.Errf("max_message_size is a size such as 64KB or 1MiB, or off, not %q", s)
+		return 0, p.d.Errf("%s is a size such as 64KB or 1MiB, or off, not %q", option, s)
 	}
 	if size == 0 {
-		return p.d.Errf("max_message_size is %s; write off for no limit", s)
+		return 0, p.d.Errf("%s is %s; write off for no limit", option, s)
 	}
-	p.limits().MaxMessageSize = int64(size)
-	return nil
+	return int64(size), nil
 }
 
 func (p *parser) maxMessageRate() error {

@@ -174,20 +174,7 @@ var refusedOptions = map[string]string{
 		"list the upstreams, or use a placeholder in an address",
 	"lb_retry_match": "handshakes are alike, and are tried again only before an upstream " +
 		"has answered; use lb_retries",
-	"health_uri":              notYet,
-	"health_path":             notYet,
-	"health_upstream":         notYet,
-	"health_port":             notYet,
-	"health_interval":         notYet,
-	"health_passes":           notYet,
-	"health_fails":            notYet,
-	"health_timeout":          notYet,
-	"health_status":           notYet,
-	"health_body":             notYet,
-	"health_method":           notYet,
-	"health_request_body":     notYet,
-	"health_follow_redirects": notYet,
-	"health_headers":          notYet,
+	"health_path":             "use health_uri",
 	"unhealthy_status":        "an answer other than 101 goes to the client; remove it",
 	"unhealthy_latency":       "use handshake_timeout",
 	"unhealthy_request_count": "use max_tunnels of an upstream",
@@ -206,6 +193,3 @@ var refusedOptions = map[string]string{
 	"copy_response":           "use the intercept directive",
 	"copy_response_headers":   "use the intercept directive",
 }
-
-const notYet = "health checks are not available yet; " +
-	"a handshake that fails early is tried on another upstream, see lb_retries"

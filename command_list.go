@@ -83,7 +83,7 @@ func (c *console) printUpstreams(list []upstreamInfo) error {
 // writeUpstreams writes upstreams as a table.
 func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
 	w := newTable(out)
-	_, _ = fmt.Fprintln(w, "ADDRESS\tSTATE\tTUNNELS\tSINCE\tBY\tEXPIRES") // Flush has the error
+	_, _ = fmt.Fprintln(w, "ADDRESS\tSTATE\tHEALTH\tTUNNELS\tSINCE\tBY\tEXPIRES") // Flush has the error
 	for _, u := range list {
 		since, by, expires := "-", "-", "-"
 		if !u.Since.IsZero() {
@@ -95,7 +95,8 @@ func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
 		if !u.Expires.IsZero() {
 			expires = "in " + brief(u.Expires.Sub(now))
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", u.Address, u.State, u.Tunnels, since, by, expires)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
+			u.Address, u.State, u.Health, u.Tunnels, since, by, expires)
 	}
 	return w.Flush()
 }
@@ -180,7 +181,7 @@ func (c *console) watch() error {
 		if err != nil {
 			return err
 		}
-		if first || redrawn || !slices.Equal(list, last) {
+		if first || redrawn || !slices.EqualFunc(list, last, upstreamInfo.same) {
 			last = list
 			if err := c.printAgain(list, first, redrawn); err != nil {
 				return err
@@ -188,6 +189,12 @@ func (c *console) watch() error {
 		}
 		time.Sleep(watchInterval)
 	}
+}
+
+// same reports whether nothing has changed that is worth telling.
+func (u upstreamInfo) same(other upstreamInfo) bool {
+	u.Checked, u.HealthError = other.Checked, other.HealthError
+	return u == other
 }
 
 // printAgain prints the list in one piece: in place of the last one if it is

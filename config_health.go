@@ -1,9 +1,31 @@
 package websocketproxy
 
-import "github.com/caddyserver/caddy/v2"
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+const (
+	defaultHealthInterval = 30 * time.Second
+	defaultHealthTimeout  = 5 * time.Second
+	defaultHealthPasses   = 1
+	defaultHealthFails    = 1
+	defaultHealthMaxSize  = 1 << 20
+)
 
 // HealthChecks says how is found out which upstreams can be used.
 type HealthChecks struct {
+	// Checks that the proxy makes by itself. Default: none.
+	Active *ActiveHealthChecks `json:"active,omitempty"`
+
 	// What is learned from handshakes and tunnels.
 	Passive *PassiveHealthChecks `json:"passive,omitempty"`
 }
@@ -27,4 +49,271 @@ type PassiveHealthChecks struct {
 	// same values of these two. A negative value means that it never is.
 	// Default: 3.
 	MaxFails int `json:"max_fails,omitempty"`
+}
+
+// ActiveHealthChecks has each upstream probed, with the means of the transport,
+// at once and then again and again. One that has failed is not available for new
+// tunnels until it passes; one that has not been probed yet is available. An
+// upstream that keeps changing does not make the pool restless if `fails` and
+// `passes` demand several probes in a row.
+//
+// Handlers and configurations that ask for the same check of an address, with
+// the same transport, share it and what it has found out. So a reload that
+// leaves them alone changes nothing. Upstreams whose address has placeholders
+// are not probed: they are known in a handshake only.
+type ActiveHealthChecks struct {
+	// What a probe does. `http` sends a request and judges the answer, as in
+	// `reverse_proxy`. `websocket` performs a handshake, sends a ping, awaits
+	// the pong with its payload, and closes with a closing handshake, which is
+	// not judged. `tcp` connects, with TLS if the transport has it. It is needed
+	// unless `uri` or `port` is given. Default: http.
+	Kind string `json:"kind,omitempty"`
+
+	// Path and query of the request. Refused with `tcp`. Default: /.
+	URI string `json:"uri,omitempty"`
+
+	// Address, as in `upstreams`, that is probed in place of each upstream's.
+	// `{http.reverse_proxy.active.target_upstream}` in the header says which
+	// upstream is meant. Default: the upstream's own.
+	Upstream string `json:"upstream,omitempty"`
+
+	// Port that is probed in place of each upstream's, up to 65535. Refused
+	// with `upstream`, and for unix sockets. Default: the upstream's own.
+	Port int `json:"port,omitempty"`
+
+	// Header fields of the request, with Caddy's global placeholders, those of
+	// the upstream, and `{http.reverse_proxy.active.target_upstream}`. In a
+	// `websocket` check, Origin is said here, and the subprotocols to offer in
+	// Sec-WebSocket-Protocol: the upstream then has to choose one. Refused with
+	// `tcp`. Default: none, and the probed address as Host.
+	Headers http.Header `json:"headers,omitempty"`
+
+	// Method of the request. Refused unless the check is `http`. Default: GET.
+	Method string `json:"method,omitempty"`
+
+	// Body of the request, in which known placeholders are replaced. Refused
+	// unless the check is `http`. Default: none.
+	Body string `json:"body,omitempty"`
+
+	// If true, redirects are followed, at the probed address wherever they lead
+	// to. Refused unless the check is `http`. Default: false.
+	FollowRedirects bool `json:"follow_redirects,omitempty"`
+
+	// Time from the start of one probe to the start of the next; each time up
+	// to a tenth is added or taken away at random, so that probes spread out.
+	// At least a millisecond. Default: 30s.
+	Interval caddy.Duration `json:"interval,omitempty"`
+
+	// How long a whole probe may take, from dialing to the last byte of the
+	// answer or the pong. At least a millisecond. Default: 5s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// How many probes in a row have to pass before an upstream that was down
+	// gets tunnels again. Must not be negative. Default: 1.
+	Passes int `json:"passes,omitempty"`
+
+	// How many probes in a row have to fail before an upstream is down. Must
+	// not be negative. Default: 1.
+	Fails int `json:"fails,omitempty"`
+
+	// Bytes of the answer's body that `expect_body` is compared with. A negative
+	// value means all of it. Refused unless the check is `http`.
+	// Default: 1048576.
+	MaxSize int64 `json:"max_size,omitempty"`
+
+	// Status of a good answer, such as 204, or its class: 2 for 200 to 299.
+	// Refused unless the check is `http`. Default: 2.
+	ExpectStatus int `json:"expect_status,omitempty"`
+
+	// Regular expression that the body of a good answer matches. Refused unless
+	// the check is `http`. Default: any body.
+	ExpectBody string `json:"expect_body,omitempty"`
+
+	// What becomes of the tunnels of an upstream that is down: `keep` leaves
+	// them alone, `evict` ends those of this handler, with the status of
+	// `drain.close_code`, over `drain.evict_period`, as long as the upstream is
+	// down. Default: keep.
+	OnUnhealthy string `json:"on_unhealthy,omitempty"`
+}
+
+// What ActiveHealthChecks.Kind may say.
+const (
+	checkHTTP      = "http"
+	checkWebSocket = "websocket"
+	checkTCP       = "tcp"
+)
+
+// What ActiveHealthChecks.OnUnhealthy may say.
+const (
+	keepUnhealthy  = "keep"
+	evictUnhealthy = "evict"
+)
+
+// kind is the kind of check, with the default filled in. It is empty if nothing
+// asks for a check.
+func (a *ActiveHealthChecks) kind() string {
+	if a.Kind == "" && (a.URI != "" || a.Port != 0) {
+		return checkHTTP
+	}
+	return a.Kind
+}
+
+// problem returns the first setting that is wrong, by its JSON name, and what is
+// wrong with it, if anything.
+func (a *ActiveHealthChecks) problem() (field, text string) {
+	for _, check := range []func() (field, text string){
+		a.kindProblem, a.foreignProblem, a.numberProblem, a.targetProblem, a.requestProblem, a.answerProblem,
+	} {
+		if field, text := check(); text != "" {
+			return field, text
+		}
+	}
+	return "", ""
+}
+
+func (a *ActiveHealthChecks) kindProblem() (field, text string) {
+	switch a.kind() {
+	case checkHTTP, checkWebSocket, checkTCP:
+	case "":
+		return "kind", "is needed without uri and port: http, websocket or tcp"
+	default:
+		return "kind", fmt.Sprintf("%q is none of http, websocket and tcp", a.Kind)
+	}
+	switch a.OnUnhealthy {
+	case "", keepUnhealthy, evictUnhealthy:
+		return "", ""
+	}
+	return "on_unhealthy", fmt.Sprintf("%q is neither keep nor evict", a.OnUnhealthy)
+}
+
+// foreignProblem finds settings that belong to another kind of check.
+func (a *ActiveHealthChecks) foreignProblem() (field, text string) {
+	kind := a.kind()
+	for _, setting := range []struct {
+		field string
+		given bool
+		tcp   bool // means that it has no meaning for tcp only
+	}{
+		{"uri", a.URI != "", true},
+		{"headers", len(a.Headers) > 0, true},
+		{"method", a.Method != "", false},
+		{"body", a.Body != "", false},
+		{"follow_redirects", a.FollowRedirects, false},
+		{"max_size", a.MaxSize != 0, false},
+		{"expect_status", a.ExpectStatus != 0, false},
+		{"expect_body", a.ExpectBody != "", false},
+	} {
+		if setting.given && (kind == checkTCP || kind == checkWebSocket && !setting.tcp) {
+			return setting.field, fmt.Sprintf("has no meaning for a %s check", kind)
+		}
+	}
+	return "", ""
+}
+
+func (a *ActiveHealthChecks) numberProblem() (field, text string) {
+	for _, setting := range []struct {
+		field string
+		value int64
+	}{
+		{"interval", int64(a.Interval)},
+		{"timeout", int64(a.Timeout)},
+		{"passes", int64(a.Passes)},
+		{"fails", int64(a.Fails)},
+	} {
+		if setting.value < 0 {
+			return setting.field, "must not be negative"
+		}
+	}
+	// A number without unit is rather meant to be seconds.
+	const shortest = caddy.Duration(time.Millisecond)
+	switch tooShort := "is shorter than a millisecond"; {
+	case a.Interval != 0 && a.Interval < shortest:
+		return "interval", tooShort
+	case a.Timeout != 0 && a.Timeout < shortest:
+		return "timeout", tooShort
+	}
+	return "", ""
+}
+
+func (a *ActiveHealthChecks) targetProblem() (field, text string) {
+	switch {
+	case a.Port < 0 || a.Port > 65535:
+		return "port", fmt.Sprintf("%d is not between 1 and 65535", a.Port)
+	case a.Port != 0 && a.Upstream != "":
+		return "port", "has no effect with another upstream to check; leave one of them out"
+	case a.Upstream == "":
+		return "", ""
+	case strings.Contains(a.Upstream, "://"):
+		return "upstream", fmt.Sprintf("%s is a URL; write host:port, and enable TLS in the transport", a.Upstream)
+	}
+	if _, err := newEndpoint(nil, a.Upstream); err != nil {
+		return "upstream", "is no address: " + err.Error()
+	}
+	return "", ""
+}
+
+func (a *ActiveHealthChecks) requestProblem() (field, text string) {
+	switch u, err := url.Parse(a.URI); {
+	case err != nil:
+		return "uri", "is no URI: " + err.Error()
+	case u.Scheme != "" || u.Host != "":
+		return "uri", fmt.Sprintf("%s has more than a path and a query; the address is the upstream's", a.URI)
+	case a.Method != "" && !isToken(a.Method):
+		return "method", fmt.Sprintf("%q is no method", a.Method)
+	}
+	for name, values := range a.Headers {
+		if !strings.Contains(name, "{") && !httpguts.ValidHeaderFieldName(name) {
+			return "headers", fmt.Sprintf("%q is no name of a field", name)
+		}
+		for _, value := range values {
+			if !httpguts.ValidHeaderFieldValue(value) {
+				return "headers", fmt.Sprintf("%q is no value of a field", value)
+			}
+		}
+	}
+	return "", ""
+}
+
+func (a *ActiveHealthChecks) answerProblem() (field, text string) {
+	if s := a.ExpectStatus; s != 0 && (s < 1 || s > 5) && (s < 100 || s > 599) {
+		return "expect_status", fmt.Sprintf("%d is neither a status from 100 to 599 nor a class from 1 to 5", s)
+	}
+	if _, err := regexp.Compile(a.ExpectBody); err != nil {
+		return "expect_body", "is no regular expression: " + err.Error()
+	}
+	return "", ""
+}
+
+// withDefaults returns the settings with their defaults filled in, and in one
+// form, however they were spelled.
+func (a *ActiveHealthChecks) withDefaults() ActiveHealthChecks {
+	full := *a
+	full.Kind = a.kind()
+	full.Headers = make(http.Header)
+	for name, values := range a.Headers {
+		for _, value := range values {
+			full.Headers.Add(name, value)
+		}
+	}
+	full.Interval = caddy.Duration(orDefault(a.Interval, defaultHealthInterval))
+	full.Timeout = caddy.Duration(orDefault(a.Timeout, defaultHealthTimeout))
+	if full.Method == "" {
+		full.Method = http.MethodGet
+	}
+	if full.Passes == 0 {
+		full.Passes = defaultHealthPasses
+	}
+	if full.Fails == 0 {
+		full.Fails = defaultHealthFails
+	}
+	if full.MaxSize == 0 {
+		full.MaxSize = defaultHealthMaxSize
+	}
+	if full.ExpectStatus == 0 {
+		full.ExpectStatus = 2
+	}
+	if full.OnUnhealthy == "" {
+		full.OnUnhealthy = keepUnhealthy
+	}
+	return full
 }

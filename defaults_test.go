@@ -103,6 +103,11 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	rebalancing := provisioned(t, func(h *Handler) {
 		h.LoadBalancing = &LoadBalancing{Rebalance: &Rebalance{Share: 0.1}}
 	})
+	checking := provisioned(t, func(h *Handler) { h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: checkHTTP}} })
+	checks := checking.check.settings
+	if h.check != nil || h.tunnelPolicy.mustPass != "" {
+		t.Error("active checks are not off")
+	}
 	for _, test := range []struct {
 		config    reflect.Type
 		field     string
@@ -117,6 +122,14 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		{reflect.TypeFor[PassiveHealthChecks](), "FailDuration", defaultFailDuration, h.pool.passive.duration},
 		{reflect.TypeFor[PassiveHealthChecks](), "MaxFails", defaultMaxFails, h.pool.passive.max},
 		{reflect.TypeFor[Rebalance](), "Interval", defaultRebalanceInterval, rebalancing.loaded.rebalance.interval},
+		{reflect.TypeFor[ActiveHealthChecks](), "Interval", defaultHealthInterval, time.Duration(checks.Interval)},
+		{reflect.TypeFor[ActiveHealthChecks](), "Timeout", defaultHealthTimeout, time.Duration(checks.Timeout)},
+		{reflect.TypeFor[ActiveHealthChecks](), "Passes", defaultHealthPasses, checks.Passes},
+		{reflect.TypeFor[ActiveHealthChecks](), "Fails", defaultHealthFails, checks.Fails},
+		{reflect.TypeFor[ActiveHealthChecks](), "Method", "GET", checks.Method},
+		{reflect.TypeFor[ActiveHealthChecks](), "MaxSize", int64(defaultHealthMaxSize), checks.MaxSize},
+		{reflect.TypeFor[ActiveHealthChecks](), "ExpectStatus", 2, checks.ExpectStatus},
+		{reflect.TypeFor[ActiveHealthChecks](), "OnUnhealthy", keepUnhealthy, checks.OnUnhealthy},
 		{reflect.TypeFor[Drain](), "EvictPeriod", defaultEvictPeriod, h.tunnelPolicy.evict},
 		{reflect.TypeFor[Drain](), "ShutdownPeriod", defaultShutdownPeriod, h.tunnelPolicy.shutdown},
 		{reflect.TypeFor[Drain](), "CloseCode", 1012, int(h.tunnelPolicy.closeCode)},

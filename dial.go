@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ import (
 // transport.
 type dialer struct {
 	transport *reverseproxy.HTTPTransport
+	config    string // the transport's, in one form however it was spelled
 	// probes is set if the transport was given the interval of TCP's probes.
 	probes bool
 }
@@ -58,6 +60,18 @@ func newDialer(t *reverseproxy.HTTPTransport) (*dialer, error) {
 		}
 	}
 	return &dialer{transport: t}, nil
+}
+
+// canonical returns JSON in a form in which spaces and the order of members make
+// no difference.
+func canonical(raw json.RawMessage) string {
+	var value any
+	if json.Unmarshal(raw, &value) == nil {
+		if same, err := json.Marshal(value); err == nil {
+			return string(same)
+		}
+	}
+	return string(raw)
 }
 
 func refusedOption(name string) error {

@@ -61,10 +61,12 @@ func TestExamplesAdaptWithoutWarnings(t *testing.T) {
 
 func expectAdapts(t *testing.T, file, text string) {
 	t.Helper()
-	_, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": file})
+	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": file})
 	if err != nil || len(warnings) > 0 {
 		t.Errorf("in %s: %v %v\n%s", file, err, warnings, text)
+		return
 	}
+	expectProvisions(t, &fixture{caddyfile: text}, config)
 }
 
 func TestReadmeLinksToEveryExample(t *testing.T) {

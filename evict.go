@@ -20,11 +20,31 @@ func (t *tunnel) evict() {
 	t.endSaying(evicted, t.policy.closeCode, t.policy.closeText)
 }
 
+// isUnhealthy reports whether the tunnel's upstream is down, and the tunnel is to
+// end because of that. What the upstream's address was expanded from is not
+// checked, so nothing is known about it.
+func (t *tunnel) isUnhealthy() bool {
+	return t.policy.mustPass != "" && t.template == "" && hosts.isDown(t.upstreamHost, t.policy.mustPass)
+}
+
+// leaveUnhealthy ends the tunnel so that its client opens another one elsewhere.
+func (t *tunnel) leaveUnhealthy() {
+	t.endSaying(unhealthy, t.policy.closeCode, t.policy.closeText)
+}
+
 // evictOrphans begins to end the tunnels whose upstream no loaded configuration
 // has any more, each within the time that its own configuration gave. Those
 // whose upstream comes back before it is their turn stay.
 func (r *registry) evictOrphans() {
-	r.evictAll(r.collect((*tunnel).isOrphan), (*tunnel).isOrphan)
+	r.evictAll(r.collect((*tunnel).isOrphan), (*tunnel).isOrphan, (*tunnel).evict)
+}
+
+// evictUnhealthy begins to end the tunnels of an upstream that is down, those
+// that are to end because of that. It goes on as long as that is so.
+func (r *registry) evictUnhealthy(address string) {
+	r.evictAll(r.collect(func(t *tunnel) bool {
+		return t.upstreamHost.address == address && t.isUnhealthy()
+	}), (*tunnel).isUnhealthy, (*tunnel).leaveUnhealthy)
 }
 
 // evictFrom begins to end the tunnels of an upstream that an operator wants
@@ -33,7 +53,7 @@ func (r *registry) evictOrphans() {
 func (r *registry) evictFrom(address string, period time.Duration) {
 	tunnels := r.collect(func(t *tunnel) bool { return t.upstreamHost.address == address })
 	if period <= 0 {
-		r.evictAll(tunnels, (*tunnel).isEvicted)
+		r.evictAll(tunnels, (*tunnel).isEvicted, (*tunnel).evict)
 		return
 	}
 	r.pace(paced{tunnels: tunnels, period: period, wanted: (*tunnel).isEvicted, end: (*tunnel).evict})
@@ -41,17 +61,17 @@ func (r *registry) evictFrom(address string, period time.Duration) {
 
 // evictAll begins to end tunnels, each within the time that its own
 // configuration gave, as long as they are wanted to end.
-func (r *registry) evictAll(tunnels []*tunnel, wanted func(*tunnel) bool) {
+func (r *registry) evictAll(tunnels []*tunnel, wanted func(*tunnel) bool, end func(*tunnel)) {
 	byPeriod := make(map[time.Duration][]*tunnel)
 	for _, t := range tunnels {
 		period := t.policy.evict
-		if period == 0 { // its upstream may go, but an operator is free to empty it
+		if period == 0 { // which is about upstreams that are gone
 			period = defaultEvictPeriod
 		}
 		byPeriod[period] = append(byPeriod[period], t)
 	}
 	for period, tunnels := range byPeriod {
-		r.pace(paced{tunnels: tunnels, period: period, wanted: wanted, end: (*tunnel).evict})
+		r.pace(paced{tunnels: tunnels, period: period, wanted: wanted, end: end})
 	}
 }
 

@@ -157,9 +157,7 @@ func (hs *handshake) checkForm(r *http.Request) error {
 		if r.ContentLength > 0 {
 			return errors.New("has a Content-Length")
 		}
-		key := make([]byte, 16)
-		_, _ = rand.Read(key) // never fails
-		hs.key = base64.StdEncoding.EncodeToString(key)
+		hs.key = newKey()
 		return nil
 	}
 	// A body would be read as frames, or keep a tunnel's connection under the
@@ -176,6 +174,13 @@ func (hs *handshake) checkForm(r *http.Request) error {
 	}
 	hs.key = keys[0]
 	return nil
+}
+
+// newKey returns a Sec-WebSocket-Key.
+func newKey() string {
+	key := make([]byte, 16)
+	_, _ = rand.Read(key) // never fails
+	return base64.StdEncoding.EncodeToString(key)
 }
 
 // listValues splits the comma-separated lists of several field lines into

@@ -87,6 +87,7 @@ type Handler struct {
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	pool           *pool
+	check          *activeCheck // nil: none
 	loaded         *loadedPool
 	retry          retry
 	access         access
@@ -120,6 +121,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionKeepalive,
 		h.provisionLimits,
 		h.provisionDrain,
+		h.provisionHealth,
 		h.provisionPool,      // takes references that Cleanup gives back, so it is late
 		h.provisionRebalance, // and here the handler becomes known to others
 		h.provisionApp,
@@ -145,6 +147,7 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 		} `json:"keep_alive"`
 	}
 	understood := json.Unmarshal(h.TransportRaw, &given) == nil
+	config := canonical(h.TransportRaw)
 	if understood && len(given.NetworkProxy) > 0 {
 		return refusedOption("network_proxy")
 	}
@@ -159,6 +162,7 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 	if h.dialer, err = newDialer(transport); err != nil {
 		return err
 	}
+	h.dialer.config = config
 	h.dialer.probes = understood && len(given.KeepAlive.ProbeInterval) > 0
 	return nil
 }

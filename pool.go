@@ -28,8 +28,9 @@ type pool struct {
 	maxTunnels int
 	queue      queueLimits
 	passive    failureLimits
-	live       *registry // knows when the process exits
-	transport  string    // as configured
+	check      *activeCheck // nil: none
+	live       *registry    // knows when the process exits
+	transport  string       // as configured
 
 	// All are guarded by hosts.mu.
 	scratch []*endpoint // what a pick filters into
@@ -41,11 +42,17 @@ type pool struct {
 // configuration, before it can be chosen, and without hosts.mu.
 func (p *pool) join(e *endpoint) {
 	p.watch(e)
+	if p.check != nil {
+		p.check.join(e)
+	}
 }
 
 // leave is called when it cannot be chosen any more.
 func (p *pool) leave(e *endpoint) {
 	hosts.unwatch(e.failures)
+	if p.check != nil {
+		p.check.leave(e)
+	}
 }
 
 type template struct {
@@ -67,7 +74,8 @@ type candidates struct {
 }
 
 // candidates expands the pool's placeholders for one handshake. Its close must
-// be called.
+// be called. Endpoints that are made here do not join: whether they are healthy
+// is not known.
 func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
 	c := &candidates{pool: p, endpoints: p.fixed}
 	if len(p.templates) == 0 {

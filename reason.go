@@ -41,6 +41,8 @@ const (
 
 	// The upstream is not configured any more, or an operator has emptied it.
 	evicted reason = "evicted"
+	// The upstream has failed its check.
+	unhealthy reason = "unhealthy"
 	// Another upstream had fewer tunnels.
 	rebalanced reason = "rebalanced"
 	// An operator has closed the tunnel.

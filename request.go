@@ -189,6 +189,9 @@ func (h *Handler) prepareFor(c *choice, out *http.Request, hs *handshake, repl *
 	return attempt
 }
 
+// proxyProtocolVar is the variable with the client that the PROXY protocol names.
+const proxyProtocolVar = "reverse_proxy.proxy_protocol_info"
+
 // setProxyProtocol tells the transport which client to name in the PROXY
 // protocol header, by the variable that reverse_proxy uses for it.
 func setProxyProtocol(r *http.Request) {
@@ -198,6 +201,6 @@ func setProxyProtocol(r *http.Request) {
 		addr, _ := netip.ParseAddr(ip) // the zero Addr makes the transport say what is wrong
 		addrPort = netip.AddrPortFrom(addr, 0)
 	}
-	caddyhttp.SetVar(r.Context(), "reverse_proxy.proxy_protocol_info",
+	caddyhttp.SetVar(r.Context(), proxyProtocolVar,
 		reverseproxy.ProxyProtocolInfo{AddrPort: addrPort})
 }

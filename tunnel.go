@@ -44,6 +44,9 @@ type tunnelPolicy struct {
 	// that have to move elsewhere.
 	closeCode uint16
 	closeText string
+	// mustPass is the check that the upstream has to pass for its tunnels to
+	// stay; empty means that they stay anyway.
+	mustPass string
 	// lineage finds the pool that the client would come to today.
 	lineage *lineage
 	// report is told the end of each tunnel.
@@ -155,6 +158,8 @@ func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
 		t.end(shutdown, frame.StatusGoingAway)
 	case t.isOrphan(), t.isEvicted():
 		t.evict()
+	case t.isUnhealthy():
+		t.leaveUnhealthy()
 	}
 }
 

@@ -23,6 +23,8 @@ type host struct {
 	// joined is when the address has come to a pool that had others, or has
 	// become usable again. It is zero for those that were there from the start.
 	joined time.Time
+	// checkers are one for each check that somebody wants of the address.
+	checkers []*checker
 }
 
 // hostTable holds the hosts of the process by address. It outlives
@@ -215,6 +217,9 @@ type endpoint struct {
 	// host is the process-wide state of the address. An endpoint that was
 	// expanded from placeholders holds it for one handshake only.
 	host *host
+	// checker knows whether the address passes the active check; nil if there
+	// is none.
+	checker *checker
 	// failures are what passive checks have found; nil if these are off.
 	failures *failures
 }

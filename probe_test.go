@@ -1,0 +1,236 @@
+package websocketproxy
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// soon is the timeout of probes that have to run into it.
+const soon = caddy.Duration(100 * time.Millisecond)
+
+// checked returns a handler for an upstream with a check.
+func checked(dial string, a ActiveHealthChecks) *Handler {
+	return &Handler{Upstreams: upstreams(dial), HealthChecks: &HealthChecks{Active: &a}}
+}
+
+// probed returns what a probe of the only upstream of h finds out.
+func probed(t *testing.T, h *Handler) error {
+	t.Helper()
+	provision(t, h)
+	return h.check.probers[h.pool.fixed[0]].probe()
+}
+
+// expectProblem checks that an error has a text in it; none means no error.
+func expectProblem(t *testing.T, err error, want string) {
+	t.Helper()
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("it fails: %v", err)
+	case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+		t.Errorf("the error is %v, want it to say %q", err, want)
+	}
+}
+
+// respond is an upstream that gives this answer to everything.
+func respond(status, body string, header ...string) testbed.Script {
+	lines := append([]string{"HTTP/1.1 " + status}, header...)
+	return testbed.Respond(strings.Join(lines, "\r\n") + "\r\n\r\n" + body)
+}
+
+func TestHTTPCheckJudgesTheAnswer(t *testing.T) {
+	const endless = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"
+	tests := map[string]struct {
+		script   testbed.Script
+		settings ActiveHealthChecks
+		want     string
+	}{
+		"200":                    {respond("200 OK", ""), ActiveHealthChecks{}, ""},
+		"204":                    {respond("204 No Content", ""), ActiveHealthChecks{}, ""},
+		"no status of 2xx":       {respond("301 Moved", ""), ActiveHealthChecks{}, "status 301"},
+		"an error":               {respond("503 Service Unavailable", ""), ActiveHealthChecks{}, "status 503"},
+		"the status":             {respond("418 Teapot", ""), ActiveHealthChecks{ExpectStatus: 418}, ""},
+		"another status":         {respond("204 No Content", ""), ActiveHealthChecks{ExpectStatus: 200}, "status 204"},
+		"the class":              {respond("404 Not Found", ""), ActiveHealthChecks{ExpectStatus: 4}, ""},
+		"another class":          {respond("200 OK", ""), ActiveHealthChecks{ExpectStatus: 4}, "status 200"},
+		"switching protocols":    {respond("101 Switching Protocols", "", "Upgrade: foo"), ActiveHealthChecks{ExpectStatus: 101}, ""},
+		"the body":               {respond("200 OK", "it is fine"), ActiveHealthChecks{ExpectBody: "f[a-z]ne$"}, ""},
+		"another body":           {respond("200 OK", "it is not"), ActiveHealthChecks{ExpectBody: "fine"}, "the body is not"},
+		"too late in the body":   {respond("200 OK", "it is fine"), ActiveHealthChecks{ExpectBody: "fine", MaxSize: 8}, "the body is not"},
+		"all of the body":        {respond("200 OK", strings.Repeat("x", 2<<20)+"fine"), ActiveHealthChecks{ExpectBody: "fine", MaxSize: -1}, ""},
+		"a torn body":            {respond("200 OK", "it is fine", "Content-Length: 20"), ActiveHealthChecks{ExpectBody: "fine"}, "reading the body"},
+		"a body that never ends": {testbed.RespondKeepOpen(endless), ActiveHealthChecks{ExpectBody: "ok", Timeout: soon}, "reading the body: took longer than 100ms"},
+		"no need for the body":   {testbed.RespondKeepOpen(endless), ActiveHealthChecks{}, ""},
+		"no answer":              {testbed.Silent, ActiveHealthChecks{Timeout: soon}, "waiting for the answer: took longer than 100ms"},
+		"half an answer":         {testbed.HalfHead, ActiveHealthChecks{Timeout: soon}, "waiting for the answer: took longer than 100ms"},
+		"closed":                 {testbed.CloseAfterHead, ActiveHealthChecks{}, "waiting for the answer: EOF"},
+		"reset":                  {testbed.ResetAfterHead, ActiveHealthChecks{}, "waiting for the answer: read"},
+		"garbage":                {respond("what", ""), ActiveHealthChecks{}, "reading the answer"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			up := testbed.NewUpstream(t, test.script)
+			test.settings.Kind = "http"
+			expectProblem(t, probed(t, checked(up.Addr, test.settings)), test.want)
+		})
+	}
+}
+
+func TestHTTPCheckFollowsRedirectsAtTheUpstream(t *testing.T) {
+	up := testbed.NewUpstream(t, func(tb testing.TB, c *testbed.Conn) {
+		switch r := c.ReadRequest(); {
+		case r.URL.Path == "/start":
+			c.Send("HTTP/1.1 302 Found\r\nLocation: http://elsewhere.test/there\r\n\r\n")
+		case r.URL.Path == "/there" && r.Host == "elsewhere.test" && r.Close:
+			c.Send("HTTP/1.1 200 OK\r\n\r\n")
+		default:
+			tb.Errorf("the upstream gets %s %s with Host %s", r.Method, r.URL, r.Host)
+		}
+	})
+	t.Run("followed", func(t *testing.T) {
+		expectProblem(t, probed(t, checked(up.Addr, ActiveHealthChecks{URI: "/start", FollowRedirects: true})), "")
+	})
+	t.Run("not followed", func(t *testing.T) {
+		expectProblem(t, probed(t, checked(up.Addr, ActiveHealthChecks{URI: "/start"})), "status 302")
+	})
+}
+
+func TestRequestOfAnHTTPCheck(t *testing.T) {
+	up := testbed.NewUpstream(t, nil)
+	h := checked(up.Addr, ActiveHealthChecks{
+		URI:    "/a%2Fb?c=d",
+		Method: "PUT",
+		Body:   `{"time": 1}`,
+		Headers: http.Header{
+			"host":     {"{http.reverse_proxy.active.target_upstream}.test"},
+			"x-target": {"{http.reverse_proxy.upstream.hostport}", "{unknown}"},
+		},
+	})
+	testbed.Go(t, func(tb testing.TB) {
+		c := up.Next(tb)
+		r := c.ReadRequest()
+		want := "PUT /a%2Fb?c=d HTTP/1.1\r\nHost: " + up.Addr + ".test\r\nUser-Agent: Go-http-client/1.1\r\n" +
+			"Connection: close\r\nContent-Length: 11\r\nX-Target: " + up.Addr + "\r\nX-Target: {unknown}\r\n\r\n"
+		if got := c.RawHead(); got != want {
+			tb.Errorf("the request is\n%q, want\n%q", got, want)
+		}
+		if body := make([]byte, 11); r.ContentLength != 11 {
+			tb.Errorf("the body has %d bytes, want %d", r.ContentLength, len(body))
+		}
+		c.Expect(`{"time": 1}`)
+		c.Send("HTTP/1.1 200 OK\r\n\r\n")
+		c.Close()
+	})
+	expectProblem(t, probed(t, h), "")
+}
+
+func TestChecksOfAnotherAddress(t *testing.T) {
+	up := testbed.NewUpstream(t, respond("200 OK", ""))
+	other := testbed.RefusedAddr(t)
+	port, err := strconv.Atoi(portOf(t, up.Addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]ActiveHealthChecks{
+		"another port":     {Kind: "http", Port: port},
+		"another upstream": {Kind: "http", Upstream: up.Addr},
+	}
+	for name, settings := range tests {
+		t.Run(name, func(t *testing.T) {
+			expectProblem(t, probed(t, checked(other, settings)), "")
+		})
+	}
+}
+
+func TestTCPCheck(t *testing.T) {
+	tests := map[string]struct {
+		script testbed.Script
+		want   string
+	}{
+		"an upstream that reads":         {func(_ testing.TB, c *testbed.Conn) { c.ExpectEOF() }, ""},
+		"an upstream that does not":      {testbed.BlackHole, ""},
+		"an upstream that closes itself": {testbed.CloseAtOnce, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			up := testbed.NewUpstream(t, test.script)
+			expectProblem(t, probed(t, checked(up.Addr, ActiveHealthChecks{Kind: "tcp"})), test.want)
+		})
+	}
+}
+
+// These concern the connection, so they are the same for all kinds.
+func TestChecksDialAsTunnelsDo(t *testing.T) {
+	certs, others := testbed.NewCerts(t), testbed.NewCerts(t)
+	withCA := func(c *testbed.Certs) map[string]any {
+		return map[string]any{"tls": map[string]any{"ca": authority(c)}}
+	}
+	scripts := map[string]testbed.Script{
+		"http":      respond("200 OK", ""),
+		"websocket": testbed.Echo,
+		"tcp":       func(_ testing.TB, c *testbed.Conn) { c.Tolerate(); c.Drain() },
+	}
+	for kind, script := range scripts {
+		proxied := func(tb testing.TB, c *testbed.Conn) {
+			c.Expect("PROXY TCP4 127.0.0.1 0.0.0.0 0 0\r\n")
+			script(tb, c)
+		}
+		tests := map[string]struct {
+			dial      func(t *testing.T) string
+			transport map[string]any
+			timeout   caddy.Duration
+			want      string
+		}{
+			"refused": {func(t *testing.T) string { return testbed.RefusedAddr(t) }, nil, 0, "dialing: dial tcp"},
+			"a unix socket": {func(t *testing.T) string {
+				return "unix/" + testbed.NewUnixUpstream(t, script).Addr
+			}, nil, 0, ""},
+			"no such socket": {func(*testing.T) string { return "unix//nowhere/chat.sock" }, nil, 0, "dialing: dial unix"},
+			"TLS": {func(t *testing.T) string {
+				return testbed.NewTLSUpstream(t, certs.ServerConfig(), script).Addr
+			}, withCA(certs), 0, ""},
+			"TLS of another authority": {func(t *testing.T) string {
+				return testbed.NewTLSUpstream(t, certs.ServerConfig(), script).Addr
+			}, withCA(others), 0, "certificate signed by unknown authority"},
+			"no TLS": {func(t *testing.T) string {
+				return testbed.NewUpstream(t, func(_ testing.TB, c *testbed.Conn) {
+					c.Tolerate()
+					c.Send("HTTP/1.1 400 Bad Request\r\n\r\n")
+					c.Drain()
+				}).Addr
+			}, withCA(certs), 0, "TLS"},
+			"TLS that hangs": {func(t *testing.T) string {
+				return testbed.NewUpstream(t, testbed.BlackHole).Addr
+			}, withCA(certs), soon, "dialing: took longer than 100ms"},
+			"the PROXY protocol": {func(t *testing.T) string {
+				return testbed.NewUpstream(t, proxied).Addr
+			}, map[string]any{"proxy_protocol": "v1"}, 0, ""},
+		}
+		for name, test := range tests {
+			t.Run(kind+", "+name, func(t *testing.T) {
+				h := withTransport(t, test.dial(t), map[string]any{})
+				if test.transport != nil {
+					h = withTransport(t, h.Upstreams[0].Dial, test.transport)
+				}
+				h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: kind, Timeout: test.timeout}}
+				expectProblem(t, probed(t, h), test.want)
+			})
+		}
+	}
+}
+
+func portOf(tb testing.TB, addr string) string {
+	tb.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return port
+}

@@ -1,0 +1,141 @@
+package websocketproxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+)
+
+// webSocket performs a handshake, has a ping answered, and closes.
+func (p *probe) webSocket(ctx context.Context) error {
+	r, err := p.request(ctx)
+	if err != nil {
+		return err
+	}
+	hs := &handshake{key: newKey()}
+	hs.finish(r)
+	a, closeAnswer, err := p.exchange(r, hs)
+	if err != nil {
+		return err
+	}
+	defer closeAnswer()
+	switch {
+	case a.StatusCode != http.StatusSwitchingProtocols:
+		return fmt.Errorf("the answer has status %d, not 101", a.StatusCode)
+	case len(hs.subprotocols) > 0 && a.Header.Get(fieldProtocol) == "":
+		return fmt.Errorf("none of the subprotocols %q was chosen", hs.subprotocols)
+	}
+	p.doing = "waiting for the pong"
+	s := &checkedSocket{answer: a, payload: []byte(rand.Text())}
+	if err := s.ping(); err != nil {
+		return err
+	}
+	s.hangUp(ctx)
+	return nil
+}
+
+// checkedSocket is a WebSocket as the client of it sees it.
+type checkedSocket struct {
+	*answer
+
+	scanner frame.Scanner
+	payload []byte // of the ping
+}
+
+// ping sends a ping and waits for its pong. Data that the upstream sends
+// meanwhile is not looked at, and a pong with another payload is no answer (RFC
+// 6455 section 5.5.3).
+func (s *checkedSocket) ping() error {
+	if err := s.send(frame.Ping, s.payload); err != nil {
+		return fmt.Errorf("sending a ping: %w", err)
+	}
+	for {
+		op, payload, err := s.next()
+		switch {
+		case err != nil:
+			return fmt.Errorf("waiting for the pong: %w", err)
+		case op == frame.Close:
+			return fmt.Errorf("closed with status %d instead of a pong", s.scanner.CloseCode())
+		case op == frame.Pong && bytes.Equal(payload, s.payload):
+			return nil
+		case op == frame.Ping:
+			if err := s.send(frame.Pong, payload); err != nil {
+				return fmt.Errorf("sending a pong: %w", err)
+			}
+		}
+	}
+}
+
+// hangUp performs the closing handshake and lets the upstream close the
+// connection first (RFC 6455 section 7.1.1). There are applications that do
+// neither, so it waits no longer than for any peer, and does not judge.
+func (s *checkedSocket) hangUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, closeAnswerTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := s.conn.Write(frame.AppendClose(nil, frame.StatusNormal, "", newMask())); err != nil {
+		return
+	}
+	for {
+		op, _, err := s.next()
+		if err != nil {
+			return
+		}
+		if op == frame.Close {
+			_, _ = io.Copy(io.Discard, s.reader) // its end is what is waited for
+			return
+		}
+	}
+}
+
+func (s *checkedSocket) send(op frame.Opcode, payload []byte) error {
+	_, err := s.conn.Write(frame.AppendControl(nil, op, payload, newMask()))
+	return err
+}
+
+// next reads a frame. It returns no payload of data.
+func (s *checkedSocket) next() (op frame.Opcode, payload []byte, err error) {
+	for event := frame.None; event != frame.HeaderDone; {
+		b, err := s.reader.ReadByte()
+		if err != nil {
+			return 0, nil, err
+		}
+		if _, event = s.scanner.Next([]byte{b}); event == frame.Violation {
+			return 0, nil, errors.New("the upstream violates the protocol")
+		}
+	}
+	h := s.scanner.Header()
+	if h.Opcode.IsControl() {
+		payload = make([]byte, h.Length)
+		if _, err := io.ReadFull(s.reader, payload); err != nil {
+			return 0, nil, err
+		}
+	}
+	if err := s.discard(s.reader); err != nil {
+		return 0, nil, err
+	}
+	s.scanner.Scan(payload) // also ends a frame without payload
+	return h.Opcode, payload, nil
+}
+
+// discard reads what is left of the payload of data.
+func (s *checkedSocket) discard(r *bufio.Reader) error {
+	const most = 1 << 20
+	for s.scanner.Ahead() > 0 {
+		n, err := r.Discard(int(min(s.scanner.Ahead(), most)))
+		if err != nil {
+			return err
+		}
+		s.scanner.Skip(n)
+	}
+	return nil
+}
