@@ -34,14 +34,17 @@ type upstreamInfo struct {
 	// Failing tells that handshakes have failed lately, so that it gets tunnels
 	// only if no other upstream of the handler can.
 	Failing bool `json:"failing,omitempty"`
-	// Configured tells whether a loaded configuration has the address itself.
-	Configured bool `json:"configured"`
 	// Health is what active checks say: up, down if one of them says so, or
 	// unchecked. HealthError is what was wrong last, and Checked when the last
 	// probe was.
 	Health      string    `json:"health"`
 	HealthError string    `json:"health_error,omitempty"`
 	Checked     time.Time `json:"checked,omitzero"`
+	// Configured tells whether a loaded configuration has the address itself, or
+	// has it found by a source.
+	Configured bool `json:"configured"`
+	// Source is the module that has found the address, if one has.
+	Source string `json:"source,omitempty"`
 	// By is who has set the state, and Since when. Expires is when it ends.
 	By      string    `json:"by,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
@@ -76,6 +79,7 @@ func (t *hostTable) infoLocked(address string, h *host) upstreamInfo {
 		State:      stateReady,
 		Tunnels:    h.tunnels,
 		Configured: h.named > 0,
+		Source:     h.source,
 		By:         s.By,
 		Since:      s.At,
 		Expires:    s.Expires,

@@ -17,7 +17,8 @@ const statesAppID = "websocket_proxy"
 // loads it, and tells the handlers when that is. There is nothing to configure.
 //
 // It exists because Caddy starts and stops apps, and only those: handlers are
-// provisioned for a mere validation too, which must not touch a storage.
+// provisioned for a mere validation too, which must not touch a storage, nor
+// look for upstreams.
 type statesApp struct {
 	storage storage
 	log     *zap.Logger
@@ -46,15 +47,21 @@ func (a *statesApp) Start() error {
 	a.sharer = operators.attach(a.storage, a.log)
 	operators.awaitFirst()
 	for _, h := range a.handlers {
+		h.pool.startSources()
 		h.rebalanceJoined()
 		h.startChecks()
 	}
 	return nil
 }
 
-// Stop leaves the storage. In a reload, that of the new configuration is looked
-// at already.
+// Stop leaves the storage and the sources of upstreams. In a reload, those of the
+// new configuration are looked at already.
 func (a *statesApp) Stop() error {
+	var sources []*finder
+	for _, h := range a.handlers {
+		sources = append(sources, h.pool.sources...)
+	}
+	retire(sources)
 	operators.detach(a.sharer)
 	return nil
 }

@@ -31,6 +31,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		# upstreams
 //		to                 <upstreams...>
 //		upstream           <address> [weight <n>] [max_tunnels <n>] [backup]
+//		dynamic            <source> [<options...>]
 //		name               <name>
 //
 //		# load balancing
@@ -155,6 +156,7 @@ func (p *parser) option(name string) error {
 	parse, ok := map[string]func() error{
 		"to":                     p.to,
 		"upstream":               p.upstreamOption,
+		"dynamic":                p.dynamic,
 		"lb_policy":              p.policy,
 		"lb_retries":             p.retries,
 		"lb_try_duration":        p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryDuration }),

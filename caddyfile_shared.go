@@ -170,8 +170,6 @@ func isOnlyHTTP1(option []caddyfile.Token) bool {
 // refusedOptions are the options of reverse_proxy that have no meaning for
 // tunnels, with what to write instead.
 var refusedOptions = map[string]string{
-	"dynamic": "upstream discovery is not available yet; " +
-		"list the upstreams, or use a placeholder in an address",
 	"lb_retry_match": "handshakes are alike, and are tried again only before an upstream " +
 		"has answered; use lb_retries",
 	"health_path":             "use health_uri",

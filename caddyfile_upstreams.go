@@ -3,7 +3,10 @@ package websocketproxy
 import (
 	"strconv"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 func (p *parser) to() error {
@@ -46,6 +49,38 @@ func (p *parser) upstreamOption() error {
 		}
 	}
 	return p.upstream(address, settings)
+}
+
+// dynamic parses a source of upstreams: like reverse_proxy, but what the source
+// does not read is an error.
+func (p *parser) dynamic() error {
+	segment := p.d.NextSegment()
+	if len(segment) == 1 {
+		return p.d.Err("dynamic needs the name of a source, such as a or srv")
+	}
+	name := segment[1].Text
+	info, err := caddy.GetModule("http.reverse_proxy.upstreams." + name)
+	if err != nil {
+		return errorAt(segment[1], "dynamic %s is not known; use a, srv, multi, or another source that reverse_proxy has", name)
+	}
+	module := info.New()
+	source, ok := module.(reverseproxy.UpstreamSource)
+	if !ok {
+		return errorAt(segment[1], "dynamic %s: %T does not find upstreams", name, module)
+	}
+	unmarshaler, ok := module.(caddyfile.Unmarshaler)
+	if !ok {
+		return errorAt(segment[1], "dynamic %s cannot be used in a Caddyfile", name)
+	}
+	d := caddyfile.NewDispenser(segment[1:])
+	if err := unmarshaler.UnmarshalCaddyfile(d); err != nil {
+		return err
+	}
+	if d.Next() {
+		return d.Errf("dynamic %s does not take %s", name, d.Val())
+	}
+	p.h.DynamicUpstreamsRaw = caddyconfig.JSONModuleObject(source, "source", name, nil)
+	return nil
 }
 
 // upstream adds the upstreams that an address stands for.

@@ -11,9 +11,9 @@ import (
 // has at least all addresses that the other 64 make (RFC 4291 section 2.5.4).
 const clientNetwork = 64
 
-// place is one of a client's among those that it may have. It is held by a
+// clientPlace is one of a client's among those that it may have. It is held by a
 // handshake, and then by its tunnel.
-type place struct {
+type clientPlace struct {
 	table *clientTable
 	key   clientKey
 }
@@ -33,18 +33,18 @@ type clientTable struct {
 var clients = clientTable{m: make(map[clientKey]int)}
 
 // enter takes a place unless the client has most already. The place is nil then.
-func (t *clientTable) enter(key clientKey, most int) *place {
+func (t *clientTable) enter(key clientKey, most int) *clientPlace {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.m[key] >= most {
 		return nil
 	}
 	t.m[key]++
-	return &place{table: t, key: key}
+	return &clientPlace{table: t, key: key}
 }
 
 // leave gives the place back, if there is one.
-func (p *place) leave() {
+func (p *clientPlace) leave() {
 	if p == nil {
 		return
 	}
@@ -73,7 +73,7 @@ func clientPrefix(ip string) (netip.Prefix, bool) {
 
 // enter takes the client's place. It is nil without a refusal where places are
 // not counted.
-func (h *Handler) enter(r *http.Request) (*place, *refusal) {
+func (h *Handler) enter(r *http.Request) (*clientPlace, *refusal) {
 	if h.perClient <= 0 {
 		return nil, nil
 	}

@@ -7,7 +7,7 @@ import (
 // isOrphan reports whether no loaded configuration has the tunnel's upstream
 // any more.
 func (t *tunnel) isOrphan() bool {
-	return t.policy.evict > 0 && !hosts.isNamed(t.upstreamHost, t.template)
+	return t.policy.evict > 0 && !hosts.isNamed(t.upstreamHost, t.from)
 }
 
 // isEvicted reports whether an operator wants the tunnel's upstream emptied.
@@ -24,7 +24,7 @@ func (t *tunnel) evict() {
 // end because of that. What the upstream's address was expanded from is not
 // checked, so nothing is known about it.
 func (t *tunnel) isUnhealthy() bool {
-	return t.policy.mustPass != "" && t.template == "" && hosts.isDown(t.upstreamHost, t.policy.mustPass)
+	return t.policy.mustPass != "" && t.from == nil && hosts.isDown(t.upstreamHost, t.policy.mustPass)
 }
 
 // leaveUnhealthy ends the tunnel so that its client opens another one elsewhere.

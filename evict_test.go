@@ -182,7 +182,9 @@ func TestWhoseUpstreamIsStillConfigured(t *testing.T) {
 			h := reserve(address)
 			defer hosts.tunnelEnded(h)
 			held := newTunnel("id", &tunnelPolicy{evict: time.Second}, new(registry), h, "")
-			held.template = tt.template
+			if tt.template != "" {
+				held.from = &provenance{template: tt.template}
+			}
 			if got := held.isOrphan(); got != tt.orphan {
 				t.Errorf("the tunnel has lost its upstream: %t, want %t", got, tt.orphan)
 			}

@@ -91,7 +91,7 @@ func (f *flock) openAt(site *Handler) *tunnel {
 		f.t.Fatal("no upstream is available")
 	}
 	opened := newTunnel("id", site.tunnelPolicy, f.live, chosen.host, "192.0.2.1")
-	opened.template = chosen.endpoint.template
+	opened.from = chosen.endpoint.from
 	opened.setTimes(time.Now(), func() float64 { return 0 })
 	opened.relay = &sheep{flock: f, tunnel: opened}
 	f.live.add(opened)

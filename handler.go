@@ -91,11 +91,14 @@ func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 		return nil, &refusal{cause: causeBadAddress, status: http.StatusBadGateway, err: err}
 	}
 	defer candidates.close()
+	last := candidates.discover(ctx, r)
+	if last.cause != causeNoUpstream {
+		return nil, last
+	}
 	setProxyProtocol(r)
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
 	started := time.Now()
-	last := refuseNoUpstream()
 	for retries := 0; ; {
 		chosen, refused := candidates.next(ctx, asked)
 		if refused != nil {
@@ -240,9 +243,10 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 
 func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
 	t := newTunnel(hs.tunnelID, h.tunnelPolicy, &liveTunnels, a.choice.host, clientIP(r))
-	t.template, t.handler = a.choice.endpoint.template, h.Name
 	t.failures = a.choice.endpoint.failures
 	t.place, hs.place = hs.place, nil
+	t.from, t.handler = a.choice.endpoint.from, h.Name
+	hosts.joined(t.from)
 	side := socket{a.conn}
 	side.giveUpAfter(h.userTimeout())
 	t.start(client, relay.Side{Conn: side, Glued: a.detach()}, rand.Float64)

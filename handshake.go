@@ -36,7 +36,7 @@ type handshake struct {
 	// upstream.
 	subprotocols, extensions []string
 	// place is the client's among its tunnels, until a tunnel has it.
-	place *place
+	place *clientPlace
 }
 
 // isUpgrade reports whether r asks to upgrade its HTTP/1.1 connection to

@@ -73,7 +73,9 @@ func serveWith(tb testing.TB, h *Handler, start func(*httptest.Server)) *testPro
 	core, logs := observer.New(zapcore.DebugLevel)
 	p.logs = logs
 	h.logger = zap.New(core)
+	reporters.mu.Lock()
 	h.reporter.log = h.logger
+	reporters.mu.Unlock()
 	server := httptest.NewUnstartedServer(p)
 	start(server)
 	p.Addr = server.Listener.Addr().String()
@@ -152,15 +154,15 @@ func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(answer.StatusCode)
 }
 
-// expectNothingHeld waits until no tunnel is live and no upstream is
-// referenced, which is how it has to be when all configurations are gone.
+// expectNothingHeld waits until no tunnel is live, no upstream is referenced and
+// none is looked for, which is how it has to be when all configurations are gone.
 func expectNothingHeld(tb testing.TB) {
 	tb.Helper()
 	eventually(tb, "no tunnel is live", func() bool { return liveTunnels.count() == 0 })
 	eventually(tb, "no upstream is referenced", func() bool {
 		hosts.mu.Lock()
 		defer hosts.mu.Unlock()
-		return len(hosts.m) == 0
+		return len(hosts.m) == 0 && len(hosts.templates) == 0 && hosts.undecided == 0
 	})
 	eventually(tb, "no failures are counted for anybody", func() bool {
 		hosts.mu.Lock()
@@ -177,6 +179,13 @@ func expectNothingHeld(tb testing.TB) {
 		defer clients.mu.Unlock()
 		return len(clients.m) == 0
 	})
+	discoveries.mu.Lock()
+	defer discoveries.mu.Unlock()
+	expansions.mu.Lock()
+	defer expansions.mu.Unlock()
+	if len(discoveries.m) > 0 || len(expansions.finders) > 0 {
+		tb.Errorf("there are still sources: %v, %v", discoveries.m, expansions.finders)
+	}
 }
 
 // eventually waits for something that another goroutine is about to do.

@@ -11,7 +11,8 @@ import (
 // but their likeness says which of them takes the place of an old one.
 type lineage struct {
 	name string // the handler's
-	// upstreams are addresses and templates, sorted and each once.
+	// upstreams are addresses, templates and the configurations of sources, sorted
+	// and each once.
 	upstreams  []string
 	rebalances bool
 }
@@ -39,14 +40,23 @@ type loadedPool struct {
 	*lineage
 
 	// config is the same for all handlers of a configuration, and for no others.
-	config <-chan struct{}
-	// addresses are those of the upstreams that have no placeholders.
-	addresses []string
+	config    <-chan struct{}
+	pool      *pool
 	rebalance *rebalancer // nil: off
 
 	// runs tells that the configuration is in force, not just being loaded. It is
 	// guarded by the set's mu.
 	runs bool
+}
+
+// addresses are those of the upstreams that do not depend on the request, as
+// far as they have been found.
+func (p *loadedPool) addresses() []string {
+	var all []string
+	for _, e := range p.pool.standing() {
+		all = append(all, e.host.address)
+	}
+	return all
 }
 
 // poolSet is the loaded pools of the process, oldest first. In a reload those
@@ -88,7 +98,7 @@ func (s *poolSet) startLocked(p *loadedPool) {
 		if old.config == p.config || s.matchLocked(old.lineage, p.config) != p {
 			continue
 		}
-		known = append(known, old.addresses...)
+		known = append(known, old.addresses()...)
 		if old.rebalance != nil && old.rebalance.run != nil {
 			next = old.rebalance.run.next
 		}
@@ -96,7 +106,7 @@ func (s *poolSet) startLocked(p *loadedPool) {
 	if len(known) == 0 {
 		return
 	}
-	joined := slices.DeleteFunc(slices.Clone(p.addresses), func(address string) bool {
+	joined := slices.DeleteFunc(p.addresses(), func(address string) bool {
 		return slices.Contains(known, address)
 	})
 	hosts.joinEmpty(joined)

@@ -24,6 +24,7 @@ import (
 func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(MatchWebSocket))
+	caddy.RegisterModule(new(PoolUpstreams))
 }
 
 // Handler is a proxy for WebSockets (RFC 6455) over HTTP/1.1, HTTP/2 (RFC 8441)
@@ -45,8 +46,18 @@ type Handler struct {
 	// handlers may have the same. Default: none.
 	Name string `json:"name,omitempty"`
 
-	// Backends to balance tunnels over. At least one is required.
+	// Backends to balance tunnels over. At least one is required, or a source of
+	// some.
 	Upstreams []*Upstream `json:"upstreams,omitempty"`
+
+	// Where more upstreams are found, besides those that are listed: `a`, `srv`,
+	// `multi`, or another source that `reverse_proxy` has. It is asked in the
+	// background, or, if its configuration has placeholders of the request, in
+	// each handshake, for at most 2 seconds. When it fails, or gives no address,
+	// what it has found last stays. Addresses that it does not give any more get
+	// no new tunnels, and the present ones are ended over `drain.evict_period`.
+	// Default: none.
+	DynamicUpstreamsRaw json.RawMessage `json:"dynamic_upstreams,omitempty" caddy:"namespace=http.reverse_proxy.upstreams inline_key=source"`
 
 	// How an upstream is chosen for a new tunnel.
 	LoadBalancing *LoadBalancing `json:"load_balancing,omitempty"`

@@ -53,8 +53,8 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	if h.retry, err = newRetry(lb); err != nil {
 		return err
 	}
-	if len(h.Upstreams) == 0 {
-		return errors.New("upstreams: none given; at least one is needed")
+	if len(h.Upstreams) == 0 && len(h.DynamicUpstreamsRaw) == 0 {
+		return errors.New("upstreams: none given; at least one is needed, or dynamic_upstreams")
 	}
 	p := &pool{transport: string(h.TransportRaw), live: &liveTunnels, check: h.check}
 	if err := h.provisionLimitsOf(p, lb); err != nil {
@@ -78,7 +78,7 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 			return fmt.Errorf("upstreams[%d]: %w", i, err)
 		}
 	}
-	return nil
+	return h.provisionSources(ctx)
 }
 
 // provisionLimitsOf sets what the pool has besides a policy and upstreams.
@@ -134,6 +134,9 @@ func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *pool) ([]i
 	case "least_conn", "round_robin", "random_choose", "weighted_round_robin":
 		if err := caddy.StrictUnmarshalJSON(lb.SelectionPolicyRaw, &own); err != nil {
 			return nil, err
+		}
+		if own.Weights != nil && len(h.DynamicUpstreamsRaw) > 0 {
+			return nil, errors.New("weights: are by position, which dynamic upstreams do not have; use least_conn or round_robin")
 		}
 		return own.build(p, len(h.Upstreams))
 	}
@@ -226,7 +229,7 @@ func (p *pool) add(up *Upstream, weight int) error {
 	}
 	if strings.Contains(up.Dial, "{") {
 		hosts.nameTemplate(up.Dial)
-		p.templates = append(p.templates, template{slot: s, dial: up.Dial})
+		p.templates = append(p.templates, template{slot: s, dial: up.Dial, from: &provenance{template: up.Dial}})
 		return nil
 	}
 	e, err := newEndpoint(s, up.Dial)
@@ -249,5 +252,5 @@ func (p *pool) release() (orphaned bool) {
 	for _, t := range p.templates {
 		orphaned = hosts.unnameTemplate(t.dial) || orphaned
 	}
-	return orphaned
+	return p.releaseSources() || orphaned
 }

@@ -36,6 +36,9 @@ type pool struct {
 	scratch []*endpoint // what a pick filters into
 	waiting []*waiter   // by ticket
 	tickets uint64      // how many were given out
+	// sources find further upstreams.
+	sources []*finder
+	found   foundUpstreams
 }
 
 // join is called for an endpoint whose host is named by this pool's
@@ -58,6 +61,7 @@ func (p *pool) leave(e *endpoint) {
 type template struct {
 	slot *slot
 	dial string
+	from *provenance
 }
 
 // candidates are the endpoints that one handshake can choose from.
@@ -77,11 +81,7 @@ type candidates struct {
 // be called. Endpoints that are made here do not join: whether they are healthy
 // is not known.
 func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
-	c := &candidates{pool: p, endpoints: p.fixed}
-	if len(p.templates) == 0 {
-		return c, nil
-	}
-	c.endpoints = append(make([]*endpoint, 0, len(p.fixed)+len(p.templates)), p.fixed...)
+	c := &candidates{pool: p}
 	for _, t := range p.templates {
 		dial := repl.ReplaceAll(t.dial, "")
 		e, err := newEndpoint(t.slot, dial)
@@ -89,13 +89,21 @@ func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
 			c.close()
 			return nil, fmt.Errorf("upstream %s became %q: %w", t.dial, dial, err)
 		}
-		e.template = t.dial
+		e.from = t.from
 		e.host = hosts.acquire(e.key())
 		p.watch(e)
 		c.expanded = append(c.expanded, e)
 	}
-	c.endpoints = append(c.endpoints, c.expanded...)
+	c.renew()
 	return c, nil
+}
+
+// renew looks at what there is to choose from now.
+func (c *candidates) renew() {
+	c.endpoints = c.pool.standing()
+	if len(c.expanded) > 0 {
+		c.endpoints = slices.Concat(c.endpoints, c.expanded)
+	}
 }
 
 // close gives back what candidates took.
@@ -178,9 +186,11 @@ func (c *candidates) reserveLocked(e *endpoint) *choice {
 	return &choice{endpoint: e, host: h, tunnels: h.tunnels, fails: e.failures.countLocked()}
 }
 
-// nextRound makes the endpoints that were tried eligible again.
+// nextRound makes the endpoints that were tried eligible again, and those that
+// were found meanwhile.
 func (c *candidates) nextRound() {
 	c.tried = c.tried[:0]
+	c.renew()
 }
 
 // scratchWriter is a response that is never sent. It collects the header

@@ -134,10 +134,7 @@ func TestRequestOfAnHTTPCheck(t *testing.T) {
 func TestChecksOfAnotherAddress(t *testing.T) {
 	up := testbed.NewUpstream(t, respond("200 OK", ""))
 	other := testbed.RefusedAddr(t)
-	port, err := strconv.Atoi(portOf(t, up.Addr))
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := int(portOf(t, up.Addr))
 	tests := map[string]ActiveHealthChecks{
 		"another port":     {Kind: "http", Port: port},
 		"another upstream": {Kind: "http", Upstream: up.Addr},
@@ -226,11 +223,15 @@ func TestChecksDialAsTunnelsDo(t *testing.T) {
 	}
 }
 
-func portOf(tb testing.TB, addr string) string {
+func portOf(tb testing.TB, addr string) uint16 {
 	tb.Helper()
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return port
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return uint16(n)
 }

@@ -189,6 +189,9 @@ func (t *hostTable) serveLocked() {
 func (p *pool) serveLocked() {
 	for i := 0; i < len(p.waiting); {
 		w := p.waiting[i]
+		if len(p.sources) > 0 {
+			w.candidates.renew() // more may have been found meanwhile
+		}
 		chosen := w.candidates.chooseLocked()
 		switch {
 		case chosen != nil:
@@ -208,7 +211,7 @@ func (t *hostTable) queuedLocked() map[string]int {
 	queued := make(map[string]int)
 	for _, p := range t.queues {
 		full := make(map[string]bool)
-		for _, e := range p.fixed {
+		for _, e := range p.standing() {
 			full[e.host.address] = full[e.host.address] || e.isUsable() && e.isFull()
 		}
 		for address, is := range full {

@@ -46,13 +46,15 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 		return errors.New("load_balancing.rebalance: has no effect with this selection policy, which may send clients " +
 			"straight back; use least_conn, round_robin, weighted_round_robin or random_choose, or leave it out")
 	}
-	p := &loadedPool{lineage: &lineage{name: h.Name, rebalances: r.Share > 0}, config: ctx.Done()}
+	p := &loadedPool{lineage: &lineage{name: h.Name, rebalances: r.Share > 0}, config: ctx.Done(), pool: h.pool}
 	for _, e := range h.pool.fixed {
-		p.addresses = append(p.addresses, e.host.address)
+		p.upstreams = append(p.upstreams, e.host.address)
 	}
-	p.upstreams = slices.Clone(p.addresses)
 	for _, t := range h.pool.templates {
 		p.upstreams = append(p.upstreams, t.dial)
+	}
+	for _, s := range h.pool.sources {
+		p.upstreams = append(p.upstreams, s.config)
 	}
 	slices.Sort(p.upstreams)
 	p.upstreams = slices.Compact(p.upstreams)
@@ -63,7 +65,6 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 	if p.rebalances {
 		p.rebalance = &rebalancer{
 			loaded:    p,
-			endpoints: h.pool.fixed,
 			share:     r.Share,
 			interval:  orDefault(r.Interval, defaultRebalanceInterval),
 			slowStart: h.pool.slowStart,
@@ -110,7 +111,7 @@ func beginRebalancing(addresses []string, next func(*rebalancer) time.Time) {
 	defer loadedPools.mu.Unlock()
 	concerned := func(address string) bool { return slices.Contains(addresses, address) }
 	for _, p := range loadedPools.all {
-		if p.runs && p.rebalance != nil && slices.ContainsFunc(p.addresses, concerned) {
+		if p.runs && p.rebalance != nil && slices.ContainsFunc(p.addresses(), concerned) {
 			p.rebalance.beginLocked(next(p.rebalance))
 		}
 	}

@@ -12,7 +12,6 @@ import (
 // that their clients come to others.
 type rebalancer struct {
 	loaded    *loadedPool
-	endpoints []*endpoint
 	share     float64
 	interval  time.Duration
 	slowStart time.Duration // before which there are no levels to compare
@@ -147,12 +146,12 @@ func (b *rebalancer) decide(v *levels) (n int, more bool) {
 }
 
 // measure returns the loads of the pool's addresses, and the tunnels that may
-// be closed at each. Upstreams with placeholders are not among them: where their
-// clients would come to is not known before they do.
+// be closed at each. Upstreams that depend on the request are not among them:
+// where their clients would come to is not known before they do.
 func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel) {
 	index := make(map[string]int)
 	hosts.mu.Lock()
-	for _, e := range b.endpoints {
+	for _, e := range b.loaded.pool.standing() {
 		i, found := index[e.host.address]
 		if !found {
 			i = len(loads)
@@ -178,7 +177,7 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel) {
 		switch {
 		case !t.isOpen():
 			loads[i].tunnels-- // which the balancer is about to see
-		case mine && t.template == "":
+		case mine && t.from == nil:
 			movable[i] = append(movable[i], t)
 		}
 	}

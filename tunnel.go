@@ -78,11 +78,12 @@ type tunnel struct {
 	id           string
 	clientIP     string
 	upstreamHost *host
-	// template is what the upstream's address was expanded from, if it was.
-	template string
+	// from is where the upstream's address comes from, if it depends on the
+	// request.
+	from     *provenance
 	handler  string // its name
 	failures *failures
-	place    *place // of the client; nil if these are not counted
+	place    *clientPlace // of the client; nil if these are not counted
 	policy   *tunnelPolicy
 	opened   time.Time
 	expires  time.Time // zero: never
@@ -288,6 +289,7 @@ func (t *tunnel) Done() {
 	t.noteEarlyEnd()
 	hosts.tunnelEnded(t.upstreamHost)
 	t.place.leave()
+	hosts.left(t.from)
 	t.policy.report(t)
 	t.live.remove(t) // then the process may exit
 	close(t.done)

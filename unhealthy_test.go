@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -80,7 +81,7 @@ func TestTunnelsOfPlaceholdersStay(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	up, judge := testbed.NewUpstream(t, testbed.Echo), judges(t)
 	h := evicting(up, judge, "evict", quickly())
-	h.Upstreams = append(upstreams("127.0.0.1{env.NOWHERE}:"+portOf(t, up.Addr)), &Upstream{Dial: up.Addr, Backup: true})
+	h.Upstreams = append(upstreams(fmt.Sprintf("127.0.0.1{env.NOWHERE}:%d", portOf(t, up.Addr))), &Upstream{Dial: up.Addr, Backup: true})
 	running(t, h)
 	_, c := openOne(t, h)
 	judge.Stop()

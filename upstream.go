@@ -25,6 +25,10 @@ type host struct {
 	joined time.Time
 	// checkers are one for each check that somebody wants of the address.
 	checkers []*checker
+	// found counts those of named that a source has found, and source is its
+	// module, also where the address depends on requests.
+	found  int
+	source string
 }
 
 // hostTable holds the hosts of the process by address. It outlives
@@ -34,8 +38,10 @@ type hostTable struct {
 	mu sync.Mutex // also makes a choice and its count one step
 	m  map[string]*host
 	// templates counts the upstreams of loaded configurations whose address has
-	// placeholders.
+	// placeholders, and their sources whose configuration has.
 	templates map[string]int
+	// undecided counts the sources that run and have not found anything yet.
+	undecided int
 	// states are what operators have set, by address, also for addresses that
 	// have no host.
 	states map[string]operatorState
@@ -118,11 +124,15 @@ func (t *hostTable) unnameTemplate(dial string) (orphaned bool) {
 }
 
 // isNamed reports whether a loaded configuration has an upstream with the
-// address of h, or with the template if there is one.
-func (t *hostTable) isNamed(h *host, template string) bool {
+// address of h, or would find it where it comes from. As long as a source is
+// still to give its first answer, which may have it, nobody can say no.
+func (t *hostTable) isNamed(h *host, o *provenance) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return h.named > 0 || template != "" && t.templates[template] > 0
+	if h.named > 0 || t.undecided > 0 {
+		return true
+	}
+	return o != nil && t.templates[o.template] > 0 && (o.found == nil || o.found[h.address])
 }
 
 // uses reports whether a loaded configuration or a tunnel has the address, or a
@@ -212,8 +222,10 @@ type endpoint struct {
 	slot *slot
 	// network and address are what is dialed, hostname and port its parts.
 	network, address, hostname, port string
-	// template is what the address was expanded from, if it was.
-	template string
+	// dial is how the source spells the address that has found it, if one has.
+	dial string
+	// from is where the address comes from, if it depends on the request.
+	from *provenance
 	// host is the process-wide state of the address. An endpoint that was
 	// expanded from placeholders holds it for one handshake only.
 	host *host

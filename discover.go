@@ -1,0 +1,113 @@
+package websocketproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// firstAnswerTimeout is how long a handshake waits for upstreams to be found.
+const firstAnswerTimeout = 2 * time.Second
+
+// discover waits for upstreams that are still to be found, and asks the sources
+// for those that depend on the request. It returns what the client is told if
+// none is available, or that it has gone meanwhile.
+func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
+	refused := refuseNoUpstream()
+	if len(c.pool.sources) == 0 {
+		return refused
+	}
+	c.pool.awaitFound(ctx)
+	var problems []string
+	for _, s := range c.pool.sources {
+		var err error
+		if s.discovery != nil {
+			err = s.discovery.problem()
+		} else {
+			err = c.ask(ctx, s, r)
+		}
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("source %s: %v", s.name, err))
+		}
+	}
+	c.renew()
+	switch {
+	case errors.Is(context.Cause(ctx), context.Canceled):
+		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
+	case len(c.endpoints) == 0:
+		refused.err = fmt.Errorf("%w: none was found: %s", refused.err, strings.Join(problems, "; "))
+	}
+	return refused
+}
+
+// ask adds what a source finds for the request.
+func (c *candidates) ask(ctx context.Context, s *finder, r *http.Request) error {
+	found, o, err := s.foundFor(ctx, r)
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		e := *f
+		e.slot, e.from = s.slotFor(o, f), o
+		e.host = hosts.acquireFound(e.key(), s.name)
+		c.pool.watch(&e)
+		c.expanded = append(c.expanded, &e)
+	}
+	return nil
+}
+
+// awaitFound waits until all sources have been asked once, and there is an
+// upstream, unless the request may bring one.
+func (p *pool) awaitFound(ctx context.Context) {
+	var pending []<-chan struct{}
+	needsRequest := len(p.templates) > 0
+	for _, s := range p.sources {
+		if s.discovery == nil {
+			needsRequest = true
+		} else if !isClosed(s.discovery.tried) {
+			pending = append(pending, s.discovery.tried)
+		}
+	}
+	if !needsRequest && !isClosed(p.found.some) {
+		pending = append(pending, p.found.some)
+	}
+	if len(pending) == 0 {
+		return
+	}
+	timer := time.NewTimer(firstAnswerTimeout)
+	defer timer.Stop()
+	for _, c := range pending {
+		select {
+		case <-c:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// problem returns why nothing has been found yet.
+func (d *discovery) problem() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.found != nil:
+		return nil
+	case d.trouble != nil:
+		return d.trouble
+	}
+	return errors.New("no answer yet")
+}

@@ -1,0 +1,284 @@
+package websocketproxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+func TestReloadWithTheSameSourceKeepsTunnels(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	up := testbed.NewUpstream(t, testbed.Echo)
+	s := newScript(t, gives(up.Addr))
+	p, unload := putInForce(t, dynamic(s.raw("")))
+	c, _ := upstreamOf(t, p)
+	old := s.lastAsked()
+	s.do(fails(errors.New("down"))) // so that nothing is found anew
+
+	after := dynamic(s.raw(""))
+	pAfter, _ := putInForce(t, after)
+	unload()
+	expectStanding(t, after, up.Addr)
+	eventually(t, "the new configuration's source is asked", func() bool { return s.lastAsked() != old })
+	c.Echo("still here")
+	another, _ := upstreamOf(t, pAfter)
+	for _, c := range []*testbed.Client{c, another} {
+		c.CloseHandshake(1000)
+		c.Close()
+	}
+}
+
+func TestReloadWithAnotherSourceJudgesByItsFirstAnswer(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
+	s := newScript(t, gives(a.Addr, b.Addr))
+	before := dynamic(s.raw(""))
+	before.Drain = &Drain{EvictPeriod: caddy.Duration(10 * time.Millisecond)}
+	p, unload := putInForce(t, before)
+	expectStanding(t, before, a.Addr, b.Addr)
+	clients := openAt(t, p, a, b)
+
+	released := make(chan struct{})
+	s.do(hangs(released, gives(b.Addr)))
+	pAfter, _ := putInForce(t, dynamic(s.raw("another")))
+	unload()
+	if orphans := liveTunnels.collect((*tunnel).isOrphan); len(orphans) > 0 {
+		t.Errorf("%d tunnels would be ended before the new source has answered", len(orphans))
+	}
+	clients[0].Echo("still here")
+	close(released)
+	clients[0].ExpectClose(1012)
+	clients[0].WriteFrame(testbed.NewClose(1012, ""))
+	clients[0].ExpectEOF()
+	expectFields(t, pAfter.closedLine(), map[string]any{"reason": "evicted", "upstream": a.Addr})
+	clients[1].Echo("still here")
+	clients[1].CloseHandshake(1000)
+	for _, c := range clients {
+		c.Close()
+	}
+}
+
+func TestUnloadingTheSourceEvicts(t *testing.T) {
+	for name, after := range map[string]*Handler{
+		"and there is none":               nil,
+		"and one that never answers goes": {DynamicUpstreamsRaw: newScript(t, takes(time.Hour, gives())).raw("")},
+		"and the address is configured":   {Upstreams: upstreams(hostA)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFlock(t, func(f *flock) {
+				h := &Handler{DynamicUpstreamsRaw: newScript(t, gives(hostA)).raw("")}
+				unload := f.load(h)
+				h.pool.startSources()
+				synctest.Wait()
+				opened := f.openAt(h)
+				unloadAfter := func() {}
+				if after != nil {
+					unloadAfter = f.load(after)
+					after.pool.startSources()
+				}
+				unload()
+				if got := opened.isOrphan(); got != (after == nil) {
+					t.Errorf("the tunnel has lost its upstream: %t", got)
+				}
+				unloadAfter()
+				if !opened.isOrphan() {
+					t.Error("the tunnel has an upstream that no configuration has")
+				}
+			})
+		})
+	}
+}
+
+func TestConfigurationThatFailsToLoadChangesNothing(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		s := newScript(t, gives(hostA))
+		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
+		f.load(h)
+		h.pool.startSources()
+		synctest.Wait()
+		asked := s.lastAsked()
+		unload := f.load(&Handler{DynamicUpstreamsRaw: s.raw("")})
+		f.load(&Handler{DynamicUpstreamsRaw: s.raw("another")})()
+		unload()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s.lastAsked() != asked || s.called() != 601 {
+			t.Errorf("the source was asked %d times, want 601 times, all in the first configuration", s.called())
+		}
+	})
+}
+
+func TestTunnelsMoveToWhatASourceFinds(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		s := newScript(t, gives(hostA, hostB))
+		h := rebalancing(0.2, hostC)
+		h.DynamicUpstreamsRaw = s.raw("")
+		f.load(h)
+		f.visit(h)
+		h.rebalanceJoined()
+		h.pool.startSources()
+		time.Sleep(time.Second)
+		f.open(300)
+		f.expect(0, map[string]int{hostA: 100, hostB: 100, hostC: 100})
+		s.do(gives(hostA, hostB, "d.test:80"))
+		time.Sleep(forLong)
+		f.expect(5, map[string]int{hostA: 75, hostB: 75, hostC: 75, "d.test:80": 75})
+		// What has gone is not filled, and what has not changed is left alone.
+		s.do(gives("d.test:80", hostB, hostA))
+		closings := f.closings()
+		time.Sleep(forLong)
+		if got := f.closings(); got != closings {
+			t.Errorf("%d tunnels were closed without need", got-closings)
+		}
+	})
+}
+
+func TestFirstAnswerMayBringNewcomers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		known []string
+		want  []string
+	}{
+		"nothing was there":  {nil, nil},
+		"one was there":      {[]string{hostA}, []string{hostB}},
+		"all were there":     {[]string{hostA, hostB}, nil},
+		"something else was": {[]string{hostC}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { expectNothingHeld(t) })
+			if tt.known != nil {
+				load(t, &Handler{Upstreams: upstreams(tt.known...)})
+			}
+			found := []*endpoint{{address: hostA}, {address: hostB}}
+			if got := newcomers(nil, found); !slices.Equal(got, tt.want) {
+				t.Errorf("newcomers are %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestSourcesAreSharedByLineage(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		s := newScript(t, gives(hostA))
+		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
+		f.load(h)
+		if got := h.loaded.upstreams; len(got) != 1 || got[0] != h.pool.sources[0].config {
+			t.Errorf("the pool consists of %q", got)
+		}
+		again := &Handler{DynamicUpstreamsRaw: s.raw("")}
+		f.load(again)
+		if loadedPools.match(h.tunnelPolicy.lineage, again.loaded.config) != again.loaded {
+			t.Error("a pool with the same source is not alike")
+		}
+	})
+}
+
+// A handshake that begins when its configuration is being unloaded is served as
+// one with configured upstreams is.
+func TestHandshakeAfterTheSourceHasGone(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	up := testbed.NewUpstream(t, testbed.Echo)
+	s := newScript(t, gives(up.Addr))
+	before, after := dynamic(s.raw("")), dynamic(s.raw(""))
+	p, unload := putInForce(t, before)
+	expectStanding(t, before, up.Addr)
+	putInForce(t, after)
+	unload()
+	c, _ := upstreamOf(t, p)
+	c.Echo("the new configuration has the upstream")
+	c.CloseHandshake(1000)
+	c.Close()
+}
+
+func TestListHasWhatASourceHasFound(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	h := dynamic(newScript(t, gives("a.test:80", "b.test:80")).raw(""), "b.test:80")
+	_, unload := putInForce(t, h)
+	expectStanding(t, h, "b.test:80", "a.test:80")
+	for _, info := range hosts.list() {
+		if info.Source != "scripted" || !info.Configured {
+			t.Errorf("the list has %+v", info)
+		}
+	}
+	unload()
+	if got := hosts.list(); len(got) > 0 {
+		t.Errorf("the list has still %+v", got)
+	}
+}
+
+// Clients come and go while the source changes its mind and fails, and while
+// configurations with the same source and with another one are loaded.
+func TestReloadsAndAnswersUnderLoad(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	ups := []*testbed.Upstream{testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)}
+	s := newScript(t, gives(ups[0].Addr))
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		acts := []action{
+			gives(ups[1].Addr), gives(ups[0].Addr, ups[1].Addr), gives(ups[1].Addr, ups[0].Addr, "nonsense"),
+			func(asked *scriptedSource, r *http.Request) ([]*reverseproxy.Upstream, error) {
+				if asked.Variant == byRoom { // which may have no answer yet
+					return gives(ups[0].Addr)(asked, r)
+				}
+				return nil, errors.New("down")
+			},
+		}
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+				s.do(acts[i%len(acts)])
+			}
+		}
+	})
+	var site atomic.Pointer[testProxy]
+	variants := []string{"", "", "other", byRoom, byRoom, "other"}
+	put := func(i int) (unload func()) {
+		variant := variants[i%len(variants)]
+		h := dynamic(s.raw(variant))
+		h.Drain = &Drain{EvictPeriod: caddy.Duration(time.Millisecond)}
+		p, unload := putInForce(t, h)
+		// A handshake that waits for a first answer would not get one any more
+		// after the next reload.
+		if variant != byRoom {
+			eventually(t, "there are upstreams", func() bool { return len(h.loaded.addresses()) > 0 })
+		}
+		site.Store(p)
+		return unload
+	}
+	unload := put(0)
+	for i := range 4 {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				c := testbed.Dial(t, site.Load().Addr)
+				c.Handshake("/", fmt.Sprint("Room: ", i))
+				c.Close()
+			}
+		})
+	}
+	for i := range 15 {
+		next := put(i + 1)
+		unload()
+		unload = next
+		s.awaitCalls(2)
+	}
+	close(stop)
+	all.Wait()
+}

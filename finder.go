@@ -1,0 +1,318 @@
+package websocketproxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// poolSourceName is the name of this module's own source.
+const poolSourceName = "websocket_proxy"
+
+// finder is a source of upstreams in a handler's configuration.
+type finder struct {
+	module reverseproxy.UpstreamSource
+	// name is that of the module, and config the configuration, by which sources
+	// of other handlers and configurations are the same.
+	name, config string
+	// placeholders are those of the configuration that depend on the request. If
+	// there are any, the source is asked in handshakes.
+	placeholders []string
+	// interval is how often it is asked else.
+	interval time.Duration
+	pool     *pool
+	newSlot  func(dial string) *slot
+	log      *zap.Logger
+	// discovery asks in the background; nil if there are placeholders.
+	discovery *discovery
+	// runs tells that the configuration is in force. It is guarded by the
+	// discovery's mu.
+	runs bool
+	// endpoints are what was found last. They are guarded by the pool's found.mu.
+	endpoints []*endpoint
+	slots     slots
+}
+
+// foundUpstreams are the upstreams of a pool that do not depend on the request,
+// if it has sources.
+type foundUpstreams struct {
+	mu  sync.Mutex // makes changes one step
+	all atomic.Pointer[[]*endpoint]
+	// some is closed as soon as there are any.
+	some     chan struct{}
+	someOnce sync.Once
+}
+
+// standing returns the upstreams that do not depend on the request. What it
+// returns does not change.
+func (p *pool) standing() []*endpoint {
+	if all := p.found.all.Load(); all != nil {
+		return *all
+	}
+	return p.fixed
+}
+
+// setFound sets what a source has found. An address that the pool has already
+// does not get a second place.
+func (p *pool) setFound(s *finder, endpoints []*endpoint) {
+	f := &p.found
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.endpoints = endpoints
+	all := slices.Clone(p.fixed)
+	seen := make(map[string]bool)
+	for _, e := range p.fixed {
+		seen[e.host.address] = true
+	}
+	for _, s := range p.sources {
+		for _, e := range s.endpoints {
+			if !seen[e.host.address] {
+				seen[e.host.address] = true
+				all = append(all, e)
+			}
+		}
+	}
+	f.all.Store(&all)
+	if len(all) > 0 {
+		f.someOnce.Do(func() { close(f.some) })
+	}
+}
+
+// provisionSources loads the sources of upstreams, without asking them.
+func (h *Handler) provisionSources(ctx caddy.Context) error {
+	if len(h.DynamicUpstreamsRaw) == 0 {
+		return nil
+	}
+	raws, err := splitSources(h.DynamicUpstreamsRaw)
+	if err != nil {
+		return fmt.Errorf("dynamic_upstreams: %w", err)
+	}
+	p := h.pool
+	p.found.some = make(chan struct{})
+	all := make([]*finder, len(raws))
+	for i, raw := range raws {
+		if all[i], err = h.loadSource(ctx, raw); err != nil {
+			return fmt.Errorf("dynamic_upstreams: %w", err)
+		}
+	}
+	p.sources = all
+	for _, s := range all {
+		if len(s.placeholders) > 0 {
+			expansions.join(s)
+		} else {
+			discoveries.join(s)
+		}
+	}
+	return nil
+}
+
+// splitSources returns the configurations of the sources that one consists of:
+// those of `multi` are asked one by one, as it does not tell which of them fail,
+// and what these have found last has to be kept.
+func splitSources(raw json.RawMessage) ([]json.RawMessage, error) {
+	var config struct {
+		Source  string            `json:"source"`
+		Sources []json.RawMessage `json:"sources"`
+	}
+	if err := json.Unmarshal(raw, &struct {
+		Source *string `json:"source"`
+	}{&config.Source}); err != nil {
+		return nil, err
+	}
+	switch config.Source {
+	case "":
+		return nil, errors.New("source: is empty; name a module, such as a or srv")
+	case poolSourceName:
+		return nil, fmt.Errorf("source %s: is for reverse_proxy; give this handler the upstreams themselves", poolSourceName)
+	case "multi":
+	default:
+		return []json.RawMessage{raw}, nil
+	}
+	if err := caddy.StrictUnmarshalJSON(raw, &config); err != nil {
+		return nil, fmt.Errorf("source multi: %w", err)
+	}
+	var all []json.RawMessage
+	for i, raw := range config.Sources {
+		some, err := splitSources(raw)
+		if err != nil {
+			return nil, fmt.Errorf("sources[%d]: %w", i, err)
+		}
+		all = append(all, some...)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("source multi: has no sources")
+	}
+	return all, nil
+}
+
+func (h *Handler) loadSource(ctx caddy.Context, raw json.RawMessage) (*finder, error) {
+	// With every key in its place, and each once.
+	var config map[string]any
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := dec.Decode(&config); err != nil {
+		return nil, err
+	}
+	canonical, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	guest := struct {
+		Raw json.RawMessage `caddy:"namespace=http.reverse_proxy.upstreams inline_key=source"`
+	}{raw}
+	mod, err := ctx.LoadModule(&guest, "Raw")
+	if err != nil {
+		return nil, err
+	}
+	module, ok := mod.(reverseproxy.UpstreamSource)
+	if !ok {
+		return nil, fmt.Errorf("%T does not find upstreams", mod)
+	}
+	name, _ := config["source"].(string)
+	return &finder{
+		module:       module,
+		name:         name,
+		config:       string(canonical),
+		placeholders: requestPlaceholders(config),
+		interval:     pollEvery(config),
+		pool:         h.pool,
+		newSlot:      h.dynamicSlot,
+		log:          h.logger.With(zap.String("source", name)),
+	}, nil
+}
+
+// dynamicSlot makes the place of an upstream that was found.
+func (h *Handler) dynamicSlot(dial string) *slot {
+	return &slot{
+		weight:     defaultWeight,
+		maxTunnels: h.pool.maxTunnels,
+		foreign:    &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)},
+	}
+}
+
+// pollEvery is how often a source is asked. Those that look something up keep it
+// for their own refresh interval.
+func pollEvery(config map[string]any) time.Duration {
+	raw, _ := json.Marshal(config["refresh"]) // which was JSON before
+	var refresh caddy.Duration
+	if err := json.Unmarshal(raw, &refresh); err != nil || refresh <= 0 {
+		return maxPollInterval
+	}
+	return min(max(time.Duration(refresh), minPollInterval), maxPollInterval)
+}
+
+// requestPlaceholders returns the placeholders in the strings of a configuration
+// that nothing but a request can give a value, sorted and each once.
+func requestPlaceholders(config any) []string {
+	var found []string
+	repl := caddy.NewEmptyReplacer()
+	repl.Map(func(name string) (any, bool) {
+		if !isGlobalPlaceholder(name) {
+			found = append(found, name)
+		}
+		return "", true
+	})
+	var search func(any)
+	search = func(v any) {
+		switch v := v.(type) {
+		case string:
+			repl.ReplaceAll(v, "")
+		case []any:
+			for _, element := range v {
+				search(element)
+			}
+		case map[string]any:
+			for _, element := range v {
+				search(element)
+			}
+		}
+	}
+	search(config)
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// isGlobalPlaceholder reports whether a placeholder has a value without a
+// request. No file is read for that.
+func isGlobalPlaceholder(name string) bool {
+	if strings.HasPrefix(name, "file.") {
+		return true
+	}
+	_, known := caddy.NewReplacer().Get(name)
+	return known
+}
+
+// update makes places for what was found, and gives those up that were not. It
+// reports whether some upstream is not configured any more. It is called with
+// the discovery's mu held.
+func (s *finder) update(found []*endpoint) (orphaned bool) {
+	gone := make(map[string]*endpoint)
+	for _, e := range s.endpoints {
+		gone[e.key()] = e
+	}
+	var endpoints []*endpoint
+	for _, f := range found {
+		key := f.key()
+		e, stays := gone[key]
+		if !stays || e.dial != f.dial {
+			e = &endpoint{}
+			*e = *f
+			e.slot = s.newSlot(f.dial)
+			e.host = hosts.find(key, s.name)
+			s.pool.join(e)
+		} else {
+			delete(gone, key)
+		}
+		endpoints = append(endpoints, e)
+	}
+	s.pool.setFound(s, endpoints)
+	for _, e := range gone {
+		s.pool.leave(e)
+		orphaned = hosts.lose(e.host) || orphaned
+	}
+	return orphaned
+}
+
+// release gives up all places. Handshakes that come late may still choose them,
+// as they may with configured upstreams.
+func (s *finder) release() (orphaned bool) {
+	for _, e := range s.endpoints {
+		s.pool.leave(e)
+		orphaned = hosts.lose(e.host) || orphaned
+	}
+	return orphaned
+}
+
+// startSources tells that the configuration of the pool is in force.
+func (p *pool) startSources() {
+	for _, s := range p.sources {
+		if s.discovery != nil {
+			s.discovery.start(s)
+		}
+	}
+}
+
+// releaseSources gives back what sources have found. It reports whether some
+// upstream is not configured any more.
+func (p *pool) releaseSources() (orphaned bool) {
+	retire(p.sources)
+	for _, s := range p.sources {
+		if s.discovery != nil {
+			orphaned = discoveries.leave(s) || orphaned
+		} else {
+			orphaned = expansions.leave(s) || orphaned
+		}
+	}
+	return orphaned
+}

@@ -1,0 +1,110 @@
+package websocketproxy
+
+import "time"
+
+// provenance is where an address comes from that depends on the request: an address
+// with placeholders, or a source whose configuration has some. A tunnel keeps it
+// to find out whether its upstream would still be found there.
+type provenance struct {
+	// template is the address, or the configuration of the source, before
+	// placeholders were replaced.
+	template string
+
+	// What follows is guarded by hosts.mu, and is for sources only.
+
+	// found are the addresses that the source has given last for the same
+	// values of the placeholders; nil where there is no source.
+	found map[string]bool
+	// tunnels counts those with an upstream from here, and used is when this was
+	// last of use.
+	tunnels int
+	used    time.Time
+}
+
+// find is name for an address that a source of a configuration has found.
+func (t *hostTable) find(address, source string) *host {
+	h := t.name(address)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.found++
+	h.source = source
+	return h
+}
+
+// lose gives back what find has returned. It reports whether no configuration
+// has the address any more.
+func (t *hostTable) lose(h *host) (orphaned bool) {
+	t.mu.Lock()
+	if h.found--; h.found == 0 {
+		h.source = ""
+	}
+	t.mu.Unlock()
+	return t.unname(h)
+}
+
+// acquireFound is acquire for an address that a source has found for a request.
+func (t *hostTable) acquireFound(address, source string) *host {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.acquireLocked(address)
+	h.source = source
+	return h
+}
+
+// isKnown reports whether a configuration or a tunnel has the address already.
+func (t *hostTable) isKnown(address string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h, ok := t.m[address]
+	return ok && (h.named > 0 || h.tunnels > 0)
+}
+
+// decide notes how many sources have begun to run without having found anything
+// yet; less than none if they have, or do not run any more.
+func (t *hostTable) decide(change int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.undecided += change
+}
+
+// joined counts a tunnel whose upstream has this provenance, if any.
+func (t *hostTable) joined(o *provenance) { t.count(o, 1) }
+
+// touch notes that a handshake has asked there.
+func (t *hostTable) touch(o *provenance) { t.count(o, 0) }
+
+// left takes that back.
+func (t *hostTable) left(o *provenance) { t.count(o, -1) }
+
+func (t *hostTable) count(o *provenance, change int) {
+	if o == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o.tunnels += change
+	o.used = time.Now()
+}
+
+// renew sets what a source has found. It reports whether a tunnel may have lost
+// its upstream by that.
+func (t *hostTable) renew(o *provenance, found []*endpoint) (lost bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := o.found
+	o.found = make(map[string]bool, len(found))
+	for _, e := range found {
+		o.found[e.key()] = true
+	}
+	for address := range was {
+		lost = lost || o.tunnels > 0 && !o.found[address]
+	}
+	return lost
+}
+
+// isIdle reports whether it has been of no use for some time.
+func (t *hostTable) isIdle(o *provenance, since time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return o.tunnels == 0 && time.Since(o.used) >= since
+}

@@ -1,0 +1,149 @@
+package websocketproxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// PoolUpstreams provides `reverse_proxy` with the upstreams of a
+// `websocket_proxy`, as that would use them now for a new tunnel: not those that
+// an operator has drained or evicted, nor those that are unhealthy or were not
+// found any more, and backups only if there is nothing else. It is for requests
+// that have to reach the upstream where the client's WebSocket is, or will be,
+// such as the polling of Socket.IO: with the same selection policy, such as
+// `cookie` or `client_ip_hash`, both handlers choose the same upstream.
+//
+// An upstream that has as many tunnels as it may have stays in the list: its
+// clients go on polling there.
+type PoolUpstreams struct {
+	// The `name` of the `websocket_proxy`, in the same configuration. If several
+	// have it, their upstreams are put together. Required.
+	Pool string `json:"pool,omitempty"`
+
+	config <-chan struct{} // as in loadedPool
+}
+
+// CaddyModule returns the Caddy module information.
+func (*PoolUpstreams) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.upstreams." + poolSourceName,
+		New: func() caddy.Module { return new(PoolUpstreams) },
+	}
+}
+
+// Provision sets up the source. Whether there is such a pool turns out later, as
+// modules are provisioned in any order.
+func (u *PoolUpstreams) Provision(ctx caddy.Context) error {
+	if u.Pool == "" {
+		return errors.New("pool: is empty; give the name of a websocket_proxy")
+	}
+	u.config = ctx.Done()
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the source from Caddyfile tokens. Syntax:
+//
+//	dynamic websocket_proxy <name>
+func (u *PoolUpstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the source's name
+	if !d.NextArg() {
+		return d.Err("dynamic websocket_proxy needs the name of a websocket_proxy; give that one a name with its option name")
+	}
+	u.Pool = d.Val()
+	if d.NextArg() {
+		return d.Errf("dynamic websocket_proxy has too many arguments: %s", d.Val())
+	}
+	if d.NextBlock(d.Nesting()) {
+		return d.Err("dynamic websocket_proxy has no block")
+	}
+	return nil
+}
+
+// GetUpstreams implements reverseproxy.UpstreamSource.
+func (u *PoolUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	pools := loadedPools.named(u.Pool, u.config)
+	if len(pools) == 0 {
+		return nil, fmt.Errorf("no websocket_proxy of this configuration has the name %q; "+
+			"write `name %s` into the one that is meant", u.Pool, u.Pool)
+	}
+	operators.await(r.Context())
+	var dials []string
+	var problems []error
+	for _, p := range pools {
+		some, err := p.usable(r)
+		problems = append(problems, err)
+		for _, dial := range some {
+			if !slices.Contains(dials, dial) {
+				dials = append(dials, dial)
+			}
+		}
+	}
+	if len(dials) == 0 {
+		// Without an error, reverse_proxy says by itself that there are none.
+		return nil, errors.Join(problems...)
+	}
+	upstreams := make([]*reverseproxy.Upstream, len(dials))
+	for i, dial := range dials {
+		upstreams[i] = &reverseproxy.Upstream{Dial: dial}
+	}
+	return upstreams, nil
+}
+
+// named returns the pools of a configuration whose handlers have this name.
+func (s *poolSet) named(name string, config <-chan struct{}) []*pool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var pools []*pool
+	for _, p := range s.all {
+		if p.config == config && p.name == name {
+			pools = append(pools, p.pool)
+		}
+	}
+	return pools
+}
+
+// usable returns the upstreams that the pool would use for a request, spelled as
+// selection policies see them: they hash that. Placeholders are left for
+// reverse_proxy, which replaces them after its choice.
+func (p *pool) usable(r *http.Request) ([]string, error) {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return nil, errors.New("the request has no placeholders")
+	}
+	c, err := p.candidates(repl)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	refused := c.discover(r.Context(), r)
+	if len(c.endpoints) == 0 {
+		return nil, refused
+	}
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	var dials []string
+	for class := range classes {
+		for _, e := range c.endpoints {
+			if e.class() == class && e.isUsable() {
+				dials = append(dials, e.slot.foreign.Dial)
+			}
+		}
+		if len(dials) > 0 {
+			break
+		}
+	}
+	return dials, nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*PoolUpstreams)(nil)
+	_ caddyfile.Unmarshaler       = (*PoolUpstreams)(nil)
+	_ reverseproxy.UpstreamSource = (*PoolUpstreams)(nil)
+)

@@ -1,0 +1,201 @@
+package websocketproxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// polledSite is a configuration with handlers and a source that refers to them.
+type polledSite struct {
+	source  *PoolUpstreams
+	handler []*Handler
+}
+
+// loadPolled loads handlers and a source for reverse_proxy in one configuration.
+// Whoever does checks with expectNothingHeld in a Cleanup of its own.
+func loadPolled(t *testing.T, pool string, handlers ...*Handler) *polledSite {
+	t.Helper()
+	ctx, cancel := newContext()
+	s := &polledSite{source: &PoolUpstreams{Pool: pool}, handler: handlers}
+	// In this order: modules are provisioned in any.
+	if err := s.source.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range handlers {
+		if err := h.Provision(ctx); err != nil {
+			t.Fatal(err)
+		}
+		h.pool.startSources()
+	}
+	t.Cleanup(func() {
+		for _, h := range handlers {
+			if err := h.Cleanup(); err != nil {
+				t.Error(err)
+			}
+		}
+		cancel()
+	})
+	return s
+}
+
+// list returns what reverse_proxy would get.
+func (s *polledSite) list(header ...string) ([]string, error) {
+	r := requestForNobody()
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, new(caddyhttp.Server))
+	upstreams, err := s.source.GetUpstreams(r)
+	var dials []string
+	for _, up := range upstreams {
+		dials = append(dials, up.Dial)
+	}
+	return dials, err
+}
+
+func (s *polledSite) expect(t *testing.T, want ...string) {
+	t.Helper()
+	if got, err := s.list(); !slices.Equal(got, want) || err != nil {
+		t.Errorf("the upstreams are %v, %v, want %v", got, err, want)
+	}
+}
+
+func TestReverseProxyGetsWhatThePoolWouldUse(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	full := &Upstream{Dial: hostA, MaxTunnels: 1}
+	found := newScript(t, gives("d.test:80"))
+	s := loadPolled(t, "chat",
+		&Handler{
+			Name:                "chat",
+			Upstreams:           []*Upstream{full, {Dial: hostB}, {Dial: hostC, Backup: true}},
+			DynamicUpstreamsRaw: found.raw(""),
+		},
+		&Handler{Name: "other", Upstreams: upstreams("e.test:80")},
+	)
+	s.expect(t, hostA, hostB, "d.test:80")
+	held := reserve(hostA)
+	defer hosts.tunnelEnded(held)
+	s.expect(t, hostA, hostB, "d.test:80") // though it takes no more tunnels
+	defer operate(stateReady, hostA, hostB, "d.test:80", hostC)
+	operate(stateDrain, hostA)
+	operate(stateEvict, "d.test:80")
+	s.expect(t, hostB)
+	s.handler[0].pool.fixed[1].checker = &checker{down: true}
+	s.expect(t, hostC)
+	operate(stateDrain, hostC)
+	s.expect(t)
+	operate(stateReady, "d.test:80")
+	s.expect(t, "d.test:80")
+	found.do(gives("f.test:80"))
+	expectStanding(t, s.handler[0], hostA, hostB, hostC, "f.test:80")
+	s.expect(t, "f.test:80")
+}
+
+func TestPoolsOfOneNameArePutTogether(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	s := loadPolled(t, "chat",
+		&Handler{Name: "chat", Upstreams: upstreams(hostA, hostB)},
+		&Handler{Name: "chat", Upstreams: upstreams(hostB, hostC)},
+	)
+	s.expect(t, hostA, hostB, hostC)
+}
+
+func TestPoolOfAnotherConfigurationIsNotMeant(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	before := loadPolled(t, "chat", &Handler{Name: "chat", Upstreams: upstreams(hostA)})
+	after := loadPolled(t, "chat", &Handler{Name: "chat", Upstreams: upstreams(hostB)})
+	before.expect(t, hostA)
+	after.expect(t, hostB)
+	neither := loadPolled(t, "chat")
+	if _, err := neither.list(); err == nil || !strings.Contains(err.Error(), "write `name chat` into") {
+		t.Errorf("without such a pool, the error is %v", err)
+	}
+}
+
+func TestPoolWithPlaceholders(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	const template = "{http.request.header.Room}.test:80"
+	s := loadPolled(t, "chat", &Handler{Name: "chat", Upstreams: upstreams(template)})
+	if got, err := s.list("Room", "a"); err != nil || !slices.Equal(got, []string{template}) {
+		t.Errorf("the upstreams are %v, %v", got, err)
+	}
+	defer operate(stateReady, hostA)
+	operate(stateDrain, hostA)
+	if got, err := s.list("Room", "a"); err != nil || len(got) > 0 {
+		t.Errorf("the upstreams of a room that is drained are %v, %v", got, err)
+	}
+	if got, err := s.list("Room", "b"); err != nil || len(got) != 1 {
+		t.Errorf("the upstreams of another room are %v, %v", got, err)
+	}
+	if got, err := s.list("Room", "b/"); err == nil {
+		t.Errorf("the upstreams of a room that makes no address are %v", got)
+	}
+}
+
+// Both handlers have to choose the same upstream for a client.
+func TestSelectionPoliciesAgreeWithReverseProxy(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	for _, policy := range []string{`{"policy": "header", "field": "Room"}`, `{"policy": "ip_hash"}`, `{"policy": "uri_hash"}`} {
+		s := loadPolled(t, "chat", &Handler{
+			Name:                "chat",
+			Upstreams:           upstreams(hostA, "tcp/"+hostB),
+			DynamicUpstreamsRaw: newScript(t, gives("tcp/"+hostC, "d.test:80", "localhost.:90")).raw(""),
+			LoadBalancing:       &LoadBalancing{SelectionPolicyRaw: json.RawMessage(policy)},
+		})
+		eventually(t, "all are found", func() bool { return len(s.handler[0].loaded.addresses()) == 5 })
+		for i := range 50 {
+			r := clientRequest(i)
+			r.Header.Set("Room", fmt.Sprint(i))
+			ours, _ := chooseOnce(t, s.handler[0], r)
+			offered, err := s.source.GetUpstreams(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, up := range offered {
+				up.Host = new(reverseproxy.Host)
+			}
+			theirs := s.handler[0].pool.selector.Select(offered, r, nil)
+			e, err := newEndpoint(nil, theirs.Dial)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.address != ours {
+				t.Errorf("%s: for client %d, ours is %s and theirs %s", policy, i, ours, e.address)
+			}
+		}
+	}
+}
+
+func TestSourceForReverseProxyIsChecked(t *testing.T) {
+	ctx, cancel := newContext()
+	defer cancel()
+	if _, err := ctx.LoadModuleByID("http.reverse_proxy.upstreams.websocket_proxy", json.RawMessage(`{}`)); err == nil ||
+		!strings.Contains(err.Error(), "give the name of a websocket_proxy") {
+		t.Errorf("without a name, the error is %v", err)
+	}
+	for input, want := range map[string]string{
+		"websocket_proxy chat":           "",
+		"websocket_proxy":                "needs the name",
+		"websocket_proxy chat room":      "too many arguments",
+		"websocket_proxy chat {\nfoo\n}": "has no block",
+	} {
+		u := new(PoolUpstreams)
+		err := u.UnmarshalCaddyfile(caddyfile.NewTestDispenser(input))
+		if want == "" && (err != nil || u.Pool != "chat") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, %+v", input, err, u)
+		}
+	}
+	u := &PoolUpstreams{Pool: "x"}
+	if _, err := u.GetUpstreams(new(http.Request)); err == nil {
+		t.Error("a source without a configuration finds something")
+	}
+}
