@@ -25,7 +25,7 @@ func (e *endpoint) class() int {
 	if e.slot.backup {
 		class = 1
 	}
-	if e.failures != nil && e.failures.ejected {
+	if e.failing {
 		class += 2
 	}
 	return class
@@ -52,7 +52,7 @@ func eligible(buf, pool []*endpoint, tried []*slot) []*endpoint {
 // isUsable reports whether e may get tunnels at all: no operator wants it
 // empty, and it passes its active check.
 func (e *endpoint) isUsable() bool {
-	return !e.host.closed && (e.checker == nil || !e.checker.down)
+	return !e.host.closed && !e.down
 }
 
 // isFull reports whether e has as many tunnels as its upstream may have.

@@ -27,8 +27,11 @@ type checker struct {
 	key  string // of the check
 
 	// All are guarded by hosts.mu.
-	refs    int
-	probers []*prober // of configurations in force, newest last
+	refs int
+	// endpoints are those that the check is for. Each has a copy of down, so that
+	// a choice need not look here.
+	endpoints []*endpoint
+	probers   []*prober // of configurations in force, newest last
 	// stop ends the goroutine, and ended is closed by it; nil if there is none.
 	stop, ended chan struct{}
 	down        bool
@@ -37,25 +40,30 @@ type checker struct {
 	lastError   string    // of the last probe that has failed, until the address is up
 }
 
-// acquireChecker returns the checker of h for a check, with one more reference.
-func (t *hostTable) acquireChecker(h *host, key string) *checker {
+// acquireChecker has an endpoint checked, by the checker that its host has for
+// that or a new one.
+func (t *hostTable) acquireChecker(e *endpoint, key string) *checker {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	h := e.host
 	i := slices.IndexFunc(h.checkers, func(c *checker) bool { return c.key == key })
 	if i < 0 {
 		i = len(h.checkers)
 		h.checkers = append(h.checkers, &checker{host: h, key: key})
 	}
-	h.checkers[i].refs++
-	return h.checkers[i]
+	c := h.checkers[i]
+	c.endpoints = append(c.endpoints, e)
+	e.checker, e.down = c, c.down
+	return c
 }
 
-// releaseChecker gives a reference back. With the last one, what the checker
-// knows is forgotten.
-func (t *hostTable) releaseChecker(c *checker) {
+// releaseChecker takes that back. With the last endpoint, what the checker knows
+// is forgotten.
+func (t *hostTable) releaseChecker(e *endpoint) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.refs--; c.refs == 0 {
+	c := e.checker
+	if c.endpoints = without(c.endpoints, e); len(c.endpoints) == 0 {
 		c.host.checkers = slices.DeleteFunc(c.host.checkers, func(other *checker) bool { return other == c })
 	}
 }
@@ -196,6 +204,13 @@ func (c *checker) note(p *prober, err error) {
 	}
 }
 
+func (c *checker) setDownLocked(is bool) {
+	c.down = is
+	for _, e := range c.endpoints {
+		e.down = is
+	}
+}
+
 // countLocked counts a probe, and reports whether it was the last one that the
 // address needed to be down or up.
 func (c *checker) countLocked(err error, passes, fails int) (changed bool) {
@@ -207,7 +222,8 @@ func (c *checker) countLocked(err error, passes, fails int) (changed bool) {
 	if failed == c.down {
 		c.against = 0
 	} else if c.against++; c.against >= needed {
-		c.down, c.against, changed = failed, 0, true
+		c.against, changed = 0, true
+		c.setDownLocked(failed)
 	}
 	switch {
 	case failed:

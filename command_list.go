@@ -83,7 +83,7 @@ func (c *console) printUpstreams(list []upstreamInfo) error {
 // writeUpstreams writes upstreams as a table.
 func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
 	w := newTable(out)
-	_, _ = fmt.Fprintln(w, "ADDRESS\tSTATE\tHEALTH\tTUNNELS\tSINCE\tBY\tEXPIRES") // Flush has the error
+	_, _ = fmt.Fprintln(w, "ADDRESS\tSTATE\tHEALTH\tTUNNELS\tQUEUED\tSINCE\tBY\tEXPIRES") // Flush has the error
 	for _, u := range list {
 		since, by, expires := "-", "-", "-"
 		if !u.Since.IsZero() {
@@ -95,8 +95,12 @@ func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
 		if !u.Expires.IsZero() {
 			expires = "in " + brief(u.Expires.Sub(now))
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
-			u.Address, u.State, u.Health, u.Tunnels, since, by, expires)
+		health := u.Health
+		if u.Failing && health != healthDown {
+			health = "failing"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n",
+			u.Address, u.State, health, u.Tunnels, u.Queued, since, by, expires)
 	}
 	return w.Flush()
 }

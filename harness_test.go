@@ -168,7 +168,7 @@ func expectNothingHeld(tb testing.TB) {
 		hosts.mu.Lock()
 		defer hosts.mu.Unlock()
 		for _, f := range hosts.failures {
-			if f.refs > 0 {
+			if len(f.endpoints) > 0 {
 				return false
 			}
 		}

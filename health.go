@@ -103,20 +103,18 @@ func (a *ActiveHealthChecks) target(e *endpoint) (*endpoint, error) {
 	case e.network == "unix":
 		return nil, fmt.Errorf("%s is a unix socket and has no port", e.key())
 	}
-	t := *e
-	t.port = strconv.Itoa(a.Port)
-	t.address = net.JoinHostPort(e.hostname, t.port)
-	return &t, nil
+	port := strconv.Itoa(a.Port)
+	return &endpoint{
+		slot: e.slot, network: e.network, hostname: e.hostname, port: port,
+		address: net.JoinHostPort(e.hostname, port),
+	}, nil
 }
 
 // join gives e a checker, and has it probed if the configuration is in force.
 func (c *activeCheck) join(e *endpoint) {
-	p := &prober{check: c, upstream: e.key(), checker: hosts.acquireChecker(e.host, c.key)}
+	p := &prober{check: c, upstream: e.key(), checker: hosts.acquireChecker(e, c.key)}
 	p.target, p.problem = c.settings.target(e)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	hosts.mu.Lock()
-	e.checker = p.checker
-	hosts.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.probers[e] = p
@@ -134,7 +132,7 @@ func (c *activeCheck) leave(e *endpoint) {
 	c.mu.Unlock()
 	if joined {
 		p.checker.detach(p)
-		hosts.releaseChecker(p.checker)
+		hosts.releaseChecker(e)
 	}
 }
 

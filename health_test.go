@@ -86,13 +86,15 @@ func TestListTellsHealth(t *testing.T) {
 	var out strings.Builder
 	list := []upstreamInfo{
 		{Address: "a:1", State: stateReady, Health: healthUp}, {Address: "b:1", State: stateDrain, Health: healthDown, Tunnels: 3},
+		{Address: "c:1", State: stateReady, Health: healthUp, Failing: true, Queued: 7},
 	}
 	if err := writeUpstreams(&out, list, list[0].Since); err != nil {
 		t.Fatal(err)
 	}
-	want := "ADDRESS  STATE  HEALTH  TUNNELS  SINCE  BY  EXPIRES\n" +
-		"a:1      ready  up      0        -      -   -\n" +
-		"b:1      drain  down    3        -      -   -\n"
+	want := "ADDRESS  STATE  HEALTH   TUNNELS  QUEUED  SINCE  BY  EXPIRES\n" +
+		"a:1      ready  up       0        0       -      -   -\n" +
+		"b:1      drain  down     3        0       -      -   -\n" +
+		"c:1      ready  failing  0        7       -      -   -\n"
 	if got := out.String(); got != want {
 		t.Errorf("the list is\n%s\nwant\n%s", got, want)
 	}

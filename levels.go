@@ -40,7 +40,7 @@ func (e *endpoint) load() upstreamLoad {
 		weight:  float64(e.slot.weight),
 		most:    max(0, e.slot.maxTunnels),
 		backup:  e.slot.backup,
-		closed:  !e.isUsable() || e.failures != nil && e.failures.ejected,
+		closed:  !e.isUsable() || e.failing,
 	}
 }
 

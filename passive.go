@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -53,8 +54,10 @@ type failureKey struct {
 
 // failures are the recent failures of an address. All is guarded by hosts.mu.
 type failures struct {
-	key  failureKey
-	refs int // of endpoints
+	key failureKey
+	// endpoints are those that count here. Each has a copy of ejected, so that a
+	// choice need not look here.
+	endpoints []*endpoint
 	// recent are the times of those that count, oldest first, at most as many as
 	// make a difference.
 	recent []time.Time
@@ -71,34 +74,47 @@ func (p *pool) watch(e *endpoint) {
 	}
 	hosts.mu.Lock()
 	defer hosts.mu.Unlock()
-	e.failures = hosts.watchLocked(failureKey{address: e.host.address, transport: p.transport, limits: p.passive})
-}
-
-func (t *hostTable) watchLocked(key failureKey) *failures {
-	f, ok := t.failures[key]
+	key := failureKey{address: e.host.address, transport: p.transport, limits: p.passive}
+	f, ok := hosts.failures[key]
 	if !ok {
 		f = &failures{key: key}
-		t.failures[key] = f
+		hosts.failures[key] = f
 	}
-	f.refs++
-	return f
+	f.endpoints = append(f.endpoints, e)
+	e.failures, e.failing = f, f.ejected
+}
+
+// ejectLocked has all endpoints know whether to be avoided.
+func (f *failures) ejectLocked(is bool) {
+	f.ejected = is
+	for _, e := range f.endpoints {
+		e.failing = is
+	}
 }
 
 // unwatch takes that back. What has happened lately is remembered: an address
 // that was made of placeholders may come again.
-func (t *hostTable) unwatch(f *failures) {
+func (t *hostTable) unwatch(e *endpoint) {
+	f := e.failures
 	if f == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.refs--
+	f.endpoints = without(f.endpoints, e)
 	t.forgetLocked(f)
+}
+
+// without removes an endpoint from a list, whose order does not matter.
+func without(list []*endpoint, e *endpoint) []*endpoint {
+	i, last := slices.Index(list, e), len(list)-1
+	list[i], list[last] = list[last], nil
+	return list[:last]
 }
 
 // forgetLocked drops failures that nobody needs.
 func (t *hostTable) forgetLocked(f *failures) {
-	if f.refs > 0 || len(f.recent) > 0 && len(t.failures) <= maxFailing {
+	if len(f.endpoints) > 0 || len(f.recent) > 0 && len(t.failures) <= maxFailing {
 		return
 	}
 	if f.timer != nil {
@@ -153,7 +169,7 @@ func (t *hostTable) failed(f *failures) (ejected bool) {
 	if f.ejected || len(f.recent) < f.key.limits.max {
 		return false
 	}
-	f.ejected = true
+	f.ejectLocked(true)
 	return true
 }
 
@@ -174,7 +190,8 @@ func (t *hostTable) pass(f *failures, now time.Time) (recovered bool) {
 		f.recent = f.recent[1:]
 	}
 	if f.ejected && len(f.recent) < f.key.limits.max {
-		f.ejected, recovered = false, true
+		f.ejectLocked(false)
+		recovered = true
 	}
 	if len(f.recent) == 0 {
 		f.recent, f.timer = nil, nil

@@ -52,7 +52,7 @@ func (p *pool) join(e *endpoint) {
 
 // leave is called when it cannot be chosen any more.
 func (p *pool) leave(e *endpoint) {
-	hosts.unwatch(e.failures)
+	hosts.unwatch(e)
 	if p.check != nil {
 		p.check.leave(e)
 	}
@@ -109,7 +109,7 @@ func (c *candidates) renew() {
 // close gives back what candidates took.
 func (c *candidates) close() {
 	for _, e := range c.expanded {
-		hosts.unwatch(e.failures)
+		hosts.unwatch(e)
 		hosts.release(e.host)
 	}
 	c.expanded = nil

@@ -219,21 +219,25 @@ func (t *hostTable) reserveLocked(h *host) *host {
 
 // endpoint is one address that a handler may open a tunnel to.
 type endpoint struct {
+	// These come first as each choice looks at them, in large pools too.
+
 	slot *slot
+	// host is the process-wide state of the address. An endpoint that was
+	// expanded from placeholders holds it for one handshake only.
+	host *host
+	// down says that the address does not pass the active check, and failing that
+	// passive checks have found it to be avoided. Both are guarded by hosts.mu.
+	down, failing bool
+
+	// checker and failures are who says so; nil if there are no such checks.
+	checker  *checker
+	failures *failures
 	// network and address are what is dialed, hostname and port its parts.
 	network, address, hostname, port string
 	// dial is how the source spells the address that has found it, if one has.
 	dial string
 	// from is where the address comes from, if it depends on the request.
 	from *provenance
-	// host is the process-wide state of the address. An endpoint that was
-	// expanded from placeholders holds it for one handshake only.
-	host *host
-	// checker knows whether the address passes the active check; nil if there
-	// is none.
-	checker *checker
-	// failures are what passive checks have found; nil if these are off.
-	failures *failures
 }
 
 // slot is the place of a configured upstream in its handler's pool: what the

@@ -89,7 +89,7 @@ func TestReverseProxyGetsWhatThePoolWouldUse(t *testing.T) {
 	operate(stateDrain, hostA)
 	operate(stateEvict, "d.test:80")
 	s.expect(t, hostB)
-	s.handler[0].pool.fixed[1].checker = &checker{down: true}
+	s.handler[0].pool.fixed[1].down = true
 	s.expect(t, hostC)
 	operate(stateDrain, hostC)
 	s.expect(t)

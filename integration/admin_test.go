@@ -15,6 +15,7 @@ import (
 type (
 	listedUpstream struct {
 		Address, State, By string
+		Source             string
 		Tunnels, Queued    int
 		Configured         bool
 	}

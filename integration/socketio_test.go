@@ -26,26 +26,39 @@ func startSocketIO(tb testing.TB) string {
 // WebSocket, which only the server can accept that they have polled.
 func TestSocketIO(t *testing.T) {
 	t.Parallel()
-	const clients = 30
 	needNode(t, "socket.io", "socket.io-client")
-	one, two := startSocketIO(t), startSocketIO(t)
-	c := startCaddy(t, site(bothTo(one+" "+two, "cookie")))
-	for scheme, url := range map[string]string{"ws": "http://" + c.http, "wss": "https://" + c.https} {
-		t.Run(scheme, func(t *testing.T) {
-			before := len(c.log.find(tunnelClosed))
-			node(t, []string{"NODE_EXTRA_CA_CERTS=" + c.certs.CAFile}, "socketio-client.js", url, strconv.Itoa(clients))
-			// That they all come to the same one happens once in 10^8 runs.
-			used := make(map[string]int)
-			for _, line := range c.log.wait(t, before+clients, tunnelClosed)[before:] {
-				used[line.str("upstream")]++
+	for name, config := range map[string]func(addrs string) string{
+		"a list for each": func(addrs string) string { return bothTo(addrs, "cookie") },
+		"one list": func(addrs string) string {
+			return proxyTo(addrs, "name app", "lb_policy cookie") +
+				"\nreverse_proxy {\ndynamic websocket_proxy app\nlb_policy cookie\nlb_retries 2\n}"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			one, two := startSocketIO(t), startSocketIO(t)
+			c := startCaddy(t, site(config(one+" "+two)))
+			for scheme, url := range map[string]string{"ws": "http://" + c.http, "wss": "https://" + c.https} {
+				t.Run(scheme, func(t *testing.T) { testSocketIO(t, c, url, one, two) })
 			}
-			if used[one] == 0 || used[two] == 0 || used[one]+used[two] != clients {
-				t.Errorf("the upstreams had %v tunnels, want %d at both together", used, clients)
+			if refused := c.log.find(message("handshake refused")); len(refused) > 0 {
+				t.Errorf("%d handshakes were refused: %v", len(refused), refused[0])
 			}
 		})
 	}
-	if refused := c.log.find(message("handshake refused")); len(refused) > 0 {
-		t.Errorf("%d handshakes were refused: %v", len(refused), refused[0])
+}
+
+func testSocketIO(t *testing.T, c *caddy, url, one, two string) {
+	const clients = 30
+	before := len(c.log.find(tunnelClosed))
+	node(t, []string{"NODE_EXTRA_CA_CERTS=" + c.certs.CAFile}, "socketio-client.js", url, strconv.Itoa(clients))
+	// That they all come to the same one happens once in 10^8 runs.
+	used := make(map[string]int)
+	for _, line := range c.log.wait(t, before+clients, tunnelClosed)[before:] {
+		used[line.str("upstream")]++
+	}
+	if used[one] == 0 || used[two] == 0 || used[one]+used[two] != clients {
+		t.Errorf("the upstreams had %v tunnels, want %d at both together", used, clients)
 	}
 }
 

@@ -68,7 +68,7 @@ func expectRows(tb testing.TB, table string, want ...[]string) {
 	}
 }
 
-var upstreamHeader = []string{"ADDRESS", "STATE", "HEALTH", "TUNNELS", "SINCE", "BY", "EXPIRES"}
+var upstreamHeader = []string{"ADDRESS", "STATE", "HEALTH", "TUNNELS", "QUEUED", "SINCE", "BY", "EXPIRES"}
 
 // startPair starts a Caddy with two upstreams, ordered by address.
 func startPair(tb testing.TB) (c *caddy, one, two *testbed.Upstream) {
@@ -87,7 +87,7 @@ func TestWebsocketsList(t *testing.T) {
 	clients[0].Echo("hello")
 
 	expectRows(t, c.done(t, "list"), upstreamHeader,
-		[]string{one.Addr, "ready", "unchecked", "2", "-", "-", "-"}, []string{two.Addr, "ready", "unchecked", "2", "-", "-", "-"})
+		[]string{one.Addr, "ready", "unchecked", "2", "0", "-", "-", "-"}, []string{two.Addr, "ready", "unchecked", "2", "0", "-", "-", "-"})
 	type upstreams struct{ Upstreams []listedUpstream }
 	want := []listedUpstream{
 		{Address: one.Addr, State: "ready", Tunnels: 2, Configured: true},
@@ -184,8 +184,8 @@ func TestWebsocketsStates(t *testing.T) {
 	}
 	c.openListed(t, 2)
 	expectRows(t, c.done(t, "list"), upstreamHeader,
-		[]string{one.Addr, "drain", "unchecked", "1", `\d+s ago`, regexp.QuoteMeta(by), "in (2h0m|1h59m|59m.*)"},
-		[]string{two.Addr, "ready", "unchecked", "3", "-", "-", "-"})
+		[]string{one.Addr, "drain", "unchecked", "1", "0", `\d+s ago`, regexp.QuoteMeta(by), "in (2h0m|1h59m|59m.*)"},
+		[]string{two.Addr, "ready", "unchecked", "3", "0", "-", "-", "-"})
 
 	if got, want := c.done(t, "ready", one.Addr), one.Addr+" gets new tunnels, 1 open\n"; got != want {
 		t.Errorf("ready says %q, want %q", got, want)
