@@ -27,7 +27,6 @@ type checker struct {
 	key  string // of the check
 
 	// All are guarded by hosts.mu.
-	refs int
 	// endpoints are those that the check is for. Each has a copy of down, so that
 	// a choice need not look here.
 	endpoints []*endpoint

@@ -191,7 +191,7 @@ func expectNothingHeld(tb testing.TB) {
 // eventually waits for something that another goroutine is about to do.
 func eventually(tb testing.TB, what string, is func() bool) {
 	tb.Helper()
-	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			tb.Fatalf("never happened: %s", what)
 		}

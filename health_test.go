@@ -85,7 +85,8 @@ func TestSpellingOfACheckMakesNoDifference(t *testing.T) {
 func TestListTellsHealth(t *testing.T) {
 	var out strings.Builder
 	list := []upstreamInfo{
-		{Address: "a:1", State: stateReady, Health: healthUp}, {Address: "b:1", State: stateDrain, Health: healthDown, Tunnels: 3},
+		{Address: "a:1", State: stateReady, Health: healthUp},
+		{Address: "b:1", State: stateDrain, Health: healthDown, Tunnels: 3},
 		{Address: "c:1", State: stateReady, Health: healthUp, Failing: true, Queued: 7},
 	}
 	if err := writeUpstreams(&out, list, list[0].Since); err != nil {

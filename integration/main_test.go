@@ -15,7 +15,7 @@ import (
 
 const (
 	// timeout is how long a single step of a test may take.
-	timeout = 15 * time.Second
+	timeout = 30 * time.Second
 	// buildTimeout is how long building Caddy may take, with nothing in the
 	// build cache.
 	buildTimeout = 15 * time.Minute

@@ -16,7 +16,7 @@ import (
 )
 
 // Timeout is how long a read or a write may take before it fails the test.
-const Timeout = 10 * time.Second
+const Timeout = 30 * time.Second
 
 // maxHead is how long a request or response head may be.
 const maxHead = 1 << 20

@@ -23,7 +23,7 @@ import (
 )
 
 // waitTimeout is how long WaitOpen and WaitAccepted wait.
-const waitTimeout = 5 * time.Second
+const waitTimeout = 30 * time.Second
 
 // A Script plays the upstream's part on one connection, in a goroutine of its
 // own. The connection is closed when the script returns. Fatal and FailNow on
