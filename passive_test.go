@@ -257,3 +257,20 @@ func TestPassiveChecksThatAreOff(t *testing.T) {
 		})
 	}
 }
+
+func TestFailuresCountForATransport(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	one, same, other := watching(hostA), watching(hostA), watching(hostA)
+	same.TransportRaw = []byte(` {"protocol":"http" } `)
+	other.TransportRaw = []byte(`{"protocol": "http", "dial_timeout": "1s"}`)
+	for _, h := range []*Handler{one, same, other} {
+		load(t, h)
+	}
+	failuresOf := func(h *Handler) *failures { return h.pool.fixed[0].failures }
+	if failuresOf(one) != failuresOf(same) {
+		t.Error("handlers with the same transport do not share what they know")
+	}
+	if failuresOf(one) == failuresOf(other) {
+		t.Error("what fails with one transport counts for another one")
+	}
+}

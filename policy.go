@@ -56,7 +56,7 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	if len(h.Upstreams) == 0 && len(h.DynamicUpstreamsRaw) == 0 {
 		return errors.New("upstreams: none given; at least one is needed, or dynamic_upstreams")
 	}
-	p := &pool{transport: string(h.TransportRaw), live: &liveTunnels, check: h.check}
+	p := &pool{transport: h.dialer.config, live: &liveTunnels, check: h.check}
 	if err := h.provisionLimitsOf(p, lb); err != nil {
 		return err
 	}

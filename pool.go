@@ -30,7 +30,7 @@ type pool struct {
 	passive    failureLimits
 	check      *activeCheck // nil: none
 	live       *registry    // knows when the process exits
-	transport  string       // as configured
+	transport  string       // its configuration, as the dialer has it
 
 	// All are guarded by hosts.mu.
 	scratch []*endpoint // what a pick filters into
