@@ -57,14 +57,16 @@ func (t *hostTable) acquireChecker(e *endpoint, key string) *checker {
 }
 
 // releaseChecker takes that back. With the last endpoint, what the checker knows
-// is forgotten.
-func (t *hostTable) releaseChecker(e *endpoint) {
+// is forgotten. It reports whether the address is down by what is checked instead.
+func (t *hostTable) releaseChecker(e *endpoint) (isDown bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := e.checker
-	if c.endpoints = without(c.endpoints, e); len(c.endpoints) == 0 {
-		c.host.checkers = slices.DeleteFunc(c.host.checkers, func(other *checker) bool { return other == c })
+	if c.endpoints = without(c.endpoints, e); len(c.endpoints) > 0 {
+		return false
 	}
+	c.host.checkers = slices.DeleteFunc(c.host.checkers, func(other *checker) bool { return other == c })
+	return slices.ContainsFunc(c.host.checkers, func(other *checker) bool { return other.down })
 }
 
 // isDown reports whether h has failed a check. If nobody makes that any more, a

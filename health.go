@@ -132,7 +132,11 @@ func (c *activeCheck) leave(e *endpoint) {
 	c.mu.Unlock()
 	if joined {
 		p.checker.detach(p)
-		hosts.releaseChecker(e)
+		// In a reload, the new check has been at work already, but tunnels went by
+		// this one as long as it was there.
+		if hosts.releaseChecker(e) {
+			liveTunnels.evictUnhealthy(e.host.address)
+		}
 	}
 }
 

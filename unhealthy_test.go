@@ -184,3 +184,20 @@ func TestTunnelToAnUnhealthyUpstreamThatComesTooLate(t *testing.T) {
 	c.Close()
 	u.Close()
 }
+
+// The new check may find out what it does before the old configuration goes.
+func TestTunnelsThatOnlyTheNewCheckIsAgainst(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	up, good, bad := testbed.NewUpstream(t, testbed.Echo), judges(t), judges(t)
+	bad.Stop()
+	before, after := evicting(up, good, "evict", quickly()), evicting(up, bad, "evict", quickly())
+	unload := running(t, before)
+	expectHealth(t, up.Addr, "up")
+	_, c := openOne(t, before)
+	running(t, after)
+	p := serve(t, after)
+	expectHealth(t, up.Addr, "down")
+	c.Echo("its own check passes")
+	unload()
+	expectSentAway(t, p, c, 4001)
+}
