@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -43,13 +44,17 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 	return refused
 }
 
-// ask adds what a source finds for the request.
+// ask adds what a source finds for the request, but for what the pool has by
+// itself: that has settings, and may be checked.
 func (c *candidates) ask(ctx context.Context, s *finder, r *http.Request) error {
 	found, o, err := s.foundFor(ctx, r)
 	if err != nil {
 		return err
 	}
 	for _, f := range found {
+		if c.has(f.key()) {
+			continue
+		}
 		e := *f
 		e.slot, e.from = s.slotFor(o, f), o
 		e.host = hosts.acquireFound(e.key(), s.name)
@@ -57,6 +62,12 @@ func (c *candidates) ask(ctx context.Context, s *finder, r *http.Request) error 
 		c.expanded = append(c.expanded, &e)
 	}
 	return nil
+}
+
+// has reports whether there is an endpoint with an address already.
+func (c *candidates) has(address string) bool {
+	isIt := func(e *endpoint) bool { return e.host.address == address }
+	return slices.ContainsFunc(c.pool.standing(), isIt) || slices.ContainsFunc(c.expanded, isIt)
 }
 
 // awaitFound waits until all sources have been asked once, and there is an

@@ -323,3 +323,18 @@ func TestLateHandshakeAsksTheNewConfiguration(t *testing.T) {
 		unloadAfter()
 	})
 }
+
+func TestListedAddressIsNotFoundAgain(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		s := newScript(t, gives(hostA, hostB, hostC, "d.test:80"))
+		again := newScript(t, gives("d.test:80", "e.test:80"))
+		multi := fmt.Sprintf(`{"source": "multi", "sources": [%s, %s]}`, s.raw(byRoom), again.raw(byRoom))
+		h := &Handler{DynamicUpstreamsRaw: []byte(multi), Upstreams: []*Upstream{
+			{Dial: hostA, MaxTunnels: 1}, {Dial: hostB, Backup: true}, {Dial: "{http.request.header.Room}.test:80"},
+		}}
+		f.load(h)
+		if got, _ := lookFor(t, h, "Room: c"); !slices.Equal(got, []string{hostA, hostB, hostC, "d.test:80", "e.test:80"}) {
+			t.Errorf("the upstreams are %v", got)
+		}
+	})
+}
