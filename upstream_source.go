@@ -95,10 +95,25 @@ func (u *PoolUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream,
 	return upstreams, nil
 }
 
-// named returns the pools of a configuration whose handlers have this name.
+// named returns the pools of a configuration whose handlers have this name. For a
+// request that comes when the configuration has been unloaded, they are those of
+// the newest one.
 func (s *poolSet) named(name string, config <-chan struct{}) []*pool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	pools := s.namedLocked(name, config)
+	if len(pools) > 0 || !isClosed(config) {
+		return pools
+	}
+	for _, p := range slices.Backward(s.all) {
+		if p.runs && p.name == name {
+			return s.namedLocked(name, p.config)
+		}
+	}
+	return nil
+}
+
+func (s *poolSet) namedLocked(name string, config <-chan struct{}) []*pool {
 	var pools []*pool
 	for _, p := range s.all {
 		if p.config == config && p.name == name {

@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -198,4 +199,24 @@ func TestSourceForReverseProxyIsChecked(t *testing.T) {
 	if _, err := u.GetUpstreams(new(http.Request)); err == nil {
 		t.Error("a source without a configuration finds something")
 	}
+}
+
+// As in a reload, while reverse_proxy tries an upstream after another.
+func TestLateRequestGetsThePoolOfTheNewConfiguration(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	ctx, cancel := newContext()
+	defer cancel()
+	late := &polledSite{source: &PoolUpstreams{Pool: "chat"}}
+	before := &Handler{Name: "chat", Upstreams: upstreams(hostA)}
+	if err := errors.Join(late.source.Provision(ctx), before.Provision(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	loadPolled(t, "chat", &Handler{Name: "chat", Upstreams: upstreams(hostB)})
+	late.expect(t, hostA)
+	cancel()
+	if err := before.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	loadPolled(t, "chat", &Handler{Name: "chat", Upstreams: upstreams(hostC)}) // is being loaded
+	late.expect(t, hostB)
 }
