@@ -15,7 +15,7 @@ const firstAnswerTimeout = 2 * time.Second
 
 // discover waits for upstreams that are still to be found, and asks the sources
 // for those that depend on the request. It returns what the client is told if
-// none is available, or that it has gone meanwhile.
+// none is available, or that it has gone meanwhile or that the time is over.
 func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 	refused := refuseNoUpstream()
 	if len(c.pool.sources) == 0 {
@@ -40,6 +40,9 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
 	case len(c.endpoints) == 0:
 		refused.err = fmt.Errorf("%w: none was found: %s", refused.err, strings.Join(problems, "; "))
+	case ctx.Err() != nil:
+		// No upstream is to blame for that.
+		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
 	}
 	return refused
 }
