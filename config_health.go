@@ -2,9 +2,11 @@ package websocketproxy
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -289,9 +291,12 @@ func (a *ActiveHealthChecks) answerProblem() (field, text string) {
 func (a *ActiveHealthChecks) withDefaults() ActiveHealthChecks {
 	full := *a
 	full.Kind = a.kind()
+	if full.URI == "" && full.Kind != checkTCP {
+		full.URI = "/"
+	}
 	full.Headers = make(http.Header)
-	for name, values := range a.Headers {
-		for _, value := range values {
+	for _, name := range slices.Sorted(maps.Keys(a.Headers)) {
+		for _, value := range a.Headers[name] {
 			full.Headers.Add(name, value)
 		}
 	}

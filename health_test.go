@@ -77,6 +77,19 @@ func TestSpellingOfACheckMakesNoDifference(t *testing.T) {
 	if one.key != other.key {
 		t.Errorf("the checks differ:\n%s\n%s", one.key, other.key)
 	}
+	for range 50 { // as the order of a map is random
+		c := ActiveHealthChecks{Kind: "websocket", Headers: http.Header{"x-check": {"1"}, "X-check": {"2"}, "X-CHECK": {"3"}}}
+		d := ActiveHealthChecks{Kind: "websocket", URI: "/", Headers: c.Headers}
+		if one, err = newActiveCheck(&c, new(dialer)); err != nil {
+			t.Fatal(err)
+		}
+		if other, err = newActiveCheck(&d, new(dialer)); err != nil {
+			t.Fatal(err)
+		}
+		if one.key != other.key {
+			t.Fatalf("the checks differ:\n%s\n%s", one.key, other.key)
+		}
+	}
 	if got := canonical([]byte(` {"b": 1, "a" : 2}`)); got != `{"a":2,"b":1}` || canonical([]byte("{")) != "{" {
 		t.Errorf("the transport's form is %s", got)
 	}
