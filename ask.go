@@ -73,12 +73,11 @@ func (a *asking) run(r *http.Request, settle func(*asking)) {
 			a.found, a.err = nil, fmt.Errorf("the source has panicked: %v", p)
 		}
 	}()
+	a.err = errors.New("the source has ended the goroutine") // unless it returns
 	upstreams, err := a.source.module.GetUpstreams(r)
-	if err != nil {
-		a.err = err
-		return
+	if a.err = err; err == nil {
+		a.read(upstreams)
 	}
-	a.read(upstreams)
 }
 
 // hasAnswer reports whether the source has answered.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -69,6 +70,10 @@ func TestFailingSourceKeepsWhatItHasFound(t *testing.T) {
 		"an error": fails(errors.New("no such host")),
 		"a panic": func(*scriptedSource, *http.Request) ([]*reverseproxy.Upstream, error) {
 			panic("lost")
+		},
+		"an end of the goroutine": func(*scriptedSource, *http.Request) ([]*reverseproxy.Upstream, error) {
+			runtime.Goexit()
+			return nil, nil
 		},
 		"nothing": gives(),
 		"nulls": func(*scriptedSource, *http.Request) ([]*reverseproxy.Upstream, error) {
