@@ -29,7 +29,7 @@ var implementations = map[string]func(client, upstream Side, hooks Hooks) Relay{
 }
 
 // patience is how long anything may take that is about to happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // opener opens a connection and returns both its ends.
 type opener func(tb testing.TB) (peer, ours net.Conn)
