@@ -220,7 +220,7 @@ func (h *Handler) noteFailure(c *choice, refused *refusal) {
 func (t *tunnel) diedEarly() bool {
 	switch t.why {
 	case upstreamReset, upstreamLost, upstreamError:
-		return time.Since(t.opened) < earlyEnd
+		return t.early
 	}
 	return false
 }

@@ -123,6 +123,31 @@ func TestTunnelsThatDieAtOnceCount(t *testing.T) {
 	}
 }
 
+// A client that does not close its connection keeps the tunnel until that is
+// aborted, which takes longer than what counts as early.
+func TestTunnelsThatDieAtOnceCountWhateverTheClientDoes(t *testing.T) {
+	up := testbed.NewUpstream(t, nil)
+	p := newProxy(t, watching(up.Addr))
+	var clients []*testbed.Client
+	for range 2 {
+		c := testbed.Dial(t, p.Addr)
+		c.Send(testbed.HandshakeRequest("/", c.Host))
+		u := up.Next(t)
+		u.AcceptHandshake()
+		expectStatus(t, c.Response(), http.StatusSwitchingProtocols, nil)
+		c.Tolerate()
+		u.Reset()
+		clients = append(clients, c)
+	}
+	eventually(t, "the tunnels are over", func() bool { return p.logs.FilterMessage("tunnel closed").Len() == 2 })
+	if !failingAddresses()[up.Addr] {
+		t.Error("is not failing after two tunnels that were reset at once")
+	}
+	for _, c := range clients {
+		c.Close()
+	}
+}
+
 // chooses returns the address that a handshake of h would go to now.
 func chooses(t *testing.T, h *Handler) string {
 	t.Helper()

@@ -118,8 +118,10 @@ type tunnel struct {
 	// more where its frames end, or whether these are frames.
 	opaque bool
 	// ended tells which directions have ended, and failed which of them
-	// because of their destination.
+	// because of their destination. early tells that the first one has ended soon
+	// after the tunnel was opened.
 	ended, failed [2]bool
+	early         bool
 	// notice is the Close frame for the client while it has not been sent, and
 	// noticeCode its status.
 	notice     []byte
@@ -246,6 +248,9 @@ func (t *tunnel) noteCloseLocked(from peer, code uint16) {
 func (t *tunnel) Ended(d relay.Direction, end relay.End) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.ended[d.Opposite()] {
+		t.early = time.Since(t.opened) < earlyEnd
+	}
 	t.ended[d], t.failed[d] = true, end.Err != nil && end.Writing
 	if t.why == "" {
 		t.why = endedBy(d, end)
