@@ -35,7 +35,10 @@ type pool struct {
 	// All are guarded by hosts.mu.
 	scratch []*endpoint // what a pick filters into
 	waiting []*waiter   // by ticket
-	tickets uint64      // how many were given out
+	// turn is whose turn it is of those, while they are served, and exhausted
+	// tells that there is nothing for those who have no upstreams of their own.
+	turn      int
+	exhausted bool
 	// sources find further upstreams.
 	sources []*finder
 	found   foundUpstreams
@@ -62,6 +65,11 @@ type template struct {
 	slot *slot
 	dial string
 	from *provenance
+}
+
+// expands reports whether handshakes may have upstreams of their own.
+func (p *pool) expands() bool {
+	return len(p.templates) > 0 || slices.ContainsFunc(p.sources, func(s *finder) bool { return s.discovery == nil })
 }
 
 // candidates are the endpoints that one handshake can choose from.

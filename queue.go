@@ -95,8 +95,8 @@ func (c *candidates) chooseOrQueue() (*choice, *waiter, *refusal) {
 	defer hosts.mu.Unlock()
 	p := c.pool
 	if c.ticket == 0 {
-		p.tickets++
-		c.ticket = p.tickets
+		hosts.tickets++
+		c.ticket = hosts.tickets
 	}
 	if len(p.waiting) == 0 {
 		if chosen := c.chooseLocked(); chosen != nil {
@@ -168,40 +168,54 @@ func (p *pool) dequeueLocked(w *waiter) bool {
 	return true
 }
 
-// serveLocked gives places to those who wait for them, in all pools: whichever
-// handler's tunnel has ended, or whatever else has made a place.
+// serveLocked gives places to those who wait for them, in the order in which they
+// have come to any pool: whichever handler's tunnel has ended, or whatever else
+// has made a place.
 func (t *hostTable) serveLocked() {
-	if len(t.queues) == 0 {
-		return
-	}
-	waiting := t.queues[:0]
 	for _, p := range t.queues {
-		p.serveLocked()
-		if len(p.waiting) > 0 {
-			waiting = append(waiting, p)
-		}
+		p.turn, p.exhausted = 0, false
 	}
-	clear(t.queues[len(waiting):])
-	t.queues = waiting
+	for {
+		var first *pool
+		for _, p := range t.queues {
+			if p.turn < len(p.waiting) && (first == nil || p.ticketLocked() < first.ticketLocked()) {
+				first = p
+			}
+		}
+		if first == nil {
+			break
+		}
+		first.serveNextLocked()
+	}
+	t.queues = slices.DeleteFunc(t.queues, func(p *pool) bool { return len(p.waiting) == 0 })
 }
 
-// serveLocked gives places to those who wait in this pool, in their order.
-func (p *pool) serveLocked() {
-	for i := 0; i < len(p.waiting); {
-		w := p.waiting[i]
-		if len(p.sources) > 0 {
-			w.candidates.renew() // more may have been found meanwhile
-		}
-		chosen := w.candidates.chooseLocked()
-		switch {
-		case chosen != nil:
-			p.waiting = slices.Delete(p.waiting, i, i+1)
-			w.served <- chosen
-		case w.candidates.isPicky():
-			i++
-		default:
-			return // nobody behind has more to choose from
-		}
+// ticketLocked is that of the handshake whose turn it is.
+func (p *pool) ticketLocked() uint64 { return p.waiting[p.turn].candidates.ticket }
+
+// serveNextLocked gives a place to the handshake whose turn it is, if there is
+// one for it.
+func (p *pool) serveNextLocked() {
+	w := p.waiting[p.turn]
+	if p.exhausted && len(w.candidates.expanded) == 0 {
+		p.turn++
+		return
+	}
+	if len(p.sources) > 0 {
+		w.candidates.renew() // more may have been found meanwhile
+	}
+	chosen := w.candidates.chooseLocked()
+	switch {
+	case chosen != nil:
+		p.waiting = slices.Delete(p.waiting, p.turn, p.turn+1)
+		w.served <- chosen
+	case w.candidates.isPicky():
+		p.turn++
+	case p.expands():
+		p.turn++
+		p.exhausted = true
+	default:
+		p.turn = len(p.waiting) // nobody behind has more to choose from
 	}
 }
 

@@ -209,6 +209,51 @@ func TestArrivalsQueueBehind(t *testing.T) {
 	})
 }
 
+// Handlers that share an upstream must not starve each other.
+func TestQueuesOfHandlersAreServedInOneOrder(t *testing.T) {
+	h, other := narrow("a:1"), narrow("a:1")
+	bubble(t, h, func(t *testing.T) {
+		open := stand(t, h)
+		first, second, third := stand(t, h), stand(t, other), stand(t, h)
+		open.leave()
+		first.expect("a:1", "")
+		first.leave()
+		second.expect("a:1", "")
+		if !third.waits() {
+			t.Error("who came later was served first")
+		}
+		second.leave()
+		third.expect("a:1", "")
+		third.leave()
+	}, other)
+}
+
+// A source that is asked in handshakes may find something for one of them only.
+func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
+	h := narrow("a:1")
+	bubble(t, h, func(t *testing.T) {
+		h.pool.sources = []*finder{new(finder)}
+		open, waiting := stand(t, h), stand(t, h)
+		c, err := h.pool.candidates(caddy.NewReplacer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := &endpoint{slot: &slot{weight: 1}, host: hosts.acquire("own:1")}
+		c.expanded = []*endpoint{found}
+		c.renew()
+		own := &standing{t: t, candidates: c}
+		own.again()
+		own.expect("own:1", "")
+		own.leave()
+		if !waiting.waits() {
+			t.Error("who has nothing of its own was served")
+		}
+		waiting.leave()
+		open.leave()
+		h.pool.sources = nil
+	})
+}
+
 func TestQueueTimeout(t *testing.T) {
 	h := narrow("a:1")
 	h.LoadBalancing.Queue = nil

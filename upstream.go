@@ -49,8 +49,10 @@ type hostTable struct {
 	asked map[string]time.Time
 	// failures are the recent ones of addresses.
 	failures map[failureKey]*failures
-	// queues are the pools in which handshakes wait.
-	queues []*pool
+	// queues are the pools in which handshakes wait, and tickets is how many of
+	// them were told when they have come.
+	queues  []*pool
+	tickets uint64
 }
 
 var hosts = hostTable{
