@@ -38,9 +38,9 @@ type HealthChecks struct {
 //
 // What counts as a failure is a failed dial, a connection that is closed before
 // an answer, an answer that is no HTTP or no valid 101, a handshake that takes
-// too long, and a tunnel that the upstream resets within a second. An answer
-// with another status is the application's own, and so is a tunnel that it
-// closes.
+// too long although the upstream had at least half of `timeouts.handshake`, and
+// a tunnel that the upstream resets within a second. An answer with another
+// status is the application's own, and so is a tunnel that it closes.
 type PassiveHealthChecks struct {
 	// How long a failure is remembered. A negative value means that none is.
 	// Default: 10s.

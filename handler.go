@@ -111,11 +111,12 @@ func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 			candidates.nextRound()
 			continue
 		}
+		began := time.Now()
 		a, refused := h.attempt(ctx, chosen, h.prepareFor(chosen, out, hs, repl), hs, repl)
 		if refused == nil {
 			return a, nil
 		}
-		h.noteFailure(chosen, refused)
+		h.noteFailure(chosen, refused, time.Since(began))
 		hosts.tunnelEnded(chosen.host)
 		if !h.retry.again(refused, retries, started) {
 			return nil, refused

@@ -202,10 +202,16 @@ func (t *hostTable) pass(f *failures, now time.Time) (recovered bool) {
 	return recovered
 }
 
-// noteFailure has passive checks see a handshake that has failed.
-func (h *Handler) noteFailure(c *choice, refused *refusal) {
+// noteFailure has passive checks see a handshake that has failed, and that the
+// upstream was given some time for. It is not to blame for being late if most of
+// the time had been spent before, waiting in the queue or on other upstreams.
+func (h *Handler) noteFailure(c *choice, refused *refusal, took time.Duration) {
 	switch refused.cause {
-	case causeDialFailed, causeDialTimeout, causeClosed, causeBadAnswer, causeHandshakeTimeout:
+	case causeDialFailed, causeDialTimeout, causeClosed, causeBadAnswer:
+	case causeHandshakeTimeout:
+		if took < h.handshake/2 {
+			return
+		}
 	default:
 		return
 	}

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -69,6 +70,31 @@ func TestFailedHandshakesCount(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An upstream that gets what the queue or others have left of the time for a
+// handshake is not failing because that is not enough.
+func TestWhoGetsLittleTimeIsNotLate(t *testing.T) {
+	h := watching("a:1")
+	h.Timeouts = &Timeouts{Handshake: caddy.Duration(10 * time.Second)}
+	bubble(t, h, func(t *testing.T) {
+		s := stand(t, h)
+		late := &refusal{cause: causeHandshakeTimeout, err: errors.New("the handshake took too long")}
+		for range 3 {
+			h.noteFailure(s.chosen, late, 4*time.Second)
+		}
+		if failingAddresses()["a:1"] {
+			t.Error("failing after handshakes that were given 4s of 10s")
+		}
+		for range 2 {
+			h.noteFailure(s.chosen, late, 6*time.Second)
+		}
+		if !failingAddresses()["a:1"] {
+			t.Error("not failing after handshakes that were given 6s of 10s")
+		}
+		s.leave()
+		time.Sleep(2 * time.Minute)
+	})
 }
 
 func TestDialFailuresCount(t *testing.T) {
