@@ -30,7 +30,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	websocket_proxy [<matcher>] [<upstreams...>] {
 //		# upstreams
 //		to                 <upstreams...>
-//		upstream           <address> [weight <n>] [max_tunnels <n>] [backup]
+//		upstream           <address> [weight <n>] [max_tunnels <n>|off] [backup]
 //		dynamic            <source> [<options...>]
 //		name               <name>
 //

@@ -38,7 +38,7 @@ func (p *parser) upstreamOption() error {
 		case "weight":
 			settings.Weight, err = p.count(name)
 		case "max_tunnels":
-			settings.MaxTunnels, err = p.count(name)
+			settings.MaxTunnels, err = p.countOrOff()
 		case "backup":
 			settings.Backup = true
 		default:
