@@ -190,8 +190,10 @@ func (t *hostTable) pass(f *failures, now time.Time) (recovered bool) {
 		f.recent = f.recent[1:]
 	}
 	if f.ejected && len(f.recent) < f.key.limits.max {
+		// If it is configured, but with other limits, nobody has avoided it.
+		h := t.m[f.key.address]
+		recovered = len(f.endpoints) > 0 || h == nil || h.named == 0
 		f.ejectLocked(false)
-		recovered = true
 	}
 	if len(f.recent) == 0 {
 		f.recent, f.timer = nil, nil

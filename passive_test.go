@@ -252,6 +252,26 @@ func TestFailuresOutliveAReload(t *testing.T) {
 	})
 }
 
+// What an unloaded configuration had found failing must not have the upstream
+// start slowly in others, which have used it all the time.
+func TestFailuresThatNobodyCountsAnyMoreChangeNothing(t *testing.T) {
+	before := watching("a:1", "b:1")
+	unload := load(t, before)
+	bubble(t, watching("x:1"), func(t *testing.T) {
+		fail(before, 0, 2)
+		after := &Handler{Upstreams: upstreams("a:1", "b:1")} // with limits of its own
+		load(t, after)
+		unload()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		hosts.mu.Lock()
+		defer hosts.mu.Unlock()
+		if joined := hosts.m["a:1"].joined; !joined.IsZero() {
+			t.Errorf("the upstream has joined at %v", joined)
+		}
+	})
+}
+
 // remembered counts the addresses of the test below that have failed lately.
 func remembered() (n int) {
 	hosts.mu.Lock()
