@@ -92,10 +92,14 @@ func (s *poolSet) startLocked(p *loadedPool) {
 		return
 	}
 	p.runs = true
-	var known []string
-	var next time.Time // of a step of theirs
+	var known, others []string // in the predecessors, and in all of their time
+	var next time.Time         // of a step of theirs
 	for _, old := range s.all {
-		if old.config == p.config || s.matchLocked(old.lineage, p.config) != p {
+		if old.config == p.config {
+			continue
+		}
+		others = append(others, old.addresses()...)
+		if s.matchLocked(old.lineage, p.config) != p {
 			continue
 		}
 		known = append(known, old.addresses()...)
@@ -109,7 +113,7 @@ func (s *poolSet) startLocked(p *loadedPool) {
 	joined := slices.DeleteFunc(p.addresses(), func(address string) bool {
 		return slices.Contains(known, address)
 	})
-	hosts.joinEmpty(joined)
+	hosts.joinNew(joined, others)
 	if p.rebalance != nil && len(joined) > 0 {
 		p.rebalance.beginLocked(next)
 	}

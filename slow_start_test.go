@@ -95,6 +95,31 @@ func TestReloadStartsNewcomersSlowly(t *testing.T) {
 	})
 }
 
+// The server may take handshakes before the configuration is known to be in force.
+func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
+	old, other := startingSlowly("a:1"), startingSlowly("busy:1")
+	bubble(t, old, func(t *testing.T) {
+		after := startingSlowly("a:1", "busy:1", "new:1")
+		load(t, after)
+		hosts.mu.Lock()
+		held := []*host{hosts.reserveLocked(hosts.m["new:1"]), hosts.reserveLocked(hosts.m["busy:1"])}
+		hosts.mu.Unlock()
+		after.rebalanceJoined()
+		hosts.mu.Lock()
+		slow, fast := hosts.m["new:1"].joined, hosts.m["busy:1"].joined
+		hosts.mu.Unlock()
+		if slow.IsZero() {
+			t.Error("a newcomer with tunnels has not started slowly")
+		}
+		if !fast.IsZero() {
+			t.Error("what another pool has had with tunnels has started slowly")
+		}
+		for _, h := range held {
+			hosts.tunnelEnded(h)
+		}
+	}, other)
+}
+
 // A pool that is all new is not slow.
 func TestNewcomersAloneAreNotHeldBack(t *testing.T) {
 	h := startingSlowly("a:1", "b:1")

@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -191,16 +192,16 @@ func (t *hostTable) joinLocked(addresses []string) {
 	t.serveLocked()
 }
 
-// joinEmpty is join for what a reload has added to a pool. Where another pool
-// has it already, with tunnels, it is no newcomer.
-func (t *hostTable) joinEmpty(addresses []string) {
+// joinNew is join for what is new in a pool. Of the addresses that others have had
+// before, those with tunnels are no newcomers. The tunnels of the rest are of
+// handshakes that were faster than this call.
+func (t *hostTable) joinNew(addresses, had []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, address := range addresses {
-		if h, ok := t.m[address]; ok && h.tunnels == 0 {
-			h.joined = time.Now()
-		}
-	}
+	t.joinLocked(slices.DeleteFunc(slices.Clone(addresses), func(address string) bool {
+		h, ok := t.m[address]
+		return ok && h.tunnels > 0 && slices.Contains(had, address)
+	}))
 }
 
 // reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
