@@ -214,6 +214,7 @@ func (d *discovery) succeed(a *asking) {
 	d.found, d.undecided = a.found, false
 	d.logLocked(a, was)
 	newcomers := newcomers(was, a.found)
+	had := hosts.namedOf(newcomers) // before this answer names them too
 	orphaned := false
 	if !slices.EqualFunc(was, a.found, func(a, b *endpoint) bool { return a.dial == b.dial }) {
 		for _, s := range d.sources {
@@ -228,7 +229,7 @@ func (d *discovery) succeed(a *asking) {
 	if decided || orphaned {
 		liveTunnels.evictOrphans()
 	}
-	becameReady(newcomers)
+	discovered(newcomers, had)
 }
 
 // newcomers returns the addresses that an answer has brought. In a first one,

@@ -144,6 +144,36 @@ func TestTunnelsMoveToWhatASourceFinds(t *testing.T) {
 	})
 }
 
+// What another handler has had with tunnels must not be left out of choices
+// because a source finds it too.
+func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		s := newScript(t, gives(hostA))
+		h := startingSlowly(hostC)
+		h.DynamicUpstreamsRaw = s.raw("")
+		f.load(&Handler{Upstreams: upstreams("busy.test:80")})
+		f.load(h)
+		h.pool.startSources()
+		time.Sleep(time.Second)
+		hosts.mu.Lock()
+		held := hosts.reserveLocked(hosts.m["busy.test:80"])
+		hosts.mu.Unlock()
+		s.do(gives(hostA, "busy.test:80", "new.test:80"))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		hosts.mu.Lock()
+		busy, newcomer := hosts.m["busy.test:80"].joined, hosts.m["new.test:80"].joined
+		hosts.mu.Unlock()
+		if !busy.IsZero() {
+			t.Error("what has tunnels of another handler has started slowly")
+		}
+		if newcomer.IsZero() {
+			t.Error("a newcomer has not started slowly")
+		}
+		hosts.tunnelEnded(held)
+	})
+}
+
 func TestFirstAnswerMayBringNewcomers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		known []string

@@ -59,6 +59,19 @@ func (t *hostTable) isKnown(address string) bool {
 	return ok && (h.named > 0 || h.tunnels > 0)
 }
 
+// namedOf returns those of some addresses that a configuration has, itself or by
+// what its sources have found.
+func (t *hostTable) namedOf(addresses []string) (named []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, address := range addresses {
+		if h, ok := t.m[address]; ok && h.named > 0 {
+			named = append(named, address)
+		}
+	}
+	return named
+}
+
 // decide notes how many sources have begun to run without having found anything
 // yet; less than none if they have, or do not run any more.
 func (t *hostTable) decide(change int) {

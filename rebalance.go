@@ -87,11 +87,17 @@ func (h *Handler) rebalanceJoined() {
 	loadedPools.start(h.loaded)
 }
 
-// becameReady has upstreams started slowly that get new tunnels again, and then
-// others moved to them: an operator has made them ready, or they have just been
-// discovered.
+// becameReady has upstreams started slowly that get new tunnels again, as an
+// operator has made them ready, and then others moved to them.
 func becameReady(addresses []string) {
 	hosts.join(addresses)
+	beginRebalancing(addresses, func(*rebalancer) time.Time { return time.Time{} })
+}
+
+// discovered is becameReady for upstreams that have just been found. Some of them
+// others may have had before.
+func discovered(addresses, had []string) {
+	hosts.joinNew(addresses, had)
 	beginRebalancing(addresses, func(*rebalancer) time.Time { return time.Time{} })
 }
 
