@@ -309,6 +309,16 @@ func TestPlaceholdersMustExpandToOneAddress(t *testing.T) {
 	}
 }
 
+// As in reverse_proxy, zero says that there is no limit.
+func TestPlaceholderOfNoCap(t *testing.T) {
+	repl := caddy.NewReplacer()
+	c := &choice{endpoint: &endpoint{slot: &slot{maxTunnels: -1}}}
+	c.placeholders(repl)
+	if got, _ := repl.Get("http.reverse_proxy.upstream.max_requests"); got != 0 {
+		t.Errorf("max_requests is %v, want 0", got)
+	}
+}
+
 func TestHostsAreToldApart(t *testing.T) {
 	for dial, want := range map[string]string{
 		"localhost:9000":        "localhost:9000",

@@ -302,6 +302,6 @@ func (c *choice) placeholders(repl *caddy.Replacer) {
 	repl.Set("http.reverse_proxy.upstream.host", e.hostname)
 	repl.Set("http.reverse_proxy.upstream.port", e.port)
 	repl.Set("http.reverse_proxy.upstream.requests", c.tunnels)
-	repl.Set("http.reverse_proxy.upstream.max_requests", e.slot.maxTunnels)
+	repl.Set("http.reverse_proxy.upstream.max_requests", max(0, e.slot.maxTunnels))
 	repl.Set("http.reverse_proxy.upstream.fails", c.fails)
 }
