@@ -86,6 +86,11 @@ func (c *candidates) refuseWaiting(ctx context.Context) *refusal {
 	if c.pool.live.exit.hasBegun() {
 		return refuseForNow(causeNoUpstream, errors.New("waiting for a place at an upstream: the process exits"))
 	}
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	if !c.mayWaitLocked() {
+		return refuseForNow(causeNoUpstream, errors.New("no upstream is available any more"))
+	}
 	return refuseForNow(causeQueueTimeout, errors.New("all upstreams are full, and no tunnel has ended in time; see max_tunnels"))
 }
 

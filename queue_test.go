@@ -275,6 +275,20 @@ func TestQueueTimeout(t *testing.T) {
 	})
 }
 
+// What was full when somebody came may not be there any more in the end.
+func TestWaitingInVainSaysWhy(t *testing.T) {
+	h := narrow("a:1")
+	bubble(t, h, func(t *testing.T) {
+		open, waiting := stand(t, h), stand(t, h)
+		hosts.setStates(operatorStates{"a:1": {State: stateDrain}})
+		<-waiting.done
+		waiting.expect("", causeNoUpstream)
+		hosts.setStates(operatorStates{})
+		waiting.leave()
+		open.leave()
+	})
+}
+
 func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
 	for name, test := range map[string]func(t *testing.T, h *Handler, open *standing){
 		"a tunnel of another handler ends": func(t *testing.T, _ *Handler, _ *standing) {
