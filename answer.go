@@ -34,6 +34,8 @@ type answer struct {
 	conn   net.Conn
 	reader *bufio.Reader
 	limit  *io.LimitedReader
+	// taken tells that a tunnel has the connection, and the place at the upstream.
+	taken bool
 }
 
 // readers are those for upstreams' answers. Each is needed for the time of a
@@ -143,6 +145,15 @@ func (a *answer) detach() []byte {
 	readers.Put(a.reader)
 	a.reader = nil
 	return glued
+}
+
+// giveBack closes the answer and ends the count of its choice, unless a tunnel
+// has taken over both.
+func (a *answer) giveBack() {
+	if !a.taken {
+		a.close()
+		hosts.tunnelEnded(a.choice.host)
+	}
 }
 
 // close ends the use of an answer that does not become a tunnel.

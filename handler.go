@@ -36,9 +36,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refused != nil {
 		return h.refuse(w, r, refused)
 	}
+	defer a.giveBack() // unless a tunnel has taken it
 	if a.StatusCode != http.StatusSwitchingProtocols {
-		defer hosts.tunnelEnded(a.choice.host)
-		defer a.close()
 		return h.passAnswer(w, r, hs, a)
 	}
 	logFields(r, hs, a)
@@ -74,8 +73,7 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 }
 
 // connect chooses an upstream and performs the handshake there, on another one
-// if that fails early. The caller has to close the answer, and to end the count
-// of its choice.
+// if that fails early. The caller has to give the answer back.
 func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 	ctx := r.Context()
 	if h.handshake > 0 {
@@ -111,13 +109,10 @@ func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 			candidates.nextRound()
 			continue
 		}
-		began := time.Now()
-		a, refused := h.attempt(ctx, chosen, h.prepareFor(chosen, out, hs, repl), hs, repl)
+		a, refused := h.attempt(ctx, chosen, out, hs, repl)
 		if refused == nil {
 			return a, nil
 		}
-		h.noteFailure(chosen, refused, time.Since(began))
-		hosts.tunnelEnded(chosen.host)
 		if !h.retry.again(refused, retries, started) {
 			return nil, refused
 		}
@@ -127,8 +122,25 @@ func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 	}
 }
 
-// attempt performs the handshake with one upstream.
+// attempt performs the handshake with one upstream, and gives its place back if
+// that comes to nothing.
 func (h *Handler) attempt(
+	ctx context.Context, c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer,
+) (a *answer, refused *refusal) {
+	began := time.Now()
+	defer func() {
+		if a == nil { // also if somebody's code has panicked
+			hosts.tunnelEnded(c.host)
+		}
+	}()
+	a, refused = h.handshakeAt(ctx, c, h.prepareFor(c, out, hs, repl), hs, repl)
+	if refused != nil {
+		h.noteFailure(c, refused, time.Since(began))
+	}
+	return a, refused
+}
+
+func (h *Handler) handshakeAt(
 	ctx context.Context, c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer,
 ) (*answer, *refusal) {
 	conn, err := h.dialer.dial(ctx, c.endpoint, repl)
@@ -192,8 +204,6 @@ func logFields(r *http.Request, hs *handshake, a *answer) {
 // nothing of the configuration.
 func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handshake, a *answer) error {
 	abandon := func(err error) error {
-		a.close()
-		hosts.tunnelEnded(a.choice.host)
 		return h.refuse(w, r, &refusal{
 			cause:    causeInternal,
 			status:   http.StatusInternalServerError,
@@ -232,8 +242,6 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 	defer s.detach()
 	// The client waits for the 200 before it sends anything.
 	if err := s.ctrl.Flush(); err != nil {
-		a.close()
-		hosts.tunnelEnded(a.choice.host)
 		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.host.address}, statusClientClosed)
 		return nil
 	}
@@ -246,6 +254,7 @@ func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client 
 	t := newTunnel(hs.tunnelID, h.tunnelPolicy, &liveTunnels, a.choice.host, clientIP(r))
 	t.failures = a.choice.endpoint.failures
 	t.place, hs.place = hs.place, nil
+	a.taken = true
 	t.from, t.handler = a.choice.endpoint.from, h.Name
 	hosts.joined(t.from)
 	side := socket{a.conn}

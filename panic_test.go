@@ -1,0 +1,57 @@
+package websocketproxy
+
+import (
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// brokenWriter is what a middleware with a mistake leaves of a response.
+type brokenWriter struct{ http.ResponseWriter }
+
+func (w brokenWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (brokenWriter) WriteHeader(int) { panic("a mistake in a middleware") }
+
+// net/http survives a panic of somebody's code in a handshake, so the place at
+// the upstream and that of the client must not stay taken.
+func TestPanicsTakeNoPlaces(t *testing.T) {
+	for name, breakIt := range map[string]func(h *Handler, w http.ResponseWriter) http.ResponseWriter{
+		"before the upstream's answer": func(h *Handler, w http.ResponseWriter) http.ResponseWriter {
+			h.dialer.transport.Transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+				panic("a mistake in a module for networks")
+			}
+			return w
+		},
+		"after it": func(_ *Handler, w http.ResponseWriter) http.ResponseWriter { return brokenWriter{w} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { expectNothingHeld(t) })
+			up := testbed.NewUpstream(t, testbed.Echo)
+			h := &Handler{Upstreams: upstreams(up.Addr), Limits: &Limits{MaxTunnelsPerClient: 5}}
+			load(t, h)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w = breakIt(h, w)
+				r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
+				t.Errorf("no panic, but %v", h.ServeHTTP(w, r, nil))
+			}))
+			server.Config.ErrorLog = log.New(io.Discard, "", 0)
+			server.Start()
+			t.Cleanup(server.Close)
+			c := testbed.Dial(t, server.Listener.Addr().String())
+			c.Send(testbed.HandshakeRequest("/", c.Host))
+			c.ExpectEOF()
+			c.Close()
+			eventually(t, "the place is free", func() bool { return tunnelsOf(up.Addr) == 0 })
+		})
+	}
+}
