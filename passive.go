@@ -227,7 +227,7 @@ func (h *Handler) noteFailure(c *choice, refused *refusal, took time.Duration) {
 // refuse clients that way.
 func (t *tunnel) diedEarly() bool {
 	switch t.why {
-	case upstreamReset, upstreamLost, upstreamError:
+	case upstreamReset, upstreamLost:
 		return t.early
 	}
 	return false
