@@ -180,7 +180,7 @@ func (h *Handler) loadSource(ctx caddy.Context, raw json.RawMessage) (*finder, e
 		return nil, fmt.Errorf("%T does not find upstreams", mod)
 	}
 	name, _ := config["source"].(string)
-	return &finder{
+	s := &finder{
 		module:       module,
 		name:         name,
 		config:       string(canonical),
@@ -189,7 +189,26 @@ func (h *Handler) loadSource(ctx caddy.Context, raw json.RawMessage) (*finder, e
 		pool:         h.pool,
 		newSlot:      h.dynamicSlot,
 		log:          h.logger.With(zap.String("source", name)),
-	}, nil
+	}
+	if len(s.placeholders) == 0 {
+		s.lookUpInTime()
+	}
+	return s, nil
+}
+
+// lookUpInTime has Caddy's own sources look names up so early that what they know
+// is never older than their refresh interval, though they are asked only now and
+// then.
+func (s *finder) lookUpInTime() {
+	earlier := func(refresh caddy.Duration) caddy.Duration {
+		return max(refresh-caddy.Duration(s.interval), 1) // zero would mean the default
+	}
+	switch m := s.module.(type) {
+	case *reverseproxy.AUpstreams:
+		m.Refresh = earlier(m.Refresh)
+	case *reverseproxy.SRVUpstreams:
+		m.Refresh = earlier(m.Refresh)
+	}
 }
 
 // dynamicSlot makes the place of an upstream that was found.
