@@ -92,18 +92,20 @@ type Queue struct {
 }
 
 // Rebalance has tunnels closed, with the status of `drain.close_code`, so that
-// their clients come back and are balanced anew: when a reload has added an
-// upstream to the pool, or when one gets tunnels again after it was drained or
-// evicted. In each interval some are closed at the upstreams that have the most
-// for their weight, those of the longest idle tunnels first, until all upstreams
-// are level within 10 %, a step has not made it better, or 20 were made.
+// their clients come back and are balanced anew: when a reload or a source has
+// added an upstream to the pool, or when one gets tunnels again after it was
+// drained, evicted, down or failing. It begins when the slow start is over, and
+// for an upstream that has recovered, an interval after that. In each interval
+// some are closed at the upstreams that have the most for their weight, those of
+// the longest idle tunnels first, until all upstreams are level within 10 %, a
+// step has not made it better, or 20 were made.
 //
 // What counts are the tunnels of all handlers, as for the policies; only those
 // of this handler are closed. Handlers of earlier configurations are the same
 // one if they have the same name and at least one common upstream; where there
-// are several, the most similar one is. Upstreams that are drained, or whose
-// address has placeholders, take no part; on backups stays what no other
-// upstream has a place for.
+// are several, the most similar one is. Upstreams that are drained, down or
+// failing, or that depend on the request, take no part; on backups stays what no
+// other upstream has a place for.
 type Rebalance struct {
 	// Part of the tunnels that are where they should not be, between 0 and 1,
 	// that is closed in each interval, rounded up. It is a part of the most that

@@ -21,6 +21,9 @@ type pool struct {
 	fixed []*endpoint
 	// templates are the others: for each, what to expand.
 	templates []template
+	// sources find further upstreams.
+	sources []*finder
+	found   foundUpstreams
 	// slowStart is how long a newcomer gets less than its share; zero means not
 	// at all.
 	slowStart time.Duration
@@ -39,9 +42,6 @@ type pool struct {
 	// tells that there is nothing for those who have no upstreams of their own.
 	turn      int
 	exhausted bool
-	// sources find further upstreams.
-	sources []*finder
-	found   foundUpstreams
 }
 
 // join is called for an endpoint whose host is named by this pool's

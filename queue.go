@@ -43,7 +43,7 @@ type waiter struct {
 	served     chan *choice // has room for one
 }
 
-// next chooses like choose. Where that fails because upstreams are full, it
+// next chooses an upstream. Where that fails because all are full, it
 // waits in the pool's queue until it is served, first come first served. Who
 // comes again, because the upstream has failed, has its old place and as much
 // time as was left. Policies of other modules are not waited for: what they

@@ -38,8 +38,8 @@ type host struct {
 type hostTable struct {
 	mu sync.Mutex // also makes a choice and its count one step
 	m  map[string]*host
-	// templates counts the upstreams of loaded configurations whose address has
-	// placeholders, and their sources whose configuration has.
+	// templates counts what loaded configurations have that depends on requests:
+	// addresses of upstreams with placeholders, and configurations of sources.
 	templates map[string]int
 	// undecided counts the sources that run and have not found anything yet.
 	undecided int
