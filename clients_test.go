@@ -34,6 +34,8 @@ func TestTunnelsPerClient(t *testing.T) {
 	p.expectRefusal(causeClientLimit, http.StatusTooManyRequests, func() {
 		expectRetryAfter(t, expectRefused(t, p, http.StatusTooManyRequests))
 	})
+	// A client may know of its tunnel before the registry does.
+	eventually(t, "both tunnels are live", func() bool { return liveTunnels.count() == 2 })
 	a.CloseHandshake(1000)
 	a.Close()
 	eventually(t, "the tunnel is over", func() bool { return liveTunnels.count() == 1 })
