@@ -62,11 +62,11 @@ type lane struct {
 	owing atomic.Bool
 	// passing is how far a ping of the application has passed.
 	passing progress
-	// written is set when the writer has to tell that a ping has been written
-	// as soon as it is ready.
-	written bool
-	// asked tells that the destination has got a ping, and how much had come
-	// from it by then: one more than the number of bytes.
+	// asking is set while a ping is on its way, and tells how much had come from
+	// the destination before: one more than the number of bytes. The writer has
+	// to tell as soon as it is ready.
+	asking uint64
+	// asked is the same of a ping that the destination has got.
 	asked atomic.Uint64
 }
 
@@ -128,7 +128,7 @@ func newGuard(p *tunnelPolicy) *guard {
 // inspectGuarded is Inspect of an open tunnel with a guard.
 func (t *tunnel) inspectGuarded(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
 	l := &t.guard.lanes[d]
-	if l.written && len(p) == 0 {
+	if l.asking != 0 && len(p) == 0 {
 		t.pingDelivered(d)
 	}
 	v, found := relay.Verdict{Pass: len(p)}, nothing

@@ -140,20 +140,21 @@ func (t *tunnel) takePing(d relay.Direction, s *frame.Scanner) []byte {
 func (t *tunnel) pingPassed(d relay.Direction) {
 	l := &t.guard.lanes[d]
 	l.passing = absent
-	if t.policy.pingTimeout == 0 || l.written {
+	if t.policy.pingTimeout == 0 || l.asking != 0 {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.askedNow(d) != l.asked.Load() { // else an earlier one counts
+	if t.heardFrom(d) != l.asked.Load() { // else an earlier one counts
 		t.awaitDeliveryLocked(d)
 	}
 }
 
 // awaitDeliveryLocked has the writer of direction d called when it is ready.
-// Then the destination has taken the ping, or its system has.
+// Then the destination has taken the ping, or its system has. Whatever comes
+// from it from now on is a reaction: it may answer before the writer is called.
 func (t *tunnel) awaitDeliveryLocked(d relay.Direction) {
-	t.guard.lanes[d].written = true
+	t.guard.lanes[d].asking = t.heardFrom(d)
 	t.relay.Wake(d)
 }
 
@@ -161,13 +162,13 @@ func (t *tunnel) awaitDeliveryLocked(d relay.Direction) {
 // one before and not reacted, the first one counts.
 func (t *tunnel) pingDelivered(d relay.Direction) {
 	l := &t.guard.lanes[d]
-	l.written = false
-	l.asked.Store(t.askedNow(d))
+	l.asked.Store(l.asking)
+	l.asking = 0
 }
 
-// askedNow is the value of a lane's asked if its destination has got a ping by
-// now.
-func (t *tunnel) askedNow(d relay.Direction) uint64 {
+// heardFrom is one more than the number of bytes that have come from the
+// destination of d.
+func (t *tunnel) heardFrom(d relay.Direction) uint64 {
 	read, _ := t.relay.Counts(d.Opposite())
 	return read + 1
 }
