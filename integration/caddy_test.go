@@ -3,14 +3,17 @@ package integration
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -149,6 +152,34 @@ func (c *caddy) reload(tb testing.TB, caddyfile string) {
 		}
 		return err == nil
 	})
+	c.awaitNewListeners(tb)
+}
+
+// awaitNewListeners returns when the listeners of the old configuration are
+// closed. Caddy answers a reload a moment earlier, and a connection that waits in
+// the queue of one of them is then reset.
+func (c *caddy) awaitNewListeners(tb testing.TB) {
+	tb.Helper()
+	if runtime.GOOS != "linux" {
+		return // as nothing tells
+	}
+	eventually(tb, "the old listeners are closed", func() bool {
+		return countListeners(tb, c.http) <= 1 && countListeners(tb, c.https) <= 1
+	})
+}
+
+// countListeners counts the sockets that listen at an IPv4 address.
+func countListeners(tb testing.TB, addr string) int {
+	tb.Helper()
+	sockets, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	local := netip.MustParseAddrPort(addr)
+	ip := local.Addr().As4()
+	const listens = "00000000:0000 0A" // no remote address, and the state
+	line := fmt.Sprintf("%08X:%04X %s", binary.NativeEndian.Uint32(ip[:]), local.Port(), listens)
+	return strings.Count(string(sockets), line)
 }
 
 // adminRequest does a request to the admin endpoint; a body is a Caddyfile.
