@@ -44,7 +44,6 @@ func choosePoller() (*poller, error) {
 				pollers.err = err
 				return
 			}
-			p.pipesLimit = max(2, maxPipes/n)
 			pollers.all = append(pollers.all, p)
 			go p.run()
 		}
@@ -66,11 +65,7 @@ type poller struct {
 	slots []slot
 	free  []uint32
 	ended []uint32
-	// pipes are the pairs that nobody uses of those made. null is the null
-	// device.
-	pipes                 []*pipes
-	pipesMade, pipesLimit int
-	null                  int
+	null  int // the null device
 
 	// waits is set while the poller may be waiting, so that it has to be told of
 	// errands. Only the first of those who send one does that, and nobody while

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"errors"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,10 +18,12 @@ const (
 	// pipeSize is how much goes through a pipe at a time: the most that a pipe
 	// of an ordinary user may hold. A quarter of it costs 40 % more.
 	pipeSize = 1 << 20
-	// maxPipes bounds the pairs of pipes of all pollers, each of which may have
-	// two. Where there is none left, bytes are read and written. Together they
-	// are what an ordinary user may have, without what others need of it.
+	// maxPipes bounds the pairs of pipes of the process. Where there is none
+	// left, bytes are read and written. Together they are what an ordinary user
+	// may have, without what others need of it.
 	maxPipes = 32
+	// pipesRetry is how long no more are made when there cannot be more.
+	pipesRetry = time.Minute
 	// longFrame is from which average length on frames are worth it.
 	longFrame = 16 << 10
 	// headerSize is the length of the longest frame header, and with that how
@@ -65,36 +69,52 @@ func closePipe(ends [2]int) {
 	_, _ = unix.Close(ends[0]), unix.Close(ends[1])
 }
 
-// takePipes returns a pair of empty pipes, or nil if there is none.
-func (p *poller) takePipes() *pipes {
-	if n := len(p.pipes); n > 0 {
-		pair := p.pipes[n-1]
-		p.pipes = p.pipes[:n-1]
+// pipePool has the pairs of pipes of all pollers. One is taken for each chunk,
+// and kept only while the destination does not take what is in it.
+type pipePool struct {
+	mu          sync.Mutex // guards what follows
+	free        []*pipes
+	made, limit int
+	limited     time.Time // when the limit turned out to be lower
+}
+
+var allPipes = pipePool{limit: maxPipes}
+
+// take returns a pair of empty pipes, or nil if there is none.
+func (pool *pipePool) take() *pipes {
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	if n := len(pool.free); n > 0 {
+		pair := pool.free[n-1]
+		pool.free = pool.free[:n-1]
 		return pair
 	}
-	if p.pipesMade >= p.pipesLimit {
+	if pool.made >= pool.limit && (pool.limit == maxPipes || time.Since(pool.limited) < pipesRetry) {
 		return nil
 	}
 	pair, err := newPipes()
 	if err != nil {
 		// Out of descriptors, or of what a user may have of pipes: it is not
 		// tried with each chunk again.
-		p.pipesLimit = p.pipesMade
+		pool.limit, pool.limited = pool.made, time.Now()
 		return nil
 	}
-	p.pipesMade++
+	pool.limit = maxPipes
+	pool.made++
 	return pair
 }
 
-// givePipes takes a pair back. One that is not empty is of no more use.
-func (p *poller) givePipes(pair *pipes, empty bool) {
+// give takes a pair back. One that is not empty is of no more use.
+func (pool *pipePool) give(pair *pipes, empty bool) {
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
 	if empty {
-		p.pipes = append(p.pipes, pair)
+		pool.free = append(pool.free, pair)
 		return
 	}
 	closePipe(pair.bytes)
 	closePipe(pair.copy)
-	p.pipesMade--
+	pool.made--
 }
 
 // noteRead looks for a bulk transfer, after a read that was shown.
@@ -121,7 +141,7 @@ func (c *course) noteSplice(n int64) {
 // is nothing more to get at the moment, or not in this way.
 func (r *polled) splice(d Direction) (more bool) {
 	c := &r.dirs[d]
-	pair := r.poller.takePipes()
+	pair := allPipes.take()
 	if pair == nil {
 		c.splices = 0
 		return true
@@ -130,7 +150,7 @@ func (r *polled) splice(d Direction) (more bool) {
 		return unix.Splice(r.fds[d], nil, pair.bytes[1], nil, pipeSize, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	})
 	if n <= 0 {
-		r.poller.givePipes(pair, true)
+		allPipes.give(pair, true)
 		if errors.Is(err, unix.EAGAIN) {
 			return false
 		}
@@ -220,7 +240,7 @@ func (p *poller) discard(pipe, n int) error {
 // Of them, the first ones were shown and may pass, and v is about the next.
 func (r *polled) unsplice(d Direction, pair *pipes, shown int, v Verdict) {
 	b, err := readPipe(pair)
-	r.poller.givePipes(pair, false)
+	allPipes.give(pair, false)
 	if err != nil {
 		r.fail(d, err, false)
 		return
@@ -275,7 +295,7 @@ func (r *polled) flushPipes(d Direction) {
 // dropPipes ends the use of pipes by a direction.
 func (r *polled) dropPipes(d Direction) {
 	if c := &r.dirs[d]; c.pipes != nil {
-		r.poller.givePipes(c.pipes, c.pipes.held == 0)
+		allPipes.give(c.pipes, c.pipes.held == 0)
 		c.pipes = nil
 	}
 }

@@ -12,12 +12,11 @@ import (
 // back, also from tunnels that are aborted.
 func TestPipesComeBack(t *testing.T) {
 	const size = 16 << 20 // more than all buffers hold
-	before := pipesInUse(t)
+	before := pipesInUse()
 	all := openers(t)
-	most := 0
-	for _, p := range pollers.all {
-		most += p.pipesLimit
-	}
+	allPipes.mu.Lock()
+	most := allPipes.limit
+	allPipes.mu.Unlock()
 	var rigs []*rig
 	var senders sync.WaitGroup
 	for range most + 10 {
@@ -32,7 +31,7 @@ func TestPipesComeBack(t *testing.T) {
 			_ = socket{r.client.Conn}.CloseWrite()
 		})
 	}
-	eventually(t, "all pipes are in use", func() bool { return pipesInUse(t) == most })
+	eventually(t, "all pipes are in use", func() bool { return pipesInUse() == most })
 	for i, r := range rigs {
 		if i%2 == 0 {
 			r.relay.Abort()
@@ -44,25 +43,11 @@ func TestPipesComeBack(t *testing.T) {
 		}
 	}
 	senders.Wait()
-	eventually(t, "all pipes are back", func() bool { return pipesInUse(t) == before })
+	eventually(t, "all pipes are back", func() bool { return pipesInUse() == before })
 }
 
-// pipesInUse asks all pollers.
-func pipesInUse(t *testing.T) int {
-	t.Helper()
-	if _, err := choosePoller(); err != nil {
-		t.Fatal(err)
-	}
-	total := 0
-	for _, p := range pollers.all {
-		n := make(chan int, 1)
-		p.send(func() { n <- p.pipesMade - len(p.pipes) })
-		select {
-		case used := <-n:
-			total += used
-		case <-time.After(patience):
-			t.Fatal("a poller is stuck")
-		}
-	}
-	return total
+func pipesInUse() int {
+	allPipes.mu.Lock()
+	defer allPipes.mu.Unlock()
+	return allPipes.made - len(allPipes.free)
 }
