@@ -75,6 +75,7 @@ func (r *polled) receive(d Direction) {
 		}
 		c.read.Add(uint64(n))
 		r.inspect(d, buf[:n])
+		r.bulk = r.bulk || n >= longFrame
 		c.noteRead(n == len(buf))
 		if n < len(buf) || !r.reading(d) {
 			return

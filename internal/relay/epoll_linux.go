@@ -32,30 +32,32 @@ var pollers struct {
 	once sync.Once
 	all  []*poller
 	err  error
-	next atomic.Uint32
 }
 
 func choosePoller() (*poller, error) {
 	pollers.once.Do(func() {
-		n := runtime.GOMAXPROCS(0)
-		for range n {
-			p, err := newPoller()
+		for i := range runtime.GOMAXPROCS(0) {
+			p, err := newPoller(i)
 			if err != nil {
 				pollers.err = err
 				return
 			}
 			pollers.all = append(pollers.all, p)
+		}
+		for _, p := range pollers.all {
 			go p.run()
 		}
 	})
 	if pollers.err != nil {
 		return nil, pollers.err
 	}
-	return pollers.all[pollers.next.Add(1)%uint32(len(pollers.all))], nil
+	return choose(pollers.all), nil
 }
 
 // poller waits for the descriptors of many relays.
 type poller struct {
+	index        int // among all
+	load         workload
 	epoll, event int
 	// buf is read into. It is in use only while one event is handled.
 	buf []byte
@@ -99,7 +101,7 @@ func (pl place) event(side int, events uint32) *unix.EpollEvent {
 	return &unix.EpollEvent{Events: events, Fd: int32(pl.slot), Pad: int32(pl.generation<<1 | uint32(side))}
 }
 
-func newPoller() (*poller, error) {
+func newPoller(index int) (*poller, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, err
@@ -112,7 +114,7 @@ func newPoller() (*poller, error) {
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(epoll), unix.Close(event))
 	}
-	p := &poller{epoll: epoll, event: event, null: null, buf: make([]byte, pollBuffer)}
+	p := &poller{index: index, epoll: epoll, event: event, null: null, buf: make([]byte, pollBuffer)}
 	err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, event, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1, Pad: -1})
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(epoll), unix.Close(event), unix.Close(null))
@@ -135,9 +137,11 @@ func (p *poller) run() {
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic("relay: epoll_wait: " + err.Error()) // only a bug can cause this
 		}
-		for i := range max(n, 0) {
+		n = max(n, 0)
+		for i := range n {
 			p.handle(&events[i])
 		}
+		p.share(events[:n])
 		p.free = append(p.free, p.ended...)
 		p.ended = p.ended[:0]
 		p.runErrands()
@@ -151,11 +155,21 @@ func (p *poller) handle(event *unix.EpollEvent) {
 		_, _ = unix.Read(p.event, count[:]) // resets it; it is readable
 		return
 	}
-	data := uint32(event.Pad)
-	s := &p.slots[event.Fd]
-	if s.waiter != nil && s.generation<<1 == data&^1 {
-		s.waiter.ready(int(data&1), event.Events)
+	if w := p.waiterOf(event); w != nil {
+		w.ready(int(event.Pad&1), event.Events)
 	}
+}
+
+// waiterOf returns who waits for an event, or nil if that one has left.
+func (p *poller) waiterOf(event *unix.EpollEvent) waiter {
+	if event.Fd < 0 {
+		return nil
+	}
+	s := &p.slots[event.Fd]
+	if s.generation<<1 != uint32(event.Pad)&^1 {
+		return nil
+	}
+	return s.waiter
 }
 
 // send has the poller do something, soon and in the order of the calls.

@@ -11,13 +11,18 @@ import (
 // polled is a relay between two sockets that a poller owns. All but its counts
 // belongs to the poller's goroutine.
 type polled struct {
-	hooks  Hooks
-	poller *poller
-	place  place
+	hooks Hooks
+	place place
+	// home is the poller for the relay if it carries bulk: if a read has brought
+	// as much as a long frame.
+	home *poller
+	bulk bool
 	// mu keeps Backlog from using a descriptor that is being closed, and
-	// guards closed for it.
+	// guards what follows for it, and for those who send errands.
 	mu     sync.Mutex
 	closed bool
+	poller *poller
+	moves  bool      // to poller, which has not come to it yet
 	fds    [2]int    // client, upstream
 	armed  [2]uint32 // the events that each is registered for; 0: not registered
 	dirs   [2]course
@@ -52,7 +57,7 @@ func startPolled(client, upstream Side, hooks Hooks) (Relay, bool) {
 	// place in Go's own poller.
 	_ = client.Conn.Close()
 	_ = upstream.Conn.Close()
-	r := &polled{hooks: hooks, poller: p, fds: fds}
+	r := &polled{hooks: hooks, poller: p, home: nextHome(), fds: fds}
 	p.send(func() {
 		r.place = p.add(r)
 		r.begin(ClientToUpstream, client.Glued)
@@ -124,11 +129,58 @@ func (r *polled) Abort() {
 
 // send has the poller do something, if the relay has not ended by then.
 func (r *polled) send(errand func()) {
-	r.poller.send(func() {
-		if !r.closed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.poller
+	p.send(func() {
+		switch {
+		case !r.belongsTo(p): // any more, or not yet again
+			r.send(errand)
+		case !r.closed:
 			errand()
 		}
 	})
+}
+
+func (r *polled) belongsTo(p *poller) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.poller == p && !r.moves
+}
+
+// leaveTo implements movable.
+func (r *polled) leaveTo(p *poller) {
+	if !r.bulk {
+		r.moveTo(p)
+	}
+}
+
+// moveTo hands the relay over to another poller. It is called by its own.
+func (r *polled) moveTo(p *poller) {
+	for side := range r.fds {
+		if !r.closed { // then, or by a failure of this
+			r.arm(side, 0)
+		}
+	}
+	if r.closed {
+		return
+	}
+	r.poller.remove(r.place)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.poller, r.moves = p, true
+	p.send(func() {
+		r.arrive()
+		r.place = p.add(r)
+		r.settle()
+	})
+}
+
+// arrive ends a move.
+func (r *polled) arrive() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.moves = false
 }
 
 // begin passes on what came glued to a handshake.
@@ -150,6 +202,9 @@ func (r *polled) ready(side int, events uint32) {
 		r.receive(in)
 	}
 	r.settle()
+	if r.bulk && r.poller != r.home {
+		r.moveTo(r.home)
+	}
 }
 
 // settle registers both descriptors for what is awaited from them, or ends the

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -15,6 +16,28 @@ func init() {
 	implementations["polled"] = func(client, upstream Side, hooks Hooks) Relay {
 		return Start(bareSide(client), bareSide(upstream), hooks)
 	}
+	implementations["handed over"] = func(client, upstream Side, hooks Hooks) Relay {
+		h := &handOver{Hooks: hooks}
+		r := Start(bareSide(client), bareSide(upstream), h)
+		if p, ok := r.(*polled); ok {
+			h.relay.Store(p)
+		}
+		return r
+	}
+}
+
+// handOver has the next poller take the relay over after each chunk.
+type handOver struct {
+	Hooks
+
+	relay atomic.Pointer[polled]
+}
+
+func (h *handOver) Inspect(d Direction, p []byte) Verdict {
+	if r := h.relay.Load(); r != nil {
+		r.send(func() { r.moveTo(pollers.all[(r.poller.index+1)%len(pollers.all)]) })
+	}
+	return h.Hooks.Inspect(d, p)
 }
 
 // bareSocket is a socket that may be unwrapped.
