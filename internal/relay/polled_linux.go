@@ -158,7 +158,7 @@ func (r *polled) leaveTo(p *poller) {
 // moveTo hands the relay over to another poller. It is called by its own.
 func (r *polled) moveTo(p *poller) {
 	for side := range r.fds {
-		if !r.closed { // then, or by a failure of this
+		if !r.closed { // also by a failure to do this
 			r.arm(side, 0)
 		}
 	}
