@@ -45,6 +45,7 @@ func choosePoller() (*poller, error) {
 			pollers.all = append(pollers.all, p)
 		}
 		for _, p := range pollers.all {
+			p.all = pollers.all
 			go p.run()
 		}
 	})
@@ -56,7 +57,8 @@ func choosePoller() (*poller, error) {
 
 // poller waits for the descriptors of many relays.
 type poller struct {
-	index        int // among all
+	all          []*poller // also this one
+	index        int       // among them
 	load         workload
 	epoll, event int
 	// buf is read into. It is in use only while one event is handled.

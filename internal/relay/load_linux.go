@@ -126,10 +126,10 @@ type movable interface {
 // load of the pollers says so. One that keeps the poller busy alone would do so
 // elsewhere, too.
 func (p *poller) share(events []unix.EpollEvent) {
-	if len(pollers.all) < 2 || !p.load.measure() {
+	if len(p.all) < 2 || !p.load.measure() {
 		return
 	}
-	to := relief(pollers.all, p.index)
+	to := relief(p.all, p.index)
 	if to == nil {
 		return
 	}

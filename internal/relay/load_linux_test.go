@@ -4,13 +4,15 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // loaded makes pollers that do nothing, with these loads.
 func loaded(parts ...float64) []*poller {
 	all := make([]*poller, len(parts))
 	for i, part := range parts {
-		all[i] = &poller{index: i}
+		all[i] = &poller{all: all, index: i}
 		all[i].load.set(part, time.Now())
 	}
 	return all
@@ -54,6 +56,60 @@ func TestRelaysLeaveAPollerThatIsBusy(t *testing.T) {
 		if got != test.want {
 			t.Errorf("with loads of %v relays of poller %d go to %d, want %d", test.loads, test.self, got, test.want)
 		}
+	}
+}
+
+// mover is a waiter that another poller may have.
+type mover struct{ to *poller }
+
+func (m *mover) ready(int, uint32) {}
+
+func (m *mover) leaveTo(p *poller) { m.to = p }
+
+// stayer is a waiter that no other poller may have.
+type stayer struct{}
+
+func (stayer) ready(int, uint32) {}
+
+func TestEverySecondOneOfThoseWithEventsLeaves(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		used    time.Duration // of two intervals
+		other   float64       // the load of the other poller
+		leaving []bool
+	}{
+		{"nothing to do", 0, 0, []bool{false, false, false, false, false}},
+		{"too much to do", 2 * loadInterval, 0.5, []bool{false, true, false, false, false}},
+		{"all have too much to do", 2 * loadInterval, 0.95, []bool{false, false, false, false, false}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			all := loaded(0, test.other)
+			p := all[0]
+			var events []unix.EpollEvent
+			var movers []*mover
+			for range 5 {
+				m := new(mover)
+				movers = append(movers, m)
+				events = append(events, *p.add(m).event(0, unix.EPOLLIN))
+			}
+			// The fourth one has left, and what waits last cannot.
+			p.remove(place{slot: uint32(events[3].Fd)})
+			events = append(events, *p.add(stayer{}).event(0, unix.EPOLLIN))
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			p.load.began = time.Now().Add(-2 * loadInterval)
+			p.load.used = threadTime() - 10*test.used // however long this takes
+			p.share(events)
+			for i, m := range movers {
+				want := (*poller)(nil)
+				if test.leaving[i] {
+					want = all[1]
+				}
+				if m.to != want {
+					t.Errorf("waiter %d was asked to leave to %v, want %v", i, m.to, want)
+				}
+			}
+		})
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // More tunnels in bulk than there are pipes, all of them with receivers that
@@ -50,4 +52,80 @@ func pipesInUse() int {
 	allPipes.mu.Lock()
 	defer allPipes.mu.Unlock()
 	return allPipes.made - len(allPipes.free)
+}
+
+// What makes pipes fail may pass.
+func TestPipesAreTriedAgain(t *testing.T) {
+	pool := &pipePool{limit: maxPipes}
+	withoutDescriptors(t, func() {
+		if pair := pool.take(); pair != nil {
+			t.Fatal("there are pipes without descriptors")
+		}
+	})
+	if pair := pool.take(); pair != nil {
+		t.Error("pipes are made again at once")
+	}
+	pool.limited = time.Now().Add(-pipesRetry)
+	pair := pool.take()
+	if pair == nil {
+		t.Fatal("no pipes are made any more")
+	}
+	pool.give(pair, false)
+	if pool.limit != maxPipes || pool.made != 0 {
+		t.Errorf("limit %d, made %d, want %d and none", pool.limit, pool.made, maxPipes)
+	}
+}
+
+// withoutDescriptors calls f while the process can have no more of them.
+func withoutDescriptors(t *testing.T, f func()) {
+	t.Helper()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 0, Max: was.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	f()
+}
+
+func TestBulkIsSplicedWhileItLasts(t *testing.T) {
+	const far, near = longFrame / 2, longFrame/2 - 1
+	read := func(full bool, ahead uint64) func(*course) {
+		return func(c *course) { c.ahead = ahead; c.noteRead(full) }
+	}
+	spliced := func(n int64) func(*course) { return func(c *course) { c.noteSplice(n) } }
+	for _, test := range []struct {
+		name  string
+		notes []func(*course)
+		want  bool
+	}{
+		{"one full read", []func(*course){read(true, far)}, false},
+		{"two", []func(*course){read(true, far), read(true, far)}, true},
+		{"not in a row", []func(*course){read(true, far), read(false, far), read(true, far)}, false},
+		{"short frames", []func(*course){read(true, far), read(true, near), read(true, far)}, false},
+		{"a few short splices", []func(*course){
+			read(true, far), read(true, far), spliced(1), spliced(1), spliced(1),
+		}, true},
+		{"short splices", []func(*course){
+			read(true, far), read(true, far), spliced(1), spliced(1), spliced(1), spliced(1),
+		}, false},
+		{"a long one between them", []func(*course){
+			read(true, far), read(true, far), spliced(1), spliced(1), spliced(1), spliced(longFrame), spliced(1),
+		}, true},
+	} {
+		var c course
+		for _, note := range test.notes {
+			note(&c)
+		}
+		if got := c.splices > 0; got != test.want {
+			t.Errorf("%s: spliced is %t, want %t", test.name, got, test.want)
+		}
+	}
 }

@@ -130,8 +130,9 @@ func TestLongRecordsAreFollowed(t *testing.T) {
 		w.to.closeWrite()
 		w.waitDone()
 		w.expectAllTaken(w.d, size)
-		if splices(w.relay) && owner.skipped < 8<<20 {
-			t.Errorf("only %d bytes were not shown", owner.skipped)
+		// How many depends on how fast the sender is.
+		if splices(w.relay) && owner.skipped == 0 {
+			t.Error("all bytes were shown")
 		}
 	})
 }
