@@ -29,30 +29,39 @@ const (
 // one waits without cost, and starting a thread for each first tunnel after a
 // silence would not.
 var pollers struct {
-	once sync.Once
-	all  []*poller
-	err  error
+	mu  sync.Mutex // guards all
+	all []*poller
 }
 
 func choosePoller() (*poller, error) {
-	pollers.once.Do(func() {
-		for i := range runtime.GOMAXPROCS(0) {
-			p, err := newPoller(i)
-			if err != nil {
-				pollers.err = err
-				return
-			}
-			pollers.all = append(pollers.all, p)
+	pollers.mu.Lock()
+	defer pollers.mu.Unlock()
+	if pollers.all == nil {
+		all, err := newPollers(runtime.GOMAXPROCS(0))
+		if err != nil {
+			return nil, err // until there are descriptors again
 		}
-		for _, p := range pollers.all {
-			p.all = pollers.all
+		pollers.all = all
+		for _, p := range all {
 			go p.run()
 		}
-	})
-	if pollers.err != nil {
-		return nil, pollers.err
 	}
 	return choose(pollers.all), nil
+}
+
+func newPollers(n int) ([]*poller, error) {
+	all := make([]*poller, n)
+	for i := range all {
+		p, err := newPoller(i)
+		if err != nil {
+			for _, p := range all[:i] {
+				err = errors.Join(err, unix.Close(p.epoll), unix.Close(p.event), unix.Close(p.null))
+			}
+			return nil, err
+		}
+		p.all, all[i] = all, p
+	}
+	return all, nil
 }
 
 // poller waits for the descriptors of many relays.
@@ -60,6 +69,9 @@ type poller struct {
 	all          []*poller // also this one
 	index        int       // among them
 	load         workload
+	relief       *poller // gets relays of this one, while it is overloaded
+	half         uint8   // which of them
+	waiters      atomic.Int32
 	epoll, event int
 	// buf is read into. It is in use only while one event is handled.
 	buf []byte
@@ -215,6 +227,7 @@ func (p *poller) add(w waiter) place {
 	i := p.free[len(p.free)-1]
 	p.free = p.free[:len(p.free)-1]
 	p.slots[i].waiter = w
+	p.waiters.Add(1)
 	return place{i, p.slots[i].generation}
 }
 
@@ -222,5 +235,6 @@ func (p *poller) add(w waiter) place {
 func (p *poller) remove(pl place) {
 	p.slots[pl.slot].waiter = nil
 	p.slots[pl.slot].generation++
+	p.waiters.Add(-1)
 	p.ended = append(p.ended, pl.slot)
 }

@@ -12,21 +12,26 @@ import (
 // more events at a time has less to do for each, and where a processor is left
 // over, Go's scheduler does not take it from pollers that wait. So a new relay
 // goes to the first poller that has time for it, and one that has none left hands
-// some of those that keep it busy over to another.
+// half of those that keep it busy over to another. As many as may have an event
+// at once, such as a broadcast, are not kept together.
 //
-// Relays that carry bulk are spread evenly instead. They keep a poller busy
-// whatever else it serves, and the longer their bytes wait the less of them is
-// left in the processor's cache.
+// A relay that turns out to carry bulk goes to the next poller in turn. Such
+// relays keep a poller busy whatever else it serves, and the longer their bytes
+// wait the less of them is left in the processor's cache.
 
 const (
 	// loadInterval is how long the use of a processor is averaged over.
 	loadInterval = 50 * time.Millisecond
 	// From fullLoad of a processor on a poller gets no more new relays, from
-	// overload on it hands some over, to one with at most spareLoad. So none come
-	// back at once.
+	// overload on it hands half of its load over, to one with at most spareLoad.
+	// Neither of the two is overloaded by that, nor has the other spare time then.
 	fullLoad  = 0.7
 	overload  = 0.9
-	spareLoad = 0.6
+	spareLoad = 0.4
+	// mostTogether is how many more relays a poller may have than another one.
+	mostTogether = 4096
+	// halves is how many bits of a slot there are to take a half by.
+	halves = 8
 )
 
 // workload is how much of a processor a poller uses.
@@ -78,18 +83,25 @@ func threadTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// homes counts the relays that have got one.
-var homes atomic.Uint32
+// bulkRelays counts the relays that turned out to carry bulk.
+var bulkRelays atomic.Uint32
 
-// nextHome returns the poller for the next relay if it carries bulk.
-func nextHome() *poller {
-	return pollers.all[homes.Add(1)%uint32(len(pollers.all))]
+// nextForBulk returns the poller for such a relay.
+func (p *poller) nextForBulk() *poller {
+	return p.all[bulkRelays.Add(1)%uint32(len(p.all))]
 }
 
 // choose returns the poller for a new relay.
 func choose(all []*poller) *poller {
-	least, lowest := all[0], all[0].load.now()
+	fewest := all[0].waiters.Load()
 	for _, p := range all {
+		fewest = min(fewest, p.waiters.Load())
+	}
+	least, lowest := all[0], math.Inf(1)
+	for _, p := range all {
+		if p.waiters.Load() >= fewest+mostTogether {
+			continue
+		}
 		part := p.load.now()
 		if part < fullLoad {
 			return p
@@ -117,25 +129,35 @@ func relief(all []*poller, self int) *poller {
 
 // movable is a waiter that another poller may have.
 type movable interface {
-	// leaveTo has p take it over, unless it has a reason to stay. It is called by
-	// its poller.
-	leaveTo(p *poller)
+	// moveTo has p take it over. It is called by its poller.
+	moveTo(p *poller)
 }
 
-// share hands every second relay of those over that have just had events, if the
-// load of the pollers says so. One that keeps the poller busy alone would do so
-// elsewhere, too.
+// share is called with each batch of events. If the load of the pollers says so, it
+// hands over half of those that have events, for the next interval: which half is
+// told by a bit of their slots, each time another one. Who keeps the poller
+// busy alone would do so elsewhere, too.
 func (p *poller) share(events []unix.EpollEvent) {
-	if len(p.all) < 2 || !p.load.measure() {
+	if len(p.all) < 2 {
 		return
 	}
-	to := relief(p.all, p.index)
-	if to == nil {
+	if p.load.measure() {
+		p.relief = relief(p.all, p.index)
+		p.half = (p.half + 1) % halves
+	}
+	if p.relief == nil {
 		return
 	}
-	for i := 1; i < len(events); i += 2 {
-		if m, ok := p.waiterOf(&events[i]).(movable); ok {
-			m.leaveTo(to)
+	alone := int32(-1)
+	for i := range events {
+		switch slot := events[i].Fd; {
+		case slot < 0 || slot == alone:
+		case alone < 0:
+			alone = slot
+		case slot>>p.half&1 == 1:
+			if m, ok := p.waiterOf(&events[i]).(movable); ok {
+				m.moveTo(p.relief)
+			}
 		}
 	}
 }

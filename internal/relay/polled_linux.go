@@ -13,10 +13,7 @@ import (
 type polled struct {
 	hooks Hooks
 	place place
-	// home is the poller for the relay if it carries bulk: if a read has brought
-	// as much as a long frame.
-	home *poller
-	bulk bool
+	bulk  bool // a read has brought as much as a long frame
 	// mu keeps Backlog from using a descriptor that is being closed, and
 	// guards what follows for it, and for those who send errands.
 	mu     sync.Mutex
@@ -57,7 +54,7 @@ func startPolled(client, upstream Side, hooks Hooks) (Relay, bool) {
 	// place in Go's own poller.
 	_ = client.Conn.Close()
 	_ = upstream.Conn.Close()
-	r := &polled{hooks: hooks, poller: p, home: nextHome(), fds: fds}
+	r := &polled{hooks: hooks, poller: p, fds: fds}
 	p.send(func() {
 		r.place = p.add(r)
 		r.begin(ClientToUpstream, client.Glued)
@@ -148,14 +145,14 @@ func (r *polled) belongsTo(p *poller) bool {
 	return r.poller == p && !r.moves
 }
 
-// leaveTo implements movable.
-func (r *polled) leaveTo(p *poller) {
-	if !r.bulk {
+// spread has the next poller take over a relay that turned out to carry bulk.
+func (r *polled) spread() {
+	if p := r.poller.nextForBulk(); p != r.poller {
 		r.moveTo(p)
 	}
 }
 
-// moveTo hands the relay over to another poller. It is called by its own.
+// moveTo implements movable.
 func (r *polled) moveTo(p *poller) {
 	for side := range r.fds {
 		if !r.closed { // also by a failure to do this
@@ -193,7 +190,7 @@ func (r *polled) begin(d Direction, glued []byte) {
 
 // ready handles that a descriptor can be read, written, or has failed.
 func (r *polled) ready(side int, events uint32) {
-	out, in := Direction(side).Opposite(), Direction(side)
+	out, in, wasBulk := Direction(side).Opposite(), Direction(side), r.bulk
 	const broken = unix.EPOLLERR | unix.EPOLLHUP
 	if events&(unix.EPOLLOUT|broken) != 0 && r.dirs[out].writing() {
 		r.flush(out)
@@ -202,8 +199,8 @@ func (r *polled) ready(side int, events uint32) {
 		r.receive(in)
 	}
 	r.settle()
-	if r.bulk && r.poller != r.home {
-		r.moveTo(r.home)
+	if r.bulk && !wasBulk {
+		r.spread()
 	}
 }
 

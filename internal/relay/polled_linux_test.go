@@ -35,7 +35,7 @@ type handOver struct {
 
 func (h *handOver) Inspect(d Direction, p []byte) Verdict {
 	if r := h.relay.Load(); r != nil {
-		r.send(func() { r.moveTo(pollers.all[(r.poller.index+1)%len(pollers.all)]) })
+		r.send(func() { r.moveTo(r.poller.all[(r.poller.index+1)%len(r.poller.all)]) })
 	}
 	return h.Hooks.Inspect(d, p)
 }

@@ -159,10 +159,12 @@ func everywhere(t *testing.T, kinds []string, test func(t *testing.T, r *rig)) {
 	}
 }
 
+var directions = []string{"client to upstream", "upstream to client"}
+
 // eachWay is everywhere, in each direction.
 func eachWay(t *testing.T, kinds []string, test func(t *testing.T, w way)) {
 	t.Helper()
-	for d, name := range []string{"client to upstream", "upstream to client"} {
+	for d, name := range directions {
 		t.Run(name, func(t *testing.T) {
 			everywhere(t, kinds, func(t *testing.T, r *rig) {
 				test(t, r.way(Direction(d)))

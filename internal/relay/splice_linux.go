@@ -104,6 +104,13 @@ func (pool *pipePool) take() *pipes {
 	return pair
 }
 
+// exhausted tells whether all pairs are in use.
+func (pool *pipePool) exhausted() bool {
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	return len(pool.free) == 0 && pool.made >= pool.limit
+}
+
 // give takes a pair back. One that is not empty is of no more use.
 func (pool *pipePool) give(pair *pipes, empty bool) {
 	pool.mu.Lock()
@@ -151,11 +158,7 @@ func (r *polled) splice(d Direction) (more bool) {
 	})
 	if n <= 0 {
 		allPipes.give(pair, true)
-		if errors.Is(err, unix.EAGAIN) {
-			return false
-		}
-		c.splices = 0 // whatever it is, a read tells it too
-		return true
+		return r.spliceFailed(d, err)
 	}
 	c.noteSplice(n)
 	c.read.Add(uint64(n))
@@ -169,6 +172,26 @@ func (r *polled) splice(d Direction) (more bool) {
 	c.pipes = pair
 	r.flushPipes(d)
 	return n == pipeSize
+}
+
+// spliceFailed is called when a splice has brought nothing. It returns whether to
+// go on by reading.
+func (r *polled) spliceFailed(d Direction, err error) bool {
+	c := &r.dirs[d]
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		// There may be something nevertheless: urgent data, which only a read gets
+		// past. It would be reported again and again.
+		c.noteSplice(0)
+		return false
+	case err == nil, errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM),
+		errors.Is(err, unix.ENOMEM):
+		c.splices = 0 // the end of the stream, or not in this way; a read tells
+		return true
+	}
+	// An error of the socket, which it does not tell twice.
+	r.sourceEnded(d, err)
+	return false
 }
 
 // walk shows the owner the frame headers in a pair of pipes. It returns how
@@ -274,6 +297,9 @@ func (r *polled) flushPipes(d Direction) {
 				unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 		})
 		if errors.Is(err, unix.EAGAIN) {
+			if allPipes.exhausted() {
+				c.splices = 0 // slower than its source, and others may not be
+			}
 			return
 		}
 		if err == nil && n == 0 {

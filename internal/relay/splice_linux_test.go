@@ -5,8 +5,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // More tunnels in bulk than there are pipes, all of them with receivers that
@@ -57,7 +55,7 @@ func pipesInUse() int {
 // What makes pipes fail may pass.
 func TestPipesAreTriedAgain(t *testing.T) {
 	pool := &pipePool{limit: maxPipes}
-	withoutDescriptors(t, func() {
+	withDescriptors(t, 0, func() {
 		if pair := pool.take(); pair != nil {
 			t.Fatal("there are pipes without descriptors")
 		}
@@ -74,25 +72,6 @@ func TestPipesAreTriedAgain(t *testing.T) {
 	if pool.limit != maxPipes || pool.made != 0 {
 		t.Errorf("limit %d, made %d, want %d and none", pool.limit, pool.made, maxPipes)
 	}
-}
-
-// withoutDescriptors calls f while the process can have no more of them.
-func withoutDescriptors(t *testing.T, f func()) {
-	t.Helper()
-	var was unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
-		t.Fatal(err)
-	}
-	none := unix.Rlimit{Cur: 0, Max: was.Max}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
-			t.Fatal(err)
-		}
-	}()
-	f()
 }
 
 func TestBulkIsSplicedWhileItLasts(t *testing.T) {
@@ -128,4 +107,43 @@ func TestBulkIsSplicedWhileItLasts(t *testing.T) {
 			t.Errorf("%s: spliced is %t, want %t", test.name, got, test.want)
 		}
 	}
+}
+
+// Whoever is slower than its source always has a chunk in a pipe.
+func TestSlowReceiversLeavePipesToOthers(t *testing.T) {
+	onePairOfPipes(t)
+	all := openers(t)
+	w := newRig(t, implementations["polled"], all["tcp"], all["tcp"]).way(ClientToUpstream)
+	w.inspect = func(_ Direction, p []byte) Verdict { return Verdict{Pass: len(p), Ahead: 1 << 62} }
+	w.skip = func(Direction, int) {}
+	w.smallBuffers()
+	w.start()
+	const size = 16 << 20
+	sent := w.from.pour(size)
+	eventually(t, "the pipes are in use", allPipes.exhausted)
+	left := size
+	for allPipes.exhausted() {
+		if left -= 256 << 10; left < size/2 {
+			t.Fatal("the pipes are in use all the time")
+		}
+		w.to.read(256 << 10)
+		w.waitStalled()
+	}
+	w.to.read(left)
+	<-sent
+}
+
+// onePairOfPipes leaves one pair in the pool for the time of the test.
+func onePairOfPipes(t *testing.T) {
+	t.Helper()
+	allPipes.give(allPipes.take(), true) // so that there is one
+	allPipes.mu.Lock()
+	defer allPipes.mu.Unlock()
+	free, was := allPipes.free[1:], allPipes.limit
+	allPipes.free, allPipes.limit, allPipes.limited = allPipes.free[:1:1], allPipes.made, time.Now()
+	t.Cleanup(func() {
+		allPipes.mu.Lock()
+		defer allPipes.mu.Unlock()
+		allPipes.free, allPipes.limit = append(allPipes.free, free...), was
+	})
 }
