@@ -194,7 +194,9 @@ func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 
 // Skip implements relay.Hooks.
 func (t *tunnel) Skip(d relay.Direction, n int) {
-	t.scanners[d].Skip(n)
+	s := &t.scanners[d]
+	s.Skip(n)
+	t.messages[d].Store(s.Messages())
 	t.passed[d] += uint64(n)
 	if t.guard != nil {
 		t.guard.lanes[d].hear()
