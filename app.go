@@ -48,7 +48,7 @@ func (a *statesApp) Start() error {
 	operators.awaitFirst()
 	for _, h := range a.handlers {
 		h.pool.startSources()
-		h.rebalanceJoined()
+		h.startJoined()
 		h.startChecks()
 	}
 	return nil
@@ -63,11 +63,22 @@ func (a *statesApp) Stop() error {
 	}
 	retire(sources)
 	operators.detach(a.sharer)
+	a.sharer = nil
 	return nil
+}
+
+// Cleanup is Stop for a configuration that has failed when all apps had been
+// started, which Caddy does not stop.
+func (a *statesApp) Cleanup() error {
+	if a.sharer == nil {
+		return nil
+	}
+	return a.Stop()
 }
 
 // Interface guards
 var (
-	_ caddy.App         = (*statesApp)(nil)
-	_ caddy.Provisioner = (*statesApp)(nil)
+	_ caddy.App          = (*statesApp)(nil)
+	_ caddy.Provisioner  = (*statesApp)(nil)
+	_ caddy.CleanerUpper = (*statesApp)(nil)
 )

@@ -2,8 +2,10 @@ package websocketproxy
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"maps"
+	"os"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -64,7 +66,8 @@ func (s *sharer) call(ctx context.Context, c *call) {
 		r.errs.local = fmt.Errorf("reading the id of this instance: %w", err)
 		return
 	}
-	d.key, d.local = fmt.Sprintf(localKey, instance), true
+	host, _ := os.Hostname() // one without a name has that in common with itself
+	d.key, d.local = localKeyOf(instance, host), true
 	r.errs.local = d.add(ctx, local, r.learned)
 	s.looked = r.errs.local == nil
 }
@@ -78,6 +81,12 @@ func (d *document) add(ctx context.Context, known, all operatorStates) error {
 	}
 	maps.Copy(all, learned)
 	return err
+}
+
+// localKeyOf is for an instance on a host.
+func localKeyOf(instance fmt.Stringer, host string) string {
+	sum := sha256.Sum256([]byte(host))
+	return fmt.Sprintf(localKey, instance, sum[:8])
 }
 
 // instanceID returns the id of this instance. When there is none yet, others in

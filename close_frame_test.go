@@ -1,8 +1,11 @@
 package websocketproxy
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
@@ -290,6 +293,76 @@ func TestPoliteEndInTheMiddleOfAClosingHandshake(t *testing.T) {
 			m.expectClose(client, 1000)
 		})
 	})
+}
+
+// A Close for which there was no place for a while is not forgotten.
+func TestPoliteEndWaitsForAClientThatReadsSlowly(t *testing.T) {
+	for name, meanwhile := range map[string]func(m *memoryTunnel){
+		"that closes meanwhile": func(m *memoryTunnel) { m.client.send(m.client.closeFrame(1000, "")) },
+		"for too long":          func(*memoryTunnel) { time.Sleep(closeAnswerTime + lingerTime/2) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
+				whole := m.upstream.frame(testbed.Binary, strings.Repeat("x", 5<<10)) // more than there is room for
+				m.upstream.send(whole[:4<<10])
+				synctest.Wait()
+				m.upstream.send(whole[4<<10:])
+				synctest.Wait()
+				m.endPolitely()
+				meanwhile(m)
+				got := m.client.has()
+				m.client.in.drop(len(got))
+				got += m.client.has()
+				m.client.in.forget()
+				if got != whole+goingAway {
+					t.Errorf("got %d bytes that end in %q, want the frame and a Close", len(got), got[max(0, len(got)-10):])
+				}
+				m.expectReason(maxLifetime)
+			})
+		})
+	}
+}
+
+// A peer that reads slowly gets all that belongs to the closing handshake.
+func TestClosingHandshakeWaitsForASlowPeer(t *testing.T) {
+	for name, swap := range map[string]bool{"upstream": false, "client": true} {
+		for _, policy := range []tunnelPolicy{{}, {maxMessage: 1 << 20}} {
+			t.Run(fmt.Sprintf("%s, with a limit %t", name, policy.maxMessage > 0), func(t *testing.T) {
+				inMemory(t, policy, func(m *memoryTunnel) {
+					fast, slow := m.client, m.upstream
+					if swap {
+						fast, slow = slow, fast
+					}
+					bye := slow.closeFrame(1001, "")
+					slow.send(bye)
+					fast.expect(bye)
+					all := fast.frame(testbed.Binary, strings.Repeat("x", 7<<10)) + fast.closeFrame(1001, "")
+					for part := range slices.Chunk([]byte(all), 4<<10) {
+						fast.send(string(part))
+						synctest.Wait()
+					}
+					got := ""
+					for range 10 {
+						time.Sleep(closeAnswerTime + lingerTime)
+						part := slow.has()
+						got += part[:min(len(part), 1<<10)]
+						slow.in.drop(1 << 10)
+					}
+					if got != all {
+						t.Errorf("got %d bytes, want %d", len(got), len(all))
+					}
+					m.expectReason(closed(peerOf(slow)))
+				})
+			})
+		}
+	}
+}
+
+func peerOf(p *memoryPeer) peer {
+	if p.masked {
+		return client
+	}
+	return upstream
 }
 
 func TestPoliteEndWhilePeersGo(t *testing.T) {

@@ -110,8 +110,13 @@ func (t *tunnel) awaitAnswerLocked(s *frame.Scanner, p []byte) relay.Verdict {
 // upstream if that is due and possible.
 func (t *tunnel) shutLocked(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
 	v := relay.Verdict{Drop: len(p), Shut: true}
-	if d == relay.ClientToUpstream && t.tellUpstream {
+	switch {
+	case d == relay.ClientToUpstream && t.tellUpstream:
 		v.Insert = t.closeUpstreamLocked(s)
+	case d == relay.UpstreamToClient && t.notice != nil && s.AtBoundary():
+		// It had to wait for what was being written.
+		v.Insert, t.notice = t.notice, nil
+		t.noteCloseLocked(proxy, t.noticeCode)
 	}
 	return v
 }

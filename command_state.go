@@ -59,6 +59,9 @@ func (c *console) setState(state string) (int, error) {
 	if err := c.ask(http.MethodPost, "upstreams/state", request, &answer); err != nil {
 		return 0, err
 	}
+	if answer.State != state {
+		return 0, fmt.Errorf("%s is in state %s: %s", answer.Address, answer.State, answer.Problem)
+	}
 	code := caddy.ExitCodeSuccess
 	if !answer.Stored {
 		code = exitNotStored

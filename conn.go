@@ -194,6 +194,9 @@ func streamError(err error) error {
 	if err == nil || errors.Is(err, io.EOF) || isTimeout(err) {
 		return err
 	}
+	if tooMuch := new(http.MaxBytesError); errors.As(err, &tooMuch) {
+		return err // Caddy's request_body counts a stream as one body
+	}
 	return fmt.Errorf("%w: %w", errStreamReset, err)
 }
 

@@ -36,7 +36,7 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 	}
 	c.renew()
 	switch {
-	case errors.Is(context.Cause(ctx), context.Canceled):
+	case errors.Is(context.Cause(ctx), context.Canceled), errors.Is(context.Cause(ctx), errExiting):
 		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
 	case len(c.endpoints) == 0:
 		refused.err = fmt.Errorf("%w: none was found: %s", refused.err, strings.Join(problems, "; "))

@@ -126,7 +126,7 @@ func TestTunnelsMoveToWhatASourceFinds(t *testing.T) {
 		h.DynamicUpstreamsRaw = s.raw("")
 		f.load(h)
 		f.visit(h)
-		h.rebalanceJoined()
+		h.startJoined()
 		h.pool.startSources()
 		time.Sleep(time.Second)
 		f.open(300)

@@ -52,11 +52,17 @@ func (r *registry) evictUnhealthy(address string) {
 // of their own configuration.
 func (r *registry) evictFrom(address string, period time.Duration) {
 	tunnels := r.collect(func(t *tunnel) bool { return t.upstreamHost.address == address })
+	// Whoever sets the state again may want another pace.
+	since := hosts.stateOf(address).At
+	wanted := func(*tunnel) bool {
+		s := hosts.stateOf(address)
+		return s.State == stateEvict && s.At.Equal(since)
+	}
 	if period <= 0 {
-		r.evictAll(tunnels, (*tunnel).isEvicted, (*tunnel).evict)
+		r.evictAll(tunnels, wanted, (*tunnel).evict)
 		return
 	}
-	r.pace(paced{tunnels: tunnels, period: period, wanted: (*tunnel).isEvicted, end: (*tunnel).evict})
+	r.pace(paced{tunnels: tunnels, period: period, wanted: wanted, end: (*tunnel).evict})
 }
 
 // evictAll begins to end tunnels, each within the time that its own
@@ -83,5 +89,5 @@ func (r *registry) pace(p paced) {
 		return
 	}
 	idleFirst(p.tunnels)
-	go p.run(r.exit.prepared().begun)
+	go p.run(r.exit.prepared().begun.Done())
 }

@@ -216,3 +216,30 @@ func TestTunnelThatComesTooLateIsEvicted(t *testing.T) {
 	c.Close()
 	u.Close()
 }
+
+// Whoever has set too short a time may set another one.
+func TestAnotherEvictionHasItsOwnPace(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		h := rebalancing(0.1, hostA)
+		f.load(h)
+		f.visit(h)
+		f.open(100)
+		f.stayAway()
+		say := func(period time.Duration) {
+			evict, _ := hosts.setStates(map[string]operatorState{
+				hostA: {State: stateEvict, At: time.Now(), Period: period.Seconds()},
+			})
+			for _, address := range evict {
+				f.live.evictFrom(address, period)
+			}
+		}
+		defer hosts.setStates(nil)
+		say(10 * time.Second)
+		time.Sleep(time.Second)
+		say(time.Hour)
+		time.Sleep(time.Minute)
+		if n := f.live.count(); n < 80 || n > 95 {
+			t.Errorf("after a minute of an hour %d of 100 tunnels are left, want those of before but for a few", n)
+		}
+	})
+}

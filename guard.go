@@ -128,8 +128,8 @@ func newGuard(p *tunnelPolicy) *guard {
 // inspectGuarded is Inspect of an open tunnel with a guard.
 func (t *tunnel) inspectGuarded(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
 	l := &t.guard.lanes[d]
-	if l.asking != 0 && len(p) == 0 {
-		t.pingDelivered(d)
+	if len(p) == 0 {
+		t.written(d, l, s)
 	}
 	v, found := relay.Verdict{Pass: len(p)}, nothing
 	if !s.Closed() && !s.Opaque() {
@@ -152,6 +152,16 @@ func (t *tunnel) inspectGuarded(d relay.Direction, s *frame.Scanner, p []byte) r
 		v = t.refuse(d, found, v, p)
 	}
 	return v
+}
+
+// written is called when nothing is left to be written in a direction.
+func (t *tunnel) written(d relay.Direction, l *lane, s *frame.Scanner) {
+	if l.asking != 0 {
+		t.pingDelivered(d)
+	}
+	if s.Closed() {
+		t.closeTaken(d)
+	}
 }
 
 // awaitGuardedLocked is awaitAnswerLocked of a tunnel with a guard.

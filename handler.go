@@ -24,6 +24,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !isOurs(r) {
 		return h.passOn(w, r, next)
 	}
+	live := h.pool.live
+	live.begin() // before looking, so that an exit waits for it or is seen
+	defer live.finish()
+	if live.isExiting() {
+		return h.refuse(w, r, refuseExiting(""))
+	}
 	hs, refused := h.checkHandshake(r)
 	if refused != nil {
 		return h.refuse(w, r, refused)
@@ -75,9 +81,9 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 // connect chooses an upstream and performs the handshake there, on another one
 // if that fails early. The caller has to give the answer back.
 func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
-	ctx := r.Context()
+	ctx, cancel := h.pool.live.untilExit(r.Context())
+	defer cancel()
 	if h.handshake > 0 {
-		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, h.handshake)
 		defer cancel()
 	}
@@ -251,7 +257,7 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 }
 
 func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
-	t := newTunnel(hs.tunnelID, h.tunnelPolicy, &liveTunnels, a.choice.host, clientIP(r))
+	t := newTunnel(hs.tunnelID, h.tunnelPolicy, h.pool.live, a.choice.host, clientIP(r))
 	t.failures = a.choice.endpoint.failures
 	t.place, hs.place = hs.place, nil
 	a.taken = true

@@ -32,7 +32,11 @@ func TestTheInstancesIDMayBeInTheMaking(t *testing.T) {
 		a.say("localhost:9000", stateDrain)
 		write("22222222-2222-2222-2222-222222222222")
 		time.Sleep(pickUp)
-		const key = "websocket_proxy/instances/22222222-2222-2222-2222-222222222222/upstreams.json"
+		host, err := os.Hostname()
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := localKeyOf(anID("22222222-2222-2222-2222-222222222222"), host)
 		if got := st.states(t, key)["localhost:9000"].State; got != stateDrain {
 			t.Errorf("the final id has %q, want drain; stored are %v", got, st.keys())
 		}
@@ -47,3 +51,20 @@ func TestTheInstancesIDMayBeInTheMaking(t *testing.T) {
 		a.expectLines(map[string]int{lineFails: 1})
 	})
 }
+
+// Machines that share Caddy's directory of data have one id.
+func TestMachinesWithOneIDHaveLocalStatesOfTheirOwn(t *testing.T) {
+	keys := make(map[string]bool)
+	for _, id := range []anID{"one", "other"} {
+		for _, host := range []string{"a", "b"} {
+			keys[localKeyOf(id, host)] = true
+		}
+	}
+	if len(keys) != 4 || !keys[localKeyOf(anID("one"), "a")] {
+		t.Errorf("the keys are %v, want one for each instance on each host", keys)
+	}
+}
+
+type anID string
+
+func (id anID) String() string { return string(id) }

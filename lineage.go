@@ -44,9 +44,10 @@ type loadedPool struct {
 	pool      *pool
 	rebalance *rebalancer // nil: off
 
-	// runs tells that the configuration is in force, not just being loaded. It is
-	// guarded by the set's mu.
-	runs bool
+	// joined tells that what it has brought has started slowly, and runs that the
+	// configuration is in force, not just being loaded. Both are guarded by the
+	// set's mu.
+	joined, runs bool
 }
 
 // addresses are those of the upstreams that do not depend on the request, as
@@ -78,22 +79,31 @@ func (s *poolSet) add(p *loadedPool) {
 	s.all = append(s.all, p)
 }
 
-// start notes that the configuration of a pool is in force. If the pool has
-// upstreams that its predecessors did not have, rebalancing begins. All pools of
-// the old configuration and of the new one have to be there.
-func (s *poolSet) start(p *loadedPool) {
+// join has the addresses start slowly that a pool has and its predecessors did
+// not have. All pools of the old configuration and of the new one have to be there.
+func (s *poolSet) join(p *loadedPool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.startLocked(p)
+	s.joinLocked(p)
 }
 
+// startLocked notes that the configuration of p is in force, when the pools before
+// it are still there. If p has brought addresses, rebalancing begins.
 func (s *poolSet) startLocked(p *loadedPool) {
 	if p.runs {
 		return
 	}
 	p.runs = true
+	next, joined := s.joinLocked(p)
+	if p.rebalance != nil && len(joined) > 0 {
+		p.rebalance.beginLocked(next)
+	}
+}
+
+// joinLocked has the addresses that p has brought start slowly, and returns them.
+// Next is when its predecessors would have rebalanced.
+func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []string) {
 	var known, others []string // in the predecessors, and in all of their time
-	var next time.Time         // of a step of theirs
 	for _, old := range s.all {
 		if old.config == p.config {
 			continue
@@ -108,15 +118,16 @@ func (s *poolSet) startLocked(p *loadedPool) {
 		}
 	}
 	if len(known) == 0 {
-		return
+		return next, nil
 	}
-	joined := slices.DeleteFunc(p.addresses(), func(address string) bool {
+	joined = slices.DeleteFunc(p.addresses(), func(address string) bool {
 		return slices.Contains(known, address)
 	})
-	hosts.joinNew(joined, others)
-	if p.rebalance != nil && len(joined) > 0 {
-		p.rebalance.beginLocked(next)
+	if !p.joined {
+		p.joined = true
+		hosts.joinNew(joined, others)
 	}
+	return next, joined
 }
 
 // match returns the pool of a configuration that the clients of a lineage come

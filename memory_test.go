@@ -86,6 +86,14 @@ func (m *memory) forget() {
 	m.data = nil
 }
 
+// drop drops some of what has not been read, and goes on writing.
+func (m *memory) drop(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.data = m.data[min(n, len(m.data)):]
+	m.changed.Broadcast()
+}
+
 // held returns what has not been read.
 func (m *memory) held() string {
 	m.mu.Lock()

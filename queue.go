@@ -63,7 +63,7 @@ func (c *candidates) next(ctx context.Context, r *http.Request) (*choice, *refus
 		return chosen, nil
 	case <-timer.C:
 	case <-ctx.Done():
-	case <-c.pool.live.exit.prepared().begun:
+	case <-c.pool.live.exit.prepared().begun.Done():
 	}
 	if chosen := c.pool.leaveQueue(w); chosen != nil {
 		if ctx.Err() == nil {
@@ -84,7 +84,7 @@ func (c *candidates) refuseWaiting(ctx context.Context) *refusal {
 		}
 	}
 	if c.pool.live.exit.hasBegun() {
-		return refuseForNow(causeNoUpstream, errors.New("waiting for a place at an upstream: the process exits"))
+		return refuseExiting("waiting for a place at an upstream: ")
 	}
 	hosts.mu.Lock()
 	defer hosts.mu.Unlock()

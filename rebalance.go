@@ -79,12 +79,11 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 	return nil
 }
 
-// rebalanceJoined tells that the handler's configuration is in force, so that
-// tunnels may be moved to upstreams that it has brought. Pools of the
-// configuration before it have to be loaded still. Without this call, that is
-// found out when the first of them goes.
-func (h *Handler) rebalanceJoined() {
-	loadedPools.start(h.loaded)
+// startJoined has the upstreams that the handler's configuration brings start
+// slowly. Pools of the configuration before it have to be loaded still. Tunnels are
+// moved to them when the first of those goes: before, loading may still fail.
+func (h *Handler) startJoined() {
+	loadedPools.join(h.loaded)
 }
 
 // becameReady has upstreams started slowly that get new tunnels again, as an

@@ -46,6 +46,46 @@ func TestNothingMovesToWhatComesAndGoes(t *testing.T) {
 	})
 }
 
+// An event counts from its own time on, also if another one was there before it.
+func TestNothingMovesToWhatComesAndGoesFaster(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		h := rebalancing(0.1, hostA, hostB, hostC)
+		const down = pause / 2
+		h.HealthChecks = &HealthChecks{Passive: &PassiveHealthChecks{FailDuration: caddy.Duration(down)}}
+		f.load(h)
+		f.visit(h)
+		fail(h, 2, defaultMaxFails)
+		f.open(300)
+		for range 20 {
+			time.Sleep(down + pause*9/20) // up when the first interval is over
+			fail(h, 2, defaultMaxFails)
+		}
+		if got := f.closings(); got != 0 {
+			t.Errorf("%d tunnels were closed", got)
+		}
+		time.Sleep(down)
+	})
+}
+
+func TestSecondNewcomerHasItsSlowStart(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		h := rebalancing(0.1, hostA, hostB, hostC)
+		h.LoadBalancing.SlowStart = caddy.Duration(slowStart)
+		f.load(h)
+		f.visit(h)
+		operate(stateDrain, hostB, hostC)
+		f.open(100)
+		operate(stateReady, hostB)
+		time.Sleep(slowStart / 2)
+		operate(stateReady, hostC)
+		time.Sleep(slowStart - 1)
+		if got := f.closings(); got != 0 {
+			t.Errorf("%d tunnels were closed during the slow start", got)
+		}
+		time.Sleep(forLong)
+	})
+}
+
 func TestRebalancingWaitsForTheSlowStart(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(0.1, hostA, hostB)

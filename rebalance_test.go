@@ -94,10 +94,12 @@ func TestTunnelsMoveToWhatAReloadBrings(t *testing.T) {
 func TestRebalancingBeginsWhenTheConfigurationIsInForce(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		before := rebalancing(0.2, hostA, hostB)
-		f.load(before)
+		unload := f.load(before)
 		f.visit(before)
 		f.open(30)
-		unloadFailed := f.load(rebalancing(0.2, hostA, hostB, hostC))
+		failing := rebalancing(0.2, hostA, hostB, hostC)
+		unloadFailed := f.load(failing)
+		failing.startJoined() // an app that is started after this one fails
 		time.Sleep(forLong)
 		unloadFailed()
 		time.Sleep(forLong)
@@ -108,8 +110,9 @@ func TestRebalancingBeginsWhenTheConfigurationIsInForce(t *testing.T) {
 		f.load(after)
 		operate(stateDrain, hostB)
 		operate(stateReady, hostB)
-		after.rebalanceJoined()
+		after.startJoined()
 		f.visit(after)
+		unload()
 		time.Sleep(forLong)
 		f.expect(1, map[string]int{hostA: 10, hostB: 10, hostC: 10})
 	})
@@ -309,7 +312,7 @@ func TestEventStartsRebalancingAnew(t *testing.T) {
 func TestUnloadingEndsRebalancing(t *testing.T) {
 	for name, end := range map[string]func(f *flock, unload func()){
 		"the configuration": func(_ *flock, unload func()) { unload() },
-		"the process":       func(f *flock, _ func()) { close(f.live.exit.prepared().begun) },
+		"the process":       func(f *flock, _ func()) { f.live.exit.prepared().begin() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFlock(t, func(f *flock) {

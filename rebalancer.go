@@ -83,9 +83,12 @@ func (b *rebalancer) goOn() {
 		select {
 		case <-b.stop:
 			return
-		case <-b.live.exit.prepared().begun:
+		case <-b.live.exit.prepared().begun.Done():
 			return
 		case <-timer.C:
+		}
+		if b.untilNext() > 0 {
+			continue // an event has put it off
 		}
 		closing, more := b.step()
 		if !more {

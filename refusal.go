@@ -40,6 +40,7 @@ const (
 	causeBadAnswer        cause = "bad_answer"        // garbage, or a 101 that is none
 	causeHandshakeTimeout cause = "handshake_timeout" //
 	causeClientGone       cause = "client_gone"       //
+	causeShutdown         cause = "shutdown"          // the process exits
 	causeUpstreamRefused  cause = "upstream_refused"  // it answered something else than 101
 	causeInternal         cause = "internal"          // the fault is on this side
 )
@@ -92,9 +93,18 @@ func refuseForNow(why cause, err error) *refusal {
 	}
 }
 
+// refuseExiting makes the refusal for a handshake that comes, or has not come to
+// its end, when the process exits. What balances the clients sends them elsewhere.
+func refuseExiting(whileDoing string) *refusal {
+	return refuseForNow(causeShutdown, fmt.Errorf("%s%w", whileDoing, errExiting))
+}
+
 // refuseUpstream makes the refusal for a failure on the upstream's side:
 // whileDoing says of what, timeout and failed are the causes to choose from.
 func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, failed cause) *refusal {
+	if errors.Is(context.Cause(ctx), errExiting) {
+		return refuseExiting(whileDoing + ": ")
+	}
 	f := &refusal{cause: failed, status: http.StatusBadGateway, err: fmt.Errorf("%s: %w", whileDoing, err)}
 	switch {
 	case errors.Is(context.Cause(ctx), context.Canceled):

@@ -24,13 +24,14 @@ const (
 type registry struct {
 	shards  [shardCount]shard
 	total   atomic.Int64
+	busy    atomic.Int64  // tunnels, and handshakes that may become some
 	changes atomic.Uint64 // tunnels that have come and gone
 	exit    exit
 	// exiting tells whether the process is about to exit; nil means no.
 	exiting func() bool
 
 	mu    sync.Mutex    // guards what follows
-	stop  chan struct{} // ends the sweep, which runs while there are tunnels
+	stop  chan struct{} // ends the sweep, which runs while something is busy
 	swept chan struct{} // closed when the newest sweep has ended
 }
 
@@ -54,9 +55,8 @@ func (r *registry) add(t *tunnel) {
 	s.tunnels = append(s.tunnels, t)
 	s.mu.Unlock()
 	r.changes.Add(1)
-	if r.total.Add(1) == 1 {
-		r.adjustSweep()
-	}
+	r.total.Add(1)
+	r.begin()
 }
 
 func (r *registry) remove(t *tunnel) {
@@ -72,7 +72,20 @@ func (r *registry) remove(t *tunnel) {
 	}
 	s.mu.Unlock()
 	r.changes.Add(1)
-	if r.total.Add(-1) == 0 {
+	r.total.Add(-1)
+	r.finish()
+}
+
+// begin counts a handshake or a tunnel until it calls finish. An exit that
+// begins later waits for it.
+func (r *registry) begin() {
+	if r.busy.Add(1) == 1 {
+		r.adjustSweep()
+	}
+}
+
+func (r *registry) finish() {
+	if r.busy.Add(-1) == 0 {
 		r.adjustSweep()
 	}
 }
@@ -121,7 +134,7 @@ func (r *registry) count() int {
 func (r *registry) adjustSweep() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	wanted := r.total.Load() > 0
+	wanted := r.busy.Load() > 0
 	switch {
 	case wanted && r.stop == nil:
 		previous := r.swept

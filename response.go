@@ -63,7 +63,9 @@ func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *handsha
 			header["Connection"] = []string{"Upgrade"}
 		}
 	}, a.StatusCode)
-	if err := h.copyBody(r.Context(), w, a); err != nil {
+	ctx, cancel := h.pool.live.untilExit(r.Context())
+	defer cancel()
+	if err := h.copyBody(ctx, w, a); err != nil {
 		// The status is out; all that can still be said is that the body is
 		// not whole.
 		panic(http.ErrAbortHandler)
@@ -110,7 +112,14 @@ func writeWithin(w io.Writer, ctrl *http.ResponseController, p []byte, limit tim
 	if _, err := w.Write(p); err != nil {
 		return err
 	}
-	return ctrl.Flush()
+	if err := ctrl.Flush(); err != nil {
+		return err
+	}
+	if limit > 0 {
+		// Over HTTP/2 it ends the stream also when nothing is being written.
+		_ = ctrl.SetWriteDeadline(time.Time{})
+	}
+	return nil
 }
 
 // deadline returns the time in limit from now; no limit is no deadline.

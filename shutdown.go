@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -35,25 +36,41 @@ func init() {
 // exit is the end of all tunnels because the process exits.
 type exit struct {
 	once sync.Once
-	// begun is closed when it begins, and over when no tunnel is left. They are
-	// made when first asked for.
-	made        sync.Once
-	begun, over chan struct{}
+	// begun ends when it begins, and over is closed when no tunnel is left. They
+	// are made when first asked for.
+	made  sync.Once
+	begun context.Context
+	begin context.CancelFunc
+	over  chan struct{}
 }
 
 func (e *exit) prepared() *exit {
-	e.made.Do(func() { e.begun, e.over = make(chan struct{}), make(chan struct{}) })
+	e.made.Do(func() {
+		e.begun, e.begin = context.WithCancel(context.Background())
+		e.over = make(chan struct{})
+	})
 	return e
 }
 
 // hasBegun reports whether every tunnel has to end.
 func (e *exit) hasBegun() bool {
-	select {
-	case <-e.prepared().begun:
-		return true
-	default:
-		return false
-	}
+	return e.prepared().begun.Err() != nil
+}
+
+// errExiting is the cause of the end of what is under way when the process exits.
+var errExiting = errors.New("the process exits")
+
+// untilExit returns a context that ends with its parent, and when the process
+// exits.
+func (r *registry) untilExit(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	stop := context.AfterFunc(r.exit.prepared().begun, func() { cancel(errExiting) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// isExiting reports whether nothing is to begin any more.
+func (r *registry) isExiting() bool {
+	return r.exit.hasBegun() || r.exiting != nil && r.exiting()
 }
 
 // shutDown begins to end all tunnels, for good, if that has not begun. What it
@@ -61,7 +78,7 @@ func (e *exit) hasBegun() bool {
 func (r *registry) shutDown() <-chan struct{} {
 	e := r.exit.prepared()
 	e.once.Do(func() {
-		close(e.begun) // a tunnel that comes now sees that, or is collected below
+		e.begin() // a tunnel that comes now sees that, or is collected below
 		go r.endAll()
 	})
 	return e.over
@@ -96,12 +113,12 @@ func (r *registry) endAll() {
 	r.waitEmpty(last.C)
 }
 
-// waitEmpty waits until there is no tunnel, and reports whether that happened
-// in time.
+// waitEmpty waits until there is no tunnel, and no handshake that might become
+// one, and reports whether that happened in time.
 func (r *registry) waitEmpty(deadline <-chan time.Time) bool {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	for r.count() > 0 {
+	for r.busy.Load() > 0 {
 		select {
 		case <-deadline:
 			return false

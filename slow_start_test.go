@@ -104,7 +104,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 		hosts.mu.Lock()
 		held := []*host{hosts.reserveLocked(hosts.m["new:1"]), hosts.reserveLocked(hosts.m["busy:1"])}
 		hosts.mu.Unlock()
-		after.rebalanceJoined()
+		after.startJoined()
 		hosts.mu.Lock()
 		slow, fast := hosts.m["new:1"].joined, hosts.m["busy:1"].joined
 		hosts.mu.Unlock()

@@ -22,9 +22,11 @@ type storage interface {
 const (
 	// sharedKey is for all instances that share the storage.
 	sharedKey = "websocket_proxy/upstreams.json"
-	// localKey is for the addresses that mean something else on every machine;
-	// its argument is the instance.
-	localKey = "websocket_proxy/instances/%s/upstreams.json"
+	// localKey is for the addresses that mean something else on every machine; its
+	// arguments are the instance and a hash of the host's name. The instance alone
+	// does not tell: Caddy keeps its id where files are stored by default, which
+	// machines may share.
+	localKey = "websocket_proxy/instances/%s-%x/upstreams.json"
 
 	// documentVersion changes when older instances cannot read documents any
 	// more, or would lose some of it when they write them.

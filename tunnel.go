@@ -109,11 +109,14 @@ type tunnel struct {
 	// why is the first cause of an end, and whatever makes the proxy end the
 	// tunnel.
 	why reason
-	// closeCode is the status of the first Close frame, closeFrom its sender,
-	// and answered tells that the other peer has sent one too.
+	// closeCode is the status of the first Close frame, closeFrom its sender.
+	// answered tells that the other peer has sent one too, in the direction
+	// answering, and parted that it has arrived.
 	closeCode uint16
 	closeFrom peer
 	answered  bool
+	answering relay.Direction
+	parted    bool
 	// opaque is set when a peer has violated the protocol: nobody can say any
 	// more where its frames end, or whether these are frames.
 	opaque bool
@@ -181,7 +184,10 @@ func (t *tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 	if phase(t.phase.Load()) != open {
 		return t.inspectClosely(d, s, p)
 	}
-	if !s.Closed() && !s.Opaque() {
+	switch {
+	case s.Closed() && len(p) == 0:
+		t.closeTaken(d)
+	case !s.Closed() && !s.Opaque():
 		s.Scan(p)
 		t.messages[d].Store(s.Messages())
 		if s.Closed() || s.Opaque() {
@@ -227,12 +233,24 @@ func (t *tunnel) stopScanning(d relay.Direction, s *frame.Scanner) {
 		t.noteCloseLocked(source(d), s.CloseCode())
 		return
 	}
-	t.answered = true
+	t.answered, t.answering = true, d
 	if t.isOpen() {
-		t.startTimerLocked(closeAnswerTime, t.linger)
+		t.relay.Wake(d) // to know when the destination has taken it
 		return
 	}
 	t.lingerLocked() // the end was decided a moment ago
+}
+
+// closeTaken is called when nothing is left to be written in a direction that has
+// passed a Close frame. After the second one both peers have to close their
+// connections. A destination that comes to it slowly has the time it needs.
+func (t *tunnel) closeTaken(d relay.Direction) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.answered && t.answering == d && !t.parted && t.isOpen() {
+		t.parted = true
+		t.startTimerLocked(closeAnswerTime, t.linger)
+	}
 }
 
 // noteCloseLocked remembers the first Close frame.
@@ -282,7 +300,8 @@ func (t *tunnel) mayGoOnLocked(d relay.Direction, end relay.End) bool {
 	}
 	// After a closing handshake, when one peer closes the connection the other
 	// one has only to do the same (RFC 6455 section 7.1.1).
-	return end.Err == nil && !t.answered
+	t.parted = t.parted || t.answered && d == t.answering
+	return end.Err == nil && !t.parted
 }
 
 // Done implements relay.Hooks.

@@ -106,7 +106,7 @@ func (s *poolSet) named(name string, config <-chan struct{}) []*pool {
 		return pools
 	}
 	for _, p := range slices.Backward(s.all) {
-		if p.runs && p.name == name {
+		if (p.joined || p.runs) && p.name == name {
 			return s.namedLocked(name, p.config)
 		}
 	}

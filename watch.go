@@ -91,11 +91,14 @@ func (t *tunnel) stalledSince(d relay.Direction, now time.Time, stuck bool) time
 	}
 	w := &t.watch
 	backlog := t.relay.Backlog(d)
-	if w.stalled[d].IsZero() || backlog != w.backlog[d] {
-		w.backlog[d] = backlog
-		return now
+	if !w.stalled[d].IsZero() {
+		if backlog == w.backlog[d] {
+			return w.stalled[d]
+		}
+		t.noteActivity(now) // the peer takes some of it
 	}
-	return w.stalled[d]
+	w.backlog[d] = backlog
+	return now
 }
 
 func (t *tunnel) writeStalled(now time.Time) bool {

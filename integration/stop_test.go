@@ -108,6 +108,41 @@ func TestStopWithStuckPeers(t *testing.T) {
 	up.WaitOpen(t, 0)
 }
 
+// TestStopWithHandshakes has handshakes under way to an upstream that does not
+// answer, and that nothing limits, also where no tunnel is open.
+func TestStopWithHandshakes(t *testing.T) {
+	t.Parallel()
+	for _, tunnels := range []int{0, 1} {
+		t.Run(fmt.Sprintf("%d tunnels", tunnels), func(t *testing.T) {
+			t.Parallel()
+			up, silent := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, nil)
+			c := startStreaming(t, "handle /silent {\n"+proxyTo(silent.Addr, "handshake_timeout off")+"\n}\n"+proxyTo(up.Addr))
+			c.openClients(t, tunnels)
+			waiting := c.dial(t, false)
+			waiting.Send(testbed.HandshakeRequest("/silent", c.http))
+			silent.Next(t).ReadRequest()
+			var streams []stream
+			for _, connect := range connectors {
+				streams = append(streams, connect(t, c)(t, webSocket("/silent")))
+				silent.Next(t).ReadRequest()
+			}
+			c.signal(t, syscall.SIGTERM)
+			if resp := waiting.Response(); resp.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("the answer is %s, want 503", resp.Status)
+			}
+			for _, s := range streams {
+				if status, _ := s.response(t); status != http.StatusServiceUnavailable {
+					t.Errorf("the answer to a stream is %d, want 503", status)
+				}
+				s.disconnect(t)
+			}
+			expectShutdown(t, c, tunnels)
+			c.expectExit(t)
+			up.WaitOpen(t, 0)
+		})
+	}
+}
+
 // TestStopDuringReloads has the process exit while configurations come and go.
 func TestStopDuringReloads(t *testing.T) {
 	t.Parallel()

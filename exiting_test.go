@@ -1,0 +1,135 @@
+package websocketproxy
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// withExit gives the handler of a proxy a process that may exit.
+func withExit(t *testing.T, p *testProxy) *registry {
+	t.Helper()
+	live := new(registry)
+	p.handler.pool.live = live
+	t.Cleanup(func() {
+		<-live.shutDown()
+		if n := live.busy.Load(); n != 0 {
+			t.Errorf("%d handshakes and tunnels are counted at the end", n)
+		}
+	})
+	return live
+}
+
+// expectTurnedAway checks that a client was told to come again.
+func expectTurnedAway(t *testing.T, p *testProxy, resp *http.Response) {
+	t.Helper()
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("the answer is %s with %v, want 503 with Retry-After", resp.Status, resp.Header)
+	}
+	expectFields(t, p.line("handshake refused"), map[string]any{"cause": "shutdown", "status": int64(503)})
+}
+
+func TestExitEndsHandshakesThatWait(t *testing.T) {
+	for name, set := range map[string]func(h *Handler){
+		"for the answer":                  func(*Handler) {},
+		"for the answer, without a limit": func(h *Handler) { h.Timeouts = &Timeouts{Handshake: -1} },
+		"for an upstream": func(h *Handler) {
+			h.Upstreams = upstreams("127.0.0.1:1")
+			h.LoadBalancing = &LoadBalancing{
+				TryDuration: caddy.Duration(time.Hour), TryInterval: caddy.Duration(time.Hour / 2),
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := testbed.NewUpstream(t, nil)
+			h := &Handler{Upstreams: upstreams(up.Addr)}
+			set(h)
+			p := newProxy(t, h)
+			live := withExit(t, p)
+			c := testbed.Dial(t, p.Addr)
+			c.Send(testbed.HandshakeRequest("/", "example.com"))
+			eventually(t, "the handshake is under way", func() bool { return live.busy.Load() == 1 })
+			if h.LoadBalancing == nil {
+				up.Next(t).ReadRequest()
+			}
+			over := live.shutDown()
+			expectTurnedAway(t, p, c.Response())
+			<-over
+		})
+	}
+}
+
+func TestExitingProcessTakesNoHandshakes(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.Echo)
+	for name, exit := range map[string]func(live *registry){
+		"exits":       func(live *registry) { <-live.shutDown() },
+		"is about to": func(live *registry) { live.exiting = func() bool { return true } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := proxyTo(t, up.Addr)
+			exit(withExit(t, p))
+			c := testbed.Dial(t, p.Addr)
+			c.Send(testbed.HandshakeRequest("/", "example.com"))
+			expectTurnedAway(t, p, c.Response())
+		})
+	}
+	if n := up.Accepted(); n != 0 {
+		t.Errorf("the upstream has got %d connections", n)
+	}
+}
+
+// Nothing else looks whether the process exits where there is no tunnel yet.
+func TestHandshakesSeeTheExitThemselves(t *testing.T) {
+	up := testbed.NewUpstream(t, nil)
+	p := proxyTo(t, up.Addr)
+	live := withExit(t, p)
+	exits := make(chan struct{})
+	live.exiting = func() bool { return isClosed(exits) }
+	c := testbed.Dial(t, p.Addr)
+	c.Send(testbed.HandshakeRequest("/", "example.com"))
+	up.Next(t).ReadRequest()
+	close(exits)
+	expectTurnedAway(t, p, c.Response())
+}
+
+func TestExitEndsAnswersThatAreStreamed(t *testing.T) {
+	up := testbed.NewUpstream(t, nil)
+	p := proxyTo(t, up.Addr)
+	live := withExit(t, p)
+	c := testbed.Dial(t, p.Addr)
+	c.Send(testbed.HandshakeRequest("/", "example.com"))
+	u := up.Next(t)
+	u.ReadRequest()
+	u.Send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
+	body := c.Response().Body
+	if _, err := io.ReadFull(body, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	<-live.shutDown()
+	if rest, err := io.ReadAll(body); len(rest) > 0 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %q, %v, want an unexpected end", rest, err)
+	}
+}
+
+// The exit is not over before what a handshake has become is.
+func TestExitWaitsForHandshakes(t *testing.T) {
+	inMemory(t, tunnelPolicy{shutdown: defaultShutdownPeriod}, func(m *memoryTunnel) {
+		m.live.begin()
+		over := m.live.shutDown()
+		time.Sleep(shutdownEach)
+		m.client.expect(goingAway)
+		_, _ = m.client.Close(), m.upstream.Close()
+		time.Sleep(time.Second)
+		if isClosed(over) {
+			t.Error("the exit is over before the handshake")
+		}
+		m.live.finish()
+		<-over
+	})
+}
