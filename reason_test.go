@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"syscall"
 	"testing"
@@ -185,4 +186,12 @@ func clientSaysClose(m *memoryTunnel) {
 
 func upstreamSaysClose(m *memoryTunnel) {
 	m.upstream.send(m.upstream.frame(testbed.Text, "last") + m.upstream.closeFrame(1000, ""))
+}
+
+// Caddy's request_body bounds what a stream brings, as if it were a body.
+func TestStreamOverTheLimitOfBodiesIsNoReset(t *testing.T) {
+	err := streamError(fmt.Errorf("reading: %w", &http.MaxBytesError{Limit: 10}))
+	if got := endedBy(relay.ClientToUpstream, relay.End{Err: err}); got != clientError {
+		t.Errorf("the reason is %s, want %s", got, clientError)
+	}
 }

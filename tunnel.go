@@ -75,37 +75,27 @@ func (t *tunnel) isOpen() bool { return phase(t.phase.Load()) <= guarded }
 // tunnel is a pair of connections between which bytes are relayed. It follows
 // the frames, decides when it has to end, and knows why it did.
 type tunnel struct {
-	id           string
-	clientIP     string
-	upstreamHost *host
-	// from is where the upstream's address comes from, if it depends on the
-	// request.
-	from     *provenance
-	handler  string // its name
-	failures *failures
-	place    *clientPlace // of the client; nil if these are not counted
-	policy   *tunnelPolicy
-	opened   time.Time
-	expires  time.Time // zero: never
-	live     *registry
-	index    int // in the registry, guarded by its mu
-	done     chan struct{}
-
-	relay relay.Relay
-	// scanners follow the frames of each direction, and passed counts the bytes
-	// that were passed on. Both belong to the direction's writer.
-	scanners [2]frame.Scanner
-	passed   [2]uint64
-	// messages are the scanners' counts, for others.
-	messages [2]atomic.Uint64
-	watch    watch
+	// What the sweep looks at comes first and together, as it goes over all tunnels
+	// once a second.
+	policy  *tunnelPolicy
+	relay   relay.Relay
+	guard   *guard    // nil if nothing needs it
+	expires time.Time // zero: never
+	watch   watch
 	// active is when the sweep has last seen that something had happened, in
 	// nanoseconds since 1970.
 	active atomic.Int64
-	guard  *guard // nil if nothing needs it
 	phase  atomic.Int32
 
-	mu sync.Mutex // guards what follows
+	mu sync.Mutex // guards what follows, up to timer
+	// ended tells which directions have ended, and failed which of them
+	// because of their destination. early tells that the first one has ended soon
+	// after the tunnel was opened.
+	ended, failed [2]bool
+	early         bool
+	// opaque is set when a peer has violated the protocol: nobody can say any
+	// more where its frames end, or whether these are frames.
+	opaque bool
 	// why is the first cause of an end, and whatever makes the proxy end the
 	// tunnel.
 	why reason
@@ -117,14 +107,6 @@ type tunnel struct {
 	answered  bool
 	answering relay.Direction
 	parted    bool
-	// opaque is set when a peer has violated the protocol: nobody can say any
-	// more where its frames end, or whether these are frames.
-	opaque bool
-	// ended tells which directions have ended, and failed which of them
-	// because of their destination. early tells that the first one has ended soon
-	// after the tunnel was opened.
-	ended, failed [2]bool
-	early         bool
 	// notice is the Close frame for the client while it has not been sent, and
 	// noticeCode its status.
 	notice     []byte
@@ -133,6 +115,27 @@ type tunnel struct {
 	// answer of the client to ours has come.
 	tellUpstream bool
 	timer        *time.Timer // of the phase
+
+	// scanners follow the frames of each direction, and passed counts the bytes
+	// that were passed on. Both belong to the direction's writer.
+	scanners [2]frame.Scanner
+	passed   [2]uint64
+	// messages are the scanners' counts, for others.
+	messages [2]atomic.Uint64
+
+	id           string
+	clientIP     string
+	upstreamHost *host
+	// from is where the upstream's address comes from, if it depends on the
+	// request.
+	from     *provenance
+	handler  string // its name
+	failures *failures
+	place    *clientPlace // of the client; nil if these are not counted
+	opened   time.Time
+	live     *registry
+	index    int // in the registry, guarded by its mu
+	done     chan struct{}
 }
 
 func newTunnel(id string, policy *tunnelPolicy, live *registry, h *host, clientIP string) *tunnel {

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -103,14 +104,32 @@ func TestWebsocketsWithoutTheModule(t *testing.T) {
 
 func TestWebsocketsStateThatIsNotStored(t *testing.T) {
 	t.Parallel()
-	addr := endpoint(t, func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = fmt.Fprint(w, `{"address":"a:1","state":"evict","tunnels":0,"stored":false,"problem":"the disk is full"}`)
+	addr := endpoint(t, func(w http.ResponseWriter, r *http.Request) {
+		var asked struct{ State string }
+		if err := json.NewDecoder(r.Body).Decode(&asked); r.Method == http.MethodPost && err != nil {
+			t.Error(err)
+		}
+		_, _ = fmt.Fprintf(w, `{"address":"a:1","state":"%s","tunnels":0,"stored":false,"problem":"the disk is full"}`, asked.State)
 	})
 	for _, command := range []string{"drain a:1", "ready a:1", "evict a:1", "evict a:1 --no-wait", "drain a:1 --json"} {
 		code, stdout, stderr := runCaddy(t, append([]string{"websockets", "--address", addr}, strings.Fields(command)...)...)
 		if code != 2 || !strings.Contains(stdout, "a:1") || strings.Contains(stderr, "exiting") ||
 			!strings.Contains(stderr, "could not be stored") || !strings.Contains(stderr, "the disk is full") {
 			t.Errorf("%s: code %d, %q, %q; want 2 and a warning", command, code, stdout, stderr)
+		}
+	}
+}
+
+// Somebody else has just said something else, by a clock that is ahead.
+func TestWebsocketsStateThatDoesNotHold(t *testing.T) {
+	t.Parallel()
+	addr := endpoint(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprint(w, `{"address":"a:1","state":"ready","tunnels":0,"stored":false,"problem":"eve has set it to ready meanwhile"}`)
+	})
+	for _, command := range []string{"drain a:1", "evict a:1", "drain a:1 --json"} {
+		code, stdout, stderr := runCaddy(t, append([]string{"websockets", "--address", addr}, strings.Fields(command)...)...)
+		if code != 1 || stdout != "" || !strings.Contains(stderr, "a:1 is in state ready: eve has set it") {
+			t.Errorf("%s: code %d, %q, %q; want 1 and the cause", command, code, stdout, stderr)
 		}
 	}
 }
