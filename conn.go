@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -145,6 +147,9 @@ type stream struct {
 	body io.ReadCloser
 	w    http.ResponseWriter
 	ctrl *http.ResponseController
+	conn net.Conn // of the stream, if it is one of HTTP/2
+	// writing is set while a Write is under way.
+	writing atomic.Bool
 
 	mu    sync.Mutex // guards ended, and w from the handler's return
 	ended bool
@@ -163,7 +168,8 @@ func newStream(ctx context.Context, w http.ResponseWriter, body io.ReadCloser) (
 	if writer != nil {
 		restorers = append(restorers, writer.Override(never, 0, 0))
 	}
-	return &stream{body: body, w: w, ctrl: http.NewResponseController(w)}, func() {
+	conn, _ := ctx.Value(connKey{}).(net.Conn)
+	return &stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn}, func() {
 		for _, f := range restorers {
 			f()
 		}
@@ -179,6 +185,8 @@ func (s *stream) Read(p []byte) (int, error) {
 }
 
 func (s *stream) Write(p []byte) (int, error) {
+	s.writing.Store(true)
+	defer s.writing.Store(false)
 	n, err := s.w.Write(p)
 	if err == nil {
 		err = s.ctrl.Flush()
@@ -214,6 +222,36 @@ func (s *stream) Abort() {
 	s.expireWrite()
 	// A Write that begins at this moment may set a deadline of its own first.
 	time.AfterFunc(100*time.Millisecond, s.expireWrite)
+	time.AfterFunc(stuckTime, s.cut)
+}
+
+// connKey is where the context of a request has its connection.
+type connKey struct{}
+
+// keepConns has a server put the connections into the contexts of requests.
+func keepConns(ctx caddy.Context) error {
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterConnContext(keepConn)
+	}
+	return nil
+}
+
+func keepConn(ctx context.Context, conn net.Conn) context.Context {
+	if ctx.Value(connKey{}) != nil {
+		return ctx // the server has more than one handler of ours
+	}
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// stuckTime is how long a Write may take to fail when it was made to.
+const stuckTime = 500 * time.Millisecond
+
+// cut closes the connection if it is stuck as a whole, with all of its streams: as
+// long as its client takes nothing, the server cannot even reset one.
+func (s *stream) cut() {
+	if s.conn != nil && s.writing.Load() {
+		socket{s.conn}.Abort()
+	}
 }
 
 // expireWrite makes a pending Write fail. Caddy's writer around the server's own

@@ -124,6 +124,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	for _, step := range []func(caddy.Context) error{
+		keepConns,
 		h.provisionTransport,
 		h.provisionHeaders,
 		h.provisionTrustedProxies,

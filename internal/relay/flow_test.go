@@ -104,8 +104,14 @@ func (w way) stall() func() bool {
 
 // narrow makes the system hold less than 256 KiB on the way to the destination.
 // A receiver's buffer must not be made smaller: in loopback's segments of
-// 64 KiB, what comes later would have to wait for timers.
-func (w way) narrow() { setBuffers(w.conns[w.d.Opposite()], 32<<10) }
+// 64 KiB, what comes later would have to wait for timers. But it must not grow,
+// which it does by itself when a sender is slow and its segments are small.
+func (w way) narrow() {
+	setBuffers(w.conns[w.d.Opposite()], 32<<10)
+	if s, ok := raw(w.to.Conn).(interface{ SetReadBuffer(bytes int) error }); ok {
+		_ = s.SetReadBuffer(64 << 10) // doubled, the default
+	}
+}
 
 func setBuffers(c net.Conn, size int) {
 	if s, ok := raw(c).(interface {
