@@ -102,10 +102,10 @@ func (w way) stall() func() bool {
 	}
 }
 
-// narrow makes the system hold less than 256 KiB on the way to the destination.
-// A receiver's buffer must not be made smaller: in loopback's segments of
-// 64 KiB, what comes later would have to wait for timers. But it must not grow,
-// which it does by itself when a sender is slow and its segments are small.
+// narrow makes the system hold little more than 256 KiB at most on the way to the
+// destination. A receiver's buffer must not be made smaller: in loopback's
+// segments of 64 KiB, what comes later would have to wait for timers. But it must
+// not grow, which it does by itself when a sender is slow and its segments are small.
 func (w way) narrow() {
 	setBuffers(w.conns[w.d.Opposite()], 32<<10)
 	if s, ok := raw(w.to.Conn).(interface{ SetReadBuffer(bytes int) error }); ok {

@@ -223,8 +223,8 @@ func resetStalled(w way, stay func()) {
 // other has sent before.
 func endStalled(w way, stay func()) {
 	// So much that the destination does not hold all of it, and so little that
-	// the source can get rid of it.
-	const size = 256 << 10
+	// the source can get rid of it: systems give it 200 KiB at least, doubled.
+	const size = 384 << 10
 	w.narrow()
 	setBuffers(w.from.Conn, 1<<20)
 	w.start()
