@@ -34,8 +34,9 @@ type answer struct {
 	conn   net.Conn
 	reader *bufio.Reader
 	limit  *io.LimitedReader
-	// taken tells that a tunnel has the connection, and the place at the upstream.
-	taken bool
+	// taken tells that a tunnel has the connection, and the place at the upstream,
+	// and left that the place is given back.
+	taken, left bool
 }
 
 // readers are those for upstreams' answers. Each is needed for the time of a
@@ -152,6 +153,14 @@ func (a *answer) detach() []byte {
 func (a *answer) giveBack() {
 	if !a.taken {
 		a.close()
+		a.leave()
+	}
+}
+
+// leave ends the count of the answer's choice.
+func (a *answer) leave() {
+	if !a.left {
+		a.left = true
 		hosts.tunnelEnded(a.choice.host)
 	}
 }

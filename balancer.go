@@ -70,7 +70,7 @@ func (e *endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
 func ramped(some []*endpoint, slowStart time.Duration, now time.Time, random func(n int) int) []*endpoint {
 	n := 0
 	for i, e := range some {
-		if !e.host.joined.IsZero() && !drawn(now.Sub(e.host.joined), slowStart, random) {
+		if joined := e.joinedAt(); !joined.IsZero() && !drawn(now.Sub(joined), slowStart, random) {
 			continue
 		}
 		some[n], some[i] = e, some[n]

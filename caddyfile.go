@@ -37,6 +37,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		# load balancing
 //		lb_policy          <name> [<options...>]
 //		lb_retries         <n>
+//		lb_retry_status    <codes...>
 //		lb_try_duration    <duration>
 //		lb_try_interval    <duration>
 //		max_tunnels        <n>|off
@@ -138,7 +139,7 @@ type parser struct {
 // repeatable are the options that may be given several times and add up.
 var repeatable = map[string]bool{
 	"to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
-	"origins": true, "subprotocols": true,
+	"origins": true, "subprotocols": true, "lb_retry_status": true,
 }
 
 // option parses the option that the dispenser stands on.
@@ -159,6 +160,7 @@ func (p *parser) option(name string) error {
 		"dynamic":                p.dynamic,
 		"lb_policy":              p.policy,
 		"lb_retries":             p.retries,
+		"lb_retry_status":        p.retryStatus,
 		"lb_try_duration":        p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryDuration }),
 		"lb_try_interval":        p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryInterval }),
 		"max_tunnels":            p.maxTunnels,

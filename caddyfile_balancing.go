@@ -51,6 +51,26 @@ func (p *parser) retries() error {
 	return nil
 }
 
+// retryStatus parses statuses, such as 503, and classes of them, such as 5xx.
+func (p *parser) retryStatus() error {
+	if p.d.CountRemainingArgs() == 0 {
+		return p.d.Err("lb_retry_status needs a status, such as 503, or a class of them, such as 5xx")
+	}
+	for p.d.NextArg() {
+		digits, isClass := strings.CutSuffix(p.d.Val(), "xx")
+		status, err := strconv.Atoi(digits)
+		if err != nil || isClass != (status < 10) {
+			return p.d.Errf("lb_retry_status is a status such as 503, or a class such as 5xx, not %q", p.d.Val())
+		}
+		if problem := retryStatusProblem(status); problem != "" {
+			return p.d.Errf("lb_retry_status %s", problem)
+		}
+		lb := p.loadBalancing()
+		lb.RetryStatus = append(lb.RetryStatus, status)
+	}
+	return nil
+}
+
 // tryTime returns the parser of an option with a duration that may be zero.
 func (p *parser) tryTime(field func(*LoadBalancing) *caddy.Duration) func() error {
 	return func() error {

@@ -170,10 +170,11 @@ func isOnlyHTTP1(option []caddyfile.Token) bool {
 // refusedOptions are the options of reverse_proxy that have no meaning for
 // tunnels, with what to write instead.
 var refusedOptions = map[string]string{
-	"lb_retry_match": "handshakes are alike, and are tried again only before an upstream " +
-		"has answered; use lb_retries",
-	"health_path":             "use health_uri",
-	"unhealthy_status":        "an answer other than 101 goes to the client; remove it",
+	"lb_retry_match": "handshakes are alike; use lb_retries, and lb_retry_status for those that an " +
+		"upstream has answered",
+	"health_path": "use health_uri",
+	"unhealthy_status": "use lb_retry_status to have the next upstream asked, " +
+		"or health_check to find out which ones cannot be used",
 	"unhealthy_latency":       "use handshake_timeout",
 	"unhealthy_request_count": "use max_tunnels of an upstream",
 	"flush_interval":          "every byte is passed on at once; remove it",

@@ -161,7 +161,11 @@ func (c *checker) once(stop chan struct{}) time.Duration {
 	if p.ctx.Err() != nil {
 		return 0 // what it found out may be due to its end; others go on
 	}
-	c.note(p, err)
+	if lack := shortageIn(err); lack != "" {
+		tellShortage(p.check.logger, lack, err) // nothing was found out
+	} else {
+		c.note(p, err)
+	}
 	return time.Until(began.Add(p.pause(rand.Float64)))
 }
 
@@ -188,7 +192,7 @@ func (c *checker) use(stop chan struct{}) *prober {
 func (c *checker) note(p *prober, err error) {
 	hosts.mu.Lock()
 	changed := c.countLocked(err, p.check.settings.Passes, p.check.settings.Fails)
-	down := c.down
+	down, concerned := c.down, slices.Clone(c.endpoints)
 	hosts.mu.Unlock()
 	switch {
 	case !changed && err != nil:
@@ -201,7 +205,7 @@ func (c *checker) note(p *prober, err error) {
 		liveTunnels.evictUnhealthy(c.host.address)
 	default:
 		p.check.logger.Info("upstream is healthy again", zap.String("address", c.host.address))
-		recovered(c.host.address)
+		recovered(concerned)
 	}
 }
 

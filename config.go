@@ -11,7 +11,7 @@ import (
 // The defaults of the settings. Zero in the configuration means these,
 // a negative value means off.
 const (
-	defaultHandshakeTimeout = 10 * time.Second
+	defaultHandshakeTimeout = time.Minute
 	defaultIdleTimeout      = time.Hour
 	defaultWriteTimeout     = time.Minute
 	defaultHalfCloseTimeout = 30 * time.Second
@@ -45,10 +45,11 @@ const (
 // ends a tunnel, the client is sent a Close frame with status 1001 first, if it
 // is at a frame boundary.
 type Timeouts struct {
-	// How long the whole handshake may take: choosing an upstream, dialing
-	// (which also has the transport's `dial_timeout`), TLS, and waiting for
-	// the answer, retries included. The client gets 504 after that. A negative
-	// value means no limit. Default: 10s.
+	// How long one upstream may take for its part of a handshake: from dialing,
+	// which also has the transport's `dial_timeout`, to the header of its answer.
+	// The client gets 504 after that. Waiting in the queue and trying other
+	// upstreams have times of their own, `load_balancing.queue.timeout` and
+	// `load_balancing.try_duration`. A negative value means no limit. Default: 1m.
 	Handshake caddy.Duration `json:"handshake,omitempty"`
 
 	// How long a tunnel may carry no byte in either direction. Pings and pongs

@@ -39,13 +39,20 @@ type LoadBalancing struct {
 	SelectionPolicyRaw json.RawMessage `json:"selection_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
 	// How often a handshake is tried again, each time on an upstream that was
-	// not tried yet, after a dial that failed or a connection that was closed
-	// before one byte of an answer. `0` means never. If `try_duration` is set,
+	// not tried yet, after a dial that failed, a connection that was closed
+	// before one byte of an answer, or one of `retry_status`. `0` means never. If `try_duration` is set,
 	// the default is no limit. Default: 2.
 	Retries *int `json:"retries,omitempty"`
 
+	// Statuses of answers that are kept back while other upstreams are asked:
+	// 400 to 599, or 4 and 5 for all of a class. Each counts as one of `retries`,
+	// and within `try_duration`. If no upstream has a better one, the client gets the
+	// last answer, whole. Nothing is held against an upstream for it. Default: none.
+	RetryStatus []int `json:"retry_status,omitempty"`
+
 	// How long to go on trying when no upstream is available or all of them
-	// have failed, within the handshake timeout. Default: 0, give up at once.
+	// have failed, not counting the time in the queue. An attempt that has begun
+	// goes on beyond it. Default: 0, give up at once.
 	TryDuration caddy.Duration `json:"try_duration,omitempty"`
 
 	// How long to wait before starting over with all upstreams while
@@ -86,8 +93,7 @@ type Queue struct {
 	// 503 at once, or try again as `try_duration` says. Default: 1000.
 	Size int `json:"size,omitempty"`
 
-	// How long each may wait. It is also bounded by `timeouts.handshake`, which
-	// includes it. Default: 5s.
+	// How long each may wait, in all its tries together. Default: 5s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 }
 

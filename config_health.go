@@ -32,15 +32,16 @@ type HealthChecks struct {
 	Passive *PassiveHealthChecks `json:"passive,omitempty"`
 }
 
-// PassiveHealthChecks has an upstream avoided at which handshakes have failed
+// PassiveHealthChecks has an upstream avoided to which connections have failed
 // lately: it gets tunnels only when no other upstream can take them, so the last
 // one that is available is always used.
 //
-// What counts as a failure is a failed dial, a connection that is closed before
-// an answer, an answer that is no HTTP or no valid 101, a handshake that takes
-// too long although the upstream had at least half of `timeouts.handshake`, and
-// a tunnel that the upstream resets within a second. An answer with another
-// status is the application's own, and so is a tunnel that it closes.
+// What counts as a failure is what no client can cause: that connecting fails, or TLS,
+// or takes longer than `dial_timeout`. A connection that is closed before an answer,
+// no answer in time, one that is no valid 101, and a tunnel that is reset are in the
+// log, and are held against nobody. Where what is said before the handshake depends on
+// the request, by a placeholder in the server name or the PROXY protocol, only
+// connecting counts, and nothing does for addresses that depend on it.
 type PassiveHealthChecks struct {
 	// How long a failure is remembered. A negative value means that none is.
 	// Default: 10s.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -21,6 +22,9 @@ type dialer struct {
 	config    string // the transport's, in one form however it was spelled
 	// probes is set if the transport was given the interval of TCP's probes.
 	probes bool
+	// tellsRequest is set if what is said to an upstream before the handshake
+	// depends on the request.
+	tellsRequest bool
 }
 
 const (
@@ -59,7 +63,11 @@ func newDialer(t *reverseproxy.HTTPTransport) (*dialer, error) {
 			return nil, refusedOption(name)
 		}
 	}
-	return &dialer{transport: t}, nil
+	d := &dialer{transport: t, tellsRequest: t.ProxyProtocolEnabled()}
+	if t.TLS != nil && len(requestPlaceholders(t.TLS.ServerName)) > 0 {
+		d.tellsRequest = true
+	}
+	return d, nil
 }
 
 // canonical returns JSON in a form in which spaces and the order of members make
@@ -78,11 +86,18 @@ func refusedOption(name string) error {
 	return fmt.Errorf("transport.%s: %s", name, refusedInTransport[name])
 }
 
-// dial connects to e, with TLS where the transport says so.
+// dial connects to e, with TLS where the transport says so. The transport's
+// dial_timeout is for both, unless there is a tls_timeout.
 func (d *dialer) dial(ctx context.Context, e *endpoint, repl *caddy.Replacer) (net.Conn, error) {
-	conn, err := d.connect(ctx, e)
+	connecting, cancel := context.WithTimeout(ctx, time.Duration(d.transport.DialTimeout))
+	defer cancel()
+	conn, err := d.connect(connecting, e)
 	if err != nil || !d.useTLS(e) {
 		return conn, err
+	}
+	if timeout := time.Duration(d.transport.TLS.HandshakeTimeout); timeout > 0 {
+		connecting, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
 	}
 	cfg := d.transport.Transport.TLSClientConfig
 	if cfg == nil {
@@ -93,24 +108,16 @@ func (d *dialer) dial(ctx context.Context, e *endpoint, repl *caddy.Replacer) (n
 	if cfg.ServerName = repl.ReplaceAll(cfg.ServerName, ""); cfg.ServerName == "" {
 		cfg.ServerName = e.hostname
 	}
-	if timeout := time.Duration(d.transport.TLS.HandshakeTimeout); timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
 	secured := tls.Client(conn, cfg)
-	if err := secured.HandshakeContext(ctx); err != nil {
+	if err := secured.HandshakeContext(connecting); err != nil {
 		return nil, errors.Join(fmt.Errorf("TLS: %w", err), ignoreClosed(conn.Close()))
 	}
 	return secured, nil
 }
 
-// connect opens the connection, within the transport's dial_timeout. The
-// transport hides what kind of error it met, so the clock tells whether that
-// time was over.
+// connect opens the connection. The transport hides what kind of error it met, so
+// the clock tells whether the time was over.
 func (d *dialer) connect(ctx context.Context, e *endpoint) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(d.transport.DialTimeout))
-	defer cancel()
 	conn, err := d.transport.Transport.DialContext(ctx, e.network, e.address)
 	if err != nil && isOver(ctx) {
 		err = timeoutError{err}
@@ -124,6 +131,15 @@ func (d *dialer) connect(ctx context.Context, e *endpoint) (net.Conn, error) {
 		})
 	}
 	return conn, err
+}
+
+// mayBeTheClients reports whether a client may have had a part in a failure to
+// connect to an address that does not depend on its request: with a server name
+// that does, or because the PROXY protocol has told the upstream who it is, when
+// the connection was there already.
+func (d *dialer) mayBeTheClients(err error) bool {
+	// The transport hides what kind of error it met.
+	return d.tellsRequest && !strings.HasPrefix(err.Error(), "dial ")
 }
 
 // timeoutError is an error that does not tell itself that it is a timeout.

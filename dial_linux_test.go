@@ -75,7 +75,7 @@ func TestDialTimeout(t *testing.T) {
 		h.Timeouts = &Timeouts{Handshake: 50_000_000}
 		p := newProxy(t, h)
 		c := testbed.Dial(t, p.Addr)
-		p.expectRefusal(causeHandshakeTimeout, http.StatusGatewayTimeout, func() {
+		p.expectRefusal(causeDialTimeout, http.StatusGatewayTimeout, func() {
 			expectAnswer(t, c, testbed.HandshakeRequest("/", "example.com"), http.StatusGatewayTimeout, notFromNext(nil))
 		})
 	})

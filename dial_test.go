@@ -203,15 +203,31 @@ func TestTLSHandshakeTimeout(t *testing.T) {
 	expectOrdinary(t, c)
 }
 
-func TestHandshakeTimeoutIncludesTLS(t *testing.T) {
-	up := testbed.NewUpstream(t, testbed.BlackHole)
-	h := withTransport(t, up.Addr, map[string]any{"tls": map[string]any{}})
-	h.Timeouts = &Timeouts{Handshake: 50_000_000}
-	p := newProxy(t, h)
-	c := testbed.Dial(t, p.Addr)
-	p.expectRefusal(causeHandshakeTimeout, http.StatusGatewayTimeout, func() {
-		expectAnswer(t, c, testbed.HandshakeRequest("/", "example.com"), http.StatusGatewayTimeout, notFromNext(nil))
-	})
+// An upstream that does not even speak TLS is not reached, whatever limits the time for it.
+func TestTimesThatIncludeTLS(t *testing.T) {
+	for name, test := range map[string]struct {
+		timeouts  Timeouts
+		transport map[string]any
+	}{
+		"of the handshake": {Timeouts{Handshake: 50_000_000}, map[string]any{"tls": map[string]any{}}},
+		"of dialing":       {Timeouts{}, map[string]any{"tls": map[string]any{}, "dial_timeout": 50_000_000}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := testbed.NewUpstream(t, testbed.BlackHole)
+			h := withTransport(t, up.Addr, test.transport)
+			h.Timeouts = &test.timeouts
+			p := newProxy(t, h)
+			for range defaultMaxFails {
+				c := testbed.Dial(t, p.Addr)
+				p.expectRefusal(causeDialTimeout, http.StatusGatewayTimeout, func() {
+					expectAnswer(t, c, testbed.HandshakeRequest("/", "example.com"), http.StatusGatewayTimeout, notFromNext(nil))
+				})
+			}
+			if !failingAddresses()[up.Addr] {
+				t.Error("the upstream is not failing")
+			}
+		})
+	}
 }
 
 func TestClientThatGoesDuringTheTLSHandshake(t *testing.T) {

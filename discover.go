@@ -21,14 +21,20 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 	if len(c.pool.sources) == 0 {
 		return refused
 	}
+	lookups := make([]*lookup, len(c.pool.sources))
+	for i, s := range c.pool.sources {
+		if s.discovery == nil {
+			lookups[i] = s.lookUp(r) // all at once, so that a slow one does not take the time of others
+		}
+	}
 	c.pool.awaitFound(ctx)
 	var problems []string
-	for _, s := range c.pool.sources {
+	for i, s := range c.pool.sources {
 		var err error
 		if s.discovery != nil {
 			err = s.discovery.problem()
 		} else {
-			err = c.ask(ctx, s, r)
+			err = c.takeOver(ctx, s, lookups[i])
 		}
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("source %s: %v", s.name, err))
@@ -36,7 +42,7 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 	}
 	c.renew()
 	switch {
-	case errors.Is(context.Cause(ctx), context.Canceled), errors.Is(context.Cause(ctx), errExiting):
+	case errors.Is(ctx.Err(), context.Canceled): // the client has gone, or the process exits
 		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
 	case len(c.endpoints) == 0:
 		refused.err = fmt.Errorf("%w: none was found: %s", refused.err, strings.Join(problems, "; "))
@@ -47,10 +53,10 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 	return refused
 }
 
-// ask adds what a source finds for the request, but for what the pool has by
+// takeOver adds what a source finds for the request, but for what the pool has by
 // itself: that has settings, and may be checked.
-func (c *candidates) ask(ctx context.Context, s *finder, r *http.Request) error {
-	found, o, err := s.foundFor(ctx, r)
+func (c *candidates) takeOver(ctx context.Context, s *finder, l *lookup) error {
+	found, o, err := l.wait(ctx)
 	if err != nil {
 		return err
 	}
@@ -61,7 +67,6 @@ func (c *candidates) ask(ctx context.Context, s *finder, r *http.Request) error 
 		e := *f
 		e.slot, e.from = s.slotFor(o, f), o
 		e.host = hosts.acquireFound(e.key(), s.name)
-		c.pool.watch(&e)
 		c.expanded = append(c.expanded, &e)
 	}
 	return nil

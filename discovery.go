@@ -221,6 +221,10 @@ func (d *discovery) succeed(a *asking) {
 			orphaned = s.update(a.found) || orphaned
 		}
 	}
+	var joined []*endpoint
+	for _, s := range d.sources {
+		joined = append(joined, s.endpointsOf(newcomers)...)
+	}
 	d.mu.Unlock()
 	d.triedOnce.Do(func() { close(d.tried) })
 	if decided {
@@ -229,7 +233,7 @@ func (d *discovery) succeed(a *asking) {
 	if decided || orphaned {
 		liveTunnels.evictOrphans()
 	}
-	discovered(newcomers, had)
+	discovered(joined, had)
 }
 
 // newcomers returns the addresses that an answer has brought. In a first one,

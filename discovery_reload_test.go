@@ -161,9 +161,7 @@ func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
 		s.do(gives(hostA, "busy.test:80", "new.test:80"))
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		hosts.mu.Lock()
-		busy, newcomer := hosts.m["busy.test:80"].joined, hosts.m["new.test:80"].joined
-		hosts.mu.Unlock()
+		busy, newcomer := joinedAt(t, h, "busy.test:80"), joinedAt(t, h, "new.test:80")
 		if !busy.IsZero() {
 			t.Error("what has tunnels of another handler has started slowly")
 		}

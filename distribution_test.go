@@ -155,7 +155,7 @@ func TestRampOfRealTunnels(t *testing.T) {
 		}
 	}
 	became := time.Now()
-	becameReady(dials[2:])
+	discovered(h.pool.fixed[2:], nil)
 	var got, want [parts]float64
 	for {
 		passed := time.Since(became)
@@ -194,7 +194,6 @@ func TestUpstreamThatComesAndGoes(t *testing.T) {
 	})
 	_, dials := backends(t, 2)
 	p := newProxy(t, &Handler{Upstreams: upstreams(append(dials, flapping.Addr)...)})
-	began := time.Now()
 	var staying []*testbed.Client
 	for len(staying) < 30 {
 		c := testbed.Dial(t, p.Addr)
@@ -209,11 +208,12 @@ func TestUpstreamThatComesAndGoes(t *testing.T) {
 	for i, c := range staying {
 		c.Echo(fmt.Sprint("still here: ", i))
 	}
-	// Only so many handshakes had to be tried again, as it is avoided until the
-	// first of its failures is forgotten.
-	most := defaultMaxFails * (1 + int(time.Since(began)/defaultFailDuration))
-	if got := p.logs.FilterMessage("trying another upstream").Len(); got < 1 || got > most {
-		t.Errorf("%d of %d handshakes were tried again, want 1 to %d", got, thousands()+30, most)
+	// That it closes connections is held against nobody: a client may have made it.
+	if n := p.logs.FilterMessage("trying another upstream").Len(); n <= defaultMaxFails {
+		t.Errorf("%d of %d handshakes were tried again, want more", n, thousands()+30)
+	}
+	if failing := failingAddresses(); len(failing) > 0 {
+		t.Errorf("failing are %v, want none", failing)
 	}
 }
 

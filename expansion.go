@@ -86,15 +86,30 @@ func (set *expansionSet) askedLocked(s *finder) *finder {
 	return alike[len(alike)-1]
 }
 
-// foundFor returns what the source finds for a request, and where that comes
-// from. If it fails or is late, that is what it has found last for the same
-// values of the placeholders.
-func (s *finder) foundFor(ctx context.Context, r *http.Request) ([]*endpoint, *provenance, error) {
+// lookup is what a source is asked in one handshake.
+type lookup struct {
+	expansion *expansion
+	asking    *asking
+	err       error // why it is not asked
+}
+
+// lookUp begins to ask the source for a request.
+func (s *finder) lookUp(r *http.Request) *lookup {
 	values, err := s.values(r)
 	if err != nil {
-		return nil, nil, err
+		return &lookup{err: err}
 	}
 	x, a := expansions.ask(s, values, r)
+	return &lookup{expansion: x, asking: a}
+}
+
+// wait returns what the source finds, and where that comes from. If it fails or is
+// late, that is what it has found last for the same values of the placeholders.
+func (l *lookup) wait(ctx context.Context) ([]*endpoint, *provenance, error) {
+	if l.err != nil {
+		return nil, nil, l.err
+	}
+	x, a := l.expansion, l.asking
 	select {
 	case <-a.done:
 	case <-a.ctx.Done():

@@ -339,19 +339,14 @@ func TestListedAddressIsNotFoundAgain(t *testing.T) {
 	})
 }
 
-func TestUpstreamsAreNotBlamedForASlowSource(t *testing.T) {
+// Neither does it take the time of an upstream, nor that of another source.
+func TestSlowSourcesAreNotWaitedForLong(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
-	h := watching(up.Addr)
 	released := make(chan struct{})
 	defer close(released)
-	h.DynamicUpstreamsRaw = newScript(t, hangs(released, gives())).raw(byRoom)
-	h.Timeouts = &Timeouts{Handshake: caddy.Duration(50 * time.Millisecond)}
-	p := newProxy(t, h)
-	for range 3 {
-		expectRefused(t, p, 504)
-	}
-	if failingAddresses()[up.Addr] {
-		t.Error("an upstream fails that nobody has asked")
-	}
-	expectFields(t, p.line("handshake refused"), map[string]any{"cause": "handshake_timeout"})
+	never := hangs(released, gives())
+	multi := fmt.Sprintf(`{"source": "multi", "sources": [%s, %s, %s]}`,
+		newScript(t, never).raw(byRoom), newScript(t, never).raw(byRoom), newScript(t, gives(up.Addr)).raw(byRoom))
+	h := &Handler{DynamicUpstreamsRaw: []byte(multi), Timeouts: &Timeouts{Handshake: caddy.Duration(time.Second)}}
+	newProxy(t, h).accepted(t)
 }

@@ -303,6 +303,14 @@ func (s *finder) update(found []*endpoint) (orphaned bool) {
 	return orphaned
 }
 
+// endpointsOf returns those of the source's endpoints that have some addresses. It
+// is called with the discovery's mu held.
+func (s *finder) endpointsOf(addresses []string) []*endpoint {
+	return slices.DeleteFunc(slices.Clone(s.endpoints), func(e *endpoint) bool {
+		return !slices.Contains(addresses, e.host.address)
+	})
+}
+
 // release gives up all places. Handshakes that come late may still choose them,
 // as they may with configured upstreams.
 func (s *finder) release() (orphaned bool) {

@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,9 +9,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
@@ -78,124 +75,6 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return h.refuse(w, r, refused)
 }
 
-// connect chooses an upstream and performs the handshake there, on another one
-// if that fails early. The caller has to give the answer back.
-func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
-	ctx, cancel := h.pool.live.untilExit(r.Context())
-	defer cancel()
-	if h.handshake > 0 {
-		ctx, cancel = context.WithTimeout(ctx, h.handshake)
-		defer cancel()
-	}
-	operators.await(ctx)
-	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.websocket_proxy.tunnel.id", hs.tunnelID)
-	candidates, err := h.pool.candidates(repl)
-	if err != nil {
-		return nil, &refusal{cause: causeBadAddress, status: http.StatusBadGateway, err: err}
-	}
-	defer candidates.close()
-	last := candidates.discover(ctx, r)
-	if last.cause != causeNoUpstream {
-		return nil, last
-	}
-	setProxyProtocol(r)
-	out := h.outbound(r, hs)
-	asked := h.askedOf(r, out)
-	started := time.Now()
-	for retries := 0; ; {
-		chosen, refused := candidates.next(ctx, asked)
-		if refused != nil {
-			return nil, refused
-		}
-		if chosen == nil {
-			if gaveUp := h.retry.wait(ctx, started, last); gaveUp != nil {
-				return nil, gaveUp
-			}
-			candidates.nextRound()
-			continue
-		}
-		a, refused := h.attempt(ctx, chosen, out, hs, repl)
-		if refused == nil {
-			return a, nil
-		}
-		if !h.retry.again(refused, retries, started) {
-			return nil, refused
-		}
-		retries++
-		last = refused
-		h.logRetry(refused)
-	}
-}
-
-// attempt performs the handshake with one upstream, and gives its place back if
-// that comes to nothing.
-func (h *Handler) attempt(
-	ctx context.Context, c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer,
-) (a *answer, refused *refusal) {
-	began := time.Now()
-	defer func() {
-		if a == nil { // also if somebody's code has panicked
-			hosts.tunnelEnded(c.host)
-		}
-	}()
-	a, refused = h.handshakeAt(ctx, c, h.prepareFor(c, out, hs, repl), hs, repl)
-	if refused != nil {
-		h.noteFailure(c, refused, time.Since(began))
-	}
-	return a, refused
-}
-
-func (h *Handler) handshakeAt(
-	ctx context.Context, c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer,
-) (*answer, *refusal) {
-	conn, err := h.dialer.dial(ctx, c.endpoint, repl)
-	if err != nil {
-		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, causeDialFailed)
-		refused.retry = refused.cause == causeDialTimeout || refused.cause == causeDialFailed
-		refused.upstream = c.host.address
-		return nil, refused
-	}
-	a, refused := h.dialer.exchange(ctx, conn, out, hs)
-	if refused != nil {
-		refused.upstream = c.host.address
-		return nil, refused
-	}
-	a.choice = c
-	return a, nil
-}
-
-// again reports whether a handshake that has failed is tried once more.
-func (r *retry) again(refused *refusal, retries int, started time.Time) bool {
-	return refused.retry &&
-		(r.limit < 0 || retries < r.limit) &&
-		(r.duration <= 0 || time.Since(started) < r.duration)
-}
-
-// wait waits for the next round with all upstreams. It returns why there is
-// none: last, or that the client or the time for the handshake is gone.
-func (r *retry) wait(ctx context.Context, started time.Time, last *refusal) *refusal {
-	if time.Since(started)+r.interval >= r.duration {
-		return last
-	}
-	select {
-	case <-time.After(r.interval):
-		return nil
-	case <-ctx.Done():
-		refused := refuseUpstream(ctx, last.err, "waiting for an upstream", causeHandshakeTimeout, causeNoUpstream)
-		if refused.cause == causeHandshakeTimeout && last.cause == causeNoUpstream {
-			return last
-		}
-		return refused
-	}
-}
-
-func (h *Handler) logRetry(refused *refusal) {
-	if c := h.logger.Check(zapcore.DebugLevel, "trying another upstream"); c != nil {
-		c.Write(zap.String("upstream", refused.upstream), zap.Error(refused.err))
-	}
-}
-
 // logFields adds to the access log line what leads to the tunnel's own line.
 func logFields(r *http.Request, hs *handshake, a *answer) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
@@ -258,7 +137,6 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 
 func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
 	t := newTunnel(hs.tunnelID, h.tunnelPolicy, h.pool.live, a.choice.host, clientIP(r))
-	t.failures = a.choice.endpoint.failures
 	t.place, hs.place = hs.place, nil
 	a.taken = true
 	t.from, t.handler = a.choice.endpoint.from, h.Name

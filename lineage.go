@@ -100,10 +100,11 @@ func (s *poolSet) startLocked(p *loadedPool) {
 	}
 }
 
-// joinLocked has the addresses that p has brought start slowly, and returns them.
+// joinLocked has the upstreams that p has brought start slowly, and returns them.
 // Next is when its predecessors would have rebalanced.
-func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []string) {
-	var known, others []string // in the predecessors, and in all of their time
+func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []*endpoint) {
+	known := make(map[string]*endpoint) // in the predecessors
+	var others []string                 // in all of their time
 	for _, old := range s.all {
 		if old.config == p.config {
 			continue
@@ -112,7 +113,9 @@ func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []string) {
 		if s.matchLocked(old.lineage, p.config) != p {
 			continue
 		}
-		known = append(known, old.addresses()...)
+		for _, e := range old.pool.standing() {
+			known[e.host.address] = e
+		}
 		if old.rebalance != nil && old.rebalance.run != nil {
 			next = old.rebalance.run.next
 		}
@@ -120,9 +123,13 @@ func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []string) {
 	if len(known) == 0 {
 		return next, nil
 	}
-	joined = slices.DeleteFunc(p.addresses(), func(address string) bool {
-		return slices.Contains(known, address)
-	})
+	for _, e := range p.pool.standing() {
+		if old, found := known[e.host.address]; found {
+			hosts.inherit(e, old)
+		} else {
+			joined = append(joined, e)
+		}
+	}
 	if !p.joined {
 		p.joined = true
 		hosts.joinNew(joined, others)

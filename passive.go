@@ -10,16 +10,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// maxFailing bounds the addresses whose failures are remembered: placeholders
-// can make any number of them.
-const maxFailing = 10_000
-
 // mostMaxFails bounds what is remembered of one address.
 const mostMaxFails = 1000
-
-// earlyEnd is how soon a tunnel has to die for its upstream to have failed: it
-// has accepted the handshake and cannot serve it.
-const earlyEnd = time.Second
 
 // failureLimits are those of passive checks, which are off if max is zero.
 type failureLimits struct {
@@ -52,7 +44,8 @@ type failureKey struct {
 	limits             failureLimits
 }
 
-// failures are the recent failures of an address. All is guarded by hosts.mu.
+// failures are the recent failures of an address that does not depend on requests.
+// All is guarded by hosts.mu.
 type failures struct {
 	key failureKey
 	// endpoints are those that count here. Each has a copy of ejected, so that a
@@ -92,8 +85,7 @@ func (f *failures) ejectLocked(is bool) {
 	}
 }
 
-// unwatch takes that back. What has happened lately is remembered: an address
-// that was made of placeholders may come again.
+// unwatch takes that back. With the last endpoint, the failures are forgotten.
 func (t *hostTable) unwatch(e *endpoint) {
 	f := e.failures
 	if f == nil {
@@ -101,8 +93,14 @@ func (t *hostTable) unwatch(e *endpoint) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.endpoints = without(f.endpoints, e)
-	t.forgetLocked(f)
+	if f.endpoints = without(f.endpoints, e); len(f.endpoints) > 0 {
+		return
+	}
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	f.recent, f.ejected, f.timer = nil, false, nil // a handshake may still know it
+	delete(t.failures, f.key)
 }
 
 // without removes an endpoint from a list, whose order does not matter.
@@ -110,20 +108,6 @@ func without(list []*endpoint, e *endpoint) []*endpoint {
 	i, last := slices.Index(list, e), len(list)-1
 	list[i], list[last] = list[last], nil
 	return list[:last]
-}
-
-// forgetLocked drops failures that nobody needs.
-func (t *hostTable) forgetLocked(f *failures) {
-	if len(f.endpoints) > 0 || len(f.recent) > 0 && len(t.failures) <= maxFailing {
-		return
-	}
-	if f.timer != nil {
-		f.timer.Stop()
-	}
-	f.recent, f.ejected, f.timer = nil, false, nil // a tunnel may still know it
-	if t.failures[f.key] == f {
-		delete(t.failures, f.key)
-	}
 }
 
 // failingLocked returns the addresses that some handler avoids.
@@ -152,11 +136,8 @@ func (t *hostTable) failed(f *failures) (ejected bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	// A tunnel may know one that was dropped meanwhile, and made anew.
-	if current, ok := t.failures[f.key]; ok {
-		f = current
-	} else {
-		t.failures[f.key] = f
+	if len(f.endpoints) == 0 {
+		return false // the configuration of the handshake was unloaded meanwhile
 	}
 	if len(f.recent) == f.key.limits.max {
 		f.recent = f.recent[1:]
@@ -165,7 +146,6 @@ func (t *hostTable) failed(f *failures) (ejected bool) {
 	if f.timer == nil {
 		f.timer = time.AfterFunc(f.key.limits.duration, func() { t.review(f) })
 	}
-	defer t.forgetLocked(f)
 	if f.ejected || len(f.recent) < f.key.limits.max {
 		return false
 	}
@@ -175,73 +155,44 @@ func (t *hostTable) failed(f *failures) (ejected bool) {
 
 // review forgets the failures whose time is over.
 func (t *hostTable) review(f *failures) {
-	if t.pass(f, time.Now()) {
+	if again := t.pass(f, time.Now()); len(again) > 0 {
 		reporters.newest().Info("upstream is tried again", zap.String("upstream", f.key.address))
-		recovered(f.key.address)
+		recovered(again)
 	}
 }
 
-// pass is review without what follows from it: it reports whether the upstream
-// gets tunnels again.
-func (t *hostTable) pass(f *failures, now time.Time) (recovered bool) {
+// pass is review without what follows from it: it returns the endpoints that get
+// tunnels again.
+func (t *hostTable) pass(f *failures, now time.Time) (recovered []*endpoint) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(f.recent) > 0 && now.Sub(f.recent[0]) >= f.key.limits.duration {
 		f.recent = f.recent[1:]
 	}
 	if f.ejected && len(f.recent) < f.key.limits.max {
-		// If it is configured, but with other limits, nobody has avoided it.
-		h := t.m[f.key.address]
-		recovered = len(f.endpoints) > 0 || h == nil || h.named == 0
+		recovered = slices.Clone(f.endpoints)
 		f.ejectLocked(false)
 	}
 	if len(f.recent) == 0 {
 		f.recent, f.timer = nil, nil
-		t.forgetLocked(f)
 		return recovered
 	}
 	f.timer.Reset(f.recent[0].Add(f.key.limits.duration).Sub(now))
 	return recovered
 }
 
-// noteFailure has passive checks see a handshake that has failed, and that the
-// upstream was given some time for. It is not to blame for being late if most of
-// the time had been spent before, waiting in the queue or on other upstreams.
-func (h *Handler) noteFailure(c *choice, refused *refusal, took time.Duration) {
-	switch refused.cause {
-	case causeDialFailed, causeDialTimeout, causeClosed, causeBadAnswer:
-	case causeHandshakeTimeout:
-		if took < h.handshake/2 {
-			return
-		}
-	default:
+// noteFailure has passive checks see that no connection could be made. Whatever
+// comes after that, a client may have had its part in: a path that the upstream
+// closes the connection for or takes long to answer, subprotocols that it repeats
+// wrongly, a frame that it resets the tunnel for. None of that counts, or one client
+// could take the upstream from all others.
+func (h *Handler) noteFailure(c *choice, err error) {
+	if h.dialer.mayBeTheClients(err) {
 		return
 	}
 	if hosts.failed(c.endpoint.failures) {
-		logEjected(h.logger, c.host.address, refused.err)
-	}
-}
-
-// diedEarly reports whether the upstream has dropped a tunnel that it had just
-// accepted. A Close frame or the end of the stream never counts: applications
-// refuse clients that way.
-func (t *tunnel) diedEarly() bool {
-	switch t.why {
-	case upstreamReset, upstreamLost:
-		return t.early
-	}
-	return false
-}
-
-// noteEarlyEnd has passive checks see a tunnel that has died.
-func (t *tunnel) noteEarlyEnd() {
-	if t.failures != nil && t.diedEarly() && hosts.failed(t.failures) {
-		logEjected(reporters.newest(), t.upstreamHost.address, errors.New("tunnels are reset as soon as they are open"))
-	}
-}
-
-func logEjected(log *zap.Logger, address string, err error) {
-	if c := log.Check(zapcore.WarnLevel, "upstream fails; it gets tunnels only if no other one can"); c != nil {
-		c.Write(zap.String("upstream", address), zap.Error(err))
+		if l := h.logger.Check(zapcore.WarnLevel, "upstream fails; it gets tunnels only if no other one can"); l != nil {
+			l.Write(zap.String("upstream", c.host.address), zap.Error(err))
+		}
 	}
 }

@@ -1,8 +1,6 @@
 package websocketproxy
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -33,68 +31,160 @@ func watching(dials ...string) *Handler {
 	}
 }
 
-func TestFailedHandshakesCount(t *testing.T) {
-	silent := testbed.Silent
-	for name, test := range map[string]struct {
-		script testbed.Script
-		counts bool
-	}{
-		"closed at once":              {testbed.CloseAtOnce, true},
-		"closed after the request":    {testbed.CloseAfterHead, true},
-		"reset after the request":     {testbed.ResetAfterHead, true},
-		"garbage":                     {testbed.Respond("nonsense\r\n\r\n"), true},
-		"a 101 without the key":       {testbed.Respond("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"), true},
-		"no answer in time":           {silent, true},
-		"another status":              {testbed.Respond("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"), false},
-		"even one of a broken server": {testbed.Respond("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"), false},
+// whileNobodyFails has clients do something to an upstream five times, after which
+// it has to be as good as the other one, whose clients have done nothing.
+func whileNobodyFails(t *testing.T, h *Handler, do func(p *testProxy)) {
+	t.Helper()
+	p := newProxy(t, h)
+	for range 5 {
+		do(p)
+	}
+	eventually(t, "the tunnels are over", func() bool { return liveTunnels.count() == 0 })
+	if failing := failingAddresses(); len(failing) > 0 {
+		t.Errorf("failing are %v, want none", failing)
+	}
+	if n := p.logs.FilterMessage("upstream fails; it gets tunnels only if no other one can").Len(); n > 0 {
+		t.Errorf("%d lines tell that an upstream fails, want none", n)
+	}
+}
+
+// Whatever comes after an upstream was connected to, a client may have caused: a path
+// that the upstream does not like, or something that it repeats.
+func TestWhatClientsCanCauseIsHeldAgainstNobody(t *testing.T) {
+	for name, script := range map[string]testbed.Script{
+		"closed at once":                testbed.CloseAtOnce,
+		"closed after the request":      testbed.CloseAfterHead,
+		"reset after the request":       testbed.ResetAfterHead,
+		"garbage":                       testbed.Respond("nonsense\r\n\r\n"),
+		"a 101 without the key":         testbed.Respond("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
+		"all subprotocols repeated":     testbed.EchoWith("Sec-WebSocket-Protocol: a, b"),
+		"no answer in time":             testbed.Silent,
+		"another status":                testbed.Respond("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+		"the status of a broken server": testbed.Respond("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			up := testbed.NewUpstream(t, test.script)
+			up := testbed.NewUpstream(t, script)
 			h := watching(up.Addr)
-			h.Timeouts = &Timeouts{Handshake: caddy.Duration(100 * time.Millisecond)}
-			if name != "no answer in time" {
-				h.Timeouts.Handshake = 0
+			if name == "no answer in time" {
+				h.Timeouts = &Timeouts{Handshake: caddy.Duration(50 * time.Millisecond)}
 			}
-			p := newProxy(t, h)
-			for i := range 3 {
-				if got, want := failingAddresses()[up.Addr], test.counts && i > 1; got != want {
-					t.Errorf("failing after %d handshakes: %v, want %v", i, got, want)
-				}
+			whileNobodyFails(t, h, func(p *testProxy) {
+				c := testbed.Dial(t, p.Addr)
+				c.Send(testbed.HandshakeRequest("/", c.Host, "Sec-WebSocket-Protocol: a, b"))
+				c.Body(c.Response())
+				c.Close()
+			})
+		})
+	}
+}
+
+// Servers reset connections for a frame that they do not like, and close them for a
+// message.
+func TestTunnelsThatDieAtOnceAreHeldAgainstNobody(t *testing.T) {
+	for name, end := range map[string]func(u *testbed.Conn){
+		"a reset":       func(u *testbed.Conn) { u.Reset() },
+		"a Close frame": func(u *testbed.Conn) { u.WriteFrame(testbed.NewClose(1011, "sorry")); u.Close() },
+		"an end":        func(u *testbed.Conn) { u.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := testbed.NewUpstream(t, nil)
+			whileNobodyFails(t, watching(up.Addr), func(p *testProxy) {
+				c := testbed.Dial(t, p.Addr)
+				c.Send(testbed.HandshakeRequest("/", c.Host))
+				u := up.Next(t)
+				u.AcceptHandshake()
+				expectStatus(t, c.Response(), http.StatusSwitchingProtocols, nil)
+				c.Tolerate()
+				end(u)
+				c.Drain()
+				c.Close()
+			})
+		})
+	}
+}
+
+// A sticky client stays at its upstream whatever another one asks for there.
+func TestClientsDoNotMoveEachOther(t *testing.T) {
+	script := func(name string) testbed.Script {
+		return func(tb testing.TB, c *testbed.Conn) {
+			c.Tolerate()
+			req := c.ReadRequest()
+			if req.URL.Path == "/unknown" {
+				return
+			}
+			c.Accept(req, "X-Name: "+name)
+			c.Drain()
+		}
+	}
+	a, b := testbed.NewUpstream(t, script("a")), testbed.NewUpstream(t, script("b"))
+	h := with(t, a.Addr, `{"load_balancing": {"selection_policy": {"policy": "cookie"}}}`)
+	h.Upstreams = append(h.Upstreams, &Upstream{Dial: b.Addr})
+	p := newProxy(t, h)
+	open := func(path, cookie string) *http.Response {
+		c := testbed.Dial(t, p.Addr)
+		defer c.Close()
+		c.Send(testbed.HandshakeRequest(path, c.Host, "Cookie: "+cookie))
+		return c.Response()
+	}
+	first := open("/", "x=y")
+	cookie, _, _ := strings.Cut(first.Header.Get("Set-Cookie"), ";")
+	for range 5 {
+		expectStatus(t, open("/unknown", cookie), http.StatusBadGateway, nil)
+	}
+	again := open("/", cookie)
+	expectStatus(t, again, http.StatusSwitchingProtocols, map[string]string{"X-Name": first.Header.Get("X-Name"), "Set-Cookie": ""})
+}
+
+// What is said to an upstream before the handshake may depend on the request.
+func TestFailuresToConnectThatClientsCanCause(t *testing.T) {
+	for name, transport := range map[string]map[string]any{
+		"by the server name":         {"tls": map[string]any{"server_name": "{http.request.host}"}},
+		"by their address":           {"proxy_protocol": "v1", "tls": map[string]any{}},
+		"by an address it is not":    {"proxy_protocol": "v1"},
+		"not with a name of our own": {"tls": map[string]any{"server_name": "{env.NO_SUCH_NAME}example.com"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := testbed.NewUpstream(t, testbed.CloseAtOnce)
+			h := watching(up.Addr)
+			h.TransportRaw = withTransport(t, up.Addr, transport).TransportRaw
+			try := func(p *testProxy) {
 				c := testbed.Dial(t, p.Addr)
 				c.Send(testbed.HandshakeRequest("/", c.Host))
 				c.Body(c.Response())
 				c.Close()
 			}
-			if lines := p.logs.FilterMessage("upstream fails; it gets tunnels only if no other one can").Len(); test.counts && lines != 1 {
-				t.Errorf("%d lines tell, want 1", lines)
+			if name != "not with a name of our own" {
+				whileNobodyFails(t, h, try)
+				return
+			}
+			p := newProxy(t, h)
+			for range 3 {
+				try(p)
+			}
+			if !failingAddresses()[up.Addr] {
+				t.Error("not failing after three TLS handshakes that were closed")
 			}
 		})
 	}
 }
 
-// An upstream that gets what the queue or others have left of the time for a
-// handshake is not failing because that is not enough.
-func TestWhoGetsLittleTimeIsNotLate(t *testing.T) {
-	h := watching("a:1")
-	h.Timeouts = &Timeouts{Handshake: caddy.Duration(10 * time.Second)}
-	bubble(t, h, func(t *testing.T) {
-		s := stand(t, h)
-		late := &refusal{cause: causeHandshakeTimeout, err: errors.New("the handshake took too long")}
-		for range 3 {
-			h.noteFailure(s.chosen, late, 4*time.Second)
-		}
-		if failingAddresses()["a:1"] {
-			t.Error("failing after handshakes that were given 4s of 10s")
-		}
-		for range 2 {
-			h.noteFailure(s.chosen, late, 6*time.Second)
-		}
-		if !failingAddresses()["a:1"] {
-			t.Error("not failing after handshakes that were given 6s of 10s")
-		}
-		s.leave()
-		time.Sleep(2 * time.Minute)
-	})
+// Connecting fails all the same, whatever is said later.
+func TestConnectingCountsWhateverDependsOnTheRequest(t *testing.T) {
+	dead := testbed.RefusedAddr(t)
+	h := watching(dead)
+	h.TransportRaw = withTransport(t, dead, map[string]any{
+		"proxy_protocol": "v1", "tls": map[string]any{"server_name": "{http.request.host}"},
+	}).TransportRaw
+	p := newProxy(t, h)
+	for range 3 {
+		c := testbed.Dial(t, p.Addr)
+		c.Send(testbed.HandshakeRequest("/", c.Host))
+		c.Body(c.Response())
+		c.Close()
+	}
+	if !failingAddresses()[dead] {
+		t.Error("not failing after three connections that were refused")
+	}
 }
 
 func TestDialFailuresCount(t *testing.T) {
@@ -113,64 +203,6 @@ func TestDialFailuresCount(t *testing.T) {
 	// The least loaded one was tried first, until it was known to fail.
 	if got := p.logs.FilterMessage("trying another upstream").Len(); got != 2 {
 		t.Errorf("%d handshakes were tried again, want 2", got)
-	}
-}
-
-func TestTunnelsThatDieAtOnceCount(t *testing.T) {
-	for name, test := range map[string]struct {
-		end    func(u *testbed.Conn)
-		counts bool
-	}{
-		"a reset":       {func(u *testbed.Conn) { u.Reset() }, true},
-		"a Close frame": {func(u *testbed.Conn) { u.WriteFrame(testbed.NewClose(1011, "sorry")); u.Close() }, false},
-		"an end":        {func(u *testbed.Conn) { u.Close() }, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			up := testbed.NewUpstream(t, nil)
-			p := newProxy(t, watching(up.Addr))
-			for i := range 2 {
-				c := testbed.Dial(t, p.Addr)
-				c.Send(testbed.HandshakeRequest("/", c.Host))
-				u := up.Next(t)
-				u.AcceptHandshake()
-				expectStatus(t, c.Response(), http.StatusSwitchingProtocols, nil)
-				c.Tolerate()
-				test.end(u)
-				c.Drain()
-				c.Close()
-				eventually(t, "the tunnel is over", func() bool {
-					return p.logs.FilterMessage("tunnel closed").Len() == i+1
-				})
-			}
-			if got := failingAddresses()[up.Addr]; got != test.counts {
-				t.Errorf("failing: %v, want %v", got, test.counts)
-			}
-		})
-	}
-}
-
-// A client that does not close its connection keeps the tunnel until that is
-// aborted, which takes longer than what counts as early.
-func TestTunnelsThatDieAtOnceCountWhateverTheClientDoes(t *testing.T) {
-	up := testbed.NewUpstream(t, nil)
-	p := newProxy(t, watching(up.Addr))
-	var clients []*testbed.Client
-	for range 2 {
-		c := testbed.Dial(t, p.Addr)
-		c.Send(testbed.HandshakeRequest("/", c.Host))
-		u := up.Next(t)
-		u.AcceptHandshake()
-		expectStatus(t, c.Response(), http.StatusSwitchingProtocols, nil)
-		c.Tolerate()
-		u.Reset()
-		clients = append(clients, c)
-	}
-	eventually(t, "the tunnels are over", func() bool { return p.logs.FilterMessage("tunnel closed").Len() == 2 })
-	if !failingAddresses()[up.Addr] {
-		t.Error("is not failing after two tunnels that were reset at once")
-	}
-	for _, c := range clients {
-		c.Close()
 	}
 }
 
@@ -266,51 +298,28 @@ func TestFailuresThatNobodyCountsAnyMoreChangeNothing(t *testing.T) {
 		synctest.Wait()
 		hosts.mu.Lock()
 		defer hosts.mu.Unlock()
-		if joined := hosts.m["a:1"].joined; !joined.IsZero() {
+		if joined := after.pool.fixed[0].joinedAt(); !joined.IsZero() {
 			t.Errorf("the upstream has joined at %v", joined)
 		}
 	})
 }
 
-// remembered counts the addresses of the test below that have failed lately.
-func remembered() (n int) {
+// Clients decide what is made of placeholders.
+func TestNothingIsHeldAgainstExpandedAddresses(t *testing.T) {
+	dead := testbed.RefusedAddr(t)
+	h := watching("{http.request.header.Backend}")
+	p := newProxy(t, h)
+	for range 5 {
+		c := testbed.Dial(t, p.Addr)
+		c.Send(testbed.HandshakeRequest("/", c.Host, "Backend: "+dead))
+		c.Body(c.Response())
+		c.Close()
+	}
 	hosts.mu.Lock()
 	defer hosts.mu.Unlock()
-	for key := range hosts.failures {
-		if strings.HasPrefix(key.address, "expanded") {
-			n++
-		}
+	if len(hosts.failures) > 0 {
+		t.Errorf("failures of %d addresses are remembered, want none", len(hosts.failures))
 	}
-	return n
-}
-
-// What placeholders have made fails as what is configured does, and does not
-// pile up.
-func TestFailuresOfExpandedAddresses(t *testing.T) {
-	h := watching("{backend}")
-	bubble(t, h, func(t *testing.T) {
-		for i := range maxFailing + 10 {
-			repl := caddy.NewReplacer()
-			repl.Set("backend", fmt.Sprintf("expanded%d:1", i%(maxFailing+5)))
-			c, err := h.pool.candidates(repl)
-			if err != nil {
-				t.Fatal(err)
-			}
-			hosts.failed(c.expanded[0].failures)
-			c.close()
-		}
-		if n := remembered(); n < maxFailing/2 || n > maxFailing+1 {
-			t.Errorf("%d addresses are remembered, want at most %d", n, maxFailing)
-		}
-		if !failingAddresses()["expanded0:1"] {
-			t.Error("the second failure of an address has not met the first")
-		}
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
-		if n := remembered(); n != 0 {
-			t.Errorf("%d addresses are remembered in the end, want none", n)
-		}
-	})
 }
 
 func TestPassiveChecksThatAreOff(t *testing.T) {

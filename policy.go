@@ -16,10 +16,16 @@ type retry struct {
 	limit    int // negative: no limit
 	duration time.Duration
 	interval time.Duration
+	statuses []int // of answers after which another upstream is asked; below 10: a class
 }
 
 func newRetry(lb *LoadBalancing) (retry, error) {
-	r := retry{limit: defaultRetries, interval: orDefault(lb.TryInterval, defaultTryInterval)}
+	r := retry{limit: defaultRetries, interval: orDefault(lb.TryInterval, defaultTryInterval), statuses: lb.RetryStatus}
+	for i, status := range lb.RetryStatus {
+		if problem := retryStatusProblem(status); problem != "" {
+			return r, fmt.Errorf("load_balancing.retry_status[%d]: %s", i, problem)
+		}
+	}
 	if lb.TryInterval < 0 {
 		return r, errors.New("load_balancing.try_interval: must not be negative")
 	}
@@ -33,6 +39,15 @@ func newRetry(lb *LoadBalancing) (retry, error) {
 		}
 	}
 	return r, nil
+}
+
+// retryStatusProblem returns what is wrong with a status after which another
+// upstream is to be asked, if anything.
+func retryStatusProblem(status int) string {
+	if status == 4 || status == 5 || status >= 400 && status <= 599 {
+		return ""
+	}
+	return fmt.Sprintf("%d is no status of an error; use 400 to 599, or a class of these, 4xx or 5xx (in JSON 4 or 5)", status)
 }
 
 // ownPolicy is the configuration of the policies that this module implements

@@ -79,15 +79,16 @@ type candidates struct {
 	tried     []*slot
 	expanded  []*endpoint // hold references until close
 
-	// ticket says who came first, and deadline how long to wait for a place.
-	// Both are set when they are needed.
-	ticket   uint64
-	deadline time.Time
+	// ticket says who came first, and is set when it is needed. queued tells that
+	// the handshake has been let into the queue, and waited how long it was there.
+	ticket uint64
+	queued bool
+	waited time.Duration
 }
 
 // candidates expands the pool's placeholders for one handshake. Its close must
 // be called. Endpoints that are made here do not join: whether they are healthy
-// is not known.
+// is not known, and as clients decide what they are, nothing is held against them.
 func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
 	c := &candidates{pool: p}
 	for _, t := range p.templates {
@@ -99,7 +100,6 @@ func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
 		}
 		e.from = t.from
 		e.host = hosts.acquire(e.key())
-		p.watch(e)
 		c.expanded = append(c.expanded, e)
 	}
 	c.renew()
@@ -117,7 +117,6 @@ func (c *candidates) renew() {
 // close gives back what candidates took.
 func (c *candidates) close() {
 	for _, e := range c.expanded {
-		hosts.unwatch(e)
 		hosts.release(e.host)
 	}
 	c.expanded = nil

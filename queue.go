@@ -56,7 +56,9 @@ func (c *candidates) next(ctx context.Context, r *http.Request) (*choice, *refus
 	if w == nil {
 		return chosen, refused
 	}
-	timer := time.NewTimer(time.Until(c.deadline))
+	began := time.Now()
+	defer func() { c.waited += time.Since(began) }()
+	timer := time.NewTimer(c.pool.queue.timeout - c.waited)
 	defer timer.Stop()
 	select {
 	case chosen := <-w.served:
@@ -76,15 +78,12 @@ func (c *candidates) next(ctx context.Context, r *http.Request) (*choice, *refus
 
 // refuseWaiting says why nobody is served any more.
 func (c *candidates) refuseWaiting(ctx context.Context) *refusal {
-	if errors.Is(context.Cause(ctx), context.Canceled) {
-		return &refusal{
-			cause:  causeClientGone,
-			status: statusClientClosed,
-			err:    errors.New("waiting for a place at an upstream: the client has gone"),
-		}
-	}
-	if c.pool.live.exit.hasBegun() {
-		return refuseExiting("waiting for a place at an upstream: ")
+	const whileDoing = "waiting for a place at an upstream"
+	switch {
+	case ctx.Err() != nil:
+		return refuseUpstream(ctx, ctx.Err(), whileDoing, causeHandshakeTimeout, causeNoUpstream)
+	case c.pool.live.exit.hasBegun():
+		return refuseExiting(whileDoing + ": ")
 	}
 	hosts.mu.Lock()
 	defer hosts.mu.Unlock()
@@ -115,7 +114,7 @@ func (c *candidates) chooseOrQueue() (*choice, *waiter, *refusal) {
 		return chosen, nil, nil
 	default:
 	}
-	isNew := c.deadline.IsZero()
+	isNew := !c.queued
 	switch {
 	case !c.mayWaitLocked():
 		p.dequeueLocked(w)
@@ -124,9 +123,8 @@ func (c *candidates) chooseOrQueue() (*choice, *waiter, *refusal) {
 		p.dequeueLocked(w)
 		return nil, nil, refuseForNow(causeQueueFull, fmt.Errorf("all upstreams are full, and %d handshakes wait; "+
 			"see max_tunnels and queue", len(p.waiting)))
-	case isNew:
-		c.deadline = time.Now().Add(p.queue.timeout)
 	}
+	c.queued = true
 	return nil, w, nil
 }
 

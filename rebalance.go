@@ -86,37 +86,37 @@ func (h *Handler) startJoined() {
 	loadedPools.join(h.loaded)
 }
 
-// becameReady has upstreams started slowly that get new tunnels again, as an
-// operator has made them ready, and then others moved to them.
+// becameReady has others moved to upstreams that get new tunnels again, as an
+// operator has made them ready. They have begun to start slowly.
 func becameReady(addresses []string) {
-	hosts.join(addresses)
-	beginRebalancing(addresses, func(*rebalancer) time.Time { return time.Time{} })
+	beginRebalancing(func(e *endpoint) bool { return slices.Contains(addresses, e.host.address) },
+		func(*rebalancer) time.Time { return time.Time{} })
 }
 
-// discovered is becameReady for upstreams that have just been found. Some of them
-// others may have had before.
-func discovered(addresses, had []string) {
-	hosts.joinNew(addresses, had)
-	beginRebalancing(addresses, func(*rebalancer) time.Time { return time.Time{} })
+// discovered has upstreams started slowly that have just been found, and others
+// moved to them. Some of them others may have had before.
+func discovered(found []*endpoint, had []string) {
+	hosts.joinNew(found, had)
+	beginRebalancing(func(e *endpoint) bool { return slices.Contains(found, e) },
+		func(*rebalancer) time.Time { return time.Time{} })
 }
 
-// recovered is becameReady for an upstream that works again. Nothing is moved to
-// it until it has done so for an interval: one that comes and goes must not have
-// tunnels closed at the others each time.
-func recovered(address string) {
-	addresses := []string{address}
-	hosts.join(addresses)
-	beginRebalancing(addresses, func(b *rebalancer) time.Time { return time.Now().Add(b.interval) })
+// recovered is the same for upstreams that work again. Nothing is moved to
+// them until they have done so for an interval: one that comes and goes must not
+// have tunnels closed at the others each time.
+func recovered(endpoints []*endpoint) {
+	hosts.joinPools(endpoints)
+	beginRebalancing(func(e *endpoint) bool { return slices.Contains(endpoints, e) },
+		func(b *rebalancer) time.Time { return time.Now().Add(b.interval) })
 }
 
-// beginRebalancing has the loaded pools rebalanced that have one of some
-// addresses, from a time on that depends on them.
-func beginRebalancing(addresses []string, next func(*rebalancer) time.Time) {
+// beginRebalancing has the loaded pools rebalanced in which there is an endpoint
+// that is concerned, from a time on that depends on them.
+func beginRebalancing(concerned func(*endpoint) bool, next func(*rebalancer) time.Time) {
 	loadedPools.mu.Lock()
 	defer loadedPools.mu.Unlock()
-	concerned := func(address string) bool { return slices.Contains(addresses, address) }
 	for _, p := range loadedPools.all {
-		if p.runs && p.rebalance != nil && slices.ContainsFunc(p.addresses(), concerned) {
+		if p.runs && p.rebalance != nil && slices.ContainsFunc(p.pool.standing(), concerned) {
 			p.rebalance.beginLocked(next(p.rebalance))
 		}
 	}

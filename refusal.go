@@ -41,6 +41,7 @@ const (
 	causeHandshakeTimeout cause = "handshake_timeout" //
 	causeClientGone       cause = "client_gone"       //
 	causeShutdown         cause = "shutdown"          // the process exits
+	causeExhausted        cause = "exhausted"         // no descriptor, port or memory here
 	causeUpstreamRefused  cause = "upstream_refused"  // it answered something else than 101
 	causeInternal         cause = "internal"          // the fault is on this side
 )
@@ -62,6 +63,7 @@ type refusal struct {
 	header   http.Header // for the client
 	upstream string      // the last one tried
 	retry    bool        // another upstream may do better
+	lack     string      // what this side has run out of, if it has
 }
 
 func (f *refusal) Error() string { return f.err.Error() }
@@ -107,15 +109,27 @@ func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, 
 	}
 	f := &refusal{cause: failed, status: http.StatusBadGateway, err: fmt.Errorf("%s: %w", whileDoing, err)}
 	switch {
-	case errors.Is(context.Cause(ctx), context.Canceled):
-		f.cause, f.status = causeClientGone, statusClientClosed
+	case hasGone(ctx):
+		f.cause, f.status, f.err = causeClientGone, statusClientClosed, fmt.Errorf("%s: the client has gone", whileDoing)
 	case ctx.Err() != nil || isOver(ctx):
 		f.cause, f.status, f.err = causeHandshakeTimeout, http.StatusGatewayTimeout,
 			fmt.Errorf("%s: the handshake took too long", whileDoing)
 	case isTimeout(err):
 		f.cause, f.status = timeout, http.StatusGatewayTimeout
+	default:
+		if lack := shortageIn(err); lack != "" {
+			f = refuseForNow(causeExhausted, f.err)
+			f.lack = lack
+		}
 	}
 	return f
+}
+
+// hasGone reports whether a handshake's context has ended because the client has
+// gone, and not because the process exits. Each of the servers gives it another
+// cause, so it is the kind of end that tells: times end it otherwise.
+func hasGone(ctx context.Context) bool {
+	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errExiting)
 }
 
 func isTimeout(err error) bool {

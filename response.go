@@ -44,12 +44,7 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 // passAnswer gives the client what the upstream answered instead of a 101. The
 // client's connection stays ordinary HTTP.
 func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *handshake, a *answer) error {
-	refused := &refusal{
-		cause:    causeUpstreamRefused,
-		status:   a.StatusCode,
-		err:      fmt.Errorf("the upstream answered %s", a.Status),
-		upstream: a.choice.host.address,
-	}
+	refused := refuseAnswered(a)
 	if hs.stream && a.StatusCode < 300 {
 		// A 2xx is how a CONNECT is accepted.
 		refused.status = http.StatusBadGateway

@@ -158,9 +158,9 @@ func TestTryDurationEnds(t *testing.T) {
 			`{"load_balancing": {"retries": 3, "try_duration": 60000000000, "try_interval": 1000000}}`,
 			causeDialFailed, http.StatusBadGateway,
 		},
-		"with the handshake's time": {
-			`{"timeouts": {"handshake": 50000000}, "load_balancing": {"try_duration": 60000000000, "try_interval": 1000000}}`,
-			causeHandshakeTimeout, http.StatusGatewayTimeout,
+		"not with the handshake's time": {
+			`{"timeouts": {"handshake": 1000000}, "load_balancing": {"try_duration": 50000000, "try_interval": 1000000}}`,
+			causeDialFailed, http.StatusBadGateway,
 		},
 	}
 	for name, test := range tests {

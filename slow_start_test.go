@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,7 +50,7 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 			time.Sleep(defaultFailDuration)
 			synctest.Wait()
 		},
-		"it is found": func(*testing.T, *Handler) { becameReady([]string{"new:1"}) },
+		"it is found": func(_ *testing.T, h *Handler) { discovered(h.pool.fixed[2:], nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := startingSlowly("a:1", "b:1", "new:1")
@@ -76,6 +77,76 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 	}
 }
 
+// joinedAt is since when an upstream gets tunnels in the pool of h.
+func joinedAt(t *testing.T, h *Handler, address string) time.Time {
+	t.Helper()
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	for _, e := range h.pool.standing() {
+		if e.host.address == address {
+			return e.joinedAt()
+		}
+	}
+	t.Fatalf("the pool has no %s", address)
+	return time.Time{}
+}
+
+// Another site reaches the same upstream in a way that fails, by TLS or by a check.
+func TestSlowStartIsAPools(t *testing.T) {
+	for name, recover := range map[string]func(site *Handler){
+		"failures": func(site *Handler) {
+			fail(site, 0, defaultMaxFails)
+			time.Sleep(defaultFailDuration)
+			synctest.Wait()
+		},
+		"a check": func(site *Handler) {
+			c := site.pool.fixed[0].checker
+			p := site.check.probers[site.pool.fixed[0]]
+			c.note(p, errors.New("down"))
+			c.note(p, nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			site, other := startingSlowly("a:1", "b:1"), startingSlowly("a:1", "b:1")
+			other.TransportRaw = []byte(`{"protocol": "http", "tls": {}}`)
+			other.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: checkTCP}}
+			bubble(t, site, func(t *testing.T) {
+				recover(other)
+				if joinedAt(t, other, "a:1").IsZero() {
+					t.Error("the pool in which it has recovered does not start it slowly")
+				}
+				if joined := joinedAt(t, site, "a:1"); !joined.IsZero() {
+					t.Errorf("a pool in which it has not failed starts it slowly from %v on", joined)
+				}
+				time.Sleep(slowStart)
+			}, other)
+		})
+	}
+}
+
+func TestSlowStartGoesOnAfterAReload(t *testing.T) {
+	old := startingSlowly("a:1", "b:1")
+	unload := load(t, old)
+	bubble(t, startingSlowly("x:1"), func(t *testing.T) {
+		fail(old, 0, defaultMaxFails)
+		time.Sleep(defaultFailDuration)
+		synctest.Wait()
+		since := joinedAt(t, old, "a:1")
+		time.Sleep(time.Second)
+		after := startingSlowly("a:1", "b:1")
+		load(t, after)
+		after.startJoined()
+		unload()
+		if got := joinedAt(t, after, "a:1"); since.IsZero() || !got.Equal(since) {
+			t.Errorf("starts slowly from %v on, want %v", got, since)
+		}
+		if got := joinedAt(t, after, "b:1"); !got.IsZero() {
+			t.Errorf("what was there starts slowly from %v on", got)
+		}
+		time.Sleep(slowStart)
+	})
+}
+
 func TestReloadStartsNewcomersSlowly(t *testing.T) {
 	old := startingSlowly("a:1", "b:1")
 	unload := load(t, old)
@@ -84,10 +155,7 @@ func TestReloadStartsNewcomersSlowly(t *testing.T) {
 		load(t, after)
 		unload()
 		for address, newcomer := range map[string]bool{"a:1": false, "b:1": false, "new:1": true} {
-			hosts.mu.Lock()
-			joined := !hosts.m[address].joined.IsZero()
-			hosts.mu.Unlock()
-			if joined != newcomer {
+			if joined := !joinedAt(t, after, address).IsZero(); joined != newcomer {
 				t.Errorf("%s is a newcomer: %v, want %v", address, joined, newcomer)
 			}
 		}
@@ -105,9 +173,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 		held := []*host{hosts.reserveLocked(hosts.m["new:1"]), hosts.reserveLocked(hosts.m["busy:1"])}
 		hosts.mu.Unlock()
 		after.startJoined()
-		hosts.mu.Lock()
-		slow, fast := hosts.m["new:1"].joined, hosts.m["busy:1"].joined
-		hosts.mu.Unlock()
+		slow, fast := joinedAt(t, after, "new:1"), joinedAt(t, after, "busy:1")
 		if slow.IsZero() {
 			t.Error("a newcomer with tunnels has not started slowly")
 		}
@@ -124,7 +190,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 func TestNewcomersAloneAreNotHeldBack(t *testing.T) {
 	h := startingSlowly("a:1", "b:1")
 	bubble(t, h, func(t *testing.T) {
-		becameReady([]string{"a:1", "b:1"})
+		discovered(h.pool.fixed, nil)
 		for range 100 {
 			if chooses(t, h) == "" {
 				t.Fatal("nothing was chosen")
@@ -140,7 +206,7 @@ func TestNobodyStartsSlowlyByDefault(t *testing.T) {
 		hosts.mu.Lock()
 		held := hosts.reserveLocked(hosts.m["a:1"])
 		hosts.mu.Unlock()
-		becameReady([]string{"new:1"})
+		discovered(h.pool.fixed[1:], nil)
 		if got := shareOf(t, h, "new:1"); got != 1 {
 			t.Errorf("the share is %v, want 1", got)
 		}

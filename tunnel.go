@@ -89,10 +89,8 @@ type tunnel struct {
 
 	mu sync.Mutex // guards what follows, up to timer
 	// ended tells which directions have ended, and failed which of them
-	// because of their destination. early tells that the first one has ended soon
-	// after the tunnel was opened.
+	// because of their destination.
 	ended, failed [2]bool
-	early         bool
 	// opaque is set when a peer has violated the protocol: nobody can say any
 	// more where its frames end, or whether these are frames.
 	opaque bool
@@ -128,14 +126,13 @@ type tunnel struct {
 	upstreamHost *host
 	// from is where the upstream's address comes from, if it depends on the
 	// request.
-	from     *provenance
-	handler  string // its name
-	failures *failures
-	place    *clientPlace // of the client; nil if these are not counted
-	opened   time.Time
-	live     *registry
-	index    int // in the registry, guarded by its mu
-	done     chan struct{}
+	from    *provenance
+	handler string       // its name
+	place   *clientPlace // of the client; nil if these are not counted
+	opened  time.Time
+	live    *registry
+	index   int // in the registry, guarded by its mu
+	done    chan struct{}
 }
 
 func newTunnel(id string, policy *tunnelPolicy, live *registry, h *host, clientIP string) *tunnel {
@@ -271,9 +268,6 @@ func (t *tunnel) noteCloseLocked(from peer, code uint16) {
 func (t *tunnel) Ended(d relay.Direction, end relay.End) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.ended[d.Opposite()] {
-		t.early = time.Since(t.opened) < earlyEnd
-	}
 	t.ended[d], t.failed[d] = true, end.Err != nil && end.Writing
 	if t.why == "" {
 		t.why = endedBy(d, end)
@@ -315,7 +309,6 @@ func (t *tunnel) Done() {
 		t.timer.Stop()
 	}
 	t.mu.Unlock()
-	t.noteEarlyEnd()
 	hosts.tunnelEnded(t.upstreamHost)
 	t.place.leave()
 	hosts.left(t.from)

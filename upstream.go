@@ -21,8 +21,7 @@ type host struct {
 	named   int  // upstreams of loaded configurations that have the address
 	tunnels int  // handshakes under way and live tunnels
 	closed  bool // an operator wants no new tunnels here
-	// joined is when the address has come to a pool that had others, or has
-	// become usable again. It is zero for those that were there from the start.
+	// joined is when an operator has made the address ready again, for all pools.
 	joined time.Time
 	// checkers are one for each check that somebody wants of the address.
 	checkers []*checker
@@ -176,13 +175,7 @@ func (t *hostTable) tunnelEnded(h *host) {
 	t.serveLocked()
 }
 
-// join notes that addresses get tunnels from now on, or do again.
-func (t *hostTable) join(addresses []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.joinLocked(addresses)
-}
-
+// joinLocked notes that addresses get tunnels again, in all pools.
 func (t *hostTable) joinLocked(addresses []string) {
 	for _, address := range addresses {
 		if h, ok := t.m[address]; ok {
@@ -192,16 +185,39 @@ func (t *hostTable) joinLocked(addresses []string) {
 	t.serveLocked()
 }
 
-// joinNew is join for what is new in a pool. Of the addresses that others have had
-// before, those with tunnels are no newcomers. The tunnels of the rest are of
+// joinPools notes that endpoints get tunnels in their pools from now on, or do again.
+// To other pools with the same addresses it says nothing: a check or a transport of
+// their own tells them what they are.
+func (t *hostTable) joinPools(endpoints []*endpoint) {
+	t.joinNew(endpoints, nil)
+}
+
+// joinNew is joinPools for what is new in a pool. Of the addresses that others have
+// had before, those with tunnels are no newcomers. The tunnels of the rest are of
 // handshakes that were faster than this call.
-func (t *hostTable) joinNew(addresses, had []string) {
+func (t *hostTable) joinNew(endpoints []*endpoint, had []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.joinLocked(slices.DeleteFunc(slices.Clone(addresses), func(address string) bool {
-		h, ok := t.m[address]
-		return ok && h.tunnels > 0 && slices.Contains(had, address)
-	}))
+	for _, e := range endpoints {
+		if e.host.tunnels == 0 || !slices.Contains(had, e.host.address) {
+			e.slot.joined = time.Now()
+		}
+	}
+	t.serveLocked()
+}
+
+// inherit has an endpoint go on with the slow start of the one in whose place it
+// comes in a reload.
+func (t *hostTable) inherit(e, old *endpoint) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.slot.joined = later(e.slot.joined, old.slot.joined)
+}
+
+// joinedAt is since when e gets tunnels; zero if it was there from the start. The
+// caller holds hosts.mu.
+func (e *endpoint) joinedAt() time.Time {
+	return later(e.host.joined, e.slot.joined)
 }
 
 // reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
@@ -253,9 +269,12 @@ type slot struct {
 	// hash its Dial, so it is spelled as reverse_proxy would.
 	foreign *reverseproxy.Upstream
 
-	// Both are guarded by hosts.mu.
+	// All are guarded by hosts.mu.
 	current int    // of smooth weighted round robin
 	drawn   uint64 // number of the last random_choose that drew it
+	// joined is when the upstream has come to a pool that had others, or has
+	// recovered. It is zero for those that were there from the start.
+	joined time.Time
 }
 
 // newEndpoint parses an address without placeholders.

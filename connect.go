@@ -1,0 +1,207 @@
+package websocketproxy
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// attempts are what one handshake has tried so far.
+type attempts struct {
+	*retry
+
+	candidates *candidates
+	began      time.Time
+	retried    int
+	// last is why there is no answer yet.
+	last *refusal
+	// kept is the last answer, if others are asked whether they have a better one.
+	// Its place at the upstream is given back.
+	kept *answer
+}
+
+// connect chooses an upstream and performs the handshake there, on another one
+// if that fails early. The caller has to give the answer back.
+func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
+	ctx, cancel := h.pool.live.untilExit(r.Context())
+	defer cancel()
+	operators.await(ctx)
+	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Set("http.websocket_proxy.tunnel.id", hs.tunnelID)
+	candidates, err := h.pool.candidates(repl)
+	if err != nil {
+		return nil, &refusal{cause: causeBadAddress, status: http.StatusBadGateway, err: err}
+	}
+	defer candidates.close()
+	last := candidates.discover(ctx, r)
+	if last.cause != causeNoUpstream {
+		return nil, last
+	}
+	setProxyProtocol(r)
+	out := h.outbound(r, hs)
+	asked := h.askedOf(r, out)
+	t := attempts{retry: &h.retry, candidates: candidates, began: time.Now(), last: last}
+	defer t.drop()
+	for {
+		chosen, refused := t.next(ctx, asked)
+		if refused != nil {
+			return t.settle(nil, refused)
+		}
+		a, refused := h.attempt(ctx, chosen, out, hs, repl)
+		if !t.goOn(a, refused) {
+			return t.settle(a, refused)
+		}
+		h.logRetry(chosen, t.last)
+	}
+}
+
+// next chooses an upstream, in as many rounds as there is time for.
+func (t *attempts) next(ctx context.Context, asked *http.Request) (*choice, *refusal) {
+	for {
+		chosen, refused := t.candidates.next(ctx, asked)
+		if chosen != nil || refused != nil {
+			return chosen, refused
+		}
+		if refused := t.wait(ctx); refused != nil {
+			return nil, refused
+		}
+		t.candidates.nextRound()
+	}
+}
+
+// wait waits for the next round with all upstreams. It returns why there is none.
+func (t *attempts) wait(ctx context.Context) *refusal {
+	if t.took()+t.interval >= t.duration {
+		return t.last
+	}
+	select {
+	case <-time.After(t.interval):
+		return nil
+	case <-ctx.Done():
+		return refuseUpstream(ctx, t.last.err, "waiting for an upstream", causeHandshakeTimeout, causeNoUpstream)
+	}
+}
+
+// took is how long has been tried, without the time in the queue.
+func (t *attempts) took() time.Duration {
+	return time.Since(t.began) - t.candidates.waited
+}
+
+// goOn reports whether another upstream is tried after what has come of an attempt,
+// and takes note of that.
+func (t *attempts) goOn(a *answer, refused *refusal) bool {
+	switch {
+	case refused != nil && !refused.retry,
+		a != nil && !t.isRetried(a.StatusCode),
+		t.limit >= 0 && t.retried >= t.limit,
+		t.duration > 0 && t.took() >= t.duration:
+		return false
+	}
+	t.retried++
+	if a != nil {
+		t.keep(a)
+		refused = refuseAnswered(a)
+	}
+	t.last = refused
+	return true
+}
+
+// isRetried reports whether an answer with this status is not settled for.
+func (r *retry) isRetried(status int) bool {
+	return slices.ContainsFunc(r.statuses, func(s int) bool { return s == status || s == status/100 })
+}
+
+// keep keeps an answer back.
+func (t *attempts) keep(a *answer) {
+	t.drop()
+	t.kept = a
+	a.leave()
+}
+
+// drop ends the use of the answer that was kept, if any.
+func (t *attempts) drop() {
+	if t.kept != nil {
+		t.kept.giveBack()
+		t.kept = nil
+	}
+}
+
+// settle returns what the client gets: the last answer there was, if there is
+// somebody to get it.
+func (t *attempts) settle(a *answer, refused *refusal) (*answer, *refusal) {
+	if refused == nil || t.kept == nil || refused.cause == causeClientGone || refused.cause == causeShutdown {
+		return a, refused
+	}
+	a, t.kept = t.kept, nil
+	return a, nil
+}
+
+// attempt performs the handshake with one upstream, and gives its place back if
+// that comes to nothing.
+func (h *Handler) attempt(
+	ctx context.Context, c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer,
+) (a *answer, refused *refusal) {
+	defer func() {
+		if a == nil { // also if somebody's code has panicked
+			hosts.tunnelEnded(c.host)
+		}
+	}()
+	return h.handshakeAt(ctx, c, h.prepareFor(c, out, hs, repl), hs, repl)
+}
+
+// handshakeAt performs the handshake with one upstream, within handshake_timeout.
+func (h *Handler) handshakeAt(
+	ctx context.Context, c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer,
+) (*answer, *refusal) {
+	inTime := ctx
+	if h.handshake > 0 {
+		var cancel context.CancelFunc
+		inTime, cancel = context.WithTimeout(ctx, h.handshake)
+		defer cancel()
+	}
+	conn, err := h.dialer.dial(inTime, c.endpoint, repl)
+	if err != nil {
+		// It is the upstream that has taken the time, unless that of the request is over.
+		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, causeDialFailed)
+		switch refused.cause {
+		case causeDialTimeout, causeDialFailed:
+			refused.retry = true
+			h.noteFailure(c, err)
+		case causeExhausted:
+			refused.retry = true // there may be ports for another address
+			tellShortage(h.logger, refused.lack, err)
+		}
+		refused.upstream = c.host.address
+		return nil, refused
+	}
+	a, refused := h.dialer.exchange(inTime, conn, out, hs)
+	if refused != nil {
+		refused.upstream = c.host.address
+		return nil, refused
+	}
+	a.choice = c
+	return a, nil
+}
+
+func (h *Handler) logRetry(c *choice, why *refusal) {
+	if l := h.logger.Check(zapcore.DebugLevel, "trying another upstream"); l != nil {
+		l.Write(zap.String("upstream", c.host.address), zap.Error(why.err))
+	}
+}
+
+// refuseAnswered makes the refusal for an upstream's answer that is no 101.
+func refuseAnswered(a *answer) *refusal {
+	return &refusal{
+		cause:    causeUpstreamRefused,
+		status:   a.StatusCode,
+		err:      fmt.Errorf("the upstream answered %s", a.Status),
+		upstream: a.choice.host.address,
+	}
+}
