@@ -404,3 +404,18 @@ func TestPlaceThatComesTooLateIsPassedOn(t *testing.T) {
 		}
 	})
 }
+
+// The time for an upstream's answer is not that for a place at one.
+func TestQueueHasATimeOfItsOwn(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.Echo)
+	p := newProxy(t, with(t, up.Addr, `{"timeouts": {"handshake": "50ms"}, "load_balancing": {"max_tunnels": 1, "queue": {"timeout": "1m"}}}`))
+	first, second := testbed.Dial(t, p.Addr), testbed.Dial(t, p.Addr)
+	first.Handshake("/")
+	second.Send(testbed.HandshakeRequest("/", second.Host))
+	second.ExpectNothing(200 * time.Millisecond)
+	first.CloseHandshake(1000)
+	first.Close()
+	expectStatus(t, second.Response(), http.StatusSwitchingProtocols, nil)
+	second.Echo("hello")
+	second.CloseHandshake(1000)
+}

@@ -14,10 +14,11 @@ import (
 // listedUpstream and listedTunnel are what the admin API says of one.
 type (
 	listedUpstream struct {
-		Address, State, By string
-		Source             string
-		Tunnels, Queued    int
-		Configured         bool
+		Address, State, By  string
+		Source              string
+		Tunnels, Queued     int
+		Configured, Failing bool
+		Health              string
 	}
 	listedTunnel struct {
 		ID, Upstream, Handler string
