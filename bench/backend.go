@@ -31,6 +31,7 @@ const (
 	echoPath   = "/echo"   // returns every message
 	sinkPath   = "/sink"   // answers once, when "bytes" bytes have arrived
 	sourcePath = "/source" // sends "bytes" bytes in frames of "frame" at the first message
+	busyPath   = "/busy"   // is echoPath, but the first backend answers 503
 )
 
 // backends is the process that serves all backends, apart from the load
@@ -87,14 +88,14 @@ func runBackends(ctx context.Context) error {
 			return err
 		}
 		addrs[i] = listener.Addr().String()
-		go acceptLoop(listener)
+		go acceptLoop(listener, i == 0)
 	}
 	fmt.Println(strings.Join(addrs, " "))
 	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
 }
 
-func acceptLoop(listener net.Listener) {
+func acceptLoop(listener net.Listener, busy bool) {
 	for {
 		conn, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -105,17 +106,21 @@ func acceptLoop(listener net.Listener) {
 			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
 			continue
 		}
-		go serveBackend(conn)
+		go serveBackend(conn, busy)
 	}
 }
 
 // serveBackend upgrades one connection and does what its path says. Errors end
 // the connection; the client at its other end is the one that reports them.
-func serveBackend(conn net.Conn) {
+func serveBackend(conn net.Conn, busy bool) {
 	defer closeQuietly(conn)
 	r := bufio.NewReader(conn)
 	req, err := http.ReadRequest(r)
 	if err != nil {
+		return
+	}
+	if busy && req.URL.Path == busyPath {
+		_, _ = io.WriteString(conn, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 		return
 	}
 	if err := answerHandshake(conn, req.Header.Get("Sec-WebSocket-Key")); err != nil {

@@ -85,13 +85,18 @@ func (c *client) upgrade(host, path string) error {
 	}
 	_ = resp.Body.Close() // a 101 has none
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return fmt.Errorf("got status %s", resp.Status)
+		return statusError(resp.Status)
 	}
 	if got := resp.Header.Get("Sec-WebSocket-Accept"); got != handshakeAccept {
 		return fmt.Errorf("got Sec-WebSocket-Accept %q, want %q", got, handshakeAccept)
 	}
 	return nil
 }
+
+// statusError is an answer that is no 101.
+type statusError string
+
+func (status statusError) Error() string { return "got status " + string(status) }
 
 // receive returns the payload of the next data message, which is valid until
 // the next call. It answers pings.

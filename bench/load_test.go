@@ -102,7 +102,7 @@ func TestLatencyIsMeasuredOnABareBackend(t *testing.T) {
 func startTestBackend(t *testing.T) string {
 	t.Helper()
 	listener := testListener(t)
-	go acceptLoop(listener)
+	go acceptLoop(listener, false)
 	return listener.Addr().String()
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ const (
 	latencyRate   = 1000 // messages per second over all tunnels
 	latencyCount  = 100  // tunnels
 	latencyWarmUp = 500  // messages
+	refusable     = 60   // clients of which some are refused
 	// maxTunnels is what a proxy can hold that may have 20,000 descriptors and
 	// needs two for each.
 	maxTunnels = 9500
@@ -109,6 +111,26 @@ func measureConnect(ctx context.Context, s subject) ([]float64, error) {
 		return err
 	})
 	return []float64{microseconds(used) / float64(each*connectors)}, err
+}
+
+// measureRefused returns how many clients, which stay, get no tunnel while one of the
+// upstreams refuses all handshakes.
+func measureRefused(ctx context.Context, s subject) ([]float64, error) {
+	refused := 0.0
+	var clients []*client
+	defer func() { closeAll(clients) }()
+	for range refusable {
+		c, err := s.dial(ctx, busyPath, smallBuffer)
+		if _, ok := errors.AsType[statusError](err); ok {
+			refused++
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		clients = append(clients, c)
+	}
+	return []float64{refused}, nil
 }
 
 func (s subject) connectOnce(ctx context.Context, m message) error {

@@ -35,7 +35,7 @@ func TestTunnelsBeyondTheCapacityAreNoNumber(t *testing.T) {
 			if err != nil {
 				return
 			}
-			go serveBackend(conn)
+			go serveBackend(conn, false)
 		}
 		listener.Close()
 	}()

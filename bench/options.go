@@ -14,6 +14,7 @@ import (
 // options are the command's flags.
 type options struct {
 	caddy, root, out string
+	before           string // caddy binary with an earlier build of the module
 	profiles         string // folder; measure nothing if there is one
 	growth           []int  // measure nothing else if there are any
 	self, quick      bool
@@ -75,6 +76,7 @@ func parseFlags(args []string) (options, error) {
 	var t texts
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&o.caddy, "caddy", "", "caddy `binary` with the module; built from -root if empty")
+	flags.StringVar(&o.before, "before", "", "caddy `binary` with an earlier build of the module: one more peer")
 	flags.StringVar(&o.root, "root", "..", "`folder` of the module's source")
 	flags.StringVar(&o.out, "out", "", "`file` to append the table to")
 	flags.StringVar(&o.profiles, "profiles", "",

@@ -16,6 +16,7 @@ const ourName = "websocket_proxy"
 const (
 	stockName   = "reverse_proxy"
 	haproxyName = "HAProxy"
+	beforeName  = "before"
 )
 
 //go:embed templates
@@ -49,13 +50,15 @@ type settings struct {
 }
 
 // allPeers lists every peer in the order of the table's columns, our module
-// first. With self, a second reverse_proxy takes its place.
-func allPeers(caddy string, self bool) []peer {
-	ours := caddyPeer(ourName, caddy, "websocket_proxy {{join .Upstreams}}")
-	if self {
+// first. With self, a second reverse_proxy takes its place. An earlier build of the
+// module is the last one, if there is one.
+func allPeers(o options) []peer {
+	caddy := o.caddy
+	ours := caddyPeer(ourName, caddy, ourDirective)
+	if o.self {
 		ours.balance = stockDirective
 	}
-	return []peer{
+	peers := []peer{
 		ours,
 		caddyPeer(stockName, caddy, stockDirective),
 		{
@@ -74,7 +77,15 @@ func allPeers(caddy string, self bool) []peer {
 			versionArgs: []string{"-v"},
 		},
 	}
+	if o.before != "" {
+		peers = append(peers, caddyPeer(beforeName, o.before, "websocket_proxy {{join .Upstreams}}"))
+	}
+	return peers
 }
+
+// ourDirective is the module with its defaults, but that answers of an upstream that
+// cannot serve are not settled for.
+const ourDirective = "websocket_proxy {{join .Upstreams}} {\n\t\tlb_retry_status 503\n\t}"
 
 // stockDirective is the stock handler with the policy that is our default.
 const stockDirective = "reverse_proxy {{join .Upstreams}} {\n\t\tlb_policy least_conn\n\t}"

@@ -9,7 +9,7 @@ import (
 
 func TestEveryPeersConfigurationHoldsItsPortsAndUpstreams(t *testing.T) {
 	s := settings{Plain: 1234, TLS: 1235, Upstreams: []string{"127.0.0.1:81", "127.0.0.1:82"}, Dir: "/folder"}
-	for _, p := range allPeers("caddy", false) {
+	for _, p := range allPeers(options{caddy: "caddy"}) {
 		t.Run(p.name, func(t *testing.T) {
 			config, err := p.config(s)
 			if err != nil {
@@ -28,7 +28,7 @@ func TestEveryPeersConfigurationHoldsItsPortsAndUpstreams(t *testing.T) {
 }
 
 func TestBothCaddyConfigurationsDifferOnlyByTheDirective(t *testing.T) {
-	peers := allPeers("caddy", false)
+	peers := allPeers(options{caddy: "caddy"})
 	ours, stock := peers[0], peers[1]
 	ours.balance, stock.balance = "same", "same"
 	a, err := ours.config(settings{})

@@ -51,6 +51,9 @@ func (o *options) planned() []measurement {
 // table's rows.
 func allMeasurements(s scale) []measurement {
 	plain := measurementsOf(s, idleLoad{sizes: s.tunnels, watch: s.watch}, s.frames)
+	plain = append(plain, measurement{
+		rows: []row{{fmt.Sprintf("clients of %d refused while one upstream answers 503", refusable), ""}}, run: measureRefused,
+	})
 	secure := measurementsOf(s, idleLoad{sizes: s.tlsTunnels, longSettle: s.longSettle}, s.tlsFrames)
 	for i := range secure {
 		secure[i].secure = true

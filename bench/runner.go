@@ -37,7 +37,7 @@ func newRunner(o options, dir string) (*runner, error) {
 		results:      make(results),
 		began:        time.Now(),
 	}
-	wanted := slices.DeleteFunc(allPeers(o.caddy, o.self), func(p peer) bool {
+	wanted := slices.DeleteFunc(allPeers(o), func(p peer) bool {
 		return p.name != ourName && (o.growth != nil || !o.peerFilter.MatchString(p.name))
 	})
 	r.peers, r.missing = installed(wanted)
