@@ -59,13 +59,15 @@ func TestAnswersThatAreRetried(t *testing.T) {
 		"one before garbage":        {`"retry_status": [5]`, upstreams{busy, garbage}, 503, "first", []int{1, 1}},
 		"rounds": {
 			`"retry_status": [5], "retries": 5, "try_duration": "1m", "try_interval": "1ms"`,
-			upstreams{broken, busy}, 503, "first", []int{3, 3},
+			upstreams{broken, busy},
+			503, "first",
+			[]int{3, 3},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var ups []*testbed.Upstream
-			for _, make := range test.ups {
-				ups = append(ups, make(t))
+			for _, start := range test.ups {
+				ups = append(ups, start(t))
 			}
 			p := inOrder(t, test.options, ups...)
 			c := testbed.Dial(t, p.Addr)
@@ -135,7 +137,7 @@ func TestLargeAnswerThatWasKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read whole
+	defer resp.Body.Close()
 	got, err := io.ReadAll(resp.Body)
 	if err != nil || string(got) != body || resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("got %d bytes with status %d: %v; want %d", len(got), resp.StatusCode, err, len(body))

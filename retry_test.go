@@ -159,7 +159,7 @@ func TestTryDurationEnds(t *testing.T) {
 			causeDialFailed, http.StatusBadGateway,
 		},
 		"not with the handshake's time": {
-			`{"timeouts": {"handshake": 1000000}, "load_balancing": {"try_duration": 50000000, "try_interval": 1000000}}`,
+			`{"timeouts": {"handshake": "1s"}, "load_balancing": {"try_duration": "1100ms"}}`,
 			causeDialFailed, http.StatusBadGateway,
 		},
 	}

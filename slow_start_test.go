@@ -93,7 +93,7 @@ func joinedAt(t *testing.T, h *Handler, address string) time.Time {
 
 // Another site reaches the same upstream in a way that fails, by TLS or by a check.
 func TestSlowStartIsAPools(t *testing.T) {
-	for name, recover := range map[string]func(site *Handler){
+	for name, recoverIn := range map[string]func(site *Handler){
 		"failures": func(site *Handler) {
 			fail(site, 0, defaultMaxFails)
 			time.Sleep(defaultFailDuration)
@@ -111,7 +111,7 @@ func TestSlowStartIsAPools(t *testing.T) {
 			other.TransportRaw = []byte(`{"protocol": "http", "tls": {}}`)
 			other.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: checkTCP}}
 			bubble(t, site, func(t *testing.T) {
-				recover(other)
+				recoverIn(other)
 				if joinedAt(t, other, "a:1").IsZero() {
 					t.Error("the pool in which it has recovered does not start it slowly")
 				}
