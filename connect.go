@@ -20,7 +20,7 @@ type attempts struct {
 	candidates *candidates
 	began      time.Time
 	retried    int
-	// last is why there is no answer yet.
+	// last is why there is no answer yet; nil if nothing has been tried.
 	last *refusal
 	// kept is the last answer, if others are asked whether they have a better one.
 	// Its place at the upstream is given back.
@@ -41,7 +41,7 @@ func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
 	}
 	defer candidates.close()
 	last := candidates.discover(ctx, r)
-	if last.cause != causeNoUpstream {
+	if last != nil && last.cause != causeNoUpstream {
 		return nil, last
 	}
 	setProxyProtocol(r)
@@ -78,6 +78,9 @@ func (t *attempts) next(ctx context.Context, asked *http.Request) (*choice, *ref
 
 // wait waits for the next round with all upstreams. It returns why there is none.
 func (t *attempts) wait(ctx context.Context) *refusal {
+	if t.last == nil {
+		t.last = refuseNoUpstream()
+	}
 	if t.took()+t.interval >= t.duration {
 		return t.last
 	}

@@ -14,12 +14,12 @@ import (
 const firstAnswerTimeout = 2 * time.Second
 
 // discover waits for upstreams that are still to be found, and asks the sources
-// for those that depend on the request. It returns what the client is told if
-// none is available, or that it has gone meanwhile or that the time is over.
+// for those that depend on the request. It returns why none was found, or that the
+// client has gone meanwhile or that the time is over; nil if there are some, or no
+// sources of them.
 func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
-	refused := refuseNoUpstream()
 	if len(c.pool.sources) == 0 {
-		return refused
+		return nil
 	}
 	lookups := make([]*lookup, len(c.pool.sources))
 	for i, s := range c.pool.sources {
@@ -45,12 +45,14 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 	case errors.Is(ctx.Err(), context.Canceled): // the client has gone, or the process exits
 		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
 	case len(c.endpoints) == 0:
+		refused := refuseNoUpstream()
 		refused.err = fmt.Errorf("%w: none was found: %s", refused.err, strings.Join(problems, "; "))
+		return refused
 	case ctx.Err() != nil:
 		// No upstream is to blame for that.
 		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
 	}
-	return refused
+	return nil
 }
 
 // takeOver adds what a source finds for the request, but for what the pool has by

@@ -136,8 +136,7 @@ func (p *pool) usable(r *http.Request) ([]string, error) {
 		return nil, err
 	}
 	defer c.close()
-	refused := c.discover(r.Context(), r)
-	if len(c.endpoints) == 0 {
+	if refused := c.discover(r.Context(), r); refused != nil && len(c.endpoints) == 0 {
 		return nil, refused
 	}
 	hosts.mu.Lock()
