@@ -153,7 +153,10 @@ func (a *access) filterSubprotocols(offered []string) ([]string, error) {
 		return !slices.Contains(a.subprotocols, name)
 	})
 	if len(allowed) == 0 {
-		return nil, fmt.Errorf("none of the subprotocols %q is in the list", offered)
+		// Browsers' applications send tokens as if they were subprotocols, so what
+		// was offered is not for logs.
+		return nil, fmt.Errorf("none of the %d offered subprotocols is in the list: %s",
+			len(offered), strings.Join(a.subprotocols, ", "))
 	}
 	return allowed, nil
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,13 +67,13 @@ func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request,
 	a := &answer{conn: conn, limit: &io.LimitedReader{R: conn, N: maxHeader}}
 	a.reader, _ = readers.Get().(*bufio.Reader)
 	a.reader.Reset(a.limit)
-	refused := a.ask(ctx, out)
+	refused := a.ask(ctx, out, hs)
 	if !stop() && refused == nil {
 		refused = refuseUpstream(ctx, ctx.Err(), "waiting for the answer", causeHandshakeTimeout, causeClosed)
 	}
 	if refused == nil && hs != nil && a.StatusCode == http.StatusSwitchingProtocols {
 		if err := hs.verify(a.Response); err != nil {
-			refused = &refusal{cause: causeBadAnswer, status: http.StatusBadGateway, err: err}
+			refused = refuseAnswer(err)
 		}
 	}
 	if refused != nil {
@@ -84,8 +85,9 @@ func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request,
 	return a, nil
 }
 
-// ask writes the request and reads the answer's header.
-func (a *answer) ask(ctx context.Context, out *http.Request) *refusal {
+// ask writes the request and reads the answer's header. Informational responses go to
+// the client, if the handshake has one.
+func (a *answer) ask(ctx context.Context, out *http.Request, hs *handshake) *refusal {
 	if refused := a.write(ctx, out); refused != nil {
 		return refused
 	}
@@ -96,7 +98,7 @@ func (a *answer) ask(ctx context.Context, out *http.Request) *refusal {
 		f.retry = f.cause == causeClosed
 		return f
 	}
-	for range maxInformational + 1 {
+	for n := range maxInformational + 1 {
 		resp, err := http.ReadResponse(a.reader, out) //nolint:bodyclose // a.close ends the connection, body and all
 		if err != nil {
 			if a.limit.N <= 0 {
@@ -108,12 +110,19 @@ func (a *answer) ask(ctx context.Context, out *http.Request) *refusal {
 			a.Response = resp
 			return nil
 		}
+		if resp.StatusCode < 100 {
+			return refuseAnswer(fmt.Errorf("%d is no status", resp.StatusCode))
+		}
+		if hs != nil && hs.client != nil && n < maxInformational {
+			inform(hs.client, resp)
+		}
 	}
-	return &refusal{
-		cause:  causeBadAnswer,
-		status: http.StatusBadGateway,
-		err:    fmt.Errorf("more than %d informational responses", maxInformational),
-	}
+	return refuseAnswer(fmt.Errorf("more than %d informational responses", maxInformational))
+}
+
+// refuseAnswer makes the refusal for an answer that is none.
+func refuseAnswer(err error) *refusal {
+	return &refusal{cause: causeBadAnswer, status: http.StatusBadGateway, err: err}
 }
 
 func (a *answer) write(ctx context.Context, out *http.Request) *refusal {
@@ -180,8 +189,8 @@ func (hs *handshake) verify(resp *http.Response) error {
 	if resp.ProtoMajor != 1 || resp.ProtoMinor < 1 {
 		return fmt.Errorf("a 101 over %s", resp.Proto)
 	}
-	if protocols := listValues(header["Upgrade"]); len(protocols) != 1 ||
-		!httpguts.HeaderValuesContainsToken(protocols, "websocket") {
+	// Some name it twice, which the client does not get to see.
+	if protocols := listValues(header["Upgrade"]); len(protocols) == 0 || slices.ContainsFunc(protocols, isNotWebSocket) {
 		return fmt.Errorf("the 101 switches to %q, not websocket", header["Upgrade"])
 	}
 	if !httpguts.HeaderValuesContainsToken(header["Connection"], "upgrade") {
@@ -194,7 +203,7 @@ func (hs *handshake) verify(resp *http.Response) error {
 	case len(chosen) > 1:
 		return fmt.Errorf("the 101 has %d subprotocols", len(chosen))
 	case len(chosen) == 1 && !slices.Contains(hs.subprotocols, chosen[0]):
-		return fmt.Errorf("the 101 has subprotocol %q, which was not offered", chosen[0])
+		return errors.New("the 101 has a subprotocol that was not offered") // maybe a token that was, see access
 	}
 	for _, name := range extensionNames(header.Values(fieldExtensions)) {
 		if !slices.Contains(hs.extensions, name) {
@@ -203,6 +212,8 @@ func (hs *handshake) verify(resp *http.Response) error {
 	}
 	return nil
 }
+
+func isNotWebSocket(protocol string) bool { return !strings.EqualFold(protocol, "websocket") }
 
 // acceptFor computes Sec-WebSocket-Accept (RFC 6455 section 1.3).
 func acceptFor(key string) string {

@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -51,7 +52,7 @@ func TestWrongSwitchingProtocolsIsRefused(t *testing.T) {
 		"Connection without Upgrade":  {switching("Connection: keep-alive"), "Connection"},
 		"over HTTP/1.0":               {strings.Replace(switching(), "HTTP/1.1", "HTTP/1.0", 1), "HTTP/1.0"},
 		"over HTTP/2.0":               {strings.Replace(switching(), "HTTP/1.1", "HTTP/2.0", 1), "HTTP/2.0"},
-		"a subprotocol":               {switching("Sec-WebSocket-Protocol: chat"), `"chat"`},
+		"a subprotocol":               {switching("Sec-WebSocket-Protocol: chat"), "subprotocol that was not offered"},
 		"an empty subprotocol":        {strings.Replace(switching(), "\r\n\r\n", "\r\nSec-WebSocket-Protocol:\r\n\r\n", 1), "subprotocol"},
 		"an extension":                {switching("Sec-WebSocket-Extensions: permessage-deflate"), `"permessage-deflate"`},
 		"with more after the header":  {switching("X-Upstream: 1", "Upgrade: h2c") + "\x81\x02hi", "h2c"},
@@ -136,36 +137,72 @@ func TestChoiceOfWhatTheOperatorWithholdsIsRefused(t *testing.T) {
 	})
 }
 
-func TestInformationalResponsesAreSkipped(t *testing.T) {
-	const hint = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nSet-Cookie: no=1\r\n\r\n"
+func TestInformationalResponsesArePassedOn(t *testing.T) {
+	const hint = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nSet-Cookie: no=1\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n"
+	five := strings.Repeat(hint, 4) + "HTTP/1.1 100 Continue\r\n\r\n"
+	expectInformed := func(t *testing.T, c *testbed.Client) {
+		t.Helper()
+		if len(c.Informed) != 5 || c.Informed[4].StatusCode != http.StatusContinue || len(c.Informed[4].Header) != 0 {
+			t.Fatalf("got %v, want four hints and a Continue", c.Informed)
+		}
+		for _, resp := range c.Informed[:4] {
+			want := http.Header{"Link": {"</a.css>"}, "Set-Cookie": {"no=1"}}
+			if resp.StatusCode != http.StatusEarlyHints || !reflect.DeepEqual(resp.Header, want) {
+				t.Errorf("got %d with %v, want the hint's own fields", resp.StatusCode, resp.Header)
+			}
+		}
+	}
 	t.Run("five", func(t *testing.T) {
-		up := testbed.NewUpstream(t, testbed.RespondKeepOpen(
-			strings.Repeat(hint, 4)+"HTTP/1.1 100 Continue\r\n\r\n"+switching("X-Upstream: 1")))
+		up := testbed.NewUpstream(t, testbed.RespondKeepOpen(five+switching("X-Upstream: 1")))
 		p := proxyTo(t, up.Addr)
 		c := testbed.Dial(t, p.Addr)
 		resp := c.Handshake("/")
-		if got := resp.Header.Values("Set-Cookie"); len(got) != 0 {
-			t.Errorf("cookies are %q, want none: those are of the hints", got)
-		}
-		if got := resp.Header.Get("X-Upstream"); got != "1" {
-			t.Errorf("X-Upstream is %q, want 1", got)
-		}
+		expectInformed(t, c)
+		expectStatus(t, resp, http.StatusSwitchingProtocols, map[string]string{"Set-Cookie": "", "Link": "", "X-Upstream": "1"})
 	})
 	t.Run("five before another answer", func(t *testing.T) {
-		up := testbed.NewUpstream(t, testbed.RespondKeepOpen(
-			strings.Repeat(hint, 5)+"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno"))
+		up := testbed.NewUpstream(t, testbed.RespondKeepOpen(five+"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno"))
 		p := proxyTo(t, up.Addr)
 		c := testbed.Dial(t, p.Addr)
 		c.Send(testbed.HandshakeRequest("/", "example.com"))
 		resp := c.Response()
-		if body := c.Body(resp); resp.StatusCode != http.StatusNotFound || body != "no" {
-			t.Errorf("got %d %q, want 404 no", resp.StatusCode, body)
+		expectInformed(t, c)
+		if body := c.Body(resp); resp.StatusCode != http.StatusNotFound || body != "no" || resp.Header.Get("Link") != "" {
+			t.Errorf("got %d %q %v, want 404 no", resp.StatusCode, body, resp.Header)
 		}
+	})
+	t.Run("what earlier handlers have set is in the final one", func(t *testing.T) {
+		up := testbed.NewUpstream(t, testbed.RespondKeepOpen(hint+switching()))
+		p := proxyTo(t, up.Addr)
+		p.header = http.Header{"X-Earlier": {"1"}}
+		c := testbed.Dial(t, p.Addr)
+		resp := c.Handshake("/")
+		if got := c.Informed[0].Header.Get("X-Earlier"); got != "" {
+			t.Errorf("the hint has X-Earlier: %s", got)
+		}
+		expectStatus(t, resp, http.StatusSwitchingProtocols, map[string]string{"X-Earlier": "1"})
 	})
 	t.Run("six", func(t *testing.T) {
 		up := testbed.NewUpstream(t, testbed.RespondKeepOpen(strings.Repeat(hint, 6)+switching()))
 		proxyTo(t, up.Addr).expectGateway(t, up, causeBadAnswer, http.StatusBadGateway, "informational")
 	})
+	t.Run("what is no status", func(t *testing.T) {
+		up := testbed.NewUpstream(t, testbed.RespondKeepOpen("HTTP/1.1 001 What\r\n\r\n"+switching()))
+		proxyTo(t, up.Addr).expectGateway(t, up, causeBadAnswer, http.StatusBadGateway, "status")
+	})
+}
+
+// Some servers have two layers that both say so. Browsers connect to them.
+func TestUpgradeToWebSocketTwice(t *testing.T) {
+	for _, lines := range [][]string{{"Upgrade: websocket, WebSocket"}, {"Upgrade: websocket", "Upgrade: websocket"}} {
+		t.Run(strings.Join(lines, " and "), func(t *testing.T) {
+			up := testbed.NewUpstream(t, testbed.EchoWith(lines...))
+			_, resp := proxyTo(t, up.Addr).accepted(t)
+			if got := resp.Header["Upgrade"]; len(got) != 1 || got[0] != "websocket" {
+				t.Errorf("the client gets Upgrade %q, want it once", got)
+			}
+		})
+	}
 }
 
 func TestWhatIsNotHTTPIsRefused(t *testing.T) {

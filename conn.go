@@ -128,17 +128,21 @@ var errNoHijack = errors.New("the client's connection is hidden by a response wr
 // bare connection; wrappers would give one that counts bytes without locks and
 // hides CloseWrite.
 func innermost(w http.ResponseWriter) (http.Hijacker, error) {
-	for {
-		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
-		}
-		w = inner.Unwrap()
-	}
-	if hijacker, ok := w.(http.Hijacker); ok {
+	if hijacker, ok := unwrapped(w).(http.Hijacker); ok {
 		return hijacker, nil
 	}
 	return nil, errNoHijack
+}
+
+// unwrapped returns the response writer inside of all others.
+func unwrapped(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = outer.Unwrap()
+	}
 }
 
 // stream is a side of a tunnel that is a stream of an HTTP/2 or HTTP/3
@@ -262,15 +266,7 @@ func (s *stream) expireWrite() {
 	if s.w == nil {
 		return
 	}
-	w := s.w
-	for {
-		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
-		}
-		w = inner.Unwrap()
-	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
+	_ = http.NewResponseController(unwrapped(s.w)).SetWriteDeadline(time.Unix(1, 0))
 }
 
 func (s *stream) Close() error {

@@ -31,6 +31,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refused != nil {
 		return h.refuse(w, r, refused)
 	}
+	hs.client = w
 	if hs.place, refused = h.enter(r); refused != nil {
 		return h.refuse(w, r, refused)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -37,6 +38,8 @@ type handshake struct {
 	subprotocols, extensions []string
 	// place is the client's among its tunnels, until a tunnel has it.
 	place *clientPlace
+	// client is where informational responses go; nil if nobody is to get them.
+	client http.ResponseWriter
 }
 
 // isUpgrade reports whether r asks to upgrade its HTTP/1.1 connection to
@@ -153,6 +156,9 @@ func checkVersion(r *http.Request, stream bool) *refusal {
 
 // checkForm checks the rest of the request's form and takes or makes the key.
 func (hs *handshake) checkForm(r *http.Request) error {
+	if err := checkTarget(r.URL); err != nil {
+		return err
+	}
 	if hs.stream {
 		if r.ContentLength > 0 {
 			return errors.New("has a Content-Length")
@@ -166,13 +172,27 @@ func (hs *handshake) checkForm(r *http.Request) error {
 		return errors.New("has a body")
 	}
 	keys := r.Header.Values(fieldKey)
-	if len(keys) != 1 {
-		return fmt.Errorf("%d %s fields, not one", len(keys), fieldKey)
+	if len(keys) != 1 || !httpguts.ValidHeaderFieldValue(keys[0]) {
+		return fmt.Errorf("%d %s fields, not a valid one", len(keys), fieldKey)
 	}
-	if key, err := base64.StdEncoding.DecodeString(keys[0]); err != nil || len(key) != 16 {
-		return fmt.Errorf("%s %q is not 16 bytes in base64", fieldKey, keys[0])
-	}
+	// There are devices whose keys are not 16 bytes in base64, and servers that do
+	// not mind. What answers it has to judge it.
 	hs.key = keys[0]
+	return nil
+}
+
+// checkTarget checks what goes upstream as the target of the request, after rewrites
+// (RFC 9112 section 3.2). A URL may hold more than such a target: what is no path,
+// and what would end the request line.
+func checkTarget(u *url.URL) error {
+	switch scheme := strings.ToLower(u.Scheme); {
+	case scheme != "" && scheme != "http" && scheme != "https", u.Opaque != "":
+		return errors.New("the request's target is neither a path nor an http URL")
+	case !strings.HasPrefix(u.RequestURI(), "/"):
+		return errors.New("the path of the request's target does not begin with /")
+	case strings.ContainsFunc(u.RequestURI(), func(c rune) bool { return c <= ' ' || c == 0x7f }):
+		return errors.New("the request's target has a space or a control character")
+	}
 	return nil
 }
 

@@ -5,8 +5,11 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +41,8 @@ type testProxy struct {
 	Addr    string
 	handler *Handler
 	logs    *observer.ObservedLogs
+	header  http.Header // what handlers in front set
+	target  string      // what they make of the request's, unless it is empty
 }
 
 // nextBody is what the handler behind the proxy answers.
@@ -136,6 +141,11 @@ func provisionJSON(tb testing.TB, config string) error {
 // ServeHTTP does what Caddy's server does around handlers.
 func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", "Caddy")
+	maps.Copy(w.Header(), p.header)
+	if p.target != "" {
+		r.URL = new(url.URL)
+		r.URL.Path, r.URL.RawQuery, _ = strings.Cut(p.target, "?")
+	}
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Upgrade-Seen", r.Header.Get("Upgrade"))

@@ -31,7 +31,7 @@ func (p *probe) webSocket(ctx context.Context) error {
 	case a.StatusCode != http.StatusSwitchingProtocols:
 		return fmt.Errorf("the answer has status %d, not 101", a.StatusCode)
 	case len(hs.subprotocols) > 0 && a.Header.Get(fieldProtocol) == "":
-		return fmt.Errorf("none of the subprotocols %q was chosen", hs.subprotocols)
+		return errors.New("none of the offered subprotocols was chosen")
 	}
 	p.doing = "waiting for the pong"
 	s := &checkedSocket{answer: a, payload: []byte(rand.Text())}

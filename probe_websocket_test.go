@@ -154,7 +154,7 @@ func TestHandshakeOfAWebSocketCheck(t *testing.T) {
 }
 
 func TestWebSocketCheckWantsOneOfItsSubprotocols(t *testing.T) {
-	for chosen, want := range map[string]string{"": "none of the subprotocols", "other": `subprotocol "other"`, "chat": ""} {
+	for chosen, want := range map[string]string{"": "none of the offered subprotocols", "other": "subprotocol that was not offered", "chat": ""} {
 		t.Run(chosen, func(t *testing.T) {
 			var extra []string
 			if chosen != "" {

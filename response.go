@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"time"
 
@@ -39,6 +40,21 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 	}
 	finish(to)
 	w.WriteHeader(status)
+}
+
+// inform passes an informational response of the upstream's on (RFC 9110 section
+// 15.2), with its own fields only: the server would send with it all that is set for
+// the final response, by whatever handlers. For the same reason it goes past them.
+func inform(w http.ResponseWriter, resp *http.Response) {
+	w = unwrapped(w)
+	header := w.Header()
+	final := maps.Clone(header)
+	clear(header)
+	removeHopByHop(resp.Header)
+	maps.Copy(header, resp.Header)
+	w.WriteHeader(resp.StatusCode)
+	clear(header)
+	maps.Copy(header, final)
 }
 
 // passAnswer gives the client what the upstream answered instead of a 101. The

@@ -18,6 +18,9 @@ type Client struct {
 
 	// Host is the Host header of Handshake. It begins as the address dialed.
 	Host string
+	// Informed are the informational responses that came before the last one that
+	// Response has returned, other than 101.
+	Informed []*http.Response
 }
 
 // Dial connects to a host:port, or to a unix socket if addr has a slash.
@@ -77,8 +80,20 @@ func (c *Client) Handshake(path string, extra ...string) *http.Response {
 	return resp
 }
 
-// Response reads the head of a response to a GET; see Body for the rest.
+// Response reads the head of the final response to a GET; see Body for the rest.
 func (c *Client) Response() *http.Response {
+	c.tb.Helper()
+	c.Informed = nil
+	for {
+		resp := c.nextResponse()
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp
+		}
+		c.Informed = append(c.Informed, resp)
+	}
+}
+
+func (c *Client) nextResponse() *http.Response {
 	c.tb.Helper()
 	c.keepHead()
 	resp, err := http.ReadResponse(c.in, nil)
