@@ -20,9 +20,9 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
-// lacking has dials fail as they do when this side has run out of something, while
+// runningOut has dials fail as they do when this side has run out of something, while
 // lacks is set.
-func lacking(h *Handler, err error, lacks func() bool) {
+func runningOut(h *Handler, err error, lacks func() bool) {
 	transport := h.dialer.transport.Transport
 	dial := transport.DialContext
 	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -57,7 +57,7 @@ func TestOwnShortageIsNotTheUpstreams(t *testing.T) {
 			up := testbed.NewUpstream(t, testbed.Echo)
 			p := newProxy(t, watching(up.Addr))
 			lacks := true
-			lacking(p.handler, err, func() bool { return lacks })
+			runningOut(p.handler, err, func() bool { return lacks })
 			for range 5 {
 				c := testbed.Dial(t, p.Addr)
 				line := p.expectRefusal(causeExhausted, http.StatusServiceUnavailable, func() {
@@ -122,7 +122,7 @@ func TestProbesForWantOfResources(t *testing.T) {
 			c := testbed.Dial(t, p.Addr)
 			c.Handshake("/")
 			var dials int
-			lacking(h, shortOf["descriptors of the process"], func() bool { dials++; return true })
+			runningOut(h, shortOf["descriptors of the process"], func() bool { dials++; return true })
 			e := h.pool.fixed[0]
 			prober := h.check.probers[e]
 			e.checker.probers = append(e.checker.probers, prober)
