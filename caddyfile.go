@@ -12,9 +12,10 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterHandlerDirective("websocket_proxy", parseCaddyfile)
-	// After what rewrites, authenticates and refuses; before everything that
-	// answers, so that nothing else of the site swallows a handshake.
-	httpcaddyfile.RegisterDirectiveOrder("websocket_proxy", httpcaddyfile.Before, "respond")
+	// After what rewrites, authenticates and refuses, respond included: people
+	// trust that what keeps requests from reverse_proxy keeps sockets from us.
+	// Before reverse_proxy and the others that answer to everything.
+	httpcaddyfile.RegisterDirectiveOrder("websocket_proxy", httpcaddyfile.Before, "reverse_proxy")
 }
 
 func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {

@@ -59,6 +59,20 @@ func TestExamplesProxyWebSockets(t *testing.T) {
 // exampleUpstream is what upstreams are called in the examples.
 var exampleUpstream = regexp.MustCompile(`\b10\.0\.0\.\d:\d+`)
 
+// localUpstreams replaces the upstreams of an example: by web those that are
+// named in a line with reverse_proxy.
+func localUpstreams(text, upstream, web string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		to := upstream
+		if strings.Contains(line, "reverse_proxy ") {
+			to = web
+		}
+		lines = append(lines, exampleUpstream.ReplaceAllString(line, to))
+	}
+	return strings.Join(lines, "")
+}
+
 // localExample returns an example with its names replaced by local addresses.
 // Nothing else of it changes, but that the test's authority is trusted.
 func localExample(tb testing.TB, file, upstream, secured, web, authority string, secure bool) string {
@@ -76,13 +90,9 @@ func localExample(tb testing.TB, file, upstream, secured, web, authority string,
 		if strings.HasSuffix(line, "example.com {\n") && !strings.HasPrefix(line, "\t") {
 			line = address + " {\n"
 		}
-		to := upstream
-		if strings.Contains(line, "reverse_proxy ") {
-			to = web
-		}
-		lines = append(lines, exampleUpstream.ReplaceAllString(line, to))
+		lines = append(lines, line)
 	}
-	local := strings.Join(lines, "")
+	local := localUpstreams(strings.Join(lines, ""), upstream, web)
 	local = strings.ReplaceAll(local, "wss://backend.example.net {", "wss://"+secured+` {
 			transport http {
 				tls_trust_pool file `+authority+`
