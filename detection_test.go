@@ -126,7 +126,8 @@ func TestOtherRequestsGoToTheNextHandler(t *testing.T) {
 	p := proxyTo(t, up.Addr)
 	for name, test := range notWebSocket {
 		t.Run(name, func(t *testing.T) {
-			expectMatch(t, parse(t, test.raw), false)
+			r := parse(t, test.raw)
+			expectMatch(t, r, !r.ProtoAtLeast(1, 1) && r.Header.Get("Upgrade") != "")
 			c := testbed.Dial(t, p.Addr)
 			c.Send(test.raw)
 			resp := c.Response()

@@ -3,6 +3,8 @@ package websocketproxy
 import (
 	"net/http"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -12,7 +14,8 @@ import (
 // Upgrade field names `websocket` and whose Connection field names `upgrade`,
 // or an extended CONNECT for WebSocket over HTTP/2 or HTTP/3. These are the
 // requests that `websocket_proxy` does not hand to the next handler, also if
-// they are malformed.
+// they are malformed. It also matches what is no handshake, such as an HTTP/1.0
+// request with these fields, but becomes a tunnel in `reverse_proxy`.
 type MatchWebSocket struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -25,7 +28,16 @@ func (*MatchWebSocket) CaddyModule() caddy.ModuleInfo {
 
 // MatchWithError returns true if r asks for a WebSocket. It never fails.
 func (*MatchWebSocket) MatchWithError(r *http.Request) (bool, error) {
-	return isOurs(r), nil
+	return isOurs(r) || isUpgradeOfHTTP10(r), nil
+}
+
+// isUpgradeOfHTTP10 reports whether r has the fields of a handshake in a version
+// without upgrades (RFC 9110 section 7.8). reverse_proxy makes a tunnel of it all
+// the same, so whoever refuses sockets means it too.
+func isUpgradeOfHTTP10(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ProtoMinor == 0 &&
+		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") &&
+		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
 }
 
 // UnmarshalCaddyfile sets up the matcher from Caddyfile tokens. Syntax:
