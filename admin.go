@@ -98,7 +98,7 @@ func adminError(status int, format string, args ...any) error {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {
-	text, err := json.Marshal(v)
+	text, err := printableJSON(v)
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}

@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -162,7 +161,6 @@ func streamTunnels(w http.ResponseWriter, page []*tunnel, total int, next string
 	if _, err := fmt.Fprintf(w, `{"total":%d,"next":%q,"tunnels":[`, total, next); err != nil {
 		return
 	}
-	items := json.NewEncoder(w)
 	now := time.Now()
 	for i, t := range page {
 		if i > 0 {
@@ -170,7 +168,11 @@ func streamTunnels(w http.ResponseWriter, page []*tunnel, total int, next string
 				return
 			}
 		}
-		if items.Encode(t.info(now)) != nil {
+		item, err := printableJSON(t.info(now))
+		if err != nil {
+			return
+		}
+		if _, err := w.Write(append(item, '\n')); err != nil {
 			return
 		}
 	}

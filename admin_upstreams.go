@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 )
 
 // longestExpiry bounds how long a state may be given for; without a bound it is
@@ -174,8 +173,8 @@ func (req *stateRequest) state(now time.Time) (s operatorState, err error) {
 	default:
 		return s, adminError(http.StatusBadRequest, "state is ready, drain or evict, not %q", req.State)
 	}
-	if len(s.By) > longestName || strings.ContainsFunc(s.By, unicode.IsControl) {
-		return s, adminError(http.StatusBadRequest, "by is a name of up to %d bytes", longestName)
+	if len(s.By) > longestName || !isPrintable(s.By) {
+		return s, adminError(http.StatusBadRequest, "by is a name of up to %d bytes, without control characters", longestName)
 	}
 	if req.Period != nil {
 		if req.State != stateEvict {

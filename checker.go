@@ -197,11 +197,11 @@ func (c *checker) note(p *prober, err error) {
 	switch {
 	case !changed && err != nil:
 		if l := p.check.logger.Check(zapcore.DebugLevel, "probe failed"); l != nil {
-			l.Write(zap.String("address", c.host.address), zap.Error(err))
+			l.Write(zap.String("address", c.host.address), failure(err))
 		}
 	case !changed:
 	case down:
-		p.check.logger.Warn("upstream is unhealthy", zap.String("address", c.host.address), zap.Error(err))
+		p.check.logger.Warn("upstream is unhealthy", zap.String("address", c.host.address), failure(err))
 		liveTunnels.evictUnhealthy(c.host.address)
 	default:
 		p.check.logger.Info("upstream is healthy again", zap.String("address", c.host.address))
@@ -232,7 +232,7 @@ func (c *checker) countLocked(err error, passes, fails int) (changed bool) {
 	}
 	switch {
 	case failed:
-		c.lastError = err.Error()
+		c.lastError = printable(err.Error())
 	case !c.down:
 		c.lastError = ""
 	}

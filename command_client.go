@@ -80,11 +80,11 @@ func (c *console) explain(err error) error {
 	}
 	switch {
 	case json.Unmarshal([]byte(body), &answer) == nil && answer.Error != "":
-		return errors.New(answer.Error)
+		return errors.New(printable(answer.Error))
 	case status == "404":
 		return fmt.Errorf("the Caddy at %s does not have the module websocket_proxy", c.admin)
 	}
-	return err
+	return errors.New(printable(err.Error()))
 }
 
 // upstreams asks for all upstreams.

@@ -75,7 +75,7 @@ func (c *console) listUpstreams() error {
 
 func (c *console) printUpstreams(list []upstreamInfo) error {
 	if c.json {
-		return json.NewEncoder(c.out).Encode(upstreamList{list})
+		return c.printJSON(upstreamList{list})
 	}
 	return writeUpstreams(c.out, list, time.Now())
 }
@@ -90,7 +90,7 @@ func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
 			since = brief(now.Sub(u.Since)) + " ago"
 		}
 		if u.By != "" {
-			by = u.By
+			by = printable(u.By)
 		}
 		if !u.Expires.IsZero() {
 			expires = "in " + brief(u.Expires.Sub(now))
@@ -100,7 +100,7 @@ func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
 			health = "failing"
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n",
-			u.Address, u.State, health, u.Tunnels, u.Queued, since, by, expires)
+			printable(u.Address), printable(u.State), printable(health), u.Tunnels, u.Queued, since, by, expires)
 	}
 	return w.Flush()
 }
@@ -122,9 +122,10 @@ func (c *console) listTunnels(filter url.Values) error {
 		}
 		handler := "-"
 		if t.Handler != "" {
-			handler = t.Handler
+			handler = printable(t.Handler)
 		}
-		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", t.ID, t.ClientIP, t.Upstream, handler,
+		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n",
+			printable(t.ID), printable(t.ClientIP), printable(t.Upstream), handler,
 			brief(inSeconds(t.Age)), brief(inSeconds(t.Idle)),
 			humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut)
 		return err
@@ -145,7 +146,7 @@ func (c *console) streamTunnels(filter url.Values) error {
 	const start, between = `{"tunnels":[`, ",\n"
 	before := start
 	err := c.eachTunnel(filter, func(text json.RawMessage) error {
-		_, err := fmt.Fprintf(c.out, "%s%s", before, text)
+		_, err := fmt.Fprintf(c.out, "%s%s", before, escapeJSON(text))
 		before = between
 		return err
 	})

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,13 +61,14 @@ func (c *console) setState(state string) (int, error) {
 		return 0, err
 	}
 	if answer.State != state {
-		return 0, fmt.Errorf("%s is in state %s: %s", answer.Address, answer.State, answer.Problem)
+		return 0, fmt.Errorf("%s is in state %s: %s",
+			printable(answer.Address), printable(answer.State), printable(answer.Problem))
 	}
 	code := caddy.ExitCodeSuccess
 	if !answer.Stored {
 		code = exitNotStored
 		caddy.Log().Warn("the state holds but could not be stored: "+
-			"other instances do not know it, and a restart forgets it", zap.String("problem", answer.Problem))
+			"other instances do not know it, and a restart forgets it", zap.String("problem", printable(answer.Problem)))
 	}
 	if state == stateEvict && !c.flags.Bool("no-wait") {
 		err = c.awaitEmpty(&answer)
@@ -109,18 +111,20 @@ func whoAsks() string {
 	if host, err := os.Hostname(); err == nil {
 		name += "@" + host
 	}
-	return name[:min(len(name), longestName)]
+	name = printable(name)
+	return strings.ToValidUTF8(name[:min(len(name), longestName)], "") // where it ends within a character
 }
 
 // String says for people what the state means.
 func (u upstreamInfo) String() string {
+	address := printable(u.Address)
 	switch u.State {
 	case stateDrain:
-		return fmt.Sprintf("%s gets no new tunnels, %d open", u.Address, u.Tunnels)
+		return fmt.Sprintf("%s gets no new tunnels, %d open", address, u.Tunnels)
 	case stateEvict:
-		return fmt.Sprintf("%s is being emptied, %d left", u.Address, u.Tunnels)
+		return fmt.Sprintf("%s is being emptied, %d left", address, u.Tunnels)
 	}
-	return fmt.Sprintf("%s gets new tunnels, %d open", u.Address, u.Tunnels)
+	return fmt.Sprintf("%s gets new tunnels, %d open", address, u.Tunnels)
 }
 
 // awaitEmpty shows how many tunnels an upstream has left until there is none, or
@@ -142,7 +146,7 @@ func (c *console) awaitEmpty(answer *stateAnswer) error {
 		}
 	}
 	p.end()
-	return c.print(answer, answer.Address+" is empty")
+	return c.print(answer, printable(answer.Address)+" is empty")
 }
 
 // update finds the upstream in a newer list. One that is neither configured nor
@@ -154,7 +158,7 @@ func (a *stateAnswer) update(list []upstreamInfo) error {
 		}
 		if u.State != stateEvict {
 			return fmt.Errorf("%s is not being emptied any more: its state is %s, and %d are left",
-				u.Address, u.State, u.Tunnels)
+				printable(u.Address), printable(u.State), u.Tunnels)
 		}
 		a.upstreamInfo = u
 		return nil

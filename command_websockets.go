@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -113,9 +112,19 @@ func (c *console) duration(name string) (*float64, error) {
 // print prints v for programs, or else text for people.
 func (c *console) print(v any, text string) error {
 	if c.json {
-		return json.NewEncoder(c.out).Encode(v)
+		return c.printJSON(v)
 	}
 	_, err := fmt.Fprintln(c.out, text)
+	return err
+}
+
+// printJSON prints v in a line.
+func (c *console) printJSON(v any) error {
+	text, err := printableJSON(v)
+	if err != nil {
+		return err
+	}
+	_, err = c.out.Write(append(text, '\n'))
 	return err
 }
 

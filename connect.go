@@ -195,7 +195,7 @@ func (h *Handler) handshakeAt(
 
 func (h *Handler) logRetry(c *choice, why *refusal) {
 	if l := h.logger.Check(zapcore.DebugLevel, "trying another upstream"); l != nil {
-		l.Write(zap.String("upstream", c.host.address), zap.Error(why.err))
+		l.Write(zap.String("upstream", c.host.address), failure(why.err))
 	}
 }
 

@@ -202,7 +202,7 @@ func (d *discovery) fail(s *finder, err error) {
 	d.trouble = err
 	d.mu.Unlock()
 	if first {
-		s.log.Warn("upstream source fails; what it has found last stays", zap.Int("found", found), zap.Error(err))
+		s.log.Warn("upstream source fails; what it has found last stays", zap.Int("found", found), failure(err))
 	}
 	d.triedOnce.Do(func() { close(d.tried) })
 }

@@ -208,7 +208,7 @@ func (set *expansionSet) settle(key string, x *expansion, a *asking) {
 	case !x.failing:
 		x.failing = true
 		a.source.log.Warn("upstream source fails; what it has found last for the same placeholders stays",
-			zap.Int("found", len(x.found)), zap.Error(a.err))
+			zap.Int("found", len(x.found)), failure(a.err))
 	}
 	set.mu.Unlock()
 	if lost {

@@ -84,7 +84,7 @@ func (k *keeper) set(ctx context.Context, address string, s operatorState) error
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if now := k.known[address]; !now.At.Equal(s.At) {
-		return fmt.Errorf("%s has set it to %s meanwhile", now.By, now.State)
+		return fmt.Errorf("%s has set it to %s meanwhile", printable(now.By), printable(now.State))
 	}
 	return nil
 }

@@ -47,9 +47,9 @@ func (k *keeper) linesLocked(from string, was operatorStates) (lines [][]zap.Fie
 
 // fields describe a state in the log.
 func (s operatorState) fields(address string) []zap.Field {
-	fields := []zap.Field{zap.String("upstream", address), zap.String("state", s.State)}
+	fields := []zap.Field{zap.String("upstream", printable(address)), zap.String("state", s.State)}
 	if s.By != "" {
-		fields = append(fields, zap.String("by", s.By))
+		fields = append(fields, zap.String("by", printable(s.By)))
 	}
 	if !s.At.IsZero() {
 		fields = append(fields, zap.Time("at", s.At))
@@ -79,7 +79,7 @@ func (k *keeper) foundStates() {
 		if !s.Expires.IsZero() {
 			item += " until " + s.Expires.Format(time.RFC3339)
 		}
-		list = append(list, item)
+		list = append(list, printable(item))
 	}
 	slices.Sort(list)
 	log.Info("upstream states found", zap.Strings("states", list))

@@ -192,7 +192,7 @@ func (h *Handler) noteFailure(c *choice, err error) {
 	}
 	if hosts.failed(c.endpoint.failures) {
 		if l := h.logger.Check(zapcore.WarnLevel, "upstream fails; it gets tunnels only if no other one can"); l != nil {
-			l.Write(zap.String("upstream", c.host.address), zap.Error(err))
+			l.Write(zap.String("upstream", c.host.address), failure(err))
 		}
 	}
 }

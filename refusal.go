@@ -66,7 +66,7 @@ type refusal struct {
 	lack     string      // what this side has run out of, if it has
 }
 
-func (f *refusal) Error() string { return f.err.Error() }
+func (f *refusal) Error() string { return printable(f.err.Error()) }
 func (f *refusal) Unwrap() error { return f.err }
 
 func refuseMethod(err error) *refusal {
@@ -167,7 +167,7 @@ func (h *Handler) logRefusal(r *http.Request, f *refusal, status int) {
 	if f.upstream != "" {
 		fields = append(fields, zap.String("upstream", f.upstream))
 	}
-	c.Write(append(fields, zap.Error(f.err))...)
+	c.Write(append(fields, failure(f.err))...)
 }
 
 // clientIP is the client's address as Caddy determined it, by its rules for

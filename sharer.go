@@ -164,7 +164,7 @@ func (s *sharer) complain(err error) {
 	}
 	s.troubled = true
 	s.log.Warn("the storage of upstream states fails; the last known states hold, and are stored when it works again",
-		zap.Error(err))
+		failure(err))
 }
 
 // leave ends the sharer. A call that is under way gets some time, as an

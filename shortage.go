@@ -111,6 +111,6 @@ var toldShortage atomic.Int64
 func tellShortage(log *zap.Logger, lack string, err error) {
 	now, told := time.Now().UnixNano(), toldShortage.Load()
 	if now-told >= int64(shortageInterval) && toldShortage.CompareAndSwap(told, now) {
-		log.Error("connections to upstreams fail for want of resources here: "+lack, zap.Error(err))
+		log.Error("connections to upstreams fail for want of resources here: "+lack, failure(err))
 	}
 }

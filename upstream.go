@@ -279,6 +279,10 @@ type slot struct {
 
 // newEndpoint parses an address without placeholders.
 func newEndpoint(s *slot, dial string) (*endpoint, error) {
+	if !isPrintable(dial) {
+		// It would be shown in logs, lists and errors.
+		return nil, fmt.Errorf("%q has control characters", dial)
+	}
 	addr, err := caddy.ParseNetworkAddress(dial)
 	if err != nil {
 		return nil, err
