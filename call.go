@@ -25,6 +25,8 @@ type call struct {
 type exchanged struct {
 	learned operatorStates
 	errs    exchangeErrors
+	// ahead are the addresses of which times were ignored.
+	ahead map[string]bool
 }
 
 // exchangeErrors tell why a document could not be read or written.
@@ -54,8 +56,8 @@ func (s *sharer) call(ctx context.Context, c *call) {
 		}
 	}()
 	shared, local := c.known.part(false), c.known.part(true)
-	r.learned = make(operatorStates)
-	d := document{storage: s.storage, key: sharedKey, uses: s.keeper.table.uses}
+	r.learned, r.ahead = make(operatorStates), make(map[string]bool)
+	d := document{storage: s.storage, key: sharedKey, uses: s.keeper.table.uses, ahead: r.ahead}
 	r.errs.shared = d.add(ctx, shared, r.learned)
 	if s.looked && len(local) == 0 {
 		return // nobody else writes what is this instance's own

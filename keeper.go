@@ -63,10 +63,10 @@ var operators = newKeeper(&hosts, liveTunnels.evictFrom, becameReady)
 func (k *keeper) set(ctx context.Context, address string, s operatorState) error {
 	var newest *sharer
 	var next *call
-	k.change(setHere, func(time.Time) {
+	k.change(setHere, func(now time.Time) {
 		s.At, s.Expires, s.Named = s.At.UTC().Round(0), s.Expires.UTC().Round(0), time.Time{}
 		// Another instance's clock may be ahead.
-		if was, said := k.known[address]; said && !s.At.After(was.At) {
+		if was, said := k.known[address]; said && !s.At.After(was.At) && !isAhead(was.At, now) {
 			s.At = was.At.Add(time.Millisecond)
 		}
 		k.known[address] = s

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,8 +44,10 @@ type sharer struct {
 	next    *call     // that will begin next
 	overdue time.Time // when a call was found not to come back in time
 
-	// troubled is run's: calls fail, or do not come back in time.
+	// Both are run's: calls fail, or do not come back in time; and the addresses of
+	// which times were ignored last.
 	troubled bool
+	ahead    map[string]bool
 	// looked is call's: this instance's own document has been read.
 	looked bool
 }
@@ -126,6 +129,7 @@ func (s *sharer) settle(c *call, r exchanged) {
 	s.setOverdue(time.Time{})
 	if r.learned != nil {
 		s.keeper.learn(c.known, r.learned)
+		s.warnOfTimes(r.ahead)
 	}
 	err := errors.Join(r.errs.shared, r.errs.local)
 	switch {
@@ -165,6 +169,25 @@ func (s *sharer) complain(err error) {
 	s.troubled = true
 	s.log.Warn("the storage of upstream states fails; the last known states hold, and are stored when it works again",
 		failure(err))
+}
+
+// warnOfTimes writes a line when other addresses than before have times that are
+// ignored.
+func (s *sharer) warnOfTimes(ahead map[string]bool) {
+	if maps.Equal(s.ahead, ahead) {
+		return
+	}
+	s.ahead = ahead
+	if len(ahead) == 0 {
+		return
+	}
+	var list []string
+	for address := range ahead {
+		list = append(list, printable(address))
+	}
+	slices.Sort(list)
+	s.log.Warn("times in the storage of upstream states lie too far ahead and are ignored; "+
+		"is a clock wrong here or at another instance?", zap.Strings("upstreams", list))
 }
 
 // leave ends the sharer. A call that is under way gets some time, as an

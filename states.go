@@ -17,6 +17,11 @@ const (
 	// dropped by another instance, and not for lost. Clocks may differ by what
 	// is left of dropAfter.
 	goneAfter = dropAfter - time.Hour
+	// maxAhead is how far ahead of this instance's clock a stored time may lie.
+	// Clocks of machines that work differ by less. What is newest holds, so a time
+	// further ahead would have the last word for so long, and there is nothing
+	// later than the end of the year 9999 that JSON could express.
+	maxAhead = 24 * time.Hour
 )
 
 // operatorStates are what operators have said, by address. Ready is remembered
@@ -50,6 +55,35 @@ func (states operatorStates) part(local bool) operatorStates {
 	return all
 }
 
+// plausible returns what was read without the times that lie too far ahead, and
+// the addresses that have such. A state that was set then is nobody's word. One
+// that expires then does not expire, and who has used its address then is unknown.
+func (states operatorStates) plausible(now time.Time) (all operatorStates, ahead []string) {
+	all = make(operatorStates, len(states))
+	for address, s := range states {
+		was := s
+		if s.Expires.Sub(now) > longestExpiry+maxAhead {
+			s.Expires = time.Time{}
+		}
+		if isAhead(s.Named, now) {
+			s.Named = time.Time{}
+		}
+		if !isAhead(s.At, now) {
+			all[address] = s
+		}
+		if isAhead(s.At, now) || !s.equal(was) {
+			ahead = append(ahead, address)
+		}
+	}
+	return all, ahead
+}
+
+// isAhead reports whether a time lies so far ahead that it cannot be one of a
+// clock that works.
+func isAhead(t, now time.Time) bool {
+	return t.Sub(now) > maxAhead
+}
+
 // merged returns what is known with what is stored: the newest that was said of
 // each address. It depends neither on the order in which instances meet nor
 // on who has written last, and nothing goes but what is dropped by its age. So a
@@ -57,6 +91,9 @@ func (states operatorStates) part(local bool) operatorStates {
 func (states operatorStates) merged(stored operatorStates, now time.Time, uses func(string) bool) operatorStates {
 	all := maps.Clone(stored)
 	for address, k := range states {
+		if isAhead(k.At, now) { // as the clock was put back; others would ignore it
+			k.At = now.UTC().Round(0)
+		}
 		s, found := stored[address]
 		switch {
 		case !found:

@@ -136,3 +136,33 @@ func TestIsLocal(t *testing.T) {
 		}
 	}
 }
+
+func TestTimesFarAheadAreIgnoredWhenRead(t *testing.T) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	never := time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
+	drained := func(at, expires, named time.Time) operatorState {
+		return operatorState{State: stateDrain, At: at, Expires: expires, Named: named}
+	}
+	soon, late := now.Add(maxAhead), now.Add(longestExpiry+maxAhead)
+	for name, test := range map[string]struct {
+		stored operatorState
+		want   operatorStates
+	}{
+		"all is well":            {drained(now, now.Add(time.Hour), now), operatorStates{"a:1": drained(now, now.Add(time.Hour), now)}},
+		"a clock is ahead":       {drained(soon, late, soon), operatorStates{"a:1": drained(soon, late, soon)}},
+		"set too far ahead":      {drained(soon.Add(1), time.Time{}, time.Time{}), operatorStates{}},
+		"set at the end of time": {drained(never, never, never), operatorStates{}},
+		"expires too far ahead":  {drained(now, late.Add(1), now), operatorStates{"a:1": drained(now, time.Time{}, now)}},
+		"used too far ahead":     {drained(now, time.Time{}, soon.Add(1)), operatorStates{"a:1": drained(now, time.Time{}, time.Time{})}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ahead := operatorStates{"a:1": test.stored}.plausible(now)
+			if !got.equal(test.want) {
+				t.Errorf("%v is read as %v, want %v", test.stored, got, test.want)
+			}
+			if changed := !test.want.equal(operatorStates{"a:1": test.stored}); changed != (len(ahead) == 1) {
+				t.Errorf("it is told of %q", ahead)
+			}
+		})
+	}
+}

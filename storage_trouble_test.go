@@ -349,3 +349,53 @@ func TestTwoWhoSayDifferentThingsAreTold(t *testing.T) {
 		}
 	})
 }
+
+// TestATimeFarAheadStopsNothing has a document with a state of the last
+// millisecond that JSON has: a moment later there is none.
+func TestATimeFarAheadStopsNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		st.put(sharedKey, `{"version": 1, "upstreams": {
+			"`+backend+`": {"state": "drain", "by": "eve", "at": "9999-12-31T23:59:59.9999Z"},
+			"10.0.0.2:9000": {"state": "drain", "by": "bob", "at": "2000-01-01T00:00:00Z"}}}`)
+		a, b := runInstance(t, st), runInstance(t, st)
+		a.expect(stateReady)
+		time.Sleep(time.Minute)
+		a.expectLines(map[string]int{"too far ahead": 1, lineFails: 0})
+
+		a.say(backend, stateDrain)
+		a.say("10.0.0.3:9000", stateDrain)
+		time.Sleep(pickUp)
+		b.expect(stateDrain)
+		stored := st.states(t, sharedKey)
+		if len(stored) != 3 || stored[backend].By != "test" || stored["10.0.0.2:9000"].By != "bob" {
+			t.Errorf("stored is %v", stored)
+		}
+		a.say(backend, stateReady)
+		time.Sleep(pickUp)
+		b.expect(stateReady)
+	})
+}
+
+// TestAClockThatIsPutBackStopsNothing has an instance that has set a state when
+// its clock was years ahead.
+func TestAClockThatIsPutBackStopsNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a, b := runInstance(t, st), runInstance(t, st)
+		a.mu.Lock()
+		a.known[backend] = operatorState{State: stateDrain, By: "test", At: time.Now().Add(10 * 365 * 24 * time.Hour)}
+		a.mu.Unlock()
+		time.Sleep(pickUp + pickUp)
+		a.expect(stateDrain)
+		b.expect(stateDrain)
+		writes := st.count("Store")
+		time.Sleep(time.Hour)
+		if n := st.count("Store"); n > writes+1 { // which may say that the address is in use
+			t.Errorf("%d writes in an hour in which nothing was set", n-writes)
+		}
+		b.say(backend, stateReady)
+		time.Sleep(pickUp)
+		a.expect(stateReady)
+	})
+}

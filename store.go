@@ -39,6 +39,8 @@ type document struct {
 	key     string
 	local   bool
 	uses    func(address string) bool
+	// ahead gets the addresses of which times are ignored.
+	ahead map[string]bool
 }
 
 // documentContent is what is stored.
@@ -97,7 +99,11 @@ func (d *document) load(ctx context.Context) (operatorStates, error) {
 			d.key, content.Version, documentVersion)
 	}
 	// Whatever the document says, states of local addresses are not shared.
-	return content.Upstreams.part(d.local), nil
+	all, ahead := content.Upstreams.part(d.local).plausible(time.Now())
+	for _, address := range ahead {
+		d.ahead[address] = true
+	}
+	return all, nil
 }
 
 func (d *document) save(ctx context.Context, states operatorStates) error {
