@@ -22,8 +22,10 @@ const shortestPeriod = 1e-6
 type upstreamInfo struct {
 	// Address is host and port, with the network in front if it is not TCP.
 	Address string `json:"address"`
-	// State is ready, drain (no new tunnels) or evict (the present ones end,
-	// too).
+	// State is ready, drain (no new tunnels), evict (the present ones end, too)
+	// or, if no operator has said anything, removed: no loaded configuration has
+	// it, so there are no new tunnels, and the present ones end over their
+	// evict_period.
 	State string `json:"state"`
 	// Tunnels counts those that are open, and handshakes under way.
 	Tunnels int `json:"tunnels"`
@@ -113,7 +115,33 @@ func listUpstreams(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(r); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, upstreamList{hosts.list()})
+	list := hosts.list()
+	markRemoved(list)
+	return writeJSON(w, http.StatusOK, upstreamList{list})
+}
+
+// markRemoved gives those the state removed that have nothing but tunnels which
+// would not be opened today.
+func markRemoved(list []upstreamInfo) {
+	// All tunnels are looked at only if there is something to find.
+	doubtful := make(map[string]*upstreamInfo)
+	for i := range list {
+		if u := &list[i]; u.State == stateReady && !u.Configured && u.Tunnels > 0 {
+			doubtful[u.Address] = u
+		}
+	}
+	if len(doubtful) == 0 {
+		return
+	}
+	tunnels := liveTunnels.collect(func(t *tunnel) bool { return doubtful[t.upstreamHost.address] != nil })
+	for _, t := range tunnels {
+		doubtful[t.upstreamHost.address].State = stateRemoved
+	}
+	for _, t := range tunnels {
+		if hosts.isNamed(t.upstreamHost, t.from) {
+			doubtful[t.upstreamHost.address].State = stateReady
+		}
+	}
 }
 
 // stateRequest gives an upstream a state.
@@ -158,7 +186,10 @@ func setUpstreamState(w http.ResponseWriter, r *http.Request) error {
 	}
 	problem := operators.set(r.Context(), req.Address, s)
 	answer := stateAnswer{Stored: problem == nil}
-	answer.upstreamInfo, _ = hosts.info(req.Address)
+	info, _ := hosts.info(req.Address)
+	list := []upstreamInfo{info}
+	markRemoved(list)
+	answer.upstreamInfo = list[0]
 	if problem != nil {
 		answer.Problem = problem.Error()
 	}

@@ -60,7 +60,7 @@ func (c *console) setState(state string) (int, error) {
 	if err := c.ask(http.MethodPost, "upstreams/state", request, &answer); err != nil {
 		return 0, err
 	}
-	if answer.State != state {
+	if answer.State != state && !(state == stateReady && answer.State == stateRemoved) {
 		return 0, fmt.Errorf("%s is in state %s: %s",
 			printable(answer.Address), printable(answer.State), printable(answer.Problem))
 	}
@@ -123,6 +123,8 @@ func (u upstreamInfo) String() string {
 		return fmt.Sprintf("%s gets no new tunnels, %d open", address, u.Tunnels)
 	case stateEvict:
 		return fmt.Sprintf("%s is being emptied, %d left", address, u.Tunnels)
+	case stateRemoved:
+		return fmt.Sprintf("%s is in no loaded configuration, so it gets no new tunnels, %d open", address, u.Tunnels)
 	}
 	return fmt.Sprintf("%s gets new tunnels, %d open", address, u.Tunnels)
 }

@@ -61,7 +61,7 @@ func TestReloadWithAnotherSourceJudgesByItsFirstAnswer(t *testing.T) {
 	clients[0].ExpectClose(1012)
 	clients[0].WriteFrame(testbed.NewClose(1012, ""))
 	clients[0].ExpectEOF()
-	expectFields(t, pAfter.closedLine(), map[string]any{"reason": "evicted", "upstream": a.Addr})
+	expectFields(t, pAfter.closedLine(), map[string]any{"reason": "evicted", "evicted_by": "reload", "upstream": a.Addr})
 	clients[1].Echo("still here")
 	clients[1].CloseHandshake(1000)
 	for _, c := range clients {

@@ -49,7 +49,9 @@ func TestTunnelsFollowWhatASourceFinds(t *testing.T) {
 	first.ExpectClose(1012)
 	first.WriteFrame(testbed.NewClose(1012, ""))
 	first.ExpectEOF()
-	expectFields(t, p.closedLine(), map[string]any{"reason": "evicted", "closed_by": "proxy", "upstream": a.Addr})
+	expectFields(t, p.closedLine(), map[string]any{
+		"reason": "evicted", "evicted_by": "source", "closed_by": "proxy", "upstream": a.Addr,
+	})
 	second.Echo("still here")
 	third, upstream := upstreamOf(t, p)
 	if upstream != b.Addr {

@@ -15,9 +15,46 @@ func (t *tunnel) isEvicted() bool {
 	return hosts.stateOf(t.upstreamHost.address).State == stateEvict
 }
 
-// evict ends the tunnel so that its client opens another one elsewhere.
-func (t *tunnel) evict() {
-	t.endSaying(evicted, t.policy.closeCode, t.policy.closeText)
+// Who has tunnels evicted, if it is no operator.
+const (
+	evictedByReload = "reload"
+	evictedBySource = "source"
+)
+
+// evict ends the tunnel so that its client opens another one elsewhere. by is who
+// wants that.
+func (t *tunnel) evict(by string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.isOpen() {
+		t.evictedBy = by
+	}
+	t.endSayingLocked(evicted, t.policy.closeCode, t.policy.closeText)
+}
+
+// evictOrphan is evict for a tunnel whose upstream no loaded configuration has.
+func (t *tunnel) evictOrphan() {
+	t.evict(hosts.removedBy(t.upstreamHost, t.from))
+}
+
+// evictAsSaid is evict for a tunnel whose upstream an operator wants emptied.
+func (t *tunnel) evictAsSaid() {
+	by := hosts.stateOf(t.upstreamHost.address).By
+	if by == "" {
+		by = "operator" // of a document that somebody else has written
+	}
+	t.evict(by)
+}
+
+// removedBy says by what no loaded configuration has the address of h any more, or
+// would find it where it comes from.
+func (t *hostTable) removedBy(h *host, o *provenance) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o == nil && h.dropped || o != nil && t.templates[o.template] > 0 {
+		return evictedBySource
+	}
+	return evictedByReload
 }
 
 // isUnhealthy reports whether the tunnel's upstream is down, and the tunnel is to
@@ -36,7 +73,7 @@ func (t *tunnel) leaveUnhealthy() {
 // has any more, each within the time that its own configuration gave. Those
 // whose upstream comes back before it is their turn stay.
 func (r *registry) evictOrphans() {
-	r.evictAll(r.collect((*tunnel).isOrphan), (*tunnel).isOrphan, (*tunnel).evict)
+	r.evictAll(r.collect((*tunnel).isOrphan), (*tunnel).isOrphan, (*tunnel).evictOrphan)
 }
 
 // evictUnhealthy begins to end the tunnels of an upstream that is down, those
@@ -59,10 +96,10 @@ func (r *registry) evictFrom(address string, period time.Duration) {
 		return s.State == stateEvict && s.At.Equal(since)
 	}
 	if period <= 0 {
-		r.evictAll(tunnels, wanted, (*tunnel).evict)
+		r.evictAll(tunnels, wanted, (*tunnel).evictAsSaid)
 		return
 	}
-	r.pace(paced{tunnels: tunnels, period: period, wanted: wanted, end: (*tunnel).evict})
+	r.pace(paced{tunnels: tunnels, period: period, wanted: wanted, end: (*tunnel).evictAsSaid})
 }
 
 // evictAll begins to end tunnels, each within the time that its own

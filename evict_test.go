@@ -133,7 +133,9 @@ func TestTunnelsOfARemovedUpstreamAreEvicted(t *testing.T) {
 	clients[0].ExpectFrame(testbed.Close, string(testbed.NewClose(4001, "moving").Payload))
 	clients[0].WriteFrame(testbed.NewClose(4001, ""))
 	clients[0].ExpectEOF()
-	expectFields(t, after.closedLine(), map[string]any{"reason": "evicted", "closed_by": "proxy", "upstream": a.Addr})
+	expectFields(t, after.closedLine(), map[string]any{
+		"reason": "evicted", "evicted_by": "reload", "closed_by": "proxy", "upstream": a.Addr,
+	})
 
 	clients[1].Echo("still here")
 	clients[1].CloseHandshake(1000)

@@ -169,6 +169,7 @@ func TestTunnelsOfARoomFollowItsAnswers(t *testing.T) {
 	first.ExpectClose(1012)
 	first.WriteFrame(testbed.NewClose(1012, ""))
 	first.ExpectEOF()
+	expectFields(t, p.closedLine(), map[string]any{"reason": "evicted", "evicted_by": "source", "upstream": a.Addr})
 	other.Echo("nobody has asked for this room again")
 	second.Echo("still here")
 	for _, c := range []*testbed.Client{second, other} {
@@ -195,6 +196,9 @@ func TestTunnelsOfARoomEndWithTheSource(t *testing.T) {
 		unload()
 		if !opened.isOrphan() {
 			t.Error("the tunnel has an upstream of a source that no configuration has")
+		}
+		if by := hosts.removedBy(opened.upstreamHost, opened.from); by != evictedByReload {
+			t.Errorf("its upstream was removed by %s", by)
 		}
 	})
 }

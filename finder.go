@@ -298,7 +298,7 @@ func (s *finder) update(found []*endpoint) (orphaned bool) {
 	s.pool.setFound(s, endpoints)
 	for _, e := range gone {
 		s.pool.leave(e)
-		orphaned = hosts.lose(e.host) || orphaned
+		orphaned = hosts.lose(e.host, false) || orphaned
 	}
 	return orphaned
 }
@@ -316,7 +316,7 @@ func (s *finder) endpointsOf(addresses []string) []*endpoint {
 func (s *finder) release() (orphaned bool) {
 	for _, e := range s.endpoints {
 		s.pool.leave(e)
-		orphaned = hosts.lose(e.host) || orphaned
+		orphaned = hosts.lose(e.host, true) || orphaned
 	}
 	return orphaned
 }

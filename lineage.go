@@ -45,9 +45,10 @@ type loadedPool struct {
 	rebalance *rebalancer // nil: off
 
 	// joined tells that what it has brought has started slowly, and runs that the
-	// configuration is in force, not just being loaded. Both are guarded by the
-	// set's mu.
-	joined, runs bool
+	// configuration is in force, not just being loaded. started tells that the apps
+	// of the configuration are, and told that is known what its end has changed.
+	// All are guarded by the set's mu.
+	joined, runs, started, told bool
 }
 
 // addresses are those of the upstreams that do not depend on the request, as
@@ -84,6 +85,7 @@ func (s *poolSet) add(p *loadedPool) {
 func (s *poolSet) join(p *loadedPool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	p.started = true
 	s.joinLocked(p)
 }
 
@@ -166,10 +168,12 @@ func (s *poolSet) matchLocked(l *lineage, config <-chan struct{}) *loadedPool {
 // remove takes a pool out whose configuration is unloaded, and ends what it has
 // under way. That goes on in the pool that takes its place, if there is one: old
 // configurations are unloaded when the new one is in force. Pools that are
-// being loaded are newer, so it does not matter to others when they go.
-func (s *poolSet) remove(p *loadedPool) {
+// being loaded are newer, so it does not matter to others when they go. It
+// returns what the reload has changed, to the first pool that goes.
+func (s *poolSet) remove(p *loadedPool) (changes []poolChange) {
 	s.mu.Lock()
 	next := s.newerLocked(p)
+	changes = s.changesLocked(p, next)
 	for _, n := range next {
 		s.startLocked(n)
 	}
@@ -179,17 +183,18 @@ func (s *poolSet) remove(p *loadedPool) {
 	}
 	s.mu.Unlock()
 	if p.rebalance == nil {
-		return
+		return changes
 	}
 	p.rebalance.running.Wait()
 	if len(next) == 0 {
-		return
+		return changes
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if heir := s.matchLocked(p.lineage, next[0].config); heir != nil && heir.rebalance != nil {
 		heir.rebalance.inheritLocked(p.rebalance.run)
 	}
+	return changes
 }
 
 // newerLocked returns the pools that were loaded with a later configuration

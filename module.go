@@ -292,7 +292,12 @@ func (h *Handler) provisionLimits(caddy.Context) error {
 // the process exits, it waits until all have ended.
 func (h *Handler) Cleanup() error {
 	if h.loaded != nil {
-		loadedPools.remove(h.loaded)
+		changes := loadedPools.remove(h.loaded)
+		for i := range changes {
+			if !caddy.Exiting() {
+				changes[i].log(reporters.newest())
+			}
+		}
 	}
 	if caddy.Exiting() {
 		<-liveTunnels.shutDown()

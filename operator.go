@@ -14,6 +14,9 @@ const (
 	// stateEvict: no new tunnels, and those that are there end one after
 	// another.
 	stateEvict = "evict"
+	// stateRemoved cannot be given: no loaded configuration has the upstream, so it
+	// gets no new tunnels, but it has some from before.
+	stateRemoved = "removed"
 )
 
 // operatorState is what an operator has said about an upstream. The zero value

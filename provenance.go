@@ -31,15 +31,16 @@ func (t *hostTable) find(address, source string) *host {
 	return h
 }
 
-// lose gives back what find has returned. It reports whether no configuration
-// has the address any more.
-func (t *hostTable) lose(h *host) (orphaned bool) {
+// lose gives back what find has returned, as the source does not find the address
+// any more or, in a reload, is gone itself. It reports whether no configuration has
+// the address any more.
+func (t *hostTable) lose(h *host, inReload bool) (orphaned bool) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if h.found--; h.found == 0 {
 		h.source = ""
 	}
-	t.mu.Unlock()
-	return t.unname(h)
+	return t.unnameLocked(h, !inReload)
 }
 
 // acquireFound is acquire for an address that a source has found for a request.

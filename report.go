@@ -94,6 +94,9 @@ func (r *reporter) tunnelClosed(t *tunnel) {
 		zap.Uint64("messages_in", t.scanners[relay.ClientToUpstream].Messages()),
 		zap.Uint64("messages_out", t.scanners[relay.UpstreamToClient].Messages()),
 	}
+	if t.evictedBy != "" {
+		fields = append(fields, zap.String("evicted_by", printable(t.evictedBy)))
+	}
 	if t.closeCode != 0 {
 		fields = append(fields, zap.Uint16("close_code", t.closeCode), zap.String("close_from", string(t.closeFrom)))
 	}

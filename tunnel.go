@@ -97,6 +97,8 @@ type tunnel struct {
 	// why is the first cause of an end, and whatever makes the proxy end the
 	// tunnel.
 	why reason
+	// evictedBy is who has it evicted, if that is why.
+	evictedBy string
 	// closeCode is the status of the first Close frame, closeFrom its sender.
 	// answered tells that the other peer has sent one too, in the direction
 	// answering, and parted that it has arrived.
@@ -162,8 +164,10 @@ func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
 	switch {
 	case t.live.exit.hasBegun():
 		t.end(shutdown, frame.StatusGoingAway)
-	case t.isOrphan(), t.isEvicted():
-		t.evict()
+	case t.isOrphan():
+		t.evictOrphan()
+	case t.isEvicted():
+		t.evictAsSaid()
 	case t.isUnhealthy():
 		t.leaveUnhealthy()
 	}

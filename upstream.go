@@ -21,6 +21,9 @@ type host struct {
 	named   int  // upstreams of loaded configurations that have the address
 	tunnels int  // handshakes under way and live tunnels
 	closed  bool // an operator wants no new tunnels here
+	// dropped tells that a source was the last that had the address, and does not
+	// find it any more. It means something while nothing has the address.
+	dropped bool
 	// joined is when an operator has made the address ready again, for all pools.
 	joined time.Time
 	// checkers are one for each check that somebody wants of the address.
@@ -99,7 +102,12 @@ func (t *hostTable) name(address string) *host {
 func (t *hostTable) unname(h *host) (orphaned bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.unnameLocked(h, false)
+}
+
+func (t *hostTable) unnameLocked(h *host, dropped bool) (orphaned bool) {
 	h.named--
+	h.dropped = dropped
 	orphaned = h.named == 0
 	t.releaseLocked(h)
 	return orphaned

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -52,13 +53,67 @@ func TestReloadEvicts(t *testing.T) {
 		}
 	}
 	for _, line := range c.log.wait(t, 40, tunnelClosed) {
-		want := "client_closed"
+		want, by := "client_closed", ""
 		if line.str("upstream") == a.Addr {
-			want = "evicted"
+			want, by = "evicted", "reload"
 		}
-		if got := line.str("reason"); got != want {
-			t.Errorf("a tunnel to %s ended with reason %s, want %s", line.str("upstream"), got, want)
+		if got := line.str("reason"); got != want || line.str("evicted_by") != by {
+			t.Errorf("a tunnel to %s ended with reason %s, want %s by %q: %v", line.str("upstream"), got, want, by, line)
 		}
+	}
+}
+
+// TestReloadTellsWhatItRemoves has an operator look for what has become of an
+// upstream.
+func TestReloadTellsWhatItRemoves(t *testing.T) {
+	t.Parallel()
+	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
+	config := func(addresses, more string) string {
+		return site(toldUpstream(addresses, "name chat", "evict_period 12h") + "\n" + more)
+	}
+	c := startCaddy(t, config(a.Addr, ""))
+	clients, _ := c.openClients(t, 2)
+	reloads := func() []entry { return c.log.find(message("upstreams changed by a reload")) }
+	c.reload(t, config(a.Addr, "respond /other ok"))
+	if lines := reloads(); len(lines) > 0 {
+		t.Errorf("nothing was changed, and logged is %v", lines)
+	}
+	c.reload(t, config(b.Addr, ""))
+	line := c.log.waitOne(t, message("upstreams changed by a reload"))
+	if got, want := fmt.Sprintf("%v %v %v", line["handler"], line["added"], line["removed"]),
+		fmt.Sprintf("chat [%s] [%s]", b.Addr, a.Addr); got != want {
+		t.Errorf("logged is %s, want %s", got, want)
+	}
+	c.waitState(t, a.Addr, "removed")
+	c.waitState(t, b.Addr, "ready")
+	if said := c.done(t, "ready", a.Addr); !strings.Contains(said, "is in no loaded configuration") ||
+		strings.Contains(said, "gets new tunnels") {
+		t.Errorf("ready says %q", said)
+	}
+	if said := c.done(t, "drain", a.Addr); !strings.Contains(said, "gets no new tunnels, 2 open") {
+		t.Errorf("drain says %q", said)
+	}
+	c.waitState(t, a.Addr, "drain")
+	c.done(t, "ready", a.Addr)
+
+	// A command ends the tunnels sooner, and the log says who.
+	wait := leave(t, 1012, clients...)
+	c.done(t, "evict", a.Addr, "--period", "0")
+	wait()
+	for _, line := range c.log.wait(t, 2, message("tunnel closed", "reason", "evicted")) {
+		if by := line.str("evicted_by"); !strings.Contains(by, "@") {
+			t.Errorf("the tunnel is evicted by %q, want a user and a machine", by)
+		}
+	}
+	c.done(t, "ready", a.Addr)
+	c.reload(t, site("respond gone"))
+	eventually(t, "the reload that removes all is logged", func() bool { return len(reloads()) == 2 })
+	if got := fmt.Sprint(reloads()[1]["removed"]); got != "["+b.Addr+"]" {
+		t.Errorf("removed is %s", got)
+	}
+	c.stop(t)
+	if lines := reloads(); len(lines) != 2 {
+		t.Errorf("the end of the process is logged as %v", lines[2:])
 	}
 }
 

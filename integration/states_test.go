@@ -138,7 +138,10 @@ func TestStatesInACluster(t *testing.T) {
 	stays.ExpectClose(1012)
 	evicted() // which waits for the tunnels of a
 	for _, c := range []*caddy{a, b} {
-		c.log.waitOne(t, message("tunnel closed", "reason", "evicted"))
+		line := c.log.waitOne(t, message("tunnel closed", "reason", "evicted"))
+		if by := line.str("evicted_by"); !strings.Contains(by, "@") {
+			t.Errorf("the tunnel is evicted by %q, want a user and a machine", by)
+		}
 		c.expectNoUpstream(t)
 	}
 	a.say(t, up, "ready")
