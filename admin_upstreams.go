@@ -166,6 +166,9 @@ type stateAnswer struct {
 	// holds for this process, which goes on trying, and Problem says why.
 	Stored  bool   `json:"stored"`
 	Problem string `json:"problem,omitempty"`
+	// Local tells that the address means another backend on every machine, so that
+	// other instances do not take the state over.
+	Local bool `json:"local,omitempty"`
 }
 
 func setUpstreamState(w http.ResponseWriter, r *http.Request) error {
@@ -185,7 +188,7 @@ func setUpstreamState(w http.ResponseWriter, r *http.Request) error {
 			req.Address)
 	}
 	problem := operators.set(r.Context(), req.Address, s)
-	answer := stateAnswer{Stored: problem == nil}
+	answer := stateAnswer{Stored: problem == nil, Local: isLocal(req.Address)}
 	info, _ := hosts.info(req.Address)
 	list := []upstreamInfo{info}
 	markRemoved(list)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -20,6 +21,17 @@ const reloadTime = 5 * time.Second
 
 // errUnreachable is the cause of all failures but those that Caddy answers with.
 var errUnreachable = errors.New("is Caddy running there, with its admin endpoint on? Tell where by --address or --config")
+
+// answerError is an error that Caddy answers with.
+type answerError struct {
+	status, text string
+}
+
+func (e *answerError) Error() string { return printable(e.text) }
+
+// requestOf is what an error of AdminAPIRequest says before the cause: the path of
+// the API is nothing that whoever uses the commands has to know.
+var requestOf = regexp.MustCompile(`^performing request: \w+ "[^"]*": `)
 
 // adminAddress finds out where the admin endpoint is, as Caddy's own commands
 // do.
@@ -72,7 +84,8 @@ func (c *console) ask(method, path string, body, answer any) error {
 func (c *console) explain(err error) error {
 	text, answered := strings.CutPrefix(err.Error(), "caddy responded with error: HTTP ")
 	if !answered {
-		return fmt.Errorf("asking %s: %w: %w", c.admin, err, errUnreachable)
+		return fmt.Errorf("asking %s: %s: %w", c.admin,
+			printable(requestOf.ReplaceAllString(err.Error(), "")), errUnreachable)
 	}
 	status, body, _ := strings.Cut(text, ": ")
 	var answer struct {
@@ -80,7 +93,7 @@ func (c *console) explain(err error) error {
 	}
 	switch {
 	case json.Unmarshal([]byte(body), &answer) == nil && answer.Error != "":
-		return errors.New(printable(answer.Error))
+		return &answerError{status, answer.Error}
 	case status == "404":
 		return fmt.Errorf("the Caddy at %s does not have the module websocket_proxy", c.admin)
 	}

@@ -66,7 +66,11 @@ func (c *console) close() (closing closeAnswer, err error) {
 		return closing, errors.New("say which tunnels to close: their ids, or --upstream, --client or --handler, or --all")
 	case len(ids) > 0 && c.flags.Changed("period"):
 		return closing, errors.New("--period is for filters; tunnels with these ids are closed at once")
-	case len(ids) > 0:
+	}
+	if err := c.checkFarewell(); err != nil {
+		return closing, err
+	}
+	if len(ids) > 0 {
 		return c.closeEach(ids)
 	}
 	request := closeRequest{
@@ -76,15 +80,32 @@ func (c *console) close() (closing closeAnswer, err error) {
 		All:    all,
 		Reason: c.flags.String("reason"),
 	}
+	if err := request.parse(); err != nil {
+		return closing, fmt.Errorf("--%w", err) // which begins with the name
+	}
 	if c.flags.Changed("code") {
 		code := c.flags.Int("code")
 		request.Code = &code
 	}
-	if request.Period, err = c.duration("period"); err != nil {
+	if request.Period, err = c.duration("period", longestPeriod); err != nil {
 		return closing, err
 	}
 	err = c.ask(http.MethodPost, "tunnels/close", request, &closing)
 	return closing, err
+}
+
+// checkFarewell checks what clients are to be told.
+func (c *console) checkFarewell() error {
+	if problem := closeReasonProblem(c.flags.String("reason")); problem != "" {
+		return fmt.Errorf("--reason: %s", problem)
+	}
+	if !c.flags.Changed("code") {
+		return nil
+	}
+	if problem := closeCodeProblem(c.flags.Int("code")); problem != "" {
+		return fmt.Errorf("--code: %s", problem)
+	}
+	return nil
 }
 
 // closeEach closes tunnels by their ids, also if some of them are not there.

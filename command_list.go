@@ -59,6 +59,10 @@ filter. IN and OUT are seen from the client.
 		}
 		list := c.listUpstreams
 		if filter := c.filter(); c.flags.Bool("tunnels") || len(filter) > 0 {
+			asked := tunnelFilter{Client: filter.Get("client")}
+			if err := asked.parse(); err != nil {
+				return 0, fmt.Errorf("--%w", err) // which begins with the name
+			}
 			list = func() error { return c.listTunnels(filter) }
 		}
 		return caddy.ExitCodeSuccess, list()

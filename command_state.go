@@ -57,7 +57,12 @@ func (c *console) setState(state string) (int, error) {
 		return 0, err
 	}
 	var answer stateAnswer
-	if err := c.ask(http.MethodPost, "upstreams/state", request, &answer); err != nil {
+	err = c.ask(http.MethodPost, "upstreams/state", request, &answer)
+	if refused, ok := errors.AsType[*answerError](err); ok && refused.status == "404" {
+		return 0, fmt.Errorf("there is no upstream %q; caddy websockets list shows the addresses that there are",
+			request.Address)
+	}
+	if err != nil {
 		return 0, err
 	}
 	if answer.State != state && !(state == stateReady && answer.State == stateRemoved) {
@@ -69,6 +74,10 @@ func (c *console) setState(state string) (int, error) {
 		code = exitNotStored
 		caddy.Log().Warn("the state holds but could not be stored: "+
 			"other instances do not know it, and a restart forgets it", zap.String("problem", printable(answer.Problem)))
+	}
+	if answer.Local && answer.Stored && state != stateReady {
+		caddy.Log().Info("only the Caddy that was asked knows this state: "+
+			"on other machines the address means another backend", zap.String("upstream", printable(answer.Address)))
 	}
 	if state == stateEvict && !c.flags.Bool("no-wait") {
 		err = c.awaitEmpty(&answer)
@@ -90,14 +99,14 @@ func (c *console) stateRequest(state string) (request stateRequest, err error) {
 	if state == stateReady {
 		return request, nil
 	}
-	if request.ExpiresIn, err = c.duration("for"); err != nil {
+	if request.ExpiresIn, err = c.duration("for", longestExpiry); err != nil {
 		return request, err
 	}
 	if request.ExpiresIn != nil && *request.ExpiresIn == 0 {
 		return request, errors.New("--for is more than 0; without it the state stays")
 	}
 	if state == stateEvict {
-		request.Period, err = c.duration("period")
+		request.Period, err = c.duration("period", longestPeriod)
 	}
 	return request, err
 }

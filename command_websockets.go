@@ -97,13 +97,16 @@ func (c *console) noArguments() error {
 }
 
 // duration reads a flag in seconds. It returns nil if the flag is not given.
-func (c *console) duration(name string) (*float64, error) {
+func (c *console) duration(name string, longest time.Duration) (*float64, error) {
 	if !c.flags.Changed(name) {
 		return nil, nil
 	}
 	d, err := caddy.ParseDuration(c.flags.String(name))
 	if err != nil || d < 0 {
 		return nil, fmt.Errorf("--%s is a duration, such as 30s or 2h, not %q", name, c.flags.String(name))
+	}
+	if d > longest {
+		return nil, fmt.Errorf("--%s is at most %.0fh, not %s", name, longest.Hours(), c.flags.String(name))
 	}
 	s := d.Seconds()
 	return &s, nil

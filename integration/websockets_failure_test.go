@@ -21,7 +21,7 @@ func TestWebsocketsFailures(t *testing.T) {
 		{"frobnicate", "not one of its commands"},
 		{"list surplus", "takes no arguments"},
 		{"list --frobnicate", "unknown flag"},
-		{"list --client localhost", "client is an IP address"},
+		{"list --client localhost", "--client is an IP address"},
 		{"watch surplus", "takes no arguments"},
 		{"close", "say which tunnels"},
 		{"close id --all", "say which tunnels"},
@@ -32,10 +32,15 @@ func TestWebsocketsFailures(t *testing.T) {
 		{"close --all --code 1005", "1005 is not allowed"},
 		{"close --all --code 0", "0 is not allowed"},
 		{"close --all --period soon", "--period is a duration"},
-		{"close --all --period 25h", "period is a number of seconds"},
+		{"close --all --period 25h", "--period is at most 24h, not 25h"},
+		{"close --client localhost", "--client is an IP address"},
+		{"close id --code 1005", "--code: 1005 is not allowed"},
+		{"close --all --reason " + strings.Repeat("x", 124), "--reason: has 124 bytes"},
 		{"drain", "say which upstream"},
 		{"drain " + up.Addr + " surplus", "say which upstream"},
-		{"drain none:1", "no upstream"},
+		{"drain none:1", "caddy websockets list shows"},
+		{"drain " + up.Addr + " --for 366d", "--for is at most 8760h, not 366d"},
+		{"evict " + up.Addr + " --period 25h", "--period is at most 24h, not 25h"},
 		{"drain " + up.Addr + " --period 1s", "unknown flag"},
 		{"drain " + up.Addr + " --for 0", "--for is more than 0"},
 		{"evict " + up.Addr + " --for -1s", "--for is a duration"},
@@ -46,9 +51,50 @@ func TestWebsocketsFailures(t *testing.T) {
 		if code != 1 || stdout != "" || !strings.Contains(stderr, bad.says) {
 			t.Errorf("%s: code %d, %q, %q; want 1 and %q", bad.args, code, stdout, stderr, bad.says)
 		}
+		expectNoAPI(t, bad.args, stderr)
 	}
 	if got := c.listedUpstreams(t)[up.Addr]; got.State != "ready" {
 		t.Errorf("the upstream is %+v, want it ready", got)
+	}
+}
+
+// expectNoAPI checks that a command speaks of itself, not of what it asks.
+func expectNoAPI(tb testing.TB, args, stderr string) {
+	tb.Helper()
+	for _, word := range []string{"websocket_proxy/", "expires_in", "GET ", "POST ", "number of seconds"} {
+		if strings.Contains(stderr, word) {
+			tb.Errorf("%s says %q: %s", args, word, stderr)
+		}
+	}
+}
+
+// TestWebsocketsTellWhoKnows sets states that no other instance takes over, and
+// such that all do.
+func TestWebsocketsTellWhoKnows(t *testing.T) {
+	t.Parallel()
+	const note = "only the Caddy that was asked knows"
+	local, shared := testbed.NewUpstream(t, testbed.Echo), sharedUpstream(t)
+	c := startCaddy(t, onStorage(t.TempDir(), proxyTo(local.Addr+" "+shared.Addr)))
+	for _, test := range []struct {
+		args  string
+		local bool
+	}{
+		{"drain " + local.Addr, true},
+		{"evict " + local.Addr + " --no-wait", true},
+		{"drain " + shared.Addr, false},
+		{"evict " + shared.Addr, false},
+	} {
+		code, stdout, stderr := c.websockets(t, strings.Fields(test.args)...)
+		if code != 0 || strings.Contains(stderr, note) != test.local {
+			t.Errorf("%s: code %d, %q, %q; want a note: %t", test.args, code, stdout, stderr, test.local)
+		}
+		code, stdout, stderr = c.websockets(t, append(strings.Fields(test.args), "--json")...)
+		if said := decode[struct{ Local bool }](t, stdout); code != 0 || said.Local != test.local {
+			t.Errorf("%s --json: code %d, %q, %q", test.args, code, stdout, stderr)
+		}
+	}
+	if _, _, stderr := c.websockets(t, "ready", local.Addr); strings.Contains(stderr, note) {
+		t.Errorf("ready says %q", stderr)
 	}
 }
 
@@ -73,7 +119,9 @@ func TestWebsocketsFindTheEndpoint(t *testing.T) {
 	if code, _, stderr := ask("{\nadmin off\n}\n"); code != 1 || !strings.Contains(stderr, "the admin endpoint is off in") {
 		t.Errorf("with the endpoint off: code %d, %s", code, stderr)
 	}
-	if code, _, stderr := ask("{\nadmin " + testbed.RefusedAddr(t) + "\n}\n"); code != 1 || !strings.Contains(stderr, "is Caddy running there") {
+	code, _, stderr := ask("{\nadmin " + testbed.RefusedAddr(t) + "\n}\n")
+	expectNoAPI(t, "an endpoint that is not there", stderr)
+	if code != 1 || !strings.Contains(stderr, "is Caddy running there") {
 		t.Errorf("where nobody listens: code %d, %s", code, stderr)
 	}
 
