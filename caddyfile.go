@@ -11,7 +11,7 @@ import (
 )
 
 func init() {
-	httpcaddyfile.RegisterHandlerDirective("websocket_proxy", parseCaddyfile)
+	httpcaddyfile.RegisterDirective("websocket_proxy", parseDirective)
 	// After what rewrites, authenticates and refuses, respond included: people
 	// trust that what keeps requests from reverse_proxy keeps sockets from us.
 	// Before reverse_proxy and the others that answer to everything.

@@ -114,6 +114,36 @@ func TestMatcher(t *testing.T) {
 	})
 }
 
+// TestMatcherOfHTTP1IsWarnedOf has the matcher that Caddy's documentation shows for
+// WebSockets.
+func TestMatcherOfHTTP1IsWarnedOf(t *testing.T) {
+	t.Parallel()
+	const warning = "do not have, so these go to the next handler"
+	up := testbed.NewUpstream(t, testbed.Echo)
+	config := func(matcher string) string {
+		return "{\nauto_https off\n}\nhttp://{$HTTP} {\n" + matcher + "\nwebsocket_proxy @websockets " + up.Addr + "\n}\n"
+	}
+	bad := write(t, config("@websockets {\nheader Connection *Upgrade*\nheader Upgrade websocket\n}"))
+	good := write(t, config("@websockets websocket"))
+	for _, command := range []string{"adapt", "validate"} {
+		for file, warned := range map[string]bool{bad: true, good: false} {
+			code, _, stderr := runCaddy(t, command, "--config", file, "--adapter", "caddyfile")
+			if code != 0 || strings.Contains(stderr, warning) != warned {
+				t.Errorf("%s: code %d, %s, want a warning: %t", command, code, stderr, warned)
+			}
+			if warned && !(strings.Contains(stderr, `"line":9`) && strings.Contains(stderr, "the field Connection")) {
+				t.Errorf("%s does not say where or why: %s", command, stderr)
+			}
+		}
+	}
+	// A running Caddy says it in its log.
+	c := startCaddy(t, site(proxyTo(up.Addr)))
+	c.reload(t, site("@websockets header Upgrade websocket\nwebsocket_proxy @websockets "+up.Addr))
+	c.log.waitOne(t, func(e entry) bool {
+		return strings.Contains(e.str("msg"), warning) && e.str("asks_for") == "the field Upgrade"
+	})
+}
+
 // TestErrorRoutes lets the site answer for our refusals.
 func TestErrorRoutes(t *testing.T) {
 	t.Parallel()
