@@ -51,7 +51,7 @@ func newAccess(cfg *Access) (access, error) {
 	}
 	for i, s := range cfg.Subprotocols {
 		if !isToken(s) {
-			return a, fmt.Errorf("access.subprotocols[%d]: %q is not a token", i, s)
+			return a, fmt.Errorf("access.subprotocols[%d]: %q is not a token, such as graphql-ws", i, s)
 		}
 	}
 	return a, nil

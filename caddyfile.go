@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"math"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -106,7 +105,10 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 // percentage, such as 10%, and a size a number of bytes, such as 64KB or 1MiB.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive name
-	p := parser{h: h, d: d, seen: make(map[string]bool), shared: new(shared)}
+	p := parser{
+		h: h, d: d, shared: new(shared), directive: d.Token(),
+		given: make(map[string]caddyfile.Token), elements: make(map[string]caddyfile.Token),
+	}
 	for d.NextArg() {
 		if err := p.upstream(d.Token(), Upstream{}); err != nil {
 			return err
@@ -117,24 +119,28 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	if err := p.checkKeepalive(); err != nil {
-		return err
-	}
 	if err := p.finishHealth(); err != nil {
 		return err
 	}
-	return p.shared.finish(h)
+	if err := p.shared.finish(h); err != nil {
+		return err
+	}
+	if err := h.checkConfig(); err != nil {
+		return p.mistake(err)
+	}
+	return nil
 }
 
 // parser is the state of parsing one directive.
 type parser struct {
 	h      *Handler
 	d      *caddyfile.Dispenser
-	seen   map[string]bool
 	shared *shared
 	health healthOptions
-	// timeoutAt is where ping_timeout is, if it is given.
-	timeoutAt caddyfile.Token
+	// These say where everything is: the directive, options by their names, and
+	// elements of lists by their paths in JSON.
+	directive       caddyfile.Token
+	given, elements map[string]caddyfile.Token
 }
 
 // repeatable are the options that may be given several times and add up.
@@ -151,10 +157,10 @@ func (p *parser) option(name string) error {
 	if strings.HasPrefix(name, "@") {
 		return p.d.Errf("%s: websocket_proxy has no response matchers; use the intercept directive", name)
 	}
-	if p.seen[name] && !repeatable[name] {
+	if _, twice := p.given[name]; twice && !repeatable[name] {
 		return p.d.Errf("%s is given twice", name)
 	}
-	p.seen[name] = true
+	p.given[name] = p.d.Token()
 	parse, ok := map[string]func() error{
 		"to":                     p.to,
 		"upstream":               p.upstreamOption,
@@ -187,9 +193,9 @@ func (p *parser) option(name string) error {
 		"origins":                p.list(func(a *Access) *[]string { return &a.Origins }),
 		"subprotocols":           p.list(func(a *Access) *[]string { return &a.Subprotocols }),
 		"require_upgrade":        p.requireUpgrade,
-		"header_up":              p.sharedOption(3),
-		"header_down":            p.sharedOption(3),
-		"trusted_proxies":        p.sharedOption(math.MaxInt),
+		"header_up":              p.header,
+		"header_down":            p.header,
+		"trusted_proxies":        p.trustedProxies,
 		"transport":              p.transport,
 
 		"health_check":            p.healthCheck,

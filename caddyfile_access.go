@@ -10,12 +10,14 @@ func (p *parser) access() *Access {
 // list returns the parser of an option with a list of words.
 func (p *parser) list(field func(*Access) *[]string) func() error {
 	return func() error {
-		option, words := p.d.Val(), p.d.RemainingArgs()
-		if len(words) == 0 {
+		option, list := p.d.Val(), field(p.access())
+		if p.d.CountRemainingArgs() == 0 {
 			return p.d.Errf("%s needs at least one value", option)
 		}
-		list := field(p.access())
-		*list = append(*list, words...)
+		for p.d.NextArg() {
+			p.note("access."+option, len(*list), p.d.Token())
+			*list = append(*list, p.d.Val())
+		}
 		return nil
 	}
 }

@@ -1,8 +1,6 @@
 package websocketproxy
 
 import (
-	"slices"
-
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
@@ -17,37 +15,20 @@ type healthOptions struct {
 	given []caddyfile.Token
 }
 
-// at returns where an option is, if it is given.
-func (o *healthOptions) at(option string) (t caddyfile.Token, given bool) {
-	i := slices.IndexFunc(o.given, func(t caddyfile.Token) bool { return t.Text == option })
-	if i < 0 {
-		return t, false
-	}
-	return o.given[i], true
-}
-
-// healthFields are the JSON names of what the options set, and whether they set
-// it to zero, which means something else in JSON.
-var healthFields = []struct {
-	field, option string
-	isZero        func(*ActiveHealthChecks) bool
+// zeroHealth are the options that may be set to zero, which means something else in
+// JSON.
+var zeroHealth = []struct {
+	option string
+	is     func(*ActiveHealthChecks) bool
 }{
-	{"kind", "health_check", nil},
-	{"uri", "health_uri", func(a *ActiveHealthChecks) bool { return a.URI == "" }},
-	{"upstream", "health_upstream", nil},
-	{"port", "health_port", func(a *ActiveHealthChecks) bool { return a.Port == 0 }},
-	{"headers", "health_headers", nil},
-	{"method", "health_method", func(a *ActiveHealthChecks) bool { return a.Method == "" }},
-	{"body", "health_request_body", nil},
-	{"follow_redirects", "health_follow_redirects", nil},
-	{"interval", "health_interval", func(a *ActiveHealthChecks) bool { return a.Interval == 0 }},
-	{"timeout", "health_timeout", func(a *ActiveHealthChecks) bool { return a.Timeout == 0 }},
-	{"passes", "health_passes", func(a *ActiveHealthChecks) bool { return a.Passes == 0 }},
-	{"fails", "health_fails", func(a *ActiveHealthChecks) bool { return a.Fails == 0 }},
-	{"max_size", "health_max_size", nil},
-	{"expect_status", "health_status", func(a *ActiveHealthChecks) bool { return a.ExpectStatus == 0 }},
-	{"expect_body", "health_body", nil},
-	{"on_unhealthy", "on_unhealthy", nil},
+	{"health_uri", func(a *ActiveHealthChecks) bool { return a.URI == "" }},
+	{"health_port", func(a *ActiveHealthChecks) bool { return a.Port == 0 }},
+	{"health_method", func(a *ActiveHealthChecks) bool { return a.Method == "" }},
+	{"health_interval", func(a *ActiveHealthChecks) bool { return a.Interval == 0 }},
+	{"health_timeout", func(a *ActiveHealthChecks) bool { return a.Timeout == 0 }},
+	{"health_passes", func(a *ActiveHealthChecks) bool { return a.Passes == 0 }},
+	{"health_fails", func(a *ActiveHealthChecks) bool { return a.Fails == 0 }},
+	{"health_status", func(a *ActiveHealthChecks) bool { return a.ExpectStatus == 0 }},
 }
 
 func (p *parser) healthCheck() error {
@@ -130,15 +111,14 @@ func (p *parser) finishHealth() error {
 		return err
 	}
 	if rp.HealthChecks != nil && rp.HealthChecks.Active != nil {
-		if at, twice := o.at("health_uri"); twice && o.active.URI != "" {
+		if at, twice := p.given["health_uri"]; twice && o.active.URI != "" {
 			return errorAt(at, "health_uri is given twice, as health_check has it too")
 		}
 		o.active.take(rp.HealthChecks.Active)
 	}
-	for _, f := range healthFields {
-		at, given := o.at(f.option)
-		if given && f.isZero != nil && f.isZero(&o.active) {
-			return errorAt(at, "%s is zero or empty; leave it out for the default", f.option)
+	for _, zero := range zeroHealth {
+		if at, given := p.given[zero.option]; given && zero.is(&o.active) {
+			return errorAt(at, "%s is zero or empty; leave it out for the default", zero.option)
 		}
 	}
 	if o.active.kind() == "" {
@@ -148,18 +128,7 @@ func (p *parser) finishHealth() error {
 		p.h.HealthChecks = new(HealthChecks)
 	}
 	p.h.HealthChecks.Active = &o.active
-	field, text := p.h.healthProblem()
-	if text == "" {
-		return nil
-	}
-	for _, f := range healthFields {
-		if at, given := o.at(f.option); given && f.field == field {
-			return errorAt(at, "%s %s", f.option, text)
-		}
-	}
-	// Its uri is not an option of its own.
-	at, _ := o.at("health_check")
-	return errorAt(at, "health_check: %s %s", field, text)
+	return nil
 }
 
 // take takes over what the options have set that reverse_proxy has too.

@@ -20,17 +20,8 @@ func (p *parser) pingInterval() (err error) {
 }
 
 func (p *parser) pingTimeout() (err error) {
-	p.timeoutAt = p.d.Token()
 	p.keepalive().PingTimeout, err = p.duration()
 	return err
-}
-
-// checkKeepalive checks, when all options are known, how the two go together.
-func (p *parser) checkKeepalive() error {
-	if k := p.h.Keepalive; k != nil && k.problem() != "" {
-		return errorAt(p.timeoutAt, "ping_timeout %s", k.problem())
-	}
-	return nil
 }
 
 func (p *parser) limits() *Limits {

@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -118,21 +119,48 @@ func (s *shared) finish(h *Handler) error {
 	return nil
 }
 
-// sharedOption returns the parser of an option that reverse_proxy has too,
-// with at most limit arguments.
-func (p *parser) sharedOption(limit int) func() error {
-	return func() error {
-		option := p.d.Token()
-		tokens := []caddyfile.Token{option}
-		for len(tokens) <= limit && p.d.NextArg() {
-			tokens = append(tokens, p.d.Token())
-		}
-		if len(tokens) == 1 {
-			return p.d.Errf("%s needs an argument", option.Text)
-		}
-		p.shared.options = append(p.shared.options, tokens...)
-		return nil
+// header collects a header operation.
+func (p *parser) header() error {
+	tokens, err := p.sharedOption(3)
+	if err != nil {
+		return err
 	}
+	rp, err := parseShared(tokens, caddyfile.Token{})
+	if err != nil {
+		return err
+	}
+	if problem := headersProblem(rp.Headers); problem != "" {
+		return errorAt(tokens[0], "%s %s", tokens[0].Text, problem)
+	}
+	return nil
+}
+
+// trustedProxies collects ranges of addresses, one of which may have a name.
+func (p *parser) trustedProxies() error {
+	tokens, err := p.sharedOption(math.MaxInt)
+	if err != nil {
+		return err
+	}
+	for _, t := range tokens[1:] {
+		if _, err := trustedRange(t.Text); err != nil && t.Text != "private_ranges" {
+			return errorAt(t, "trusted_proxies %w", err)
+		}
+	}
+	return nil
+}
+
+// sharedOption collects an option that reverse_proxy has too, with at most limit
+// arguments.
+func (p *parser) sharedOption(limit int) ([]caddyfile.Token, error) {
+	tokens := []caddyfile.Token{p.d.Token()}
+	for len(tokens) <= limit && p.d.NextArg() {
+		tokens = append(tokens, p.d.Token())
+	}
+	if len(tokens) == 1 {
+		return nil, p.d.Errf("%s needs an argument", tokens[0].Text)
+	}
+	p.shared.options = append(p.shared.options, tokens...)
+	return tokens, nil
 }
 
 // transport collects the transport, and refuses options that would be ignored

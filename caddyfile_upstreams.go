@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
@@ -79,8 +80,21 @@ func (p *parser) dynamic() error {
 	if d.Next() {
 		return d.Errf("dynamic %s does not take %s", name, d.Val())
 	}
+	p.noteSources("dynamic_upstreams", segment[1:])
 	p.h.DynamicUpstreamsRaw = caddyconfig.JSONModuleObject(source, "source", name, nil)
 	return nil
+}
+
+// noteSources remembers where the sources are of which one consists.
+func (p *parser) noteSources(path string, source []caddyfile.Token) {
+	d := caddyfile.NewDispenser(source)
+	if d.Next(); d.Val() != "multi" {
+		return
+	}
+	for i := 0; d.NextBlock(0); i++ {
+		p.note(path+".sources", i, d.Token())
+		p.noteSources(fmt.Sprintf("%s.sources[%d]", path, i), d.NextSegment())
+	}
 }
 
 // upstream adds the upstreams that an address stands for.
@@ -92,6 +106,7 @@ func (p *parser) upstream(address caddyfile.Token, settings Upstream) error {
 	for _, dial := range dials {
 		up := settings
 		up.Dial = dial
+		p.note("upstreams", len(p.h.Upstreams), address)
 		p.h.Upstreams = append(p.h.Upstreams, &up)
 	}
 	return nil

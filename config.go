@@ -99,16 +99,16 @@ type Keepalive struct {
 	PingTimeout caddy.Duration `json:"ping_timeout,omitempty"`
 }
 
-// problem returns what is wrong with the ping timeout, if anything.
-func (k *Keepalive) problem() string {
+// check reports what is wrong with the ping timeout.
+func (k *Keepalive) check() error {
 	switch {
-	case k.PingTimeout == 0:
+	case k == nil || k.PingTimeout == 0:
 	case k.PingInterval <= 0:
-		return "has no effect without ping_interval; set that too"
+		return errors.New("keepalive.ping_timeout: has no effect without ping_interval; set that too")
 	case k.PingTimeout > 0 && k.PingTimeout < k.PingInterval:
-		return "is shorter than ping_interval"
+		return errors.New("keepalive.ping_timeout: is shorter than ping_interval")
 	}
-	return ""
+	return nil
 }
 
 // Limits bound what a peer may send through a tunnel. While one is set, the
@@ -161,6 +161,7 @@ const (
 // check reports what is wrong with the limits.
 func (l *Limits) check() error {
 	switch {
+	case l == nil:
 	case l.MaxMessageRate > maxRate:
 		return fmt.Errorf("limits.max_message_rate: %d is more than %d", l.MaxMessageRate, maxRate)
 	case l.MessageBurst < 0 || l.MessageBurst > maxRate:

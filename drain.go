@@ -44,8 +44,11 @@ type Drain struct {
 // section 5.5).
 const longestReason = 123
 
-// apply checks the values and makes a policy of them.
-func (d *Drain) apply(p *tunnelPolicy) error {
+// check reports what is wrong with the values.
+func (d *Drain) check() error {
+	if d == nil {
+		return nil
+	}
 	if d.ShutdownPeriod != 0 && d.ShutdownPeriod < caddy.Duration(time.Second) {
 		return errors.New("drain.shutdown_period: is shorter than a second")
 	}
@@ -57,13 +60,17 @@ func (d *Drain) apply(p *tunnelPolicy) error {
 	if problem := closeReasonProblem(d.CloseReason); problem != "" {
 		return fmt.Errorf("drain.close_reason: %s", problem)
 	}
+	return nil
+}
+
+// apply makes a policy of the values.
+func (d *Drain) apply(p *tunnelPolicy) {
 	p.evict = orDefault(d.EvictPeriod, defaultEvictPeriod)
 	p.shutdown = orDefault(d.ShutdownPeriod, defaultShutdownPeriod)
 	p.closeCode, p.closeText = frame.StatusServiceRestart, d.CloseReason
 	if d.CloseCode != 0 {
 		p.closeCode = uint16(d.CloseCode)
 	}
-	return nil
 }
 
 // closeCodeProblem returns what is wrong with a status for a Close frame, if

@@ -3,7 +3,6 @@ package websocketproxy
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -94,9 +93,9 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 	if len(h.DynamicUpstreamsRaw) == 0 {
 		return nil
 	}
-	raws, err := splitSources(h.DynamicUpstreamsRaw)
+	raws, err := splitSources("dynamic_upstreams", h.DynamicUpstreamsRaw)
 	if err != nil {
-		return fmt.Errorf("dynamic_upstreams: %w", err)
+		return err
 	}
 	p := h.pool
 	p.found.some = make(chan struct{})
@@ -119,8 +118,8 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 
 // splitSources returns the configurations of the sources that one consists of:
 // those of `multi` are asked one by one, as it does not tell which of them fail,
-// and what these have found last has to be kept.
-func splitSources(raw json.RawMessage) ([]json.RawMessage, error) {
+// and what these have found last has to be kept. Errors begin with the path.
+func splitSources(path string, raw json.RawMessage) ([]json.RawMessage, error) {
 	var config struct {
 		Source  string            `json:"source"`
 		Sources []json.RawMessage `json:"sources"`
@@ -128,30 +127,30 @@ func splitSources(raw json.RawMessage) ([]json.RawMessage, error) {
 	if err := json.Unmarshal(raw, &struct {
 		Source *string `json:"source"`
 	}{&config.Source}); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	switch config.Source {
 	case "":
-		return nil, errors.New("source: is empty; name a module, such as a or srv")
+		return nil, fmt.Errorf("%s: source: is empty; name a module, such as a or srv", path)
 	case poolSourceName:
-		return nil, fmt.Errorf("source %s: is for reverse_proxy; give this handler the upstreams themselves", poolSourceName)
+		return nil, fmt.Errorf("%s: %s is for reverse_proxy; give this handler the upstreams themselves", path, poolSourceName)
 	case "multi":
 	default:
 		return []json.RawMessage{raw}, nil
 	}
 	if err := caddy.StrictUnmarshalJSON(raw, &config); err != nil {
-		return nil, fmt.Errorf("source multi: %w", err)
+		return nil, fmt.Errorf("%s: source multi: %w", path, err)
 	}
 	var all []json.RawMessage
 	for i, raw := range config.Sources {
-		some, err := splitSources(raw)
+		some, err := splitSources(fmt.Sprintf("%s.sources[%d]", path, i), raw)
 		if err != nil {
-			return nil, fmt.Errorf("sources[%d]: %w", i, err)
+			return nil, err
 		}
 		all = append(all, some...)
 	}
 	if len(all) == 0 {
-		return nil, errors.New("source multi: has no sources")
+		return nil, fmt.Errorf("%s: multi has no sources; give it some, such as a or srv", path)
 	}
 	return all, nil
 }

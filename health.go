@@ -37,9 +37,6 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 	if h.HealthChecks == nil || h.HealthChecks.Active == nil {
 		return nil
 	}
-	if field, text := h.healthProblem(); text != "" {
-		return fmt.Errorf("health_checks.active.%s: %s", field, text)
-	}
 	c, err := newActiveCheck(h.HealthChecks.Active, h.dialer)
 	if err != nil {
 		return fmt.Errorf("health_checks.active: %w", err)

@@ -8,7 +8,6 @@ package websocketproxy
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -123,10 +122,12 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision sets up the handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	if err := h.checkConfig(); err != nil {
+		return err
+	}
 	for _, step := range []func(caddy.Context) error{
 		keepConns,
 		h.provisionTransport,
-		h.provisionHeaders,
 		h.provisionTrustedProxies,
 		h.provisionAccess,
 		h.provisionTimeouts,
@@ -179,24 +180,11 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 	return nil
 }
 
-func (h *Handler) provisionHeaders(ctx caddy.Context) error {
-	if h.Headers == nil {
-		return nil
-	}
-	if err := h.Headers.Provision(ctx); err != nil {
-		return fmt.Errorf("headers: %w", err)
-	}
-	if err := h.Headers.Validate(); err != nil {
-		return fmt.Errorf("headers: %w", err)
-	}
-	return nil
-}
-
 func (h *Handler) provisionTrustedProxies(caddy.Context) error {
-	for i, expr := range h.TrustedProxies {
-		prefix, err := caddyhttp.CIDRExpressionToPrefix(expr)
+	for _, expr := range h.TrustedProxies {
+		prefix, err := trustedRange(expr)
 		if err != nil {
-			return fmt.Errorf("trusted_proxies[%d]: %w", i, err)
+			return err
 		}
 		h.trustedProxies = append(h.trustedProxies, prefix)
 	}
@@ -218,13 +206,6 @@ func (h *Handler) provisionTimeouts(caddy.Context) error {
 	if t == nil {
 		t = new(Timeouts)
 	}
-	// The comparison is written so that NaN fails it.
-	if !(t.LifetimeJitter <= 1) {
-		return fmt.Errorf("timeouts.lifetime_jitter: %v is more than 1", t.LifetimeJitter)
-	}
-	if t.MaxLifetime <= 0 && t.LifetimeJitter != 0 {
-		return errors.New("timeouts.lifetime_jitter: has no effect without max_lifetime; set that too")
-	}
 	h.handshake = orDefault(t.Handshake, defaultHandshakeTimeout)
 	h.tunnelPolicy = &tunnelPolicy{
 		idle:        orDefault(t.Idle, defaultIdleTimeout),
@@ -244,9 +225,6 @@ func (h *Handler) provisionKeepalive(caddy.Context) error {
 	if k == nil {
 		return nil
 	}
-	if problem := k.problem(); problem != "" {
-		return fmt.Errorf("keepalive.ping_timeout: %s", problem)
-	}
 	h.tunnelPolicy.ping = orDefault(k.PingInterval, 0)
 	h.tunnelPolicy.pingTimeout = orDefault(k.PingTimeout, missedPings*h.tunnelPolicy.ping)
 	return nil
@@ -257,7 +235,8 @@ func (h *Handler) provisionDrain(caddy.Context) error {
 	if d == nil {
 		d = new(Drain)
 	}
-	return d.apply(h.tunnelPolicy)
+	d.apply(h.tunnelPolicy)
+	return nil
 }
 
 // provisionApp has Caddy start and stop what belongs to this configuration as
@@ -278,9 +257,6 @@ func (h *Handler) provisionApp(ctx caddy.Context) error {
 func (h *Handler) provisionLimits(caddy.Context) error {
 	if h.Limits == nil {
 		return nil
-	}
-	if err := h.Limits.check(); err != nil {
-		return err
 	}
 	h.Limits.apply(h.tunnelPolicy)
 	h.perClient = max(0, h.Limits.MaxTunnelsPerClient)

@@ -16,11 +16,10 @@ const maxRebalanceSteps = 20
 
 // check reports what is wrong with the settings.
 func (r *Rebalance) check() error {
-	// The comparison is written so that NaN fails it.
-	if !(r.Share <= 1) {
-		return fmt.Errorf("load_balancing.rebalance.share: %v is more than 1", r.Share)
-	}
 	switch {
+	case r == nil:
+	case !(r.Share <= 1): // NaN too
+		return fmt.Errorf("load_balancing.rebalance.share: %v is more than 1", r.Share)
 	case r.Interval < 0:
 		return errors.New("load_balancing.rebalance.interval: must not be negative")
 	case r.Share <= 0 && r.Interval != 0:
@@ -38,13 +37,6 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 	var r Rebalance
 	if h.LoadBalancing != nil && h.LoadBalancing.Rebalance != nil {
 		r = *h.LoadBalancing.Rebalance
-	}
-	if err := r.check(); err != nil {
-		return err
-	}
-	if r.Share > 0 && h.pool.selector != nil {
-		return errors.New("load_balancing.rebalance: has no effect with this selection policy, which may send clients " +
-			"straight back; use least_conn, round_robin, weighted_round_robin or random_choose, or leave it out")
 	}
 	p := &loadedPool{lineage: &lineage{name: h.Name, rebalances: r.Share > 0}, config: ctx.Done(), pool: h.pool}
 	for _, e := range h.pool.fixed {

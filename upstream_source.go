@@ -55,7 +55,9 @@ func (u *PoolUpstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
 		return d.Err("dynamic websocket_proxy needs the name of a websocket_proxy; give that one a name with its option name")
 	}
-	u.Pool = d.Val()
+	if u.Pool = d.Val(); u.Pool == "" {
+		return d.Err("dynamic websocket_proxy has an empty name; give it that of a websocket_proxy")
+	}
 	if d.NextArg() {
 		return d.Errf("dynamic websocket_proxy has too many arguments: %s", d.Val())
 	}
