@@ -77,9 +77,10 @@ func parseOrigin(s string) (origin, bool) {
 }
 
 // neverInHost reports whether c cannot be in an origin's host, which is in
-// Punycode where a page's URL is not (RFC 6454 section 6.2).
+// Punycode where a page's URL is not (RFC 6454 section 6.2). A comma rather belongs
+// to a list.
 func neverInHost(c rune) bool {
-	return c == '*' || c >= utf8.RuneSelf
+	return c == '*' || c == ',' || c >= utf8.RuneSelf
 }
 
 func defaultPort(scheme string) string {

@@ -15,6 +15,9 @@ func (p *parser) list(field func(*Access) *[]string) func() error {
 			return p.d.Errf("%s needs at least one value", option)
 		}
 		for p.d.NextArg() {
+			if err := withoutCommas(option, p.d.Token()); err != nil {
+				return err
+			}
 			p.note("access."+option, len(*list), p.d.Token())
 			*list = append(*list, p.d.Val())
 		}

@@ -2,7 +2,6 @@ package websocketproxy
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -54,7 +53,8 @@ func (s *shared) upstream(address caddyfile.Token) ([]string, error) {
 	to.Text, up.Text = "to", url
 	rp, err := parseShared([]caddyfile.Token{to, up}, caddyfile.Token{})
 	if err != nil {
-		return nil, err
+		// It speaks of what has been written.
+		return nil, errors.New(strings.ReplaceAll(err.Error(), url, address.Text))
 	}
 	if strings.Contains(url, "://") {
 		s.url = url
@@ -71,27 +71,26 @@ func (s *shared) upstream(address caddyfile.Token) ([]string, error) {
 	dials := make([]string, len(rp.Upstreams))
 	for i, up := range rp.Upstreams {
 		dials[i] = up.Dial
+		if err := (&Upstream{Dial: up.Dial}).check(); err != nil {
+			return nil, errorAt(address, "upstream %q: %s", address.Text, strings.TrimPrefix(err.Error(), "dial: "))
+		}
 	}
 	return dials, nil
 }
 
 // asHTTP returns an upstream's address as reverse_proxy spells it.
 func asHTTP(address string) (string, error) {
-	scheme, rest, isURL := strings.Cut(address, "://")
-	scheme = strings.ToLower(scheme)
-	switch {
-	case address == "":
-		return "", errors.New("is empty")
-	case isURL && scheme == "h2c" || strings.HasPrefix(scheme, "unix+h2c/"):
-		return "", errors.New("speaks HTTP/2, but a tunnel needs HTTP/1.1; use ws:// or unix/")
-	case !isURL:
-		return address, nil
-	case scheme == "unix":
-		return "", fmt.Errorf("is written unix/%s", rest)
-	case strings.ContainsAny(rest, "/?#@"):
-		return "", errors.New("has more than a scheme, a host and a port; change paths with the rewrite or uri directive")
+	if err := notAnAddress(address); err != nil {
+		return "", err
 	}
-	// WebSocket URLs are HTTP URLs under another name (RFC 6455 section 3).
+	scheme, rest, isURL := strings.Cut(address, "://")
+	if !isURL {
+		return address, nil
+	}
+	scheme = strings.ToLower(scheme)
+	if err := schemeProblem(scheme, rest); err != nil {
+		return "", err
+	}
 	if name, ok := map[string]string{"ws": "http", "wss": "https"}[scheme]; ok {
 		scheme = name
 	}
@@ -142,6 +141,9 @@ func (p *parser) trustedProxies() error {
 		return err
 	}
 	for _, t := range tokens[1:] {
+		if err := withoutCommas("trusted_proxies", t); err != nil {
+			return err
+		}
 		if _, err := trustedRange(t.Text); err != nil && t.Text != "private_ranges" {
 			return errorAt(t, "trusted_proxies %w", err)
 		}

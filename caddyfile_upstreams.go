@@ -27,6 +27,9 @@ func (p *parser) upstreamOption() error {
 		return err
 	}
 	address, settings := p.d.Token(), Upstream{}
+	if err := notAnAddress(address.Text); err != nil {
+		return p.d.Errf("upstream %q %w", address.Text, err)
+	}
 	seen := make(map[string]bool)
 	for p.d.NextArg() {
 		var err error

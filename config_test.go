@@ -47,6 +47,10 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "ws://localhost:9000"}]}`,
 		"upstreams[0]: dial: ws://localhost:9000 is a URL; write host:port, and enable TLS in the transport",
 	},
+	"dial has a path": {
+		`{"upstreams": [{"dial": "localhost:9000/ws"}]}`,
+		"upstreams[0]: dial: localhost:9000/ws has a path; write host:port, and change paths with a rewrite handler",
+	},
 	"dial is not a stream": {
 		`{"upstreams": [{"dial": "udp/localhost:9000"}]}`,
 		"upstreams[0]: dial: a tunnel needs tcp or unix, not udp",
@@ -231,6 +235,10 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "localhost:9000"}], "access": {"origins": ["same", "example.com"]}}`,
 		`access.origins[1]: "example.com" is not an origin; ` +
 			"write same, null, https://example.com or https://*.example.com",
+	},
+	"origins are separated by commas": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "access": {"origins": ["https://a.example,", "https://b.example"]}}`,
+		`access.origins[0]: "https://a.example," is not an origin`,
 	},
 	"subprotocol is no token": {
 		`{"upstreams": [{"dial": "localhost:9000"}], "access": {"subprotocols": ["chat", "a b"]}}`,

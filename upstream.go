@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -292,7 +293,10 @@ func newEndpoint(s *slot, dial string) (*endpoint, error) {
 		return nil, fmt.Errorf("%q has control characters", dial)
 	}
 	addr, err := caddy.ParseNetworkAddress(dial)
-	if err != nil {
+	switch {
+	case hasPath(dial):
+		return nil, fmt.Errorf("%s has a path; write host:port, and change paths with a rewrite handler", dial)
+	case err != nil:
 		return nil, err
 	}
 	switch addr.Network {
@@ -313,6 +317,17 @@ func newEndpoint(s *slot, dial string) (*endpoint, error) {
 		hostname: addr.Host,
 		port:     strconv.Itoa(int(addr.StartPort)),
 	}, nil
+}
+
+// hasPath reports whether there is a path behind a host, which Caddy takes for the name
+// of a network then.
+func hasPath(address string) bool {
+	network, _, found := strings.Cut(strings.ToLower(address), "/")
+	switch strings.TrimRight(network, "46") {
+	case "", "tcp", "udp", "ip", "unix", "unixgram", "unixpacket", "unix+h2c", "fd", "fdgram":
+		return false
+	}
+	return found && !strings.Contains(network, "{")
 }
 
 // key is the name of the endpoint's host: the address, with the network where
