@@ -62,10 +62,8 @@ func (p *parser) retryStatus() error {
 		if err != nil || isClass != (status < 10) {
 			return p.d.Errf("lb_retry_status is a status such as 503, or a class such as 5xx, not %q", p.d.Val())
 		}
-		if problem := retryStatusProblem(status); problem != "" {
-			return p.d.Errf("lb_retry_status %s", problem)
-		}
 		lb := p.loadBalancing()
+		p.note("load_balancing.retry_status", len(lb.RetryStatus), p.d.Token())
 		lb.RetryStatus = append(lb.RetryStatus, status)
 	}
 	return nil

@@ -19,6 +19,7 @@ var optionOf = map[string]string{
 
 	"load_balancing.selection_policy": "lb_policy",
 	"load_balancing.retries":          "lb_retries",
+	"load_balancing.retry_status":     "lb_retry_status",
 	"load_balancing.try_duration":     "lb_try_duration",
 	"load_balancing.try_interval":     "lb_try_interval",
 	"load_balancing.slow_start":       "slow_start",
