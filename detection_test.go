@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"bufio"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -199,13 +200,31 @@ func expectConnectRefused(t *testing.T, access *Access) {
 	if !access.RequireUpgrade {
 		expectOrdinary(t, c)
 	}
-	for name, protocol := range map[string][]string{
-		"none": nil, "another": {"connect-udp"}, "two": {"websocket", "websocket"}, "other case": {"WebSocket"},
+	for name, test := range map[string]struct {
+		proto    string
+		major    int
+		protocol []string
+		status   int
+	}{
+		"HTTP/1.1 with the field of HTTP/2": {"HTTP/1.1", 1, []string{"connect-udp"}, http.StatusMethodNotAllowed},
+		"HTTP/2":                            {"HTTP/2.0", 2, nil, http.StatusMethodNotAllowed},
+		"HTTP/2 with two protocols":         {"HTTP/2.0", 2, []string{"websocket", "websocket"}, http.StatusMethodNotAllowed},
+		"HTTP/2 with another protocol":      {"HTTP/2.0", 2, []string{"connect-udp"}, http.StatusNotImplemented},
+		"HTTP/2 in other case":              {"HTTP/2.0", 2, []string{"WebSocket"}, http.StatusNotImplemented},
+		"HTTP/3":                            {"HTTP/3.0", 3, nil, http.StatusMethodNotAllowed},
+		"HTTP/3 with another protocol":      {"connect-udp", 3, nil, http.StatusNotImplemented},
 	} {
-		t.Run("HTTP/2 with protocol "+name, func(t *testing.T) {
-			p.expectRefusal(causeConnect, http.StatusMethodNotAllowed, func() {
-				resp := p.serveStream(t, http.MethodConnect, http.Header{":protocol": protocol})
-				expectStatus(t, resp, http.StatusMethodNotAllowed, notFromNext(map[string]string{"Allow": "GET"}))
+		t.Run(name, func(t *testing.T) {
+			r := streamRequest(t, http.MethodConnect, http.Header{":protocol": test.protocol})
+			r.Proto, r.ProtoMajor = test.proto, test.major
+			allow := ""
+			if test.status == http.StatusMethodNotAllowed {
+				allow = http.MethodGet // RFC 9110 section 15.5.6
+			}
+			p.expectRefusal(causeConnect, test.status, func() {
+				w := httptest.NewRecorder()
+				p.ServeHTTP(w, r)
+				expectStatus(t, w.Result(), test.status, notFromNext(map[string]string{"Allow": allow}))
 			})
 		})
 	}

@@ -54,12 +54,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // passOn gives a request that is not ours to the next handler.
 func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if r.Method == http.MethodConnect {
-		return h.refuse(w, r, &refusal{
-			cause:  causeConnect,
-			status: http.StatusMethodNotAllowed,
-			err:    errors.New("CONNECT is only served for WebSocket"),
-			header: http.Header{"Allow": {http.MethodGet}},
-		})
+		return h.refuse(w, r, refuseConnect(r))
 	}
 	removeIgnoredUpgrade(r)
 	if !h.access.requireUpgrade {

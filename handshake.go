@@ -52,20 +52,28 @@ func isUpgrade(r *http.Request) bool {
 }
 
 // isExtendedConnect reports whether r is an extended CONNECT for WebSocket.
-// The HTTP/2 server leaves the pseudo-field in the header, the HTTP/3 server
-// puts it into Proto.
 func isExtendedConnect(r *http.Request) bool {
+	return connectProtocol(r) == "websocket"
+}
+
+// connectProtocol returns the protocol of an extended CONNECT, or nothing. The
+// HTTP/2 server leaves the pseudo-field in the header, the HTTP/3 server puts it
+// into Proto.
+func connectProtocol(r *http.Request) string {
 	if r.Method != http.MethodConnect {
-		return false
+		return ""
 	}
 	switch r.ProtoMajor {
 	case 2:
-		protocol := r.Header[":protocol"]
-		return len(protocol) == 1 && protocol[0] == "websocket"
+		if protocol := r.Header[":protocol"]; len(protocol) == 1 {
+			return protocol[0]
+		}
 	case 3:
-		return r.Proto == "websocket"
+		if r.Proto != "HTTP/3.0" {
+			return r.Proto
+		}
 	}
-	return false
+	return ""
 }
 
 // isOurs reports whether r asks for a WebSocket. Such a request never goes to
@@ -160,7 +168,10 @@ func (hs *handshake) checkForm(r *http.Request) error {
 		return err
 	}
 	if hs.stream {
-		if r.ContentLength > 0 {
+		// Not even zero (RFC 9110 section 9.3.6): the servers would take what is
+		// sent through the tunnel for too much of a body. HTTP/2's makes zero of
+		// what is no number.
+		if len(r.Header["Content-Length"]) > 0 || r.ContentLength > 0 {
 			return errors.New("has a Content-Length")
 		}
 		hs.key = newKey()

@@ -78,6 +78,22 @@ func refuseMethod(err error) *refusal {
 	}
 }
 
+// refuseConnect makes the refusal for a CONNECT that is for something else. One
+// for another protocol gets 501 (RFC 9220 section 3).
+func refuseConnect(r *http.Request) *refusal {
+	f := &refusal{
+		cause:  causeConnect,
+		status: http.StatusMethodNotAllowed,
+		err:    errors.New("CONNECT is only served for WebSocket"),
+		header: http.Header{"Allow": {http.MethodGet}},
+	}
+	if protocol := connectProtocol(r); protocol != "" {
+		f.status, f.header = http.StatusNotImplemented, nil
+		f.err = fmt.Errorf("extended CONNECT is only served for websocket, not for %q", protocol)
+	}
+	return f
+}
+
 func refuseNoUpstream() *refusal {
 	return refuseForNow(causeNoUpstream, errors.New("no upstream is available"))
 }

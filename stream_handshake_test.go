@@ -107,18 +107,35 @@ func TestExtendedConnectGetsAKeyOfItsOwn(t *testing.T) {
 	}
 }
 
+// Content-Length has no meaning in a CONNECT (RFC 9110 section 9.3.6). A server
+// would take the tunnel's bytes for too much of a body.
 func TestExtendedConnectWithALengthIsRefused(t *testing.T) {
 	h := new(Handler)
-	header := http.Header{":protocol": {"websocket"}}
-	header.Set(fieldVersion, "13")
-	r := streamRequest(t, http.MethodConnect, header)
-	r.ContentLength = 5
-	if _, refused := h.checkHandshake(r); refused == nil || refused.cause != causeMalformed {
-		t.Errorf("got %v, want a refusal as malformed", refused)
+	handshake := func(length int64, field ...string) *http.Request {
+		header := http.Header{":protocol": {"websocket"}, "Content-Length": field}
+		header.Set(fieldVersion, "13")
+		r := streamRequest(t, http.MethodConnect, header)
+		r.ContentLength = length
+		return r
 	}
-	r.ContentLength = -1 // a stream without a length is how it has to be
-	if _, refused := h.checkHandshake(r); refused != nil {
-		t.Errorf("refused: %v", refused)
+	// What net/http2 makes of fields.
+	for name, r := range map[string]*http.Request{
+		"5":                                   handshake(5, "5"),
+		"0":                                   handshake(0, "0"),
+		"garbage":                             handshake(0, "five"),
+		"5, and the stream has ended already": handshake(0, "5"),
+	} {
+		if _, refused := h.checkHandshake(r); refused == nil || refused.cause != causeMalformed {
+			t.Errorf("%s: got %v, want a refusal as malformed", name, refused)
+		}
+	}
+	for name, r := range map[string]*http.Request{
+		"a stream without a length is how it has to be": handshake(-1),
+		"one that has ended already":                    handshake(0),
+	} {
+		if _, refused := h.checkHandshake(r); refused != nil {
+			t.Errorf("%s: refused: %v", name, refused)
+		}
 	}
 }
 

@@ -347,8 +347,8 @@ func TestConnectRefusals(t *testing.T) {
 		"version 8":                {req: version("8"), status: 400, header: [2]string{"Sec-WebSocket-Version", "13"}},
 		"differing versions":       {req: version("13", "8"), status: 400, header: [2]string{"Sec-WebSocket-Version", "13"}},
 		"origin":                   {req: webSocket("/", [2]string{"origin", "https://example.org"}), status: 403},
-		"another protocol":         {req: otherProtocol, status: 405, header: [2]string{"Allow", "GET"}},
-		"CONNECT without protocol": {req: request{fields: version("13").fields}, status: 405},
+		"another protocol":         {req: otherProtocol, status: 501},
+		"CONNECT without protocol": {req: request{fields: version("13").fields}, status: 405, header: [2]string{"Allow", "GET"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachConnector(t, c, func(t *testing.T, open opener) {
@@ -369,5 +369,34 @@ func TestConnectRefusals(t *testing.T) {
 				openWebSocket(t, open, webSocket("/")).echo(t, "hello")
 			})
 		})
+	}
+}
+
+// TestConnectWithALength has a length that means nothing, whatever it is. What is
+// no number, HTTP/3's server refuses itself.
+func TestConnectWithALength(t *testing.T) {
+	t.Parallel()
+	c := startStreaming(t, proxyTo(testbed.RefusedAddr(t)))
+	for _, length := range []string{"0", "5", "five"} {
+		for _, name := range []string{"h2", "h2c"} {
+			s := connectors[name](t, c)(t, webSocket("/", [2]string{"content-length", length}))
+			if status, _ := s.response(t); status != http.StatusBadRequest {
+				t.Errorf("%s: the answer to %s is %d, want 400", name, length, status)
+			}
+		}
+	}
+	malformed := message("handshake refused", "cause", "malformed", "error", "has a Content-Length")
+	c.log.wait(t, 6, malformed)
+	for i, length := range []string{"0", "5"} {
+		sendHeadH3(t, c, [][2]string{
+			{":method", "CONNECT"},
+			{":protocol", "websocket"},
+			{":scheme", "https"},
+			{":authority", c.https},
+			{":path", "/"},
+			{"sec-websocket-version", "13"},
+			{"content-length", length},
+		})
+		c.log.wait(t, 7+i, malformed)
 	}
 }

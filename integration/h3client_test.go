@@ -12,6 +12,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+	"github.com/quic-go/quic-go/quicvarint"
 )
 
 // h3Stream is a stream of an HTTP/3 connection.
@@ -20,8 +21,8 @@ type h3Stream struct {
 	conn *quic.Conn
 }
 
-// connectH3 is the connector for HTTP/3.
-func connectH3(tb testing.TB, c *caddy) opener {
+// dialQUIC connects for HTTP/3.
+func dialQUIC(tb testing.TB, c *caddy) *quic.Conn {
 	tb.Helper()
 	cfg := c.certs.ClientConfig()
 	cfg.NextProtos = []string{http3.NextProtoH3}
@@ -34,6 +35,13 @@ func connectH3(tb testing.TB, c *caddy) opener {
 		tb.Fatalf("HTTP/3: %v", err)
 	}
 	tb.Cleanup(func() { _ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "") })
+	return conn
+}
+
+// connectH3 is the connector for HTTP/3.
+func connectH3(tb testing.TB, c *caddy) opener {
+	tb.Helper()
+	conn := dialQUIC(tb, c)
 	h := new(http3.Transport).NewClientConn(conn)
 	select {
 	case <-h.ReceivedSettings():
@@ -68,6 +76,34 @@ func connectH3(tb testing.TB, c *caddy) opener {
 			tb.Fatalf("HTTP/3: sending a request: %v", err)
 		}
 		return &h3Stream{RequestStream: rs, conn: conn}
+	}
+}
+
+// sendHeadH3 sends a request that the library would not, on a connection of its
+// own. The names and values are short.
+func sendHeadH3(tb testing.TB, c *caddy, fields [][2]string) {
+	tb.Helper()
+	s, err := dialQUIC(tb, c).OpenStreamSync(timeLimit(tb))
+	if err != nil {
+		tb.Fatalf("HTTP/3: opening a stream: %v", err)
+	}
+	section := []byte{0, 0} // nothing of the dynamic table (RFC 9204 section 4.5.1)
+	for _, f := range fields {
+		// Literal field lines with literal names (section 4.5.6).
+		const long = 7
+		if n := len(f[0]); n < long {
+			section = append(section, 0x20|byte(n))
+		} else {
+			section = append(section, 0x20|long, byte(n-long))
+		}
+		section = append(section, f[0]...)
+		section = append(section, byte(len(f[1])))
+		section = append(section, f[1]...)
+	}
+	const headers = 1 // the type of the frame (RFC 9114 section 7.2.2)
+	frame := quicvarint.Append([]byte{headers}, uint64(len(section)))
+	if _, err := s.Write(append(frame, section...)); err != nil {
+		tb.Fatalf("HTTP/3: sending a request: %v", err)
 	}
 }
 
