@@ -26,7 +26,9 @@ type Drain struct {
 	// Time after which nothing is left of any tunnel when the process exits.
 	// The clients are sent Close frames with status 1001 in the first half of
 	// it, or up to two seconds before its end if that is later. Of the tunnels
-	// that are open, the longest time counts. At least a second. Supervisors
+	// that are open, the longest time counts. HTTP/3 servers of which a request has
+	// come to a handler are closed at the end of it too, as they would wait for
+	// clients that leave their connection open. At least a second. Supervisors
 	// have to wait longer than that: Caddy's systemd unit kills after 5 seconds.
 	// Default: 4s.
 	ShutdownPeriod caddy.Duration `json:"shutdown_period,omitempty"`

@@ -18,6 +18,9 @@ import (
 // ServeHTTP performs a WebSocket handshake with client and upstream and starts
 // the tunnel between them. Other requests go to next.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if r.ProtoMajor == 3 {
+		h.noteServer(r.Context())
+	}
 	if !isOurs(r) {
 		return h.passOn(w, r, next)
 	}

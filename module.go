@@ -105,6 +105,7 @@ type Handler struct {
 	dialer         *dialer
 	handshake      time.Duration
 	tunnelPolicy   *tunnelPolicy
+	http3          servedHTTP3
 	perClient      int // most tunnels of a client; zero means no limit
 	clientGroup    string
 	logger         *zap.Logger
@@ -127,6 +128,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	for _, step := range []func(caddy.Context) error{
 		keepConns,
+		h.provisionHTTP3,
 		h.provisionTransport,
 		h.provisionTrustedProxies,
 		h.provisionAccess,

@@ -27,11 +27,12 @@ type registry struct {
 	busy    atomic.Int64  // tunnels, and handshakes that may become some
 	changes atomic.Uint64 // tunnels that have come and gone
 	exit    exit
+	http3   http3Servers
 	// exiting tells whether the process is about to exit; nil means no.
 	exiting func() bool
 
 	mu    sync.Mutex    // guards what follows
-	stop  chan struct{} // ends the sweep, which runs while something is busy
+	stop  chan struct{} // ends the sweep, which runs while something is to end at the exit
 	swept chan struct{} // closed when the newest sweep has ended
 }
 
@@ -134,7 +135,7 @@ func (r *registry) count() int {
 func (r *registry) adjustSweep() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	wanted := r.busy.Load() > 0
+	wanted := r.busy.Load() > 0 || r.http3.count() > 0
 	switch {
 	case wanted && r.stop == nil:
 		previous := r.swept

@@ -79,6 +79,7 @@ func (r *registry) shutDown() <-chan struct{} {
 	e := r.exit.prepared()
 	e.once.Do(func() {
 		e.begin() // a tunnel that comes now sees that, or is collected below
+		r.http3.closeAll()
 		go r.endAll()
 	})
 	return e.over

@@ -388,15 +388,7 @@ func TestConnectWithALength(t *testing.T) {
 	malformed := message("handshake refused", "cause", "malformed", "error", "has a Content-Length")
 	c.log.wait(t, 6, malformed)
 	for i, length := range []string{"0", "5"} {
-		sendHeadH3(t, c, [][2]string{
-			{":method", "CONNECT"},
-			{":protocol", "websocket"},
-			{":scheme", "https"},
-			{":authority", c.https},
-			{":path", "/"},
-			{"sec-websocket-version", "13"},
-			{"content-length", length},
-		})
+		dialQUIC(t, c).sendWebSocket(t, c, [2]string{"content-length", length})
 		c.log.wait(t, 7+i, malformed)
 	}
 }

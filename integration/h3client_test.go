@@ -1,10 +1,13 @@
 package integration
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"testing"
@@ -21,39 +24,74 @@ type h3Stream struct {
 	conn *quic.Conn
 }
 
+// h3Conn is the client's end of an HTTP/3 connection.
+type h3Conn struct {
+	conn   *quic.Conn
+	socket net.PacketConn
+}
+
 // dialQUIC connects for HTTP/3.
-func dialQUIC(tb testing.TB, c *caddy) *quic.Conn {
+func dialQUIC(tb testing.TB, c *caddy) *h3Conn {
 	tb.Helper()
+	// A test may have to wait for others between connecting and going on.
+	return dialQUICKeeping(tb, c, timeout/3)
+}
+
+// dialQUICKeeping says how often the connection is kept alive; 0 means not at all.
+func dialQUICKeeping(tb testing.TB, c *caddy, alive time.Duration) *h3Conn {
+	tb.Helper()
+	socket, err := new(net.ListenConfig).ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatalf("HTTP/3: %v", err)
+	}
+	transport := &quic.Transport{Conn: socket}
 	cfg := c.certs.ClientConfig()
 	cfg.NextProtos = []string{http3.NextProtoH3}
-	conn, err := quic.DialAddr(timeLimit(tb), c.https, cfg, &quic.Config{
-		MaxIdleTimeout: 4 * timeout,
-		// A test may have to wait for others between connecting and going on.
-		KeepAlivePeriod: timeout / 3,
+	server := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(c.https))
+	conn, err := transport.Dial(timeLimit(tb), server, cfg, &quic.Config{
+		MaxIdleTimeout:  4 * timeout,
+		KeepAlivePeriod: alive,
 	})
 	if err != nil {
 		tb.Fatalf("HTTP/3: %v", err)
 	}
-	tb.Cleanup(func() { _ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "") })
-	return conn
+	h := &h3Conn{conn: conn, socket: socket}
+	tb.Cleanup(func() {
+		h.close()
+		_ = transport.Close()
+		h.vanish()
+	})
+	return h
 }
+
+func (h *h3Conn) close() {
+	_ = h.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+}
+
+// vanish leaves the connection without a word.
+func (h *h3Conn) vanish() { _ = h.socket.Close() }
 
 // connectH3 is the connector for HTTP/3.
 func connectH3(tb testing.TB, c *caddy) opener {
 	tb.Helper()
-	conn := dialQUIC(tb, c)
-	h := new(http3.Transport).NewClientConn(conn)
+	return dialQUIC(tb, c).opener(tb, c)
+}
+
+func (h *h3Conn) opener(tb testing.TB, c *caddy) opener {
+	tb.Helper()
+	conn := h.conn
+	client := new(http3.Transport).NewClientConn(conn)
 	select {
-	case <-h.ReceivedSettings():
+	case <-client.ReceivedSettings():
 	case <-time.After(timeout):
 		tb.Fatalf("HTTP/3: no settings within %v", timeout)
 	}
-	if !h.Settings().EnableExtendedConnect {
+	if !client.Settings().EnableExtendedConnect {
 		tb.Fatal("HTTP/3: the server does not offer extended CONNECT")
 	}
 	return func(tb testing.TB, req request) stream {
 		tb.Helper()
-		rs, err := h.OpenRequestStream(timeLimit(tb))
+		rs, err := client.OpenRequestStream(timeLimit(tb))
 		if err != nil {
 			tb.Fatalf("HTTP/3: opening a stream: %v", err)
 		}
@@ -79,14 +117,18 @@ func connectH3(tb testing.TB, c *caddy) opener {
 	}
 }
 
-// sendHeadH3 sends a request that the library would not, on a connection of its
-// own. The names and values are short.
-func sendHeadH3(tb testing.TB, c *caddy, fields [][2]string) {
+// rawH3Stream is a stream of a client that does nothing by itself: the library's
+// closes its connection when the server wants to stop.
+type rawH3Stream struct{ *quic.Stream }
+
+// sendHead sends a request as it is. The names and values are short.
+func (h *h3Conn) sendHead(tb testing.TB, fields ...[2]string) rawH3Stream {
 	tb.Helper()
-	s, err := dialQUIC(tb, c).OpenStreamSync(timeLimit(tb))
+	s, err := h.conn.OpenStreamSync(timeLimit(tb))
 	if err != nil {
 		tb.Fatalf("HTTP/3: opening a stream: %v", err)
 	}
+	_ = s.SetDeadline(time.Now().Add(timeout))
 	section := []byte{0, 0} // nothing of the dynamic table (RFC 9204 section 4.5.1)
 	for _, f := range fields {
 		// Literal field lines with literal names (section 4.5.6).
@@ -100,10 +142,43 @@ func sendHeadH3(tb testing.TB, c *caddy, fields [][2]string) {
 		section = append(section, byte(len(f[1])))
 		section = append(section, f[1]...)
 	}
-	const headers = 1 // the type of the frame (RFC 9114 section 7.2.2)
-	frame := quicvarint.Append([]byte{headers}, uint64(len(section)))
-	if _, err := s.Write(append(frame, section...)); err != nil {
-		tb.Fatalf("HTTP/3: sending a request: %v", err)
+	raw := rawH3Stream{s}
+	raw.sendFrame(tb, 1, section)
+	return raw
+}
+
+// sendWebSocket sends a good request for a WebSocket, with more fields.
+func (h *h3Conn) sendWebSocket(tb testing.TB, c *caddy, fields ...[2]string) rawH3Stream {
+	tb.Helper()
+	return h.sendHead(tb, append([][2]string{
+		{":method", "CONNECT"},
+		{":protocol", "websocket"},
+		{":scheme", "https"},
+		{":authority", c.https},
+		{":path", "/"},
+		{"sec-websocket-version", "13"},
+	}, fields...)...)
+}
+
+// sendFrame sends a frame: DATA is type 0, HEADERS 1 (RFC 9114 section 7.2).
+func (s rawH3Stream) sendFrame(tb testing.TB, kind byte, payload []byte) {
+	tb.Helper()
+	frame := quicvarint.Append([]byte{kind}, uint64(len(payload)))
+	if _, err := s.Write(append(frame, payload...)); err != nil {
+		tb.Fatalf("HTTP/3: sending a frame: %v", err)
+	}
+}
+
+// awaitText reads until something has come that contains a text.
+func (s rawH3Stream) awaitText(tb testing.TB, want string) {
+	tb.Helper()
+	var got []byte
+	for buf := make([]byte, 1000); !bytes.Contains(got, []byte(want)); {
+		n, err := s.Read(buf)
+		got = append(got, buf[:n]...)
+		if err != nil && !bytes.Contains(got, []byte(want)) {
+			tb.Fatalf("HTTP/3: got %q, %v, want %q", got, err, want)
+		}
 	}
 }
 

@@ -80,9 +80,6 @@ func TestStopWithStreams(t *testing.T) {
 				client.expect(t, testbed.NewClose(1001, ""))
 			}
 			expectShutdown(t, c, len(clients))
-			for _, client := range clients {
-				client.disconnect(t) // HTTP/3 servers wait for that
-			}
 			c.expectExit(t)
 			up.WaitOpen(t, 0)
 		})
@@ -101,9 +98,6 @@ func TestStopWithStuckPeers(t *testing.T) {
 	}
 	c.signal(t, syscall.SIGTERM)
 	expectShutdown(t, c, 20+len(streams))
-	for _, client := range streams {
-		client.disconnect(t)
-	}
 	c.expectExit(t)
 	up.WaitOpen(t, 0)
 }
@@ -134,7 +128,6 @@ func TestStopWithHandshakes(t *testing.T) {
 				if status, _ := s.response(t); status != http.StatusServiceUnavailable {
 					t.Errorf("the answer to a stream is %d, want 503", status)
 				}
-				s.disconnect(t)
 			}
 			expectShutdown(t, c, tunnels)
 			c.expectExit(t)
