@@ -124,12 +124,13 @@ type Limits struct {
 	MaxMessageSize int64 `json:"max_message_size,omitempty"`
 
 	// Most messages per second that a client may send, on average, up to a
-	// million. Pings and other control frames do not count, nor does what the
-	// upstream sends. A negative value means no limit. Default: 0, no limit.
+	// million, and ten times as many frames of any kind: fragments, pings and pongs
+	// count there, but not the answers to this module's pings. What the upstream
+	// sends does not count. A negative value means no limit. Default: 0, no limit.
 	MaxMessageRate int `json:"max_message_rate,omitempty"`
 
 	// Messages that a client may send at once after it has been silent, up to
-	// a million. Refused without `max_message_rate`.
+	// a million, and ten times as many frames. Refused without `max_message_rate`.
 	// Default: the messages of a second.
 	MessageBurst int `json:"message_burst,omitempty"`
 

@@ -47,9 +47,9 @@ type lane struct {
 	held []byte
 	// message is the size of the message that is passing, as far as known.
 	message uint64
-	// nextMessage is the time since the tunnel was opened at which a message
-	// would be within the rate if there had been no burst.
-	nextMessage time.Duration
+	// nextMessage and nextFrame are for the rates of messages and of frames of any
+	// kind.
+	nextMessage, nextFrame bucket
 	// heard is set when bytes of the application have come, and reset when the
 	// sweep has taken note of that.
 	heard atomic.Bool
@@ -306,26 +306,29 @@ func (t *tunnel) judge(d relay.Direction, p []byte, withClose bool) judgement {
 		return judgement{size: n}
 	}
 	h := ahead.Header()
+	maybeOurs := h.Opcode == frame.Pong && t.mayBeOurs(d, p)
+	var payload []byte
 	switch {
 	case withClose && h.Opcode == frame.Close:
 		return judgement{finding: farewell}
+	case maybeOurs:
+		payload = p[n:min(len(p), n+pingSize)]
+		if found := t.judgePong(d, h.Mask, payload); found != nothing {
+			return judgement{finding: found, size: n + len(payload)}
+		}
+	}
+	if j := t.admit(d, h); j.finding != nothing {
+		return j
+	}
+	switch {
 	case h.Opcode == frame.Ping:
 		l.passing = begun
 		l.owing.Store(true)
-	case h.Opcode == frame.Pong && t.mayBeOurs(d, p):
-		payload := p[n:min(len(p), n+pingSize)]
-		n += len(payload)
-		if found := t.judgePong(d, h.Mask, payload); found != nothing {
-			return judgement{finding: found, size: n}
-		}
+	case maybeOurs:
 		ahead.Scan(payload)
 	case h.Opcode == frame.Pong:
 		t.guard.lanes[d.Opposite()].owing.Store(false)
-	case !h.Opcode.IsControl():
-		if j := t.admit(d, h); j.finding != nothing {
-			return j
-		}
 	}
 	*s = ahead
-	return judgement{size: n}
+	return judgement{size: n + len(payload)}
 }

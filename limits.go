@@ -18,18 +18,21 @@ func (t *tunnel) isRated(d relay.Direction) bool {
 	return t.policy.messageEvery > 0 && d == relay.ClientToUpstream
 }
 
-// admit judges a frame of a message by the limits for messages.
+// admit judges a frame by the limits for messages, and counts it.
 func (t *tunnel) admit(d relay.Direction, h frame.Header) judgement {
-	l, before := &t.guard.lanes[d], uint64(0)
-	if h.Opcode == frame.Continuation {
-		before = l.message
+	l, isData := &t.guard.lanes[d], !h.Opcode.IsControl()
+	size := l.message
+	if isData {
+		size = h.Length
+		if h.Opcode == frame.Continuation {
+			size += l.message // both are below 1<<63
+		}
+		if limit := t.policy.maxMessage; limit > 0 && size > limit {
+			return judgement{finding: tooBig}
+		}
 	}
-	size := before + h.Length // both are below 1<<63
-	if limit := t.policy.maxMessage; limit > 0 && size > limit {
-		return judgement{finding: tooBig}
-	}
-	if h.Opcode != frame.Continuation && t.isRated(d) {
-		if wait := t.takeTurn(l); wait > 0 && t.policy.refuseFast {
+	if t.isRated(d) && h.Opcode != frame.Close { // of which there is one
+		if wait := t.takeTurn(l, isData && h.Opcode != frame.Continuation); wait > 0 && t.policy.refuseFast {
 			return judgement{finding: tooFast}
 		} else if wait > 0 {
 			return judgement{finding: tooEarly, wait: wait}
@@ -39,17 +42,42 @@ func (t *tunnel) admit(d relay.Direction, h frame.Header) judgement {
 	return judgement{}
 }
 
-// takeTurn counts a message, if the rate allows for it now; otherwise it
-// returns how long that takes. This is a token bucket in the form of the time
-// when it would be full again.
-func (t *tunnel) takeTurn(l *lane) (wait time.Duration) {
-	now := time.Since(t.opened)
-	next := max(l.nextMessage, now)
-	if early := next - now - t.policy.messageAhead; early > 0 {
-		return early
+// framesPerMessage is how many frames of any kind the rate has room for in the place
+// of a message. Control frames and empty fragments cost the upstream as much as
+// messages do.
+const framesPerMessage = 10
+
+// takeTurn counts a frame, and the message that it begins if it does, if the rates
+// allow for it now; otherwise it returns how long that takes.
+func (t *tunnel) takeTurn(l *lane, isMessage bool) (wait time.Duration) {
+	now, p := time.Since(t.opened), t.policy
+	every := p.messageEvery / framesPerMessage
+	wait = l.nextFrame.early(now, p.messageAhead+p.messageEvery-every)
+	if isMessage {
+		wait = max(wait, l.nextMessage.early(now, p.messageAhead))
 	}
-	l.nextMessage = next + t.policy.messageEvery
+	if wait > 0 {
+		return wait
+	}
+	l.nextFrame.take(now, every)
+	if isMessage {
+		l.nextMessage.take(now, p.messageEvery)
+	}
 	return 0
+}
+
+// bucket is a token bucket in the form of the time when it would be full again, since
+// the tunnel was opened.
+type bucket time.Duration
+
+// early returns how much too early it is to take something, if a burst may use ahead
+// in advance; otherwise it is not positive.
+func (b *bucket) early(now, ahead time.Duration) time.Duration {
+	return max(time.Duration(*b), now) - now - ahead
+}
+
+func (b *bucket) take(now, every time.Duration) {
+	*b = bucket(max(time.Duration(*b), now) + every)
 }
 
 // refuse ends the tunnel because of what follows in p after what v passes. The

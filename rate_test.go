@@ -50,7 +50,7 @@ func TestOnlyMessagesOfTheClientCountForTheRate(t *testing.T) {
 			"pings": strings.Repeat(m.client.frame(testbed.Ping, "ping"), 10),
 			"pongs": strings.Repeat(m.client.frame(testbed.Pong, ""), 10),
 			"fragments": m.client.fragment(testbed.Text, "a") +
-				strings.Repeat(m.client.fragment(testbed.Continuation, "b"), 10) +
+				strings.Repeat(m.client.fragment(testbed.Continuation, "b"), 7) +
 				m.client.frame(testbed.Ping, "") + m.client.frame(testbed.Continuation, ""),
 		} {
 			m.client.send(raw)
@@ -63,6 +63,67 @@ func TestOnlyMessagesOfTheClientCountForTheRate(t *testing.T) {
 		words := strings.Join(m.upstream.words(20), "")
 		m.upstream.send(words)
 		m.client.expect(words)
+	})
+}
+
+// Frames that are no messages cost the upstream as much.
+func TestFramesOfAnyKindAreBounded(t *testing.T) {
+	kinds := map[string]func(p *memoryPeer) string{
+		"pings": func(p *memoryPeer) string { return p.frame(testbed.Ping, "") },
+		"pongs": func(p *memoryPeer) string { return p.frame(testbed.Pong, "") },
+		"empty fragments": func(p *memoryPeer) string {
+			return p.fragment(testbed.Continuation, "")
+		},
+	}
+	const burst = 5
+	for name, kind := range kinds {
+		t.Run(name+", delayed", func(t *testing.T) {
+			inMemory(t, rated(burst), func(m *memoryTunnel) {
+				first, one := m.client.fragment(testbed.Text, ""), kind(m.client)
+				m.client.send(first + strings.Repeat(one, 10*burst+20-1))
+				m.upstream.expect(first + strings.Repeat(one, 10*burst-1))
+				for range 20 {
+					time.Sleep(10*time.Millisecond - 1)
+					m.upstream.expectOpen()
+					time.Sleep(time.Nanosecond)
+					m.upstream.expect(one)
+				}
+			})
+		})
+		t.Run(name+", refused", func(t *testing.T) {
+			policy := rated(burst)
+			policy.refuseFast = true
+			inMemory(t, policy, func(m *memoryTunnel) {
+				first, one := m.client.fragment(testbed.Text, ""), kind(m.client)
+				m.client.send(first + strings.Repeat(one, 10*burst-1))
+				m.upstream.expect(first + strings.Repeat(one, 10*burst-1))
+				m.client.send(one)
+				m.client.expect(string(testbed.NewClose(1008, "").Bytes(false)))
+				_ = m.client.Close()
+				_ = m.upstream.Close()
+				m.expectReason(rateLimited)
+				m.expectBlamed(client)
+			})
+		})
+	}
+}
+
+// A client that answers our pings must not lose its turns by that.
+func TestAnswersToOurPingsDoNotCountForTheRate(t *testing.T) {
+	policy := tunnelPolicy{messageEvery: time.Hour, refuseFast: true, ping: 10 * time.Second}
+	inMemory(t, policy, func(m *memoryTunnel) {
+		m.pass(10 * time.Second)
+		for range 30 {
+			m.client.send(m.client.pong(m.client.expectPing()))
+			m.upstream.send(m.upstream.pong(m.upstream.expectPing()))
+			time.Sleep(11 * time.Second)
+			synctest.Wait()
+		}
+		m.client.expectPing()
+		m.upstream.expectPing()
+		word := m.client.frame(testbed.Text, "word")
+		m.client.send(word)
+		m.upstream.expect(word)
 	})
 }
 
@@ -179,7 +240,7 @@ func TestTurnsAreTakenAtTheRate(t *testing.T) {
 			one.opened = time.Now()
 			taken := 0
 			for began := time.Now(); time.Since(began) < 10*time.Second && taken < 2*maxRate; {
-				if wait := one.takeTurn(&one.guard.lanes[0]); wait > 0 {
+				if wait := one.takeTurn(&one.guard.lanes[0], true); wait > 0 {
 					time.Sleep(wait)
 					continue
 				}
