@@ -135,10 +135,7 @@ func TestHeaderDown(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			p := newProxy(t, &Handler{
-				Upstreams: []*Upstream{{Dial: up.Addr}},
-				Headers:   &headers.Handler{Response: &test.ops},
-			})
+			p := proxyWithHeaders(t, up.Addr, &headers.Handler{Response: &test.ops})
 			head, _ := p.accepted(t)
 			for _, line := range test.has {
 				if strings.Count(head, "\r\n"+line+"\r\n") != 1 {

@@ -261,6 +261,23 @@ var mistakes = map[string]struct{ config, want string }{
 			"headers": {"request": {"replace": {"X-A": [{"search_regexp": "(", "replace": "b"}]}}}}`,
 		"headers: replacement 0 for header field 'X-A': error parsing regexp: missing closing ): `(`",
 	},
+	"header operation on a field of the handshake": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "headers": {"request": {"set": {"upgrade": ["websocket"]}}}}`,
+		"headers: Upgrade cannot be changed in the request, as the handshake decides about it; remove it",
+	},
+	"a field of the handshake is deleted": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "headers": {"request": {"delete": ["sec-websocket-key"]}}}`,
+		"headers: Sec-WebSocket-Key cannot be changed in the request, as the handshake decides about it; remove it",
+	},
+	"a field of the handshake is added": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "headers": {"request": {"add": {"Connection": ["a"]}}}}`,
+		"headers: Connection cannot be changed in the request, as the handshake decides about it; remove it",
+	},
+	"a field of the answer is replaced": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"headers": {"response": {"replace": {"Sec-WebSocket-Accept": [{"search": "a", "replace": "b"}]}}}}`,
+		"headers: Sec-WebSocket-Accept cannot be changed in the answer, as the handshake decides about it; remove it",
+	},
 	"unknown transport": {
 		`{"upstreams": [{"dial": "localhost:9000"}], "transport": {"protocol": "carrier_pigeon"}}`,
 		"transport: loading module 'carrier_pigeon': unknown module: http.reverse_proxy.transport.carrier_pigeon",

@@ -81,8 +81,10 @@ type Handler struct {
 
 	// Changes to the header of the request that goes to the upstream, and of
 	// the response that goes to the client, the 101 included. The fields that
-	// make the handshake (Upgrade, Connection, Sec-WebSocket-Key, -Accept and
-	// -Version) cannot be changed.
+	// make the handshake cannot be changed. Naming them is refused: Upgrade,
+	// Connection, Sec-WebSocket-Key, -Accept and -Version, Content-Length,
+	// Transfer-Encoding and Trailer in the request, Upgrade and
+	// Sec-WebSocket-Accept in the response.
 	Headers *headers.Handler `json:"headers,omitempty"`
 
 	// IP ranges (CIDR or single addresses) of proxies in front of Caddy whose

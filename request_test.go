@@ -3,9 +3,11 @@ package websocketproxy
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
@@ -301,10 +303,7 @@ func TestHeaderUp(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			p := newProxy(t, &Handler{
-				Upstreams: []*Upstream{{Dial: up.Addr}},
-				Headers:   &headers.Handler{Request: &test.ops},
-			})
+			p := proxyWithHeaders(t, up.Addr, &headers.Handler{Request: &test.ops})
 			head := p.headOf(t, up, testbed.HandshakeRequest("/path?query", "example.com", test.sent...))
 			for _, line := range test.has {
 				if strings.Count(head, "\r\n"+line+"\r\n") != 1 {
@@ -321,6 +320,19 @@ func TestHeaderUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// proxyWithHeaders is a proxy with any header operations, also such as are refused but
+// may come by placeholders.
+func proxyWithHeaders(t *testing.T, dial string, ops *headers.Handler) *testProxy {
+	t.Helper()
+	h := &Handler{Upstreams: []*Upstream{{Dial: dial}}}
+	provision(t, h)
+	if err := ops.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
+	}
+	h.Headers = ops
+	return serveWith(t, h, (*httptest.Server).Start)
 }
 
 func TestHeaderUpKnowsTheTunnel(t *testing.T) {
