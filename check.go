@@ -216,6 +216,11 @@ func (h *Handler) checkHeaders() error {
 }
 
 func (h *Handler) checkTrustedProxies() error {
+	if len(h.TrustedProxies) > 0 && h.Limits != nil && h.Limits.MaxTunnelsPerClient > 0 {
+		return errors.New("trusted_proxies: does not count for max_tunnels_per_client, which would take each of these " +
+			"proxies for one client; name them in the server's own trusted_proxies instead, with trusted_proxies_strict: " +
+			"in a Caddyfile, both are in the global option servers")
+	}
 	for i, expr := range h.TrustedProxies {
 		if _, err := trustedRange(expr); err != nil {
 			return fmt.Errorf("trusted_proxies[%d]: %w", i, err)

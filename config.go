@@ -145,8 +145,11 @@ type Limits struct {
 	// More get 429. Counted are those of this handler, and of others that have
 	// the same name, or the same upstreams if they have none; after a reload,
 	// those of its predecessor too if that had a limit. Clients whose address is
-	// not known, as behind a unix socket, are not limited. A negative value means
-	// no limit. Default: 0, no limit.
+	// not known, as behind a unix socket, are not limited. Behind another proxy,
+	// the server needs its `trusted_proxies`, or that proxy is one client, and
+	// `trusted_proxies_strict`, or clients choose their address where the proxy
+	// adds to X-Forwarded-For. Refused with this handler's own `trusted_proxies`.
+	// A negative value means no limit. Default: 0, no limit.
 	MaxTunnelsPerClient int `json:"max_tunnels_per_client,omitempty"`
 }
 

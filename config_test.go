@@ -256,6 +256,10 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "localhost:9000"}], "trusted_proxies": ["private_ranges"]}`,
 		`trusted_proxies[0]: "private_ranges" is neither an address nor a range of some, such as 10.0.0.0/8`,
 	},
+	"trusted proxies and a limit for clients": {
+		`{"upstreams": [{"dial": "localhost:9000"}], "trusted_proxies": ["10.0.0.0/8"], "limits": {"max_tunnels_per_client": 5}}`,
+		"trusted_proxies: does not count for max_tunnels_per_client, which would take each of these proxies for one client",
+	},
 	"header operation is malformed": {
 		`{"upstreams": [{"dial": "localhost:9000"}],
 			"headers": {"request": {"replace": {"X-A": [{"search_regexp": "(", "replace": "b"}]}}}}`,

@@ -89,7 +89,9 @@ type Handler struct {
 
 	// IP ranges (CIDR or single addresses) of proxies in front of Caddy whose
 	// X-Forwarded-* fields are kept, besides those of the server's own
-	// `trusted_proxies`. Default: none.
+	// `trusted_proxies`. The client's address in logs, in limits and for policies is
+	// that of the server's, so they are refused with `limits.max_tunnels_per_client`.
+	// Default: none.
 	TrustedProxies []string `json:"trusted_proxies,omitempty"`
 
 	// How upstreams are dialed: only `http`, the transport of `reverse_proxy`.
@@ -142,6 +144,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionPool,      // takes references that Cleanup gives back, so it is late
 		h.provisionRebalance, // and here the handler becomes known to others
 		h.provisionApp,
+		h.logOddities,
 	} {
 		if err := step(ctx); err != nil {
 			return err

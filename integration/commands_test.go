@@ -31,6 +31,7 @@ func TestCheckingCommands(t *testing.T) {
 		proxyTo("127.0.0.1:9000", "idle_timeout soon"):                      "idle_timeout is a duration",
 		proxyTo("127.0.0.1:9000", "flush_interval -1"):                      "flush_interval is not an option of websocket_proxy",
 		proxyTo("127.0.0.1:9000", "ping_pong"):                              "unrecognized option ping_pong",
+		proxyTo("127.0.0.1:9000", "origins example.com/path"):               "is not an origin",
 		"@ws websocket maybe\nrespond @ws no\n" + proxyTo("127.0.0.1:9000"): "wrong argument count",
 	}
 	for directive, want := range bad {
@@ -42,13 +43,13 @@ func TestCheckingCommands(t *testing.T) {
 		}
 	}
 
-	// What only provisioning finds.
-	invalid := write(t, site(proxyTo("127.0.0.1:9000", "origins example.com/path")))
+	// What only provisioning finds, as it needs a file.
+	invalid := write(t, site(proxyTo("127.0.0.1:9000", "transport http {\ntls_trust_pool file nowhere.pem\n}")))
 	if code, _, stderr := runCaddy(t, "adapt", "--adapter", "caddyfile", "--config", invalid); code != 0 {
 		t.Errorf("adapt: code %d: %s", code, stderr)
 	}
 	code, _, stderr := runCaddy(t, "validate", "--adapter", "caddyfile", "--config", invalid)
-	if code == 0 || !strings.Contains(stderr, "is not an origin") {
+	if code == 0 || !strings.Contains(stderr, "nowhere.pem") {
 		t.Errorf("validate: code %d, want a failure; got %s", code, stderr)
 	}
 

@@ -61,11 +61,12 @@ func TestStopWithAQueue(t *testing.T) {
 	expectShutdown(t, c, 1)
 }
 
-// TestTunnelsPerClient has addresses that Caddy takes from a trusted proxy.
+// TestTunnelsPerClient has addresses that Caddy takes from a trusted proxy, which
+// appends them to what clients say.
 func TestTunnelsPerClient(t *testing.T) {
 	t.Parallel()
 	up := testbed.NewUpstream(t, testbed.Echo)
-	c := startCaddy(t, site(proxyTo(up.Addr, "max_tunnels_per_client 2"), "servers {\ntrusted_proxies static 127.0.0.1\n}"))
+	c := startCaddy(t, site(proxyTo(up.Addr, "max_tunnels_per_client 2"), "servers {\ntrusted_proxies static 127.0.0.1\ntrusted_proxies_strict\n}"))
 	ask := func(client string) int {
 		conn := c.dial(t, false)
 		conn.Send(testbed.HandshakeRequest("/", conn.Host, "X-Forwarded-For: "+client))
@@ -78,6 +79,7 @@ func TestTunnelsPerClient(t *testing.T) {
 		{"192.0.2.1", 101},
 		{"192.0.2.1", 101},
 		{"192.0.2.1", http.StatusTooManyRequests},
+		{"203.0.113.66, 192.0.2.1", http.StatusTooManyRequests},
 		{"192.0.2.2", 101},
 		{"2001:db8::1", 101},
 		{"2001:db8::2:0:0:1", 101},
