@@ -20,7 +20,7 @@ type access struct {
 }
 
 // origin is one that pages may have: exactly, or with any subdomain. The
-// opaque origin `null` has only a scheme, "null".
+// opaque origin `null` has only a scheme, "null", and that of files "file".
 type origin struct {
 	scheme, host, port string
 	subdomains         bool
@@ -44,7 +44,7 @@ func newAccess(cfg *Access) (access, error) {
 		o, ok := parseOrigin(pattern)
 		if !ok {
 			return a, fmt.Errorf("access.origins[%d]: %q is not an origin; "+
-				"write same, null, https://example.com or https://*.example.com", i, s)
+				"write same, null, file://, https://example.com or https://*.example.com", i, s)
 		}
 		o.subdomains = subdomains
 		a.origins = append(a.origins, o)
@@ -60,8 +60,11 @@ func newAccess(cfg *Access) (access, error) {
 // parseOrigin parses a serialized origin (RFC 6454 section 6.2). Ports are
 // always explicit in the result.
 func parseOrigin(s string) (origin, bool) {
-	if s == "null" {
+	switch s {
+	case "null":
 		return origin{scheme: "null"}, true
+	case "file://": // of applications that wrap a browser
+		return origin{scheme: "file"}, true
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme == "" || u.Hostname() == "" ||
@@ -112,8 +115,8 @@ func (o origin) matches(pattern origin) bool {
 }
 
 // checkOrigin returns an error if a page of the request's origin may not
-// connect.
-func (a *access) checkOrigin(r *http.Request) error {
+// connect. secure tells that the request is known to have come by TLS.
+func (a *access) checkOrigin(r *http.Request, secure bool) error {
 	values := r.Header.Values("Origin")
 	if a.anyOrigin || len(values) == 0 {
 		return nil // no browser
@@ -125,23 +128,39 @@ func (a *access) checkOrigin(r *http.Request) error {
 	if !ok {
 		return fmt.Errorf("origin %q is malformed", values[0])
 	}
-	if a.sameOrigin && o.isSame(r.Host) || slices.ContainsFunc(a.origins, o.matches) {
+	if a.sameOrigin && o.isSame(r.Host, secure) || slices.ContainsFunc(a.origins, o.matches) {
 		return nil
 	}
 	return fmt.Errorf("origin %q is not in the list", values[0])
 }
 
-// isSame compares with a request's Host. Behind a proxy that ends TLS the
-// request does not tell the scheme of the page's URL, so a Host without a port
-// stands for the default port of the origin's scheme. Origins of schemes without
+// isSame compares with a request's Host. An origin has a scheme too (RFC 6454 section
+// 4), so one that has come by TLS is https. Behind a proxy that ends TLS and does
+// not say so the request does not tell the scheme of the page's URL, so a Host without
+// a port stands for the default port of the origin's scheme. Origins of schemes without
 // one, such as those of browser extensions, are never the same.
-func (o origin) isSame(hostport string) bool {
+func (o origin) isSame(hostport string, secure bool) bool {
+	if secure && o.scheme != "https" {
+		return false
+	}
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
 		host, port = strings.Trim(hostport, "[]"), ""
 	}
 	def := defaultPort(o.scheme)
 	return def != "" && strings.EqualFold(o.host, host) && o.port == portOr(port, def)
+}
+
+// isSecure reports whether the client is known to have sent r by TLS: to Caddy, or to a
+// trusted proxy in front of it that says so. What that says is about the client;
+// how it reaches Caddy itself is not.
+func (h *Handler) isSecure(r *http.Request) bool {
+	if values := r.Header["X-Forwarded-Proto"]; len(values) > 0 {
+		if _, trusted, _ := h.forwardingPeer(r); trusted {
+			return strings.EqualFold(values[len(values)-1], "https")
+		}
+	}
+	return r.TLS != nil
 }
 
 // filterSubprotocols returns those of the offered subprotocols that may be

@@ -1,11 +1,17 @@
 package websocketproxy
 
 import (
+	"crypto/tls"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
@@ -72,6 +78,11 @@ func TestOriginsAreCompared(t *testing.T) {
 		{"same, a scheme without ports", []string{"same"}, "example.com", []string{"app://example.com"}, false},
 		{"same or listed", []string{"same", "https://a.example"}, "example.com", []string{"https://a.example"}, true},
 
+		{"files", []string{"file://"}, "x", []string{"file://"}, true},
+		{"files are not listed", []string{"null", "same", "https://example.com"}, "", []string{"file://"}, false},
+		{"a file", []string{"file://"}, "x", []string{"file:///"}, false},
+		{"files of a host", []string{"file://"}, "x", []string{"file://x"}, false},
+
 		{"two fields", []string{"https://example.com"}, "x", []string{"https://example.com", "https://example.com"}, false},
 		{"two in a field", []string{"https://example.com"}, "x", []string{"https://example.com https://b.example"}, false},
 		{"an empty field", []string{"same", "null"}, "", []string{""}, false},
@@ -96,10 +107,72 @@ func TestOriginsAreCompared(t *testing.T) {
 			if test.sent != nil {
 				r.Header["Origin"] = test.sent
 			}
-			if err := a.checkOrigin(r); (err == nil) != test.want {
+			if err := a.checkOrigin(r, false); (err == nil) != test.want {
 				t.Errorf("got %v, want it allowed: %t", err, test.want)
 			}
 		})
+	}
+}
+
+// An origin has a scheme: what a page that came without TLS says over TLS, anybody on
+// the way to it may have written.
+func TestSameOriginHasTheScheme(t *testing.T) {
+	trusting := &Handler{trustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+	for name, test := range map[string]struct {
+		tls         bool
+		from        string
+		proto       []string
+		http, https bool // whether these are accepted
+	}{
+		"plain":                        {from: "198.51.100.1:1", http: true, https: true},
+		"TLS":                          {tls: true, from: "198.51.100.1:1", https: true},
+		"plain, says anybody":          {from: "198.51.100.1:1", proto: []string{"https"}, http: true, https: true},
+		"TLS, plain says anybody":      {tls: true, from: "198.51.100.1:1", proto: []string{"http"}, https: true},
+		"TLS, says a trusted proxy":    {from: "192.0.2.1:1", proto: []string{"HTTPS"}, https: true},
+		"plain, says a trusted proxy":  {from: "192.0.2.1:1", proto: []string{"http"}, http: true, https: true},
+		"plain to a proxy, then TLS":   {tls: true, from: "192.0.2.1:1", proto: []string{"http"}, http: true, https: true},
+		"a trusted proxy does not say": {tls: true, from: "192.0.2.1:1", https: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, err := newAccess(&Access{Origins: []string{"same"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for scheme, want := range map[string]bool{"http": test.http, "https": test.https} {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody)
+				r.Host, r.RemoteAddr, r.TLS = "example.com", test.from, nil
+				if test.tls {
+					r.TLS = new(tls.ConnectionState)
+				}
+				r.Header["X-Forwarded-Proto"] = test.proto
+				r.Header.Set("Origin", scheme+"://example.com")
+				r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, new(caddyhttp.Server))
+				if err := a.checkOrigin(r, trusting.isSecure(r)); (err == nil) != want {
+					t.Errorf("%s: got %v, want it allowed: %t", scheme, err, want)
+				}
+			}
+		})
+	}
+}
+
+// Over TLS and HTTP/2, where the whole handler decides.
+func TestSameOriginOverTLS(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.Echo)
+	certs := testbed.NewCerts(t)
+	p := startProxy(t, with(t, up.Addr, `{"access": {"origins": ["same"]}}`), withTLS(certs.ServerConfig()))
+	for origin, status := range map[string]int{"http://": http.StatusForbidden, "https://": http.StatusSwitchingProtocols} {
+		c := testbed.DialTLS(t, p.Addr, certs.ClientConfig())
+		c.Send(testbed.HandshakeRequest("/", c.Host, "Origin: "+origin+c.Host))
+		if got := c.Response().StatusCode; got != status {
+			t.Errorf("with %s the status is %d, want %d", origin, got, status)
+		}
+		c.Close()
+		header := http.Header{":protocol": {"websocket"}}
+		header.Set(fieldVersion, "13")
+		header.Set("Origin", origin+"example.com")
+		if origin == "http://" { // the other one would need a connection
+			expectStatus(t, p.serveStream(t, http.MethodConnect, header), status, nil)
+		}
 	}
 }
 

@@ -198,10 +198,11 @@ func (l *Limits) apply(p *tunnelPolicy) {
 // Access says which handshakes are accepted.
 type Access struct {
 	// Origins of web pages whose scripts may connect (RFC 6455 section 10.2):
-	// `same` for pages of the same host and port as the request's Host,
-	// `https://example.com`, `https://example.com:8443`, or
+	// `same` for pages of the same host and port as the request's Host, and by
+	// https if the request came by TLS or a trusted proxy says that in
+	// X-Forwarded-Proto; `https://example.com`, `https://example.com:8443`, or
 	// `https://*.example.com` for all subdomains; `null` for documents without
-	// an origin. Others get 403. A request without an Origin field does not
+	// an origin, `file://` for applications that wrap a browser. Others get 403. A request without an Origin field does not
 	// come from a browser and is accepted. Default: any origin.
 	Origins []string `json:"origins,omitempty"`
 

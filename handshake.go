@@ -121,7 +121,7 @@ func (h *Handler) checkHandshake(r *http.Request) (*handshake, *refusal) {
 	if err := hs.checkForm(r); err != nil {
 		return nil, &refusal{cause: causeMalformed, status: http.StatusBadRequest, err: err}
 	}
-	if err := h.access.checkOrigin(r); err != nil {
+	if err := h.access.checkOrigin(r, h.access.sameOrigin && h.isSecure(r)); err != nil {
 		return nil, &refusal{cause: causeOrigin, status: http.StatusForbidden, err: err}
 	}
 	subprotocols, err := h.access.filterSubprotocols(listValues(r.Header.Values(fieldProtocol)))
