@@ -115,7 +115,7 @@ func TestCommandSaysWhatIsWrongWithItsFlags(t *testing.T) {
 		{"--to is required", nil},
 		{"--demo brings its own upstream", []string{"--demo", "--to", "localhost:1"}},
 		{"--header-up: invalid format", []string{"--to", "localhost:1", "--header-up", "nonsense"}},
-		{"unsupported URL scheme", []string{"--to", "ftp://localhost:1"}},
+		{"has the scheme ftp://; use ws:// or wss://", []string{"--to", "ftp://localhost:1"}},
 	} {
 		t.Run(tc.want, func(t *testing.T) {
 			code, _, stderr := runCaddy(t, append([]string{"websocket-proxy"}, tc.args...)...)
