@@ -95,6 +95,7 @@ func (t *tunnel) refuseLocked(d relay.Direction, found finding) {
 	l := &t.guard.lanes[d]
 	if d == relay.ClientToUpstream {
 		rest := t.scanners[d]
+		rest.BeLenient() // what breaks the protocol is still a frame before its Close
 		rest.Scan(l.held)
 		t.guard.refused = &rest
 	}

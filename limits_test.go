@@ -376,3 +376,52 @@ func TestGuardedPayloadIsSkipped(t *testing.T) {
 		t.Errorf("got %+v for the next frame", v)
 	}
 }
+
+// Who has answered our Close is not kept waiting for an upstream that does not answer
+// its own: the client's stream ends at once, in no time that passes here.
+func TestClientThatHasAnsweredDoesNotWaitForTheUpstream(t *testing.T) {
+	policy := tunnelPolicy{maxMessage: 300, messageEvery: time.Hour, refuseFast: true}
+	for name, test := range map[string]struct {
+		code uint16
+		raw  func(p *memoryPeer) string
+	}{
+		"too big":         {1009, func(p *memoryPeer) string { return p.frame(testbed.Text, strings.Repeat("x", 301)) }},
+		"too fast":        {1008, func(p *memoryPeer) string { return strings.Join(p.words(2), "") }},
+		"reserved":        {1002, func(*memoryPeer) string { return "\x83\x80abcd" }},
+		"reserved, long":  {1002, func(*memoryPeer) string { return "\x83\xfe\x01\x00abcd" + strings.Repeat("x", 256) }},
+		"not masked":      {1002, func(*memoryPeer) string { return "\x81\x02hi" }},
+		"not finished":    {1002, func(*memoryPeer) string { return "\x09\x80abcd" }},
+		"of nothing":      {1002, func(*memoryPeer) string { return "\x80\x80abcd" }},
+		"not shortest":    {1002, func(*memoryPeer) string { return "\x82\xFE\x00\x01abcdx" }},
+		"a long ping":     {1002, func(*memoryPeer) string { return "\x89\xfe\x00\x80abcd" + strings.Repeat("x", 128) }},
+		"a Close of one":  {1002, func(*memoryPeer) string { return "\x88\x81abcdx" }},
+		"a broken answer": {1002, func(*memoryPeer) string { return "\x83\x80abcd\x84\x00" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, policy, func(m *memoryTunnel) {
+				m.client.send(test.raw(m.client))
+				m.client.expect(string(testbed.NewClose(test.code, "").Bytes(false)))
+				m.client.send(m.client.closeFrame(test.code, ""))
+				m.client.expectEnd()
+				_ = m.client.Close()
+				_ = m.upstream.Close()
+				m.expectBlamed(client)
+			})
+		})
+	}
+}
+
+// A length that is no number leaves nothing to follow.
+func TestClientWhoseAnswerCannotBeFoundWaitsItsTime(t *testing.T) {
+	inMemory(t, tunnelPolicy{maxMessage: 300}, func(m *memoryTunnel) {
+		m.client.send("\x82\xFF\xff\xff\xff\xff\xff\xff\xff\xffabcd")
+		m.client.expect(string(testbed.NewClose(1002, "").Bytes(false)))
+		m.client.send(m.client.closeFrame(1002, ""))
+		m.client.expectOpen()
+		time.Sleep(closeAnswerTime)
+		m.client.expectEnd()
+		_ = m.client.Close()
+		_ = m.upstream.Close()
+		m.expectBlamed(client)
+	})
+}

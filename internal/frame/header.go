@@ -19,7 +19,7 @@ const legalControls = 1<<(16+Close) | 1<<(16+Ping) | 1<<(16+Pong)
 // it is not all there or not legal, which headerByte then tells apart. This is
 // the hot path: one look at the bytes, no loop.
 func (s *Scanner) wholeHeader(p []byte) int {
-	if len(p) < 2 || !s.legalFirst(p[0]) || !s.legalSecond(p[0], p[1]) {
+	if len(p) < 2 || s.lenient || !s.legalFirst(p[0]) || !s.legalSecond(p[0], p[1]) {
 		return 0
 	}
 	size := headerSize(p[1])
@@ -59,6 +59,9 @@ func (s *Scanner) headerByte(b byte) Event {
 			s.length = uint64(b &^ maskBit)
 		}
 		legal = s.legalSecond(s.b0, b)
+		if b&maskBit == 0 {
+			s.mask = [4]byte{}
+		}
 	case at < lengthEnd:
 		s.length = s.length<<8 | uint64(b)
 		legal = s.seen < lengthEnd || legalLength(s.b1, s.length)
@@ -66,7 +69,7 @@ func (s *Scanner) headerByte(b byte) Event {
 		s.mask[at-lengthEnd] = b
 	}
 	switch {
-	case !legal:
+	case !legal && (!s.lenient || s.length >= 1<<63):
 		s.stage = opaque
 		return Violation
 	case at > 0 && int(s.seen) == headerSize(s.b1):

@@ -50,7 +50,7 @@ const (
 //     top bit of its eight bytes set.
 //
 // After a violation nobody can say where the next frame starts, so the scanner
-// is opaque for good. The zero Scanner follows a server, like NewScanner(false).
+// is opaque for good, unless it is lenient. The zero Scanner follows a server, like NewScanner(false).
 type Scanner struct {
 	length   uint64 // payload of the current frame
 	left     uint64 // part of length still to come
@@ -62,6 +62,7 @@ type Scanner struct {
 	wantMask uint8 // maskBit if frames must be masked, 0 if they must not
 	stage    stage
 	progress progress
+	lenient  bool
 }
 
 // NewScanner returns a Scanner at the start of a stream. masked says whether
@@ -73,6 +74,11 @@ func NewScanner(masked bool) Scanner {
 	}
 	return Scanner{}
 }
+
+// BeLenient has the scanner follow frames by what their headers say, legal or not, to
+// find the Close frame of a peer whose bytes are of no other use. Only a length that
+// is no number leaves it opaque.
+func (s *Scanner) BeLenient() { s.lenient = true }
 
 // Next consumes bytes of p until something happens or p is used up, and returns
 // how many bytes that took and what happened. It takes constant time for a

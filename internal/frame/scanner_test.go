@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"unsafe"
 )
@@ -425,5 +426,39 @@ func TestScannerDoesNotAllocate(t *testing.T) {
 	})
 	if allocs != 0 {
 		t.Errorf("got %v allocations, want 0", allocs)
+	}
+}
+
+func TestLenientScannerFindsTheCloseBehindViolations(t *testing.T) {
+	closing := string(AppendClose(nil, 1002, "x", &[4]byte{1, 2, 3, 4}))
+	for name, raw := range map[string]string{
+		"reserved opcodes":  "\x83\x82abcdxx\x0f\x80abcd",
+		"not masked":        "\x81\x02hi",
+		"unfinished ping":   "\x09\x81abcdx",
+		"long ping":         "\x89\xfe\x00\x80abcd" + strings.Repeat("x", 128),
+		"not shortest":      "\x82\xFF\x00\x00\x00\x00\x00\x00\x00\x01abcdx",
+		"of nothing":        "\x80\x80abcd",
+		"inside of another": "\x01\x81abcdx\x01\x81abcdx",
+	} {
+		for _, step := range []int{1, 3, 1000} {
+			s := NewScanner(true)
+			s.BeLenient()
+			for rest := []byte(raw + closing); len(rest) > 0; {
+				n := min(step, len(rest))
+				s.Scan(rest[:n])
+				rest = rest[n:]
+				if s.Closed() != (len(rest) == 0) {
+					t.Fatalf("%s in steps of %d: closed is %t with %d bytes left", name, step, s.Closed(), len(rest))
+				}
+			}
+			if s.CloseCode() != 1002 {
+				t.Errorf("%s in steps of %d: the code is %d, want 1002", name, step, s.CloseCode())
+			}
+		}
+	}
+	s := NewScanner(true)
+	s.BeLenient()
+	if s.Scan([]byte("\x82\xFF\xff\xff\xff\xff\xff\xff\xff\xff" + closing)); !s.Opaque() {
+		t.Error("a length that is no number is followed")
 	}
 }
