@@ -29,11 +29,13 @@ func TestReloadTellsWhatItChanges(t *testing.T) {
 		"one is new":  {map[string][]string{"a": {"1"}}, map[string][]string{"a": {"2", "1"}}, []poolChange{{"a", []string{"2"}, nil}}},
 		"one is gone": {map[string][]string{"a": {"1", "2"}}, map[string][]string{"a": {"2"}}, []poolChange{{"a", nil, []string{"1"}}}},
 		"all others": {
-			map[string][]string{"a": {"1", "2"}}, map[string][]string{"a": {"3", "4"}},
+			map[string][]string{"a": {"1", "2"}},
+			map[string][]string{"a": {"3", "4"}},
 			[]poolChange{{"a", []string{"3", "4"}, []string{"1", "2"}}},
 		},
 		"two pools": {
-			map[string][]string{"": {"1"}, "b": {"2"}}, map[string][]string{"": {"2"}, "b": {"1"}},
+			map[string][]string{"": {"1"}, "b": {"2"}},
+			map[string][]string{"": {"2"}, "b": {"1"}},
 			[]poolChange{{"", []string{"2"}, []string{"1"}}, {"b", []string{"1"}, []string{"2"}}},
 		},
 		"a pool is new":      {map[string][]string{"a": {"1"}}, map[string][]string{"a": {"1"}, "b": {"2"}}, []poolChange{{"b", []string{"2"}, nil}}},

@@ -65,7 +65,7 @@ func (c *console) setState(state string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if answer.State != state && !(state == stateReady && answer.State == stateRemoved) {
+	if answer.State != state && (state != stateReady || answer.State != stateRemoved) {
 		return 0, fmt.Errorf("%s is in state %s: %s",
 			printable(answer.Address), printable(answer.State), printable(answer.Problem))
 	}

@@ -75,7 +75,7 @@ func visitDurations(v reflect.Value, prefix string, visit func(path string, d ti
 		if !f.IsExported() || name == "" || name == "-" {
 			continue
 		}
-		if d, ok := value.Interface().(caddy.Duration); ok {
+		if d, ok := reflect.TypeAssert[caddy.Duration](value); ok {
 			visit(prefix+name, time.Duration(d))
 		}
 		visitDurations(value, prefix+name+".", visit)

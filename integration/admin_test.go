@@ -14,11 +14,10 @@ import (
 // listedUpstream and listedTunnel are what the admin API says of one.
 type (
 	listedUpstream struct {
-		Address, State, By  string
-		Source              string
-		Tunnels, Queued     int
-		Configured, Failing bool
-		Health              string
+		Address, State, By string
+		Source             string
+		Tunnels, Queued    int
+		Configured         bool
 	}
 	listedTunnel struct {
 		ID, Upstream, Handler string
@@ -47,6 +46,25 @@ func (c *caddy) listedUpstreams(tb testing.TB) map[string]listedUpstream {
 		byAddress[u.Address] = u
 	}
 	return byAddress
+}
+
+// isAvoided reports whether handshakes or probes have found an upstream failing.
+func (c *caddy) isAvoided(tb testing.TB, address string) bool {
+	tb.Helper()
+	var list struct {
+		Upstreams []struct {
+			Address, Health string
+			Failing         bool
+		}
+	}
+	c.api(tb, "GET", "upstreams", "", http.StatusOK, &list)
+	for _, u := range list.Upstreams {
+		if u.Address == address {
+			return u.Failing || u.Health == "down"
+		}
+	}
+	tb.Fatalf("no upstream %s is listed", address)
+	return false
 }
 
 func (c *caddy) listedTunnels(tb testing.TB, query string) []listedTunnel {

@@ -59,7 +59,11 @@ func TestHostileTextInTheStorage(t *testing.T) {
 	}
 	expectPrintable(t, "the admin endpoint's list", list)
 	for _, args := range [][]string{
-		{"list"}, {"list", "--json"}, {"ready", address, "--json"}, {"drain", address}, {"evict", address},
+		{"list"},
+		{"list", "--json"},
+		{"ready", address, "--json"},
+		{"drain", address},
+		{"evict", address},
 		{"drain", "none" + hostile},
 	} {
 		_, stdout, stderr := c.websockets(t, args...)

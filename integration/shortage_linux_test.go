@@ -67,8 +67,8 @@ func TestCaddyWithoutDescriptors(t *testing.T) {
 	for _, tunnel := range tunnels {
 		tunnel.Echo("still there")
 	}
-	if up := c.listedUpstreams(t)[up.Addr]; up.Failing || up.Health == "down" || up.Tunnels != 20 {
-		t.Errorf("the upstream is %+v, want it as before", up)
+	if listed := c.listedUpstreams(t)[up.Addr]; c.isAvoided(t, up.Addr) || listed.Tunnels != 20 {
+		t.Errorf("the upstream is %+v, want it as before", listed)
 	}
 	if n := len(c.log.find(message("upstream is unhealthy"))); n > 0 {
 		t.Errorf("%d lines tell that the upstream is unhealthy", n)

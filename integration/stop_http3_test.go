@@ -35,9 +35,11 @@ func TestStopWithHTTP3Clients(t *testing.T) {
 			t.Parallel()
 			echo, endless := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, beginPage)
 			c := startStreaming(t, strings.Join([]string{
+				"route {",
 				proxyTo(echo.Addr, "shutdown_period 1s", "evict_period off"),
 				"reverse_proxy /endless " + endless.Addr,
 				"respond page",
+				"}",
 			}, "\n"))
 			test.use(t, c, dialQUICKeeping(t, c, test.alive))
 			if test.reload {
