@@ -9,11 +9,14 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -156,13 +159,62 @@ func isTimeout(err error) bool {
 // refuse counts and logs a refusal and hands it to Caddy's error routes.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, f *refusal) error {
 	h.logRefusal(r, f, f.status)
+	disarm(r)
 	if f.cause == causeClientGone {
 		// For the access log; there is no one to read it.
 		w.WriteHeader(statusClientClosed)
 		return nil
 	}
 	maps.Copy(w.Header(), f.header)
+	if !isDisarmed(r) {
+		w.WriteHeader(f.status)
+		return nil
+	}
 	return caddyhttp.Error(f.status, f)
+}
+
+// disarm takes from a refused request what makes a tunnel of it, as an error
+// route may pass it on by reverse_proxy. Caddy gives such a route the method of
+// the client's request back, and reverse_proxy would send what follows a CONNECT
+// to the upstream as it comes, so that is not readable any more.
+func disarm(r *http.Request) {
+	if r.ProtoMajor == 1 {
+		delete(r.Header, "Upgrade")
+		options := slices.DeleteFunc(listValues(r.Header["Connection"]), func(option string) bool {
+			return strings.EqualFold(option, "upgrade")
+		})
+		delete(r.Header, "Connection")
+		if len(options) > 0 {
+			r.Header["Connection"] = []string{strings.Join(options, ", ")}
+		}
+		return
+	}
+	delete(r.Header, ":protocol")
+	if r.ProtoMajor == 3 {
+		r.Proto = "HTTP/3.0" // where the HTTP/3 server has put the protocol
+	}
+	if wasConnect(r) && r.Body != nil {
+		_ = r.Body.Close() // only its effect on reading is wanted
+	}
+}
+
+// isDisarmed reports whether error routes see what disarm has done. Over HTTP/3
+// they do not behind a handler that passes a copy of the request on, as tracing
+// does: Proto is that of the request to which the placeholders belong.
+func isDisarmed(r *http.Request) bool {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if r.ProtoMajor != 3 || !ok {
+		return true
+	}
+	proto, _ := repl.GetString("http.request.proto")
+	return proto == r.Proto
+}
+
+// wasConnect reports whether the client's request is a CONNECT, whatever handlers
+// in front have made of it.
+func wasConnect(r *http.Request) bool {
+	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	return r.Method == http.MethodConnect || ok && original.Method == http.MethodConnect
 }
 
 func (h *Handler) logRefusal(r *http.Request, f *refusal, status int) {
