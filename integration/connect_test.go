@@ -392,3 +392,45 @@ func TestConnectWithALength(t *testing.T) {
 		c.log.wait(t, 7+i, malformed)
 	}
 }
+
+// TestHintsOverStreams has an upstream send hints before its 101. They have their own
+// fields only, and leave nothing in the final response.
+func TestHintsOverStreams(t *testing.T) {
+	t.Parallel()
+	up := testbed.NewUpstream(t, nil)
+	c := startStreaming(t, "header X-Earlier 1\n"+proxyTo(up.Addr))
+	eachConnector(t, c, func(t *testing.T, open opener) {
+		s := open(t, webSocket("/"))
+		u := up.Next(t)
+		req := u.ReadRequest()
+		u.Send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n")
+		u.Accept(req)
+		status, header := s.response(t)
+		hints := s.hints()
+		if len(hints) != 1 || hints[0].Get("Link") != "</a.css>" || len(hints[0]) != 1 {
+			t.Errorf("the hints are %v, want the upstream's own field", hints)
+		}
+		if status != http.StatusOK || header.Get("Link") != "" || header.Get("X-Earlier") != "1" {
+			t.Errorf("the response is %d %v", status, header)
+		}
+		u.Tolerate()
+		s.disconnect(t)
+		u.Drain()
+	})
+}
+
+// TestTargetsOverStreams has clients end the request line inside of their path, which
+// neither HTTP/2 nor HTTP/3 forbids by itself.
+func TestTargetsOverStreams(t *testing.T) {
+	t.Parallel()
+	up := testbed.NewUpstream(t, testbed.Echo)
+	c := startStreaming(t, proxyTo(up.Addr))
+	eachConnector(t, c, func(t *testing.T, open opener) {
+		if status, _ := open(t, webSocket("/ws?a HTTP/1.0")).response(t); status != http.StatusBadRequest {
+			t.Errorf("the status is %d, want 400", status)
+		}
+	})
+	if n := up.Accepted(); n != 0 {
+		t.Errorf("the upstream got %d connections, want none", n)
+	}
+}

@@ -218,8 +218,9 @@ func (h *h2Conn) acknowledge(f http2.Frame) error {
 
 // h2Stream is a stream of an h2Conn.
 type h2Stream struct {
-	conn *h2Conn
-	id   uint32
+	informed []http.Header // of responses before the final one
+	conn     *h2Conn
+	id       uint32
 
 	// All are guarded by conn.mu.
 	window int64
@@ -259,13 +260,24 @@ func (h *h2Conn) open(tb testing.TB, fields [][2]string) *h2Stream {
 func (s *h2Stream) headLocked(f *http2.MetaHeadersFrame) {
 	status, _ := strconv.Atoi(f.PseudoValue("status"))
 	s.ended = s.ended || f.StreamEnded()
-	if status < 200 || s.status != 0 {
-		return // informational, or a trailer
+	if s.status != 0 {
+		return // a trailer
 	}
-	s.status, s.header = status, make(http.Header)
+	header := make(http.Header)
 	for _, field := range f.RegularFields() {
-		s.header.Add(field.Name, field.Value)
+		header.Add(field.Name, field.Value)
 	}
+	if status < 200 {
+		s.informed = append(s.informed, header)
+		return
+	}
+	s.status, s.header = status, header
+}
+
+func (s *h2Stream) hints() []http.Header {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.informed
 }
 
 func (s *h2Stream) response(tb testing.TB) (status int, header http.Header) {

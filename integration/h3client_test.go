@@ -21,8 +21,11 @@ import (
 // h3Stream is a stream of an HTTP/3 connection.
 type h3Stream struct {
 	*http3.RequestStream
-	conn *quic.Conn
+	conn     *quic.Conn
+	informed []http.Header // of responses before the final one
 }
+
+func (s *h3Stream) hints() []http.Header { return s.informed }
 
 // h3Conn is the client's end of an HTTP/3 connection.
 type h3Conn struct {
@@ -185,11 +188,16 @@ func (s rawH3Stream) awaitText(tb testing.TB, want string) {
 func (s *h3Stream) response(tb testing.TB) (status int, header http.Header) {
 	tb.Helper()
 	_ = s.SetReadDeadline(time.Now().Add(timeout))
-	resp, err := s.ReadResponse()
-	if err != nil {
-		tb.Fatalf("HTTP/3: waiting for a response: %v", err)
+	for {
+		resp, err := s.ReadResponse()
+		if err != nil {
+			tb.Fatalf("HTTP/3: waiting for a response: %v", err)
+		}
+		if resp.StatusCode >= 200 {
+			return resp.StatusCode, resp.Header
+		}
+		s.informed = append(s.informed, resp.Header)
 	}
-	return resp.StatusCode, resp.Header
 }
 
 func (s *h3Stream) readWithin(p []byte, limit time.Duration) (int, error) {

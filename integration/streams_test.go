@@ -23,6 +23,8 @@ type stream interface {
 	io.Writer
 	readWithin(p []byte, limit time.Duration) (int, error)
 	response(tb testing.TB) (status int, header http.Header)
+	// hints are the headers of informational responses before that.
+	hints() []http.Header
 	closeWrite(tb testing.TB)
 	// cancel resets the stream.
 	cancel(tb testing.TB)
