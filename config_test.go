@@ -234,7 +234,7 @@ var mistakes = map[string]struct{ config, want string }{
 	"origin is malformed": {
 		`{"upstreams": [{"dial": "localhost:9000"}], "access": {"origins": ["same", "example.com"]}}`,
 		`access.origins[1]: "example.com" is not an origin; ` +
-			"write same, null, https://example.com or https://*.example.com",
+			"write same, null, file://, https://example.com or https://*.example.com",
 	},
 	"origins are separated by commas": {
 		`{"upstreams": [{"dial": "localhost:9000"}], "access": {"origins": ["https://a.example,", "https://b.example"]}}`,
