@@ -19,7 +19,7 @@ type course struct {
 	// unseen is what was read before a pause and is shown again after it. The
 	// source is not read while it is not nil.
 	unseen []byte
-	// pipes hold what the destination did not take, in place of rest.
+	// pipes hold what follows rest and unseen.
 	pipes *pipes
 	// ahead is how many of the next bytes need not be shown.
 	ahead uint64
@@ -44,9 +44,18 @@ func (r *polled) reading(d Direction) bool {
 	return !c.ended && !c.writing() && c.unseen == nil
 }
 
-// writing reports whether the destination has not taken all.
+// writing reports whether the destination has not taken all that it may.
 func (c *course) writing() bool {
-	return len(c.rest) > 0 || c.pipes != nil
+	return len(c.rest) > 0 || c.pipes != nil && c.unseen == nil
+}
+
+// waiting is how many bytes wait for the end of a pause.
+func (c *course) waiting() uint64 {
+	n := len(c.unseen)
+	if c.pipes != nil {
+		n += c.pipes.held
+	}
+	return uint64(n)
 }
 
 // receive reads from the source of d until there is nothing left, the
@@ -119,8 +128,8 @@ func (r *polled) obey(d Direction, b []byte, v Verdict) {
 // pause stops reading for some time, after which b is shown again.
 func (r *polled) pause(d Direction, b []byte, wait time.Duration) {
 	c := &r.dirs[d]
-	c.read.Add(-uint64(len(b)))
 	c.unseen = append([]byte{}, b...)
+	c.read.Add(-c.waiting())
 	time.AfterFunc(wait, func() {
 		r.send(func() { r.resume(d); r.settle() })
 	})
@@ -130,9 +139,10 @@ func (r *polled) pause(d Direction, b []byte, wait time.Duration) {
 func (r *polled) resume(d Direction) {
 	c := &r.dirs[d]
 	if b := c.unseen; b != nil {
+		c.read.Add(c.waiting())
 		c.unseen = nil
-		c.read.Add(uint64(len(b)))
 		r.inspect(d, b)
+		r.flushPipes(d)
 	}
 }
 
@@ -158,22 +168,20 @@ func (r *polled) write(d Direction, b []byte) {
 // flush goes on writing what the destination did not take before.
 func (r *polled) flush(d Direction) {
 	c := &r.dirs[d]
-	if c.pipes != nil {
-		r.flushPipes(d)
-		r.answerWake(d)
-		return
+	if len(c.rest) > 0 {
+		n, err := r.writeSome(d, c.rest)
+		if err != nil {
+			r.fail(d, err, true)
+			return
+		}
+		if c.rest = c.rest[n:]; len(c.rest) == 0 {
+			c.rest = nil
+		}
+		if c.writing() {
+			c.progress(n)
+		}
 	}
-	n, err := r.writeSome(d, c.rest)
-	if err != nil {
-		r.fail(d, err, true)
-		return
-	}
-	if c.rest = c.rest[n:]; len(c.rest) > 0 {
-		c.progress(n)
-		return
-	}
-	c.rest = nil
-	r.written(d)
+	r.flushPipes(d)
 	r.answerWake(d)
 }
 
@@ -193,6 +201,9 @@ func (r *polled) answerWake(d Direction) {
 // written is called when a direction may have nothing left to write.
 func (r *polled) written(d Direction) {
 	c := &r.dirs[d]
+	if c.shut {
+		r.dropPipes(d) // nothing of that is passed on
+	}
 	if c.writing() {
 		return
 	}

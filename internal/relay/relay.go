@@ -51,7 +51,7 @@ type Side struct {
 type Verdict struct {
 	// Pass is how many of the bytes are passed on.
 	Pass int
-	// Insert is written after them.
+	// Insert is written after them. The relay may do that later.
 	Insert []byte
 	// Drop is how many of the bytes that follow are discarded.
 	Drop int

@@ -2,8 +2,6 @@ package relay
 
 import (
 	"errors"
-	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,15 +13,6 @@ import (
 // away there.
 
 const (
-	// pipeSize is how much goes through a pipe at a time: the most that a pipe
-	// of an ordinary user may hold. A quarter of it costs 40 % more.
-	pipeSize = 1 << 20
-	// maxPipes bounds the pairs of pipes of the process. Where there is none
-	// left, bytes are read and written. Together they are what an ordinary user
-	// may have, without what others need of it.
-	maxPipes = 32
-	// pipesRetry is how long no more are made when there cannot be more.
-	pipesRetry = time.Minute
 	// longFrame is from which average length on frames are worth it.
 	longFrame = 16 << 10
 	// headerSize is the length of the longest frame header, and with that how
@@ -35,94 +24,6 @@ const (
 	fullReads    = 2
 	shortSplices = 4
 )
-
-// pipes are a pair of pipes. Each is its reading and its writing end.
-type pipes struct {
-	bytes, copy [2]int
-	held        int // bytes that are in it
-}
-
-func newPipes() (*pipes, error) {
-	p := new(pipes)
-	if err := newPipe(&p.bytes); err != nil {
-		return nil, err
-	}
-	if err := newPipe(&p.copy); err != nil {
-		closePipe(p.bytes)
-		return nil, err
-	}
-	return p, nil
-}
-
-func newPipe(ends *[2]int) error {
-	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return err
-	}
-	if _, err := unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize); err != nil {
-		closePipe(*ends)
-		return err
-	}
-	return nil
-}
-
-func closePipe(ends [2]int) {
-	_, _ = unix.Close(ends[0]), unix.Close(ends[1])
-}
-
-// pipePool has the pairs of pipes of all pollers. One is taken for each chunk,
-// and kept only while the destination does not take what is in it.
-type pipePool struct {
-	mu          sync.Mutex // guards what follows
-	free        []*pipes
-	made, limit int
-	limited     time.Time // when the limit turned out to be lower
-}
-
-var allPipes = pipePool{limit: maxPipes}
-
-// take returns a pair of empty pipes, or nil if there is none.
-func (pool *pipePool) take() *pipes {
-	pool.mu.Lock()
-	defer pool.mu.Unlock()
-	if n := len(pool.free); n > 0 {
-		pair := pool.free[n-1]
-		pool.free = pool.free[:n-1]
-		return pair
-	}
-	if pool.made >= pool.limit && (pool.limit == maxPipes || time.Since(pool.limited) < pipesRetry) {
-		return nil
-	}
-	pair, err := newPipes()
-	if err != nil {
-		// Out of descriptors, or of what a user may have of pipes: it is not
-		// tried with each chunk again.
-		pool.limit, pool.limited = pool.made, time.Now()
-		return nil
-	}
-	pool.limit = maxPipes
-	pool.made++
-	return pair
-}
-
-// exhausted tells whether all pairs are in use.
-func (pool *pipePool) exhausted() bool {
-	pool.mu.Lock()
-	defer pool.mu.Unlock()
-	return len(pool.free) == 0 && pool.made >= pool.limit
-}
-
-// give takes a pair back. One that is not empty is of no more use.
-func (pool *pipePool) give(pair *pipes, empty bool) {
-	pool.mu.Lock()
-	defer pool.mu.Unlock()
-	if empty {
-		pool.free = append(pool.free, pair)
-		return
-	}
-	closePipe(pair.bytes)
-	closePipe(pair.copy)
-	pool.made--
-}
 
 // noteRead looks for a bulk transfer, after a read that was shown.
 func (c *course) noteRead(full bool) {
@@ -157,21 +58,21 @@ func (r *polled) splice(d Direction) (more bool) {
 		return unix.Splice(r.fds[d], nil, pair.bytes[1], nil, pipeSize, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	})
 	if n <= 0 {
-		allPipes.give(pair, true)
+		allPipes.give(pair)
 		return r.spliceFailed(d, err)
 	}
 	c.noteSplice(n)
 	c.read.Add(uint64(n))
 	pair.held = int(n)
-	shown, v, err := r.walk(d, pair)
-	if err != nil || shown < pair.held {
-		c.splices = 0
-		r.unsplice(d, pair, shown, v)
-		return true
+	r.walk(d, pair)
+	goesOn := n == pipeSize
+	if pair.shown < pair.held {
+		c.splices, goesOn = 0, true
+		_ = r.poller.discard(pair, pair.copied) // else it is not used again
 	}
 	c.pipes = pair
 	r.flushPipes(d)
-	return n == pipeSize
+	return goesOn
 }
 
 // spliceFailed is called when a splice has brought nothing. It returns whether to
@@ -194,46 +95,49 @@ func (r *polled) spliceFailed(d Direction, err error) bool {
 	return false
 }
 
-// walk shows the owner the frame headers in a pair of pipes. It returns how
-// much of the bytes may be passed on. If that are not all, the verdict is about
-// those that follow.
-func (r *polled) walk(d Direction, pair *pipes) (shown int, v Verdict, err error) {
+// walk shows the owner the frame headers in a pair of pipes, and notes how much of
+// the bytes may be passed on. If that are not all, the others have to be shown
+// again, or obey a verdict.
+func (r *polled) walk(d Direction, pair *pipes) {
 	c := &r.dirs[d]
 	if uint64(pair.held) <= c.ahead {
 		r.skip(d, pair.held)
-		return pair.held, v, nil
+		pair.shown = pair.held
+		return
 	}
 	n, err := retry(func() (int64, error) {
 		return unix.Tee(pair.bytes[0], pair.copy[1], pair.held, unix.SPLICE_F_NONBLOCK)
 	})
-	if err != nil || int(n) != pair.held {
-		return 0, v, errors.Join(err, unix.ENOBUFS)
+	pair.copied = int(max(n, 0))
+	if err != nil || pair.copied != pair.held {
+		return
 	}
 	var header [headerSize]byte
-	for headers := 0; shown < pair.held; {
-		if n := int(min(c.ahead, uint64(pair.held-shown))); n > 0 {
-			if err := r.poller.discard(pair.copy[0], n); err != nil {
-				return shown, v, err
+	for headers := 0; pair.shown < pair.held; {
+		if n := int(min(c.ahead, uint64(pair.held-pair.shown))); n > 0 {
+			if r.poller.discard(pair, n) != nil {
+				return
 			}
 			r.skip(d, n)
-			shown += n
+			pair.shown += n
 			continue
 		}
 		if headers++; headers*longFrame > pair.held+longFrame {
-			return shown, v, nil // not so long any more
+			return // not so long any more
 		}
-		n, err := unix.Read(pair.copy[0], header[:min(headerSize, pair.held-shown)])
+		n, err := unix.Read(pair.copy[0], header[:min(headerSize, pair.held-pair.shown)])
 		if err != nil {
-			return shown, v, err
+			return
 		}
-		v = r.hooks.Inspect(d, header[:n])
+		pair.copied -= n
+		v := r.hooks.Inspect(d, header[:n])
 		if v.Pass < n || len(v.Insert) > 0 || v.Shut || v.Wait > 0 {
-			return shown, v, nil
+			pair.verdict = v
+			return
 		}
 		c.ahead = v.Ahead
-		shown, v = shown+n, Verdict{}
+		pair.shown += n
 	}
-	return shown, v, nil
 }
 
 // skip passes over bytes that need not be shown.
@@ -242,11 +146,11 @@ func (r *polled) skip(d Direction, n int) {
 	r.hooks.Skip(d, n)
 }
 
-// discard throws away what is in a pipe.
-func (p *poller) discard(pipe, n int) error {
+// discard throws away n of the copied bytes of a pair.
+func (p *poller) discard(pair *pipes, n int) error {
 	for n > 0 {
 		m, err := retry(func() (int64, error) {
-			return unix.Splice(pipe, nil, p.null, nil, n, unix.SPLICE_F_NONBLOCK)
+			return unix.Splice(pair.copy[0], nil, p.null, nil, n, unix.SPLICE_F_NONBLOCK)
 		})
 		if err != nil {
 			return err
@@ -255,75 +159,96 @@ func (p *poller) discard(pipe, n int) error {
 			return unix.EIO
 		}
 		n -= int(m)
+		pair.copied -= int(m)
 	}
 	return nil
 }
 
-// unsplice takes the bytes out of a pipe and goes on as if they had been read.
-// Of them, the first ones were shown and may pass, and v is about the next.
-func (r *polled) unsplice(d Direction, pair *pipes, shown int, v Verdict) {
-	b, err := readPipe(pair)
-	allPipes.give(pair, false)
-	if err != nil {
-		r.fail(d, err, false)
-		return
-	}
-	r.write(d, b[:shown])
-	if b = b[shown:]; v.isZero() {
-		r.inspect(d, b)
-		return
-	}
-	r.obey(d, b, v)
-}
-
-func readPipe(pair *pipes) ([]byte, error) {
-	b := make([]byte, pair.held)
-	for n := 0; n < len(b); {
-		m, err := unix.Read(pair.bytes[0], b[n:])
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return nil, err // only a bug can cause this
-		}
-		n += max(m, 0)
-	}
-	return b, nil
-}
-
-// flushPipes writes what is in the pipes of a direction.
+// flushPipes passes on what is in the pipes of a direction, as far as its
+// destination takes it.
 func (r *polled) flushPipes(d Direction) {
 	c := &r.dirs[d]
-	for c.pipes.held > 0 {
-		n, err := retry(func() (int64, error) {
-			return unix.Splice(c.pipes.bytes[0], nil, r.fds[d.Opposite()], nil, c.pipes.held,
-				unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-		})
-		if errors.Is(err, unix.EAGAIN) {
-			if allPipes.exhausted() {
-				c.splices = 0 // slower than its source, and others may not be
-			}
+	for c.pipes != nil && c.pipes.held > 0 {
+		switch {
+		case len(c.rest) > 0, c.unseen != nil:
+			r.written(d)
 			return
-		}
-		if err == nil && n == 0 {
-			err = unix.EIO // which would never end
-		}
-		if err != nil {
-			r.fail(d, err, true)
+		case c.pipes.shown == 0:
+			r.passPiece(d)
+		case !r.passShown(d):
 			return
-		}
-		c.pipes.held -= int(n)
-		if c.pipes.held > 0 {
-			c.progress(int(n))
 		}
 	}
 	r.dropPipes(d)
 	r.written(d)
 }
 
+// passShown passes on bytes that the owner lets pass. It returns false if the
+// destination does not take more.
+func (r *polled) passShown(d Direction) bool {
+	c := &r.dirs[d]
+	n, err := retry(func() (int64, error) {
+		return unix.Splice(c.pipes.bytes[0], nil, r.fds[d.Opposite()], nil, c.pipes.shown,
+			unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	})
+	if errors.Is(err, unix.EAGAIN) {
+		if allPipes.exhausted() {
+			c.splices = 0 // slower than its source, and others may not be
+		}
+		return false
+	}
+	if err == nil && n == 0 {
+		err = unix.EIO // which would never end
+	}
+	if err != nil {
+		r.fail(d, err, true)
+		return false
+	}
+	c.pipes.shown -= int(n)
+	if c.pipes.held -= int(n); c.pipes.held > 0 {
+		c.progress(int(n))
+	}
+	return true
+}
+
+// passPiece takes some bytes out of a pipe and goes on as if they had been read.
+// The others stay there until the destination has taken these: so many tunnels
+// with slow peers cost no more memory than a piece each.
+func (r *polled) passPiece(d Direction) {
+	c := &r.dirs[d]
+	pair := c.pipes
+	buf := r.poller.buf[:min(pair.held, pollBuffer)]
+	n, err := retry(func() (int64, error) {
+		n, err := unix.Read(pair.bytes[0], buf)
+		return int64(n), err
+	})
+	if n <= 0 {
+		r.fail(d, errors.Join(err, unix.EIO), false) // only a bug can cause this
+		return
+	}
+	pair.held -= int(n)
+	v := pair.verdict
+	if pair.verdict = (Verdict{}); v.isZero() {
+		r.inspect(d, buf[:n])
+	} else {
+		r.obey(d, buf[:n], v)
+	}
+	if c.writing() {
+		c.progress(max(0, int(n)-len(c.rest)))
+	}
+}
+
 // dropPipes ends the use of pipes by a direction.
 func (r *polled) dropPipes(d Direction) {
-	if c := &r.dirs[d]; c.pipes != nil {
-		allPipes.give(c.pipes, c.pipes.held == 0)
-		c.pipes = nil
+	c := &r.dirs[d]
+	if c.pipes == nil {
+		return
 	}
+	if c.unseen != nil {
+		c.read.Add(uint64(c.pipes.held)) // the end of the pause will not
+	}
+	allPipes.give(c.pipes)
+	c.pipes = nil
 }
 
 // retry calls f until it is not interrupted.

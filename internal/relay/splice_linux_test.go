@@ -68,7 +68,8 @@ func TestPipesAreTriedAgain(t *testing.T) {
 	if pair == nil {
 		t.Fatal("no pipes are made any more")
 	}
-	pool.give(pair, false)
+	pair.held = 1 // so that it is closed
+	pool.give(pair)
 	if pool.limit != maxPipes || pool.made != 0 {
 		t.Errorf("limit %d, made %d, want %d and none", pool.limit, pool.made, maxPipes)
 	}
@@ -136,7 +137,7 @@ func TestSlowReceiversLeavePipesToOthers(t *testing.T) {
 // onePairOfPipes leaves one pair in the pool for the time of the test.
 func onePairOfPipes(t *testing.T) {
 	t.Helper()
-	allPipes.give(allPipes.take(), true) // so that there is one
+	allPipes.give(allPipes.take()) // so that there is one
 	allPipes.mu.Lock()
 	defer allPipes.mu.Unlock()
 	free, was := allPipes.free[1:], allPipes.limit

@@ -1,0 +1,107 @@
+package relay
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// mixedRecords are a long record and then many short ones, which end a bulk transfer
+// in the middle of what was spliced, and what has to become of them. Now and then
+// one is to be dropped, gets an insertion or a pause.
+func mixedRecords(times int) (sent, want []byte) {
+	for range times {
+		sent = append(binary.BigEndian.AppendUint32(sent, 300_000), repeated[:300_000]...)
+		want = append(binary.BigEndian.AppendUint32(want, 300_000), repeated[:300_000]...)
+		for i := range 100_000 {
+			n := 2
+			if i%9_973 == 0 {
+				n = toInsert + i%3
+			}
+			sent = append(binary.BigEndian.AppendUint32(sent, uint32(n)), repeated[i:i+n]...)
+			want = binary.BigEndian.AppendUint32(want, uint32(n))
+			switch n {
+			case toInsert:
+				want = append(append(want, '!'), repeated[i:i+n]...)
+			case toDrop:
+			default:
+				want = append(want, repeated[i:i+n]...)
+			}
+		}
+	}
+	return sent, want
+}
+
+// kept is how much memory a direction has for bytes that its destination has not
+// taken.
+func (w way) kept() int {
+	w.tb.Helper()
+	r, ok := w.relay.(*polled)
+	if !ok {
+		w.tb.Fatalf("%T is not the relay of sockets", w.relay)
+	}
+	kept := make(chan int)
+	r.send(func() { kept <- cap(r.dirs[w.d].rest) + cap(r.dirs[w.d].unseen) })
+	select {
+	case n := <-kept:
+		return n
+	case <-time.After(patience):
+		w.tb.Fatal("the poller does not answer")
+		return 0
+	}
+}
+
+// polledWay is eachWay for relays of TCP sockets.
+func polledWay(t *testing.T, test func(t *testing.T, w way)) {
+	t.Helper()
+	all := openers(t)
+	for d, name := range directions {
+		t.Run(name, func(t *testing.T) {
+			test(t, newRig(t, implementations["polled"], all["tcp"], all["tcp"]).way(Direction(d)))
+		})
+	}
+}
+
+// What comes in a bulk transfer waits in the system for a destination that takes
+// nothing or little, whatever the sizes of its frames.
+func TestLittleIsKeptForASlowDestination(t *testing.T) {
+	polledWay(t, func(t *testing.T, w way) {
+		var owner records
+		w.inspect = func(d Direction, p []byte) Verdict {
+			if d == w.d {
+				return owner.inspect(p)
+			}
+			return Verdict{Pass: len(p)}
+		}
+		w.skip = func(_ Direction, n int) { owner.skip(n) }
+		w.smallBuffers()
+		w.start()
+		all, want := mixedRecords(10)
+		sent := inBackground(func() { w.from.send(string(all)) })
+		random := rand.New(rand.NewPCG(2, uint64(w.d)))
+		var got bytes.Buffer
+		for len(want)-got.Len() > 3<<20 {
+			w.waitStalled()
+			if n, most := w.kept(), pollBuffer+pollBuffer/4; n > most { // append allots more than it has to
+				t.Fatalf("%d bytes are kept, want at most a piece of %d", n, pollBuffer)
+			}
+			if _, err := io.CopyN(&got, patient(w.to), 1+random.Int64N(400_000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := io.CopyN(&got, patient(w.to), int64(len(want)-got.Len())); err != nil {
+			t.Fatal(err)
+		}
+		<-sent
+		if !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("the bytes differ from %d on", difference(got.Bytes(), want))
+		}
+		w.waitTaken(w.d, uint64(len(all)))
+		if owner.skipped == 0 {
+			t.Error("all bytes were shown")
+		}
+	})
+}
