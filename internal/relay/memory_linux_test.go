@@ -105,3 +105,53 @@ func TestLittleIsKeptForASlowDestination(t *testing.T) {
 		}
 	})
 }
+
+// A pause may begin in the middle of what was spliced. However the direction ends,
+// the pipes come back, and what is in them does not look like a write that is stuck.
+func TestPausedBulkMayEnd(t *testing.T) {
+	for name, end := range map[string]func(w way){
+		"abort": func(w way) { w.relay.Abort() },
+		"shut": func(w way) {
+			w.relay.Wake(w.d)
+			w.to.expectEnd()
+			w.relay.Abort()
+		},
+		"reset": func(w way) {
+			w.to.reset()
+			w.waitEnded(w.d.Opposite())
+			w.relay.Abort()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			polledWay(t, func(t *testing.T, w way) {
+				before := pipesInUse()
+				var owner records
+				w.inspect = func(d Direction, p []byte) Verdict {
+					switch {
+					case d == w.d && len(p) == 0:
+						return Verdict{Shut: true}
+					case d == w.d:
+						return owner.inspect(p)
+					}
+					return Verdict{Pass: len(p)}
+				}
+				w.skip = func(_ Direction, n int) { owner.skip(n) }
+				owner.wait = time.Hour
+				w.smallBuffers()
+				w.start()
+				all := bytes.Repeat(append(binary.BigEndian.AppendUint32(nil, 300_000), repeated[:300_000]...), 20)
+				all = append(binary.BigEndian.AppendUint32(all, toPause), repeated[:1<<20]...)
+				inBackground(func() { _, _ = w.from.Write(all) }) // of which not all may be taken
+				w.waitStalled()
+				const passed = 20*300_004 + 4
+				if _, err := io.CopyN(io.Discard, patient(w.to), passed); err != nil {
+					t.Fatal(err)
+				}
+				w.waitTaken(w.d, passed)
+				end(w)
+				w.waitDone()
+				eventually(t, "all pipes are back", func() bool { return pipesInUse() == before })
+			})
+		})
+	}
+}

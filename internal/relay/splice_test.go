@@ -16,6 +16,7 @@ type records struct {
 	left    uint64
 	drop    bool
 	skipped int // bytes it was not shown
+	wait    time.Duration
 }
 
 // What the length of a record means, modulo 16.
@@ -54,7 +55,7 @@ func (o *records) inspect(p []byte) Verdict {
 			v.Insert, v.Ahead = []byte("!"), o.left
 			return v
 		case toPause:
-			v.Wait, v.Ahead = time.Millisecond, o.left
+			v.Wait, v.Ahead = max(o.wait, time.Millisecond), o.left
 			return v
 		}
 	}
