@@ -32,6 +32,8 @@ const (
 	sinkPath   = "/sink"   // answers once, when "bytes" bytes have arrived
 	sourcePath = "/source" // sends "bytes" bytes in frames of "frame" at the first message
 	busyPath   = "/busy"   // is echoPath, but the first backend answers 503
+	slowPath   = "/slow"   // reads "bytes" bytes now and then
+	pushPath   = "/push"   // sends messages of mixed sizes
 )
 
 // backends is the process that serves all backends, apart from the load
@@ -135,6 +137,12 @@ func serveBackend(conn net.Conn, busy bool) {
 		err = serveSink(conn, r, total)
 	case sourcePath:
 		err = serveSource(conn, r, total, frame)
+	case slowPath:
+		trickle(r, total)
+		return
+	case pushPath:
+		push(conn, nil)
+		return
 	}
 	if err == nil {
 		_ = serveEcho(conn, r)

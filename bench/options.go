@@ -17,6 +17,7 @@ type options struct {
 	before           string // caddy binary with an earlier build of the module
 	profiles         string // folder; measure nothing if there is one
 	growth           []int  // measure nothing else if there are any
+	slow             int    // tunnels with slow peers; measure nothing else if there are any
 	self, quick      bool
 	runs             int
 	rowFilter        *regexp.Regexp
@@ -83,6 +84,8 @@ func parseFlags(args []string) (options, error) {
 		"`folder` for a CPU profile of websocket_proxy for each CPU row, and measure nothing")
 	flags.StringVar(&t.growth, "growth", "",
 		"`numbers` of idle plain tunnels: print the memory of websocket_proxy at each, and measure nothing else")
+	flags.IntVar(&o.slow, "slow", 0,
+		"`number` of tunnels with peers that read slowly: print their memory, and measure nothing else")
 	flags.IntVar(&o.runs, "runs", 3, "repetitions, whose medians are printed")
 	flags.StringVar(&t.rows, "rows", ".", "`regexp` of the rows to measure")
 	flags.StringVar(&t.peers, "peers", ".", "`regexp` of the peers to compare with")
@@ -149,6 +152,10 @@ func (o *options) check() error {
 	switch {
 	case o.growth != nil && o.profiles != "":
 		return errors.New("-growth and -profiles exclude each other")
+	case o.slow != 0 && (o.growth != nil || o.profiles != ""):
+		return errors.New("-slow excludes -growth and -profiles")
+	case o.slow < 0 || o.slow > 1000:
+		return errors.New("-slow must be at most 1000")
 	case o.runs < 1:
 		return errors.New("-runs must be at least 1")
 	case s.bulkTunnels < 1 || s.bulkTunnels > 100:

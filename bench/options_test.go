@@ -50,6 +50,9 @@ func TestFlagsAreChecked(t *testing.T) {
 		"growth":                   {[]string{"-growth", "1000,3000"}, false},
 		"growth beyond the limit":  {[]string{"-growth", "1000,30000"}, true},
 		"growth and profiles":      {[]string{"-growth", "10", "-profiles", "x"}, true},
+		"slow peers":               {[]string{"-slow", "100"}, false},
+		"too many slow peers":      {[]string{"-slow", "1001"}, true},
+		"slow peers and growth":    {[]string{"-slow", "100", "-growth", "10"}, true},
 		"broken expression":        {[]string{"-rows", "("}, true},
 		"frames beyond the volume": {[]string{"-bulk-mib", "1"}, true},
 	}

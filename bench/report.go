@@ -43,7 +43,7 @@ func (r *runner) report() string {
 
 // goals returns what the results are judged by: nothing if they can't be.
 func (r *runner) goals() map[string][]goal {
-	if r.quick || r.self || r.growth != nil {
+	if r.quick || r.self || r.growth != nil || r.slow > 0 {
 		return nil
 	}
 	return goals

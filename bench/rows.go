@@ -44,6 +44,9 @@ func (o *options) planned() []measurement {
 	if o.growth != nil {
 		return []measurement{growthMeasurement(o.growth)}
 	}
+	if o.slow > 0 {
+		return bothPorts(slowMeasurements(o.slow), slowMeasurements(o.slow))
+	}
 	return allMeasurements(o.scale)
 }
 
@@ -55,6 +58,11 @@ func allMeasurements(s scale) []measurement {
 		rows: []row{{fmt.Sprintf("clients of %d refused while one upstream answers 503", refusable), ""}}, run: measureRefused,
 	})
 	secure := measurementsOf(s, idleLoad{sizes: s.tlsTunnels, longSettle: s.longSettle}, s.tlsFrames)
+	return bothPorts(plain, secure)
+}
+
+// bothPorts returns the measurements of both kinds of port.
+func bothPorts(plain, secure []measurement) []measurement {
 	for i := range secure {
 		secure[i].secure = true
 	}

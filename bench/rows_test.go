@@ -97,3 +97,17 @@ func rowNames(list []measurement) string {
 	}
 	return strings.Join(names, "; ")
 }
+
+func TestSlowPeersHaveRowsOfTheirOwn(t *testing.T) {
+	o, err := parseFlags([]string{"-slow", "100", "-rows", "20 kB.*plain|nothing, TLS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := rowNames(selectMeasurements(o.planned(), o.rowFilter))
+	want := "memory per tunnel, upstream reads 20 kB each 300ms, plain; " +
+		"memory per tunnel, client reads 20 kB each 300ms, plain; " +
+		"memory per tunnel, upstream reads nothing, TLS; memory per tunnel, client reads nothing, TLS"
+	if got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
