@@ -1,0 +1,169 @@
+package websocketproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// stream is a side of a tunnel that is a stream of an HTTP/2 or HTTP/3
+// connection. It ends with the handler that serves it.
+type stream struct {
+	body io.ReadCloser
+	w    http.ResponseWriter
+	ctrl *http.ResponseController
+	conn net.Conn // of the stream, if it is one of HTTP/2
+	// writing is set while a Write is under way.
+	writing atomic.Bool
+
+	mu    sync.Mutex // guards ended, and w from the handler's return
+	ended bool
+}
+
+// newStream takes over the stream of an extended CONNECT that was accepted.
+// The server's idle timeouts, which are one minute, are lifted: tunnels have
+// their own. restore has to be called when the tunnel has ended.
+func newStream(ctx context.Context, w http.ResponseWriter, body io.ReadCloser) (s *stream, restore func()) {
+	const never = 100 * 365 * 24 * time.Hour
+	reader, writer := caddyhttp.IdleTimeoutsFromContext(ctx)
+	var restorers []func()
+	if reader != nil {
+		restorers = append(restorers, reader.Override(never, 0))
+	}
+	if writer != nil {
+		restorers = append(restorers, writer.Override(never, 0, 0))
+	}
+	conn, _ := ctx.Value(connKey{}).(net.Conn)
+	return &stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn}, func() {
+		for _, f := range restorers {
+			f()
+		}
+	}
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.body.Read(p)
+	if err != nil && s.hasEnded() {
+		err = io.EOF
+	}
+	return n, streamError(err)
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	s.writing.Store(true)
+	defer s.writing.Store(false)
+	n, err := s.w.Write(p)
+	if err == nil {
+		err = s.ctrl.Flush()
+	}
+	return n, streamError(err)
+}
+
+// errStreamReset stands for all the ways in which the HTTP/2 and HTTP/3 servers
+// say that the client has cancelled the stream or closed its connection.
+var errStreamReset = errors.New("stream reset")
+
+func streamError(err error) error {
+	if err == nil || errors.Is(err, io.EOF) || isTimeout(err) {
+		return err
+	}
+	if tooMuch := new(http.MaxBytesError); errors.As(err, &tooMuch) {
+		return err // Caddy's request_body counts a stream as one body
+	}
+	return fmt.Errorf("%w: %w", errStreamReset, err)
+}
+
+// CloseWrite ends the stream. A handler cannot end only its sending direction:
+// the client sees the end when the handler returns, which it does when reading
+// has ended too.
+func (s *stream) CloseWrite() error {
+	s.end()
+	return nil
+}
+
+// Abort makes a pending Write fail too.
+func (s *stream) Abort() {
+	s.end()
+	s.expireWrite()
+	// A Write that begins at this moment may set a deadline of its own first.
+	time.AfterFunc(100*time.Millisecond, s.expireWrite)
+	time.AfterFunc(stuckTime, s.cut)
+}
+
+// connKey is where the context of a request has its connection.
+type connKey struct{}
+
+// keepConns has a server put the connections into the contexts of requests.
+func keepConns(ctx caddy.Context) error {
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterConnContext(keepConn)
+	}
+	return nil
+}
+
+func keepConn(ctx context.Context, conn net.Conn) context.Context {
+	if ctx.Value(connKey{}) != nil {
+		return ctx // the server has more than one handler of ours
+	}
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// stuckTime is how long a Write may take to fail when it was made to.
+const stuckTime = 500 * time.Millisecond
+
+// cut closes the connection if it is stuck as a whole, with all of its streams: as
+// long as its client takes nothing, the server cannot even reset one.
+func (s *stream) cut() {
+	if s.conn != nil && s.writing.Load() {
+		socket{s.conn}.Abort()
+	}
+}
+
+// expireWrite makes a pending Write fail. Caddy's writer around the server's own
+// is not made for calls during a Write; the server's is.
+func (s *stream) expireWrite() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w == nil {
+		return
+	}
+	_ = http.NewResponseController(unwrapped(s.w)).SetWriteDeadline(time.Unix(1, 0))
+}
+
+func (s *stream) Close() error {
+	s.end()
+	return nil
+}
+
+// detach ends the use of the response writer, which must not be touched any
+// more when the handler returns.
+func (s *stream) detach() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.w = nil
+}
+
+func (s *stream) end() {
+	s.mu.Lock()
+	ended := s.ended
+	s.ended = true
+	s.mu.Unlock()
+	if !ended {
+		_ = s.body.Close() // unblocks Read
+	}
+}
+
+func (s *stream) hasEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
