@@ -30,8 +30,10 @@ func (t *tunnel) endSayingLocked(why reason, code uint16, text string) {
 	if !t.isOpen() {
 		return
 	}
-	t.why = why
-	if t.opaque || t.ended[relay.UpstreamToClient] {
+	if !t.gone {
+		t.why = why
+	}
+	if t.opaque || t.gone || t.ended[relay.UpstreamToClient] {
 		// The client cannot be told.
 		t.tellUpstream = true
 		t.lingerLocked()
@@ -156,8 +158,12 @@ func (t *tunnel) lingerLocked() {
 	t.relay.Wake(relay.UpstreamToClient)
 }
 
-// startTimerLocked replaces the timer of the phase.
+// startTimerLocked replaces the timer of the phase. When the client has gone there is
+// one for all that is left.
 func (t *tunnel) startTimerLocked(after time.Duration, f func()) {
+	if t.gone {
+		return
+	}
 	if t.timer != nil {
 		t.timer.Stop()
 	}

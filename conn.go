@@ -34,6 +34,13 @@ func (s socket) Abort() {
 	_ = s.underneath().Close() // only its effect on pending calls is wanted
 }
 
+// Reset has Close and Abort tell the peer by a reset, and drop what it has not got.
+func (s socket) Reset() {
+	if conn, ok := s.underneath().(interface{ SetLinger(sec int) error }); ok {
+		resetOnClose(conn)
+	}
+}
+
 // Bare lets the relay take the socket itself where there is nothing around it.
 func (s socket) Bare() syscall.Conn {
 	return descriptor(unwrap(s.Conn))
@@ -126,13 +133,12 @@ func innermost(w http.ResponseWriter) (http.Hijacker, error) {
 	return nil, errNoHijack
 }
 
-// unwrapped returns the response writer inside of all others.
 func unwrapped(w http.ResponseWriter) http.ResponseWriter {
 	for {
-		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
 			return w
 		}
-		w = outer.Unwrap()
+		w = inner.Unwrap()
 	}
 }

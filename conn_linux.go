@@ -21,6 +21,11 @@ func backlog(conn syscall.Conn) int {
 	return n
 }
 
+// resetOnClose has a connection of TCP be closed by a reset.
+func resetOnClose(conn interface{ SetLinger(sec int) error }) {
+	_ = conn.SetLinger(0) // fails for one that is closed
+}
+
 // lostProbes is how many keepalive probes in a row have to go unanswered before a
 // peer counts as gone.
 const lostProbes = 4

@@ -10,6 +10,10 @@ import (
 // backlog is not known here.
 func backlog(syscall.Conn) int { return 0 }
 
+// resetOnClose does nothing here: as long as nobody knows the backlog, a reset could
+// take away what the peer would still have got.
+func resetOnClose(interface{ SetLinger(sec int) error }) {}
+
 // setUserTimeout does nothing here: the sweep notices a peer that takes nothing,
 // and keepalive one that is gone.
 func setUserTimeout(syscall.Conn, time.Duration) {}

@@ -104,8 +104,7 @@ func TestResetsHaveReasons(t *testing.T) {
 		c.WriteFrame(testbed.NewFrame(testbed.Text, "hello"))
 		u.ExpectFrame(testbed.Text, "hello")
 		c.Reset()
-		u.ExpectEOF()
-		u.Close()
+		u.ExpectReset()
 		expectFields(t, p.closedLine(), map[string]any{"reason": "client_reset", "closed_by": "client"})
 	})
 	t.Run("of the upstream", func(t *testing.T) {

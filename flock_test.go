@@ -123,8 +123,9 @@ type sheep struct {
 	once   sync.Once
 }
 
-func (s *sheep) Wake(relay.Direction) { s.once.Do(func() { go s.end() }) }
-func (s *sheep) Abort()               { s.once.Do(func() { go s.end() }) }
+func (s *sheep) Wake(relay.Direction)  { s.once.Do(func() { go s.end() }) }
+func (s *sheep) Reset(relay.Direction) { s.Abort() }
+func (s *sheep) Abort()                { s.once.Do(func() { go s.end() }) }
 
 func (s *sheep) end() {
 	f := s.flock

@@ -129,7 +129,10 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.host.address}, statusClientClosed)
 		return nil
 	}
+	s.takeOver()
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
+	stop := s.onGone(func(err error) { t.clientGone(failed(client, err)) })
+	defer stop()
 	<-t.done
 	return nil
 }

@@ -72,8 +72,7 @@ func TestNoLastWordsFollow(t *testing.T) {
 	t.Run("of a client that was reset", func(t *testing.T) {
 		inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
 			m.client.reset()
-			m.upstream.expectEnd()
-			_ = m.upstream.Close()
+			m.upstream.expectReset()
 			m.expectReason(clientReset)
 			if took := time.Since(m.began); took != 0 {
 				t.Errorf("the end took %v though both peers are gone", took)

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -107,6 +108,12 @@ func (m *memory) hasEnded() bool {
 	return len(m.data) == 0 && m.readErr != nil
 }
 
+func (m *memory) readError() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.readErr
+}
+
 // memoryConn is an end of a connection in memory.
 type memoryConn struct {
 	in, out *memory
@@ -120,6 +127,9 @@ func (c memoryConn) CloseWrite() error {
 	c.out.end(io.EOF, net.ErrClosed)
 	return nil
 }
+
+// Reset implements relay.Resettable. What has arrived can still be read.
+func (c memoryConn) Reset() { c.out.end(syscall.ECONNRESET, net.ErrClosed) }
 
 func (c memoryConn) Close() error {
 	c.in.forget()
@@ -190,6 +200,14 @@ func (p *memoryPeer) expectEnd() {
 	p.expect("")
 	if !p.in.hasEnded() {
 		p.t.Fatal("the stream goes on, want its end")
+	}
+}
+
+func (p *memoryPeer) expectReset() {
+	p.t.Helper()
+	p.expect("")
+	if !errors.Is(p.in.readError(), syscall.ECONNRESET) {
+		p.t.Fatalf("reading fails by %v, want a reset", p.in.readError())
 	}
 }
 

@@ -54,6 +54,7 @@ func (r *idleRelay) Counts(relay.Direction) (read, taken uint64) {
 func (*idleRelay) Backlog(relay.Direction) int { return 0 }
 func (*idleRelay) Wake(relay.Direction)        {}
 func (*idleRelay) Abort()                      {}
+func (*idleRelay) Reset(relay.Direction)       {}
 
 func TestRegistryKeepsItsIndex(t *testing.T) {
 	live := new(registry)

@@ -22,6 +22,10 @@ type stream struct {
 	w    http.ResponseWriter
 	ctrl *http.ResponseController
 	conn net.Conn // of the stream, if it is one of HTTP/2
+	// life ends when the client has reset the stream or its connection has ended. It
+	// also ends when the handler returns.
+	life  context.Context
+	taken *takenStream // if it is one of HTTP/3
 	// writing is set while a Write is under way.
 	writing atomic.Bool
 
@@ -43,14 +47,29 @@ func newStream(ctx context.Context, w http.ResponseWriter, body io.ReadCloser) (
 		restorers = append(restorers, writer.Override(never, 0, 0))
 	}
 	conn, _ := ctx.Value(connKey{}).(net.Conn)
-	return &stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn}, func() {
+	return &stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn, life: ctx}, func() {
 		for _, f := range restorers {
 			f()
 		}
 	}
 }
 
+// onGone has gone called when there is no client any more, though nobody reads or
+// writes, until stop is called.
+func (s *stream) onGone(gone func(err error)) (stop func() bool) {
+	return context.AfterFunc(s.life, func() {
+		if errors.Is(s.life.Err(), context.DeadlineExceeded) {
+			return // of some handler in front; the client may still be there
+		}
+		gone(streamError(context.Cause(s.life)))
+	})
+}
+
 func (s *stream) Read(p []byte) (int, error) {
+	if s.taken != nil {
+		s.taken.beginRead()
+		defer s.taken.endRead()
+	}
 	n, err := s.body.Read(p)
 	if err != nil && s.hasEnded() {
 		err = io.EOF
@@ -148,8 +167,11 @@ func (s *stream) Close() error {
 // more when the handler returns.
 func (s *stream) detach() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.w = nil
+	s.mu.Unlock()
+	if s.taken != nil {
+		s.taken.finish()
+	}
 }
 
 func (s *stream) end() {

@@ -91,6 +91,9 @@ type tunnel struct {
 	// ended tells which directions have ended, and failed which of them
 	// because of their destination.
 	ended, failed [2]bool
+	// resets tells that the upstream is to be reset, and gone that there is no
+	// client any more.
+	resets, gone bool
 	// opaque is set when a peer has violated the protocol: nobody can say any
 	// more where its frames end, or whether these are frames.
 	opaque bool
@@ -273,11 +276,19 @@ func (t *tunnel) Ended(d relay.Direction, end relay.End) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended[d], t.failed[d] = true, end.Err != nil && end.Writing
+	t.noteEndLocked(d, end)
+	switch {
+	case t.resets && d == relay.ClientToUpstream:
+		t.resetLocked()
+	case !t.mayGoOnLocked(d, end):
+		t.lingerLocked()
+	}
+}
+
+// noteEndLocked remembers why the first direction has ended.
+func (t *tunnel) noteEndLocked(d relay.Direction, end relay.End) {
 	if t.why == "" {
 		t.why = endedBy(d, end)
-	}
-	if !t.mayGoOnLocked(d, end) {
-		t.lingerLocked()
 	}
 }
 

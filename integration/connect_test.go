@@ -195,33 +195,6 @@ func (c *streamClient) echoLong(tb testing.TB, size int) {
 	}
 }
 
-// TestConnectClientGone breaks the client's end off in several ways. The
-// upstream's connection is closed and the log says why.
-func TestConnectClientGone(t *testing.T) {
-	t.Parallel()
-	up := testbed.NewUpstream(t, nil)
-	c := startStreaming(t, proxyTo(up.Addr))
-	for name, leave := range map[string]func(testing.TB, *streamClient){
-		"cancel":     func(tb testing.TB, c *streamClient) { tb.Helper(); c.cancel(tb) },
-		"disconnect": func(tb testing.TB, c *streamClient) { tb.Helper(); c.disconnect(tb) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			eachConnector(t, c, func(t *testing.T, open opener) {
-				client, upstream, _ := accept(t, up, open, webSocket("/"))
-				client.send(t, testbed.NewFrame(testbed.Text, "hello"))
-				upstream.ExpectFrame(testbed.Text, "hello")
-				leave(t, client)
-				upstream.Drain()
-				upstream.Close()
-				line := c.log.waitOne(t, message("tunnel closed", "tunnel", client.header.Get("X-Tunnel")))
-				if line.str("reason") != "client_reset" || line.str("closed_by") != "client" {
-					t.Errorf("logged %v, want reason client_reset", line)
-				}
-			})
-		})
-	}
-}
-
 // TestConnectUpstreamGone ends the upstream's end in several ways. The client's
 // stream ends too.
 func TestConnectUpstreamGone(t *testing.T) {

@@ -210,7 +210,10 @@ func (r *polled) written(d Direction) {
 	c.taken.Store(c.read.Load())
 	if c.shut && !c.over {
 		c.over = true
-		err := r.halfClose(d)
+		var err error
+		if !c.ended || !r.hooks.Resets(d, c.end) {
+			err = r.halfClose(d)
+		}
 		if c.ended && c.end.Err == nil && err != nil {
 			c.end = End{Err: err, Writing: true}
 		}

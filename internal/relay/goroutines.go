@@ -98,6 +98,13 @@ func (r *goroutines) Abort() {
 	}
 }
 
+func (r *goroutines) Reset(d Direction) {
+	if dst, ok := r.dirs[d].dst.(Resettable); ok {
+		dst.Reset()
+	}
+	r.Abort()
+}
+
 // enter counts another goroutine in, unless the relay is already closing.
 func (r *goroutines) enter() bool {
 	for {
@@ -277,7 +284,11 @@ func (r *goroutines) sourceEnded(d Direction, err error) {
 	if over {
 		return // shut by the owner, or failed and reported
 	}
-	r.hooks.Ended(d, End{Err: endOfStream(err)})
-	// Where this fails the peer is gone, which reading from it tells.
-	_ = p.dst.CloseWrite()
+	end := End{Err: endOfStream(err)}
+	resets := r.hooks.Resets(d, end)
+	r.hooks.Ended(d, end)
+	if !resets {
+		// Where this fails the peer is gone, which reading from it tells.
+		_ = p.dst.CloseWrite()
+	}
 }

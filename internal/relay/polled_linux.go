@@ -114,14 +114,24 @@ func (r *polled) Wake(d Direction) {
 }
 
 func (r *polled) Abort() {
+	r.send(r.abort)
+}
+
+func (r *polled) Reset(d Direction) {
 	r.send(func() {
-		for d := range r.dirs {
-			r.dirs[d].unseen = nil
-			r.fail(Direction(d), net.ErrClosed, false)
-			r.dirs[d].ended = true
-		}
-		r.settle()
+		// It fails for a socket that is closed already, by its peer.
+		_ = unix.SetsockoptLinger(r.fds[d.Opposite()], unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		r.abort()
 	})
+}
+
+func (r *polled) abort() {
+	for d := range r.dirs {
+		r.dirs[d].unseen = nil
+		r.fail(Direction(d), net.ErrClosed, false)
+		r.dirs[d].ended = true
+	}
+	r.settle()
 }
 
 // send has the poller do something, if the relay has not ended by then.

@@ -40,6 +40,12 @@ type Backlogged interface {
 	Backlog() int
 }
 
+// Resettable is implemented by connections that can be closed by a reset. After
+// Reset, Close and Abort throw away what has not reached the peer's system.
+type Resettable interface {
+	Reset()
+}
+
 // Side is a connection and the bytes that were read from it together with its
 // handshake, which go ahead of all others.
 type Side struct {
@@ -91,6 +97,11 @@ type Hooks interface {
 	// Skip tells that the next bytes of a direction pass without being shown: no
 	// more than the last verdict's Ahead, or what is left of it.
 	Skip(d Direction, n int)
+	// Resets is called right before Ended when the source of a direction has ended
+	// or has failed, and reports whether its destination is not to be told that as
+	// an end of stream. The owner then has to end the relay, by Reset, if the other
+	// direction goes on.
+	Resets(d Direction, end End) bool
 	// Ended is called once for each direction, when its source has ended or
 	// has failed, which its destination is told as an end of stream, or when
 	// its destination has failed. Then whatever the source still sends is read
@@ -122,4 +133,7 @@ type Relay interface {
 	// Abort ends both directions at once, without blocking. It may be called
 	// at any time and more than once, like Wake also from hooks.
 	Abort()
+	// Reset is Abort that tells the peer at the destination of d by a reset, where
+	// its kind of connection has one. What has not reached its system is lost.
+	Reset(d Direction)
 }

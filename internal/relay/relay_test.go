@@ -237,10 +237,11 @@ type recorder struct {
 	begun sync.Mutex // held until the relay is there
 	done  chan struct{}
 
-	// inspect replaces the verdict, which is to pass everything. This, skip
-	// and onEnded have to be set before the relay starts.
+	// inspect replaces the verdict, which is to pass everything. This, skip,
+	// resets and onEnded have to be set before the relay starts.
 	inspect func(d Direction, p []byte) Verdict
 	skip    func(d Direction, n int)
+	resets  func(d Direction, end End) bool
 	onEnded func(d Direction, end End)
 
 	busy [2]atomic.Bool
@@ -289,6 +290,10 @@ func (h *recorder) Skip(d Direction, n int) {
 		return
 	}
 	h.skip(d, n)
+}
+
+func (h *recorder) Resets(d Direction, end End) bool {
+	return h.resets != nil && h.resets(d, end)
 }
 
 func (h *recorder) Ended(d Direction, end End) {
