@@ -181,10 +181,10 @@ func expectPage(t *testing.T, client *testbed.Client, path string, status int, m
 	}
 	client.Send(testbed.HandshakeRequest("/"+path, client.Host, lines...) + more)
 	resp := client.Response()
-	switch {
-	case path == "version":
+	switch path {
+	case "version":
 		status = http.StatusUpgradeRequired
-	case path == "accepting":
+	case "accepting":
 		status = http.StatusOK // what the upstream says is passed on
 	}
 	if resp.StatusCode != status {
