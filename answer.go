@@ -98,6 +98,10 @@ func (a *answer) ask(ctx context.Context, out *http.Request, hs *handshake) *ref
 		f.retry = f.cause == causeClosed
 		return f
 	}
+	if first, _ := a.reader.Peek(a.reader.Buffered()); bytes.HasPrefix(first, []byte(out.Method+" ")) {
+		// What is not understood is shown in errors, and this is the client's.
+		return refuseAnswer(errors.New("the upstream sends back what it gets"))
+	}
 	for n := range maxInformational + 1 {
 		resp, err := http.ReadResponse(a.reader, out) //nolint:bodyclose // a.close ends the connection, body and all
 		if err != nil {
@@ -114,7 +118,7 @@ func (a *answer) ask(ctx context.Context, out *http.Request, hs *handshake) *ref
 			return refuseAnswer(fmt.Errorf("%d is no status", resp.StatusCode))
 		}
 		if hs != nil && hs.client != nil && n < maxInformational {
-			inform(hs.client, resp)
+			inform(ctx, hs.client, resp)
 		}
 	}
 	return refuseAnswer(fmt.Errorf("more than %d informational responses", maxInformational))

@@ -44,13 +44,20 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 
 // inform passes an informational response of the upstream's on (RFC 9110 section
 // 15.2), with its own fields only: the server would send with it all that is set for
-// the final response, by whatever handlers. For the same reason it goes past them.
-func inform(w http.ResponseWriter, resp *http.Response) {
+// the final response, by whatever handlers. For the same reason it goes past them. A
+// client that does not read does not hold the handshake up beyond its time.
+func inform(ctx context.Context, w http.ResponseWriter, resp *http.Response) {
 	w = unwrapped(w)
+	if end, ok := ctx.Deadline(); ok {
+		ctrl := http.NewResponseController(w)
+		_ = ctrl.SetWriteDeadline(end) // where that is not known, there is none
+		defer func() { _ = ctrl.SetWriteDeadline(time.Time{}) }()
+	}
 	header := w.Header()
 	final := maps.Clone(header)
 	clear(header)
 	removeHopByHop(resp.Header)
+	delete(resp.Header, "Content-Length") // RFC 9110 section 8.6
 	maps.Copy(header, resp.Header)
 	w.WriteHeader(resp.StatusCode)
 	clear(header)
