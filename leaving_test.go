@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -52,6 +51,13 @@ func TestClientThatHasGoneTakesItsTunnelWithIt(t *testing.T) {
 		},
 		"the client has closed": {
 			func(m *memoryTunnel) { m.client.send(m.client.closeFrame(1001, "")) }, clientClosed, true,
+		},
+		"both have closed": {
+			func(m *memoryTunnel) {
+				m.upstream.send(m.upstream.closeFrame(1001, ""))
+				synctest.Wait()
+				m.client.send(m.client.closeFrame(1001, ""))
+			}, upstreamClosed, true,
 		},
 		"the upstream has ended its stream": {
 			func(m *memoryTunnel) { _ = m.upstream.CloseWrite() }, upstreamClosed, true,
@@ -130,44 +136,4 @@ func TestLastWordsOfAClientThatHasGoneReachTheUpstream(t *testing.T) {
 			})
 		})
 	}
-}
-
-// Whoever has taken all of what was passed on before the reset, or does so soon, has
-// it.
-func TestResetTakesNothingAwayFromTheUpstream(t *testing.T) {
-	overSockets(t, func(p *testProxy, c *testbed.Client, u *testbed.Conn) {
-		words := testbed.NewFrame(testbed.Binary, strings.Repeat("x", 200_000))
-		c.WriteFrame(words)
-		all := uint64(len(words.Bytes(true)))
-		live := liveTunnels.collect(nil)
-		eventually(p.tb, "all was passed on", func() bool {
-			_, taken := live[0].relay.Counts(relay.ClientToUpstream)
-			return taken == all
-		})
-		c.Reset()
-		eventually(p.tb, "the tunnel ends", func() bool { return !live[0].isOpen() })
-		u.ExpectFrame(words.Opcode, string(words.Payload))
-		if u.NetConn().LocalAddr().Network() == "unix" {
-			u.ExpectClosed()
-		} else {
-			u.ExpectReset()
-		}
-		expectFields(p.tb, p.closedLine(), map[string]any{
-			"reason": "client_reset", "messages_in": uint64(1), "bytes_in": all,
-		})
-	})
-}
-
-// Somebody who reads nothing more is not waited for.
-func TestResetDoesNotWaitForAnUpstreamThatReadsNothing(t *testing.T) {
-	p, c, u := openTunnel(t, nil)
-	if conn, ok := u.NetConn().(interface{ SetReadBuffer(n int) error }); ok {
-		_ = conn.SetReadBuffer(4096)
-	}
-	c.WriteFrame(testbed.NewFrame(testbed.Binary, strings.Repeat("x", 200_000)))
-	live := liveTunnels.collect(nil)
-	eventually(t, "something waits", func() bool { return live[0].relay.Backlog(relay.ClientToUpstream) > 0 })
-	c.Reset()
-	expectFields(t, p.closedLine(), map[string]any{"reason": "client_reset"})
-	u.Drain()
 }

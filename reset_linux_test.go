@@ -1,0 +1,56 @@
+package websocketproxy
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// onlyTunnel waits for a tunnel whose client has got its answer.
+func onlyTunnel(tb testing.TB) *tunnel {
+	tb.Helper()
+	eventually(tb, "there is a tunnel", func() bool { return liveTunnels.count() == 1 })
+	return liveTunnels.collect(nil)[0]
+}
+
+// Whoever has taken all of what was passed on before the reset, or does so soon, has
+// it.
+func TestResetTakesNothingAwayFromTheUpstream(t *testing.T) {
+	overSockets(t, func(p *testProxy, c *testbed.Client, u *testbed.Conn) {
+		words := testbed.NewFrame(testbed.Binary, strings.Repeat("x", 200_000))
+		c.WriteFrame(words)
+		all := uint64(len(words.Bytes(true)))
+		live := onlyTunnel(p.tb)
+		eventually(p.tb, "all was passed on", func() bool {
+			_, taken := live.relay.Counts(relay.ClientToUpstream)
+			return taken == all
+		})
+		c.Reset()
+		eventually(p.tb, "the tunnel ends", func() bool { return !live.isOpen() })
+		u.ExpectFrame(words.Opcode, string(words.Payload))
+		if u.NetConn().LocalAddr().Network() == "unix" {
+			u.ExpectClosed()
+		} else {
+			u.ExpectReset()
+		}
+		expectFields(p.tb, p.closedLine(), map[string]any{
+			"reason": "client_reset", "messages_in": uint64(1), "bytes_in": all,
+		})
+	})
+}
+
+// Somebody who reads nothing more is not waited for.
+func TestResetDoesNotWaitForAnUpstreamThatReadsNothing(t *testing.T) {
+	p, c, u := openTunnel(t, nil)
+	if conn, ok := u.NetConn().(interface{ SetReadBuffer(n int) error }); ok {
+		_ = conn.SetReadBuffer(4096)
+	}
+	c.WriteFrame(testbed.NewFrame(testbed.Binary, strings.Repeat("x", 200_000)))
+	live := onlyTunnel(t)
+	eventually(t, "something waits", func() bool { return live.relay.Backlog(relay.ClientToUpstream) > 0 })
+	c.Reset()
+	expectFields(t, p.closedLine(), map[string]any{"reason": "client_reset"})
+	u.Drain()
+}

@@ -1,0 +1,48 @@
+package websocketproxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The end of a request's context is that of its client, if no handler in front has
+// set a limit, and until the handler returns.
+func TestStreamTellsThatItsClientHasGone(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(cancel context.CancelFunc, stop func() bool)
+		told bool
+	}{
+		"reset":                {func(cancel context.CancelFunc, _ func() bool) { cancel() }, true},
+		"a limit":              {func(context.CancelFunc, func() bool) { time.Sleep(time.Hour) }, false},
+		"the handler's return": {func(cancel context.CancelFunc, stop func() bool) { stop(); cancel() }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				s, restore := newStream(ctx, httptest.NewRecorder(), io.NopCloser(strings.NewReader("")))
+				defer restore()
+				s.takeOver() // which is for HTTP/3 only
+				told := make(chan error, 1)
+				test.end(cancel, s.onGone(func(err error) { told <- err }))
+				synctest.Wait()
+				select {
+				case err := <-told:
+					if !test.told || !errors.Is(err, errStreamReset) || failed(client, err) != clientReset {
+						t.Errorf("told %v", err)
+					}
+				default:
+					if test.told {
+						t.Error("was told nothing")
+					}
+				}
+			})
+		})
+	}
+}
