@@ -41,11 +41,8 @@ func TestConnectClientGone(t *testing.T) {
 		// without is a departure that is none.
 		without string
 	}{
-		"that waits": {func(*testing.T, *streamClient, *testbed.Conn) {}, "client_reset", ""},
-		"that reads nothing": {func(t *testing.T, client *streamClient, u *testbed.Conn) {
-			t.Helper()
-			overfill(t, client, u)
-		}, "client_reset", ""},
+		"that waits":         {func(*testing.T, *streamClient, *testbed.Conn) {}, "client_reset", ""},
+		"that reads nothing": {overfill, "client_reset", ""},
 		"that talks and reads nothing": {func(t *testing.T, client *streamClient, u *testbed.Conn) {
 			t.Helper()
 			overfill(t, client, u)
@@ -99,6 +96,31 @@ func expectLeft(t *testing.T, c *caddy, client *streamClient, u *testbed.Conn, r
 	}
 	u.Drain()
 	u.Close()
+}
+
+// TestConnectClientVanishes has clients of HTTP/3 that say nothing any more, which
+// only their connection's idle timeout tells.
+func TestConnectClientVanishes(t *testing.T) {
+	t.Parallel()
+	up := testbed.NewUpstream(t, nil)
+	c := startStreaming(t, proxyTo(up.Addr, "write_timeout off", "idle_timeout off"))
+	for name, prepare := range map[string]func(t *testing.T, client *streamClient, u *testbed.Conn){
+		"upstream that waits":         func(*testing.T, *streamClient, *testbed.Conn) {},
+		"upstream that reads nothing": overfill,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := dialQUICWith(t, c, &quic.Config{MaxIdleTimeout: time.Second})
+			client, u, _ := accept(t, up, h.opener(t, c), webSocket("/"))
+			prepare(t, client, u)
+			h.vanish()
+			line := c.log.waitOne(t, message("tunnel closed", "tunnel", client.header.Get("X-Tunnel")))
+			if got := line.str("reason"); got != "client_lost" {
+				t.Errorf("the tunnel ended with reason %s, want client_lost", got)
+			}
+			expectResetAfter(t, u)
+			u.Close()
+		})
+	}
 }
 
 // expectResetAfter reads what was sent before, up to a reset.

@@ -37,11 +37,10 @@ type h3Conn struct {
 func dialQUIC(tb testing.TB, c *caddy) *h3Conn {
 	tb.Helper()
 	// A test may have to wait for others between connecting and going on.
-	return dialQUICKeeping(tb, c, timeout/3)
+	return dialQUICWith(tb, c, &quic.Config{MaxIdleTimeout: 4 * timeout, KeepAlivePeriod: timeout / 3})
 }
 
-// dialQUICKeeping says how often the connection is kept alive; 0 means not at all.
-func dialQUICKeeping(tb testing.TB, c *caddy, alive time.Duration) *h3Conn {
+func dialQUICWith(tb testing.TB, c *caddy, times *quic.Config) *h3Conn {
 	tb.Helper()
 	socket, err := new(net.ListenConfig).ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
@@ -51,10 +50,7 @@ func dialQUICKeeping(tb testing.TB, c *caddy, alive time.Duration) *h3Conn {
 	cfg := c.certs.ClientConfig()
 	cfg.NextProtos = []string{http3.NextProtoH3}
 	server := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(c.https))
-	conn, err := transport.Dial(timeLimit(tb), server, cfg, &quic.Config{
-		MaxIdleTimeout:  4 * timeout,
-		KeepAlivePeriod: alive,
-	})
+	conn, err := transport.Dial(timeLimit(tb), server, cfg, times)
 	if err != nil {
 		tb.Fatalf("HTTP/3: %v", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -41,7 +43,9 @@ func TestStopWithHTTP3Clients(t *testing.T) {
 				"respond page",
 				"}",
 			}, "\n"))
-			test.use(t, c, dialQUICKeeping(t, c, test.alive))
+			test.use(t, c, dialQUICWith(t, c, &quic.Config{
+				MaxIdleTimeout: 4 * timeout, KeepAlivePeriod: test.alive,
+			}))
 			if test.reload {
 				c.reload(t, site("respond gone", streaming))
 			}
