@@ -132,7 +132,10 @@ func (t *tunnel) inspectGuarded(d relay.Direction, s *frame.Scanner, p []byte) r
 		t.written(d, l, s)
 	}
 	v, found := relay.Verdict{Pass: len(p)}, nothing
-	if !s.Closed() && !s.Opaque() {
+	switch {
+	case s.Closed() && t.isRated(d):
+		v = relay.Verdict{Drop: len(p)} // the rate does not count it, and no peer needs it
+	case !s.Closed() && !s.Opaque():
 		v, found = t.follow(d, p, false)
 	}
 	if v.Pass > 0 {
@@ -206,12 +209,14 @@ func (t *tunnel) follow(d relay.Direction, p []byte, withClose bool) (relay.Verd
 		return t.resume(d, p, withClose)
 	}
 	for i := 0; ; {
-		n, boundary := s.ToBoundary(p[i:])
+		n, boundary := toBoundary(s, p[i:])
 		i += n
 		if boundary && l.passing == begun {
 			l.passing = complete
 		}
 		switch {
+		case s.Closed() && t.isRated(d):
+			return relay.Verdict{Pass: i, Drop: len(p) - i}, stopped
 		case s.Closed() || s.Opaque():
 			return relay.Verdict{Pass: len(p)}, stopped
 		case boundary && l.due.Load() && (i > 0 || len(p) == 0): // something has to be used up

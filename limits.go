@@ -80,6 +80,17 @@ func (b *bucket) take(now, every time.Duration) {
 	*b = bucket(max(time.Duration(*b), now) + every)
 }
 
+// toBoundary is ToBoundary that stops behind a Close frame, too.
+func toBoundary(s *frame.Scanner, p []byte) (n int, ok bool) {
+	for !s.AtBoundary() && !s.Closed() {
+		m, event := s.Next(p[n:])
+		if n += m; event == frame.None {
+			return n, false
+		}
+	}
+	return n, s.AtBoundary()
+}
+
 // refuse ends the tunnel because of what follows in p after what v passes. The
 // destination is at a frame boundary there.
 func (t *tunnel) refuse(d relay.Direction, found finding, v relay.Verdict, p []byte) relay.Verdict {

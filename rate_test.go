@@ -299,3 +299,20 @@ func TestRateOfRealTunnels(t *testing.T) {
 		})
 	})
 }
+
+// Nothing counts what comes behind a Close frame, and nobody has to look at it (RFC 6455
+// section 5.5.1).
+func TestNothingOfARatedClientPassesBehindItsClose(t *testing.T) {
+	inMemory(t, rated(1), func(m *memoryTunnel) {
+		closeFrame, more := m.client.closeFrame(1000, ""), strings.Repeat(m.client.frame(testbed.Ping, ""), 100)
+		m.client.send(closeFrame[:3])
+		m.client.send(closeFrame[3:] + more)
+		m.client.send(more)
+		m.upstream.expect(closeFrame)
+		m.upstream.send(m.upstream.closeFrame(1000, ""))
+		m.client.expect(m.upstream.closeFrame(1000, ""))
+		_ = m.client.Close()
+		_ = m.upstream.Close()
+		m.expectReason(closed(client))
+	})
+}
