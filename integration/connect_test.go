@@ -228,12 +228,17 @@ func TestConnectUpstreamGone(t *testing.T) {
 // the server's idle timeouts.
 func TestConnectIdle(t *testing.T) {
 	t.Parallel()
-	const silence = 3 * time.Second // three times of those of streaming
-	up := testbed.NewUpstream(t, nil)
-	c := startStreaming(t, proxyTo(up.Addr))
-	eachConnector(t, c, func(t *testing.T, open opener) {
-		t.Parallel()
-		client, upstream, _ := accept(t, up, open, webSocket("/"))
+	const silence = 3 * time.Second           // three times of those of streaming
+	ups := make(map[string]*testbed.Upstream) // each with a client of its own
+	var routes []string
+	for name := range connectors {
+		ups[name] = testbed.NewUpstream(t, nil)
+		routes = append(routes, "handle /"+name+" {\n"+proxyTo(ups[name].Addr)+"\n}")
+	}
+	c := startStreaming(t, strings.Join(routes, "\n"))
+	test := func(t *testing.T, name string) {
+		t.Helper()
+		client, upstream, _ := accept(t, ups[name], connectors[name](t, c), webSocket("/"+name))
 		upstream.ExpectNothing(silence)
 		upstream.WriteFrame(testbed.NewFrame(testbed.Text, "pushed"))
 		client.expect(t, testbed.NewFrame(testbed.Text, "pushed"))
@@ -253,7 +258,13 @@ func TestConnectIdle(t *testing.T) {
 		client.expect(t, testbed.NewFrame(testbed.Text, "hello"))
 		upstream.Close()
 		client.expectEnd(t)
-	})
+	}
+	for name := range connectors {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // and only then it connects, as it may have to wait
+			test(t, name)
+		})
+	}
 }
 
 // TestConnectReload reloads the configuration under open streams.
