@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -132,4 +133,24 @@ func TestExitWaitsForHandshakes(t *testing.T) {
 		m.live.finish()
 		<-over
 	})
+}
+
+// endsMeanwhile is a context that is ended right after it was asked whether it has.
+type endsMeanwhile struct {
+	context.Context
+
+	end context.CancelCauseFunc
+}
+
+func (c endsMeanwhile) Err() error {
+	defer c.end(errExiting)
+	return c.Context.Err()
+}
+
+func TestExitThatBeginsDuringAFailureIsNoTimeout(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	refused := refuseUpstream(endsMeanwhile{ctx, cancel}, errors.New("refused"), "dialing", causeDialTimeout, causeDialFailed)
+	if refused.cause != causeDialFailed && refused.cause != causeShutdown {
+		t.Errorf("the cause is %s, want %s or %s", refused.cause, causeDialFailed, causeShutdown)
+	}
 }

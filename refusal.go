@@ -123,14 +123,16 @@ func refuseExiting(whileDoing string) *refusal {
 // refuseUpstream makes the refusal for a failure on the upstream's side:
 // whileDoing says of what, timeout and failed are the causes to choose from.
 func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, failed cause) *refusal {
-	if errors.Is(context.Cause(ctx), errExiting) {
-		return refuseExiting(whileDoing + ": ")
-	}
+	over := ctx.Err() // once, as it may end at any moment
 	f := &refusal{cause: failed, status: http.StatusBadGateway, err: fmt.Errorf("%s: %w", whileDoing, err)}
 	switch {
-	case hasGone(ctx):
+	case over != nil && errors.Is(context.Cause(ctx), errExiting):
+		return refuseExiting(whileDoing + ": ")
+	case errors.Is(over, context.Canceled):
+		// The client has gone: each of the servers gives that another cause, so it is
+		// the kind of end that tells. Times end it otherwise.
 		f.cause, f.status, f.err = causeClientGone, statusClientClosed, fmt.Errorf("%s: the client has gone", whileDoing)
-	case ctx.Err() != nil || isOver(ctx):
+	case over != nil || isOver(ctx):
 		f.cause, f.status, f.err = causeHandshakeTimeout, http.StatusGatewayTimeout,
 			fmt.Errorf("%s: the handshake took too long", whileDoing)
 	case isTimeout(err):
@@ -142,13 +144,6 @@ func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, 
 		}
 	}
 	return f
-}
-
-// hasGone reports whether a handshake's context has ended because the client has
-// gone, and not because the process exits. Each of the servers gives it another
-// cause, so it is the kind of end that tells: times end it otherwise.
-func hasGone(ctx context.Context) bool {
-	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errExiting)
 }
 
 func isTimeout(err error) bool {
