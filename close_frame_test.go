@@ -46,7 +46,7 @@ func TestPoliteEndIsAClosingHandshake(t *testing.T) {
 		_ = m.upstream.Close()
 		_ = m.client.Close()
 		m.expectReason(maxLifetime)
-		m.expectClose(proxy, 1001)
+		m.expectClose(peerProxy, 1001)
 		if took := time.Since(m.began); took != 0 {
 			t.Errorf("an end that everybody agrees to took %v", took)
 		}
@@ -121,7 +121,7 @@ func TestPoliteEndPutsNoCloseIntoAFrameOfTheUpstream(t *testing.T) {
 		m.client.expectEnd()
 		m.upstream.expectUnmasked(goingAway)
 		m.expectReason(maxLifetime)
-		m.expectClose(proxy, 1001) // the upstream was told
+		m.expectClose(peerProxy, 1001) // the upstream was told
 		m.expectAge(closeAnswerTime + lingerTime)
 	})
 }
@@ -247,7 +247,7 @@ func TestPoliteEndInTheMiddleOfAClosingHandshake(t *testing.T) {
 			m.client.expectEnd()
 			m.upstream.expectEnd()
 			m.expectReason(maxLifetime)
-			m.expectClose(client, 1000)
+			m.expectClose(peerClient, 1000)
 			m.expectAge(lingerTime)
 		})
 	})
@@ -264,7 +264,7 @@ func TestPoliteEndInTheMiddleOfAClosingHandshake(t *testing.T) {
 			m.client.expectEnd()
 			m.upstream.expectEnd()
 			m.expectReason(maxLifetime)
-			m.expectClose(upstream, 1000)
+			m.expectClose(peerUpstream, 1000)
 		})
 	})
 	t.Run("begun by the upstream inside of the frame waited for", func(t *testing.T) {
@@ -277,7 +277,7 @@ func TestPoliteEndInTheMiddleOfAClosingHandshake(t *testing.T) {
 			m.client.expect(bye[3:])
 			m.client.send(m.client.closeFrame(1000, ""))
 			m.expectReason(maxLifetime)
-			m.expectClose(upstream, 1000)
+			m.expectClose(peerUpstream, 1000)
 		})
 	})
 	t.Run("begun by the client while the upstream is inside of a frame", func(t *testing.T) {
@@ -290,7 +290,7 @@ func TestPoliteEndInTheMiddleOfAClosingHandshake(t *testing.T) {
 			m.client.send(bye)
 			m.upstream.expect(bye)
 			m.expectReason(maxLifetime)
-			m.expectClose(client, 1000)
+			m.expectClose(peerClient, 1000)
 		})
 	})
 }
@@ -360,9 +360,9 @@ func TestClosingHandshakeWaitsForASlowPeer(t *testing.T) {
 
 func peerOf(p *memoryPeer) peer {
 	if p.masked {
-		return client
+		return peerClient
 	}
-	return upstream
+	return peerUpstream
 }
 
 func TestPoliteEndWhilePeersGo(t *testing.T) {
@@ -381,7 +381,7 @@ func TestPoliteEndWhilePeersGo(t *testing.T) {
 				m.client.expect(goingAway)
 				gone(m)
 				m.expectReason(maxLifetime)
-				m.expectClose(proxy, 1001)
+				m.expectClose(peerProxy, 1001)
 			})
 		})
 	}

@@ -78,16 +78,16 @@ func (t *tunnel) sendNoticeLocked(s *frame.Scanner, p []byte) relay.Verdict {
 	switch {
 	case boundary:
 		v.Insert = t.notice
-		t.noteCloseLocked(proxy, t.noticeCode)
+		t.noteCloseLocked(peerProxy, t.noticeCode)
 	case s.Closed():
-		t.noteCloseLocked(upstream, s.CloseCode()) // that will do
+		t.noteCloseLocked(peerUpstream, s.CloseCode()) // that will do
 	case s.Opaque():
 		t.opaque = true
 	default:
 		return v // the frame goes on
 	}
 	t.notice, v.Drop = nil, len(p)-n
-	if t.ended[relay.ClientToUpstream] || t.closeFrom == client {
+	if t.ended[relay.ClientToUpstream] || t.closeFrom == peerClient {
 		v.Shut = true // there is no answer to wait for
 		t.lingerLocked()
 	}
@@ -103,7 +103,7 @@ func (t *tunnel) awaitAnswerLocked(s *frame.Scanner, p []byte) relay.Verdict {
 	if !s.Closed() {
 		return relay.Verdict{Pass: len(p)}
 	}
-	t.noteCloseLocked(client, s.CloseCode())
+	t.noteCloseLocked(peerClient, s.CloseCode())
 	t.lingerLocked()
 	return relay.Verdict{Pass: len(p), Shut: true}
 }
@@ -118,7 +118,7 @@ func (t *tunnel) shutLocked(d relay.Direction, s *frame.Scanner, p []byte) relay
 	case d == relay.UpstreamToClient && t.notice != nil && s.AtBoundary():
 		// It had to wait for what was being written.
 		v.Insert, t.notice = t.notice, nil
-		t.noteCloseLocked(proxy, t.noticeCode)
+		t.noteCloseLocked(peerProxy, t.noticeCode)
 	}
 	return v
 }

@@ -14,10 +14,10 @@ func TestClosingHandshake(t *testing.T) {
 		want        reason
 		from        peer
 	}{
-		"by the client, who disconnects":      {clientFirst, clientFirst, clientClosed, client},
-		"by the client, upstream disconnects": {clientFirst, upstreamFirst, clientClosed, client},
-		"by the upstream, who disconnects":    {upstreamFirst, upstreamFirst, upstreamClosed, upstream},
-		"by the upstream, client disconnects": {upstreamFirst, clientFirst, upstreamClosed, upstream},
+		"by the client, who disconnects":      {clientFirst, clientFirst, clientClosed, peerClient},
+		"by the client, upstream disconnects": {clientFirst, upstreamFirst, clientClosed, peerClient},
+		"by the upstream, who disconnects":    {upstreamFirst, upstreamFirst, upstreamClosed, peerUpstream},
+		"by the upstream, client disconnects": {upstreamFirst, clientFirst, upstreamClosed, peerUpstream},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -103,6 +103,6 @@ func TestUpstreamThatDoesNotWaitForTheAnswer(t *testing.T) {
 		m.client.send(m.client.closeFrame(1011, ""))
 		_ = m.client.Close()
 		m.expectReason(upstreamClosed)
-		m.expectClose(upstream, 1011)
+		m.expectClose(peerUpstream, 1011)
 	})
 }

@@ -177,7 +177,7 @@ func (t *tunnel) awaitGuardedLocked(s *frame.Scanner, p []byte) relay.Verdict {
 	switch found {
 	case stopped:
 		if s.Closed() {
-			t.noteCloseLocked(client, s.CloseCode())
+			t.noteCloseLocked(peerClient, s.CloseCode())
 			t.lingerLocked()
 			v.Shut = true
 		}

@@ -131,7 +131,7 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 	}
 	s.takeOver()
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
-	stop := s.onGone(func(err error) { t.clientGone(failed(client, err)) })
+	stop := s.onGone(func(err error) { t.clientGone(failed(peerClient, err)) })
 	defer stop()
 	<-t.done
 	return nil

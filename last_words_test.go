@@ -29,7 +29,7 @@ func TestLastWordsOfAnUpstreamThatStopsReadingReachTheClient(t *testing.T) {
 		m.client.expectEnd()
 		_ = m.client.Close()
 		m.expectReason(upstreamClosed)
-		m.expectClose(upstream, 1009)
+		m.expectClose(peerUpstream, 1009)
 	})
 }
 
@@ -46,7 +46,7 @@ func TestLastWordsOfAClientThatStopsReadingReachTheUpstream(t *testing.T) {
 		m.upstream.expectEnd()
 		_ = m.upstream.Close()
 		m.expectReason(clientClosed)
-		m.expectClose(client, 1001)
+		m.expectClose(peerClient, 1001)
 	})
 }
 

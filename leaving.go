@@ -37,7 +37,7 @@ func (t *tunnel) clientGone(why reason) {
 	}
 	t.startTimerLocked(leaveTime, t.leave)
 	t.gone = true
-	if t.ended[relay.ClientToUpstream] || t.closeFrom == client || t.answered {
+	if t.ended[relay.ClientToUpstream] || t.closeFrom == peerClient || t.answered {
 		t.lingerLocked() // there are no last words
 	}
 }

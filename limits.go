@@ -142,7 +142,7 @@ func (t *tunnel) discardLocked(s *frame.Scanner, p []byte) relay.Verdict {
 	rest := t.guard.refused
 	rest.Scan(p)
 	if rest.Closed() {
-		t.noteCloseLocked(client, rest.CloseCode())
+		t.noteCloseLocked(peerClient, rest.CloseCode())
 		t.tellUpstream = true
 		t.lingerLocked()
 		return t.shutLocked(relay.ClientToUpstream, s, p)
@@ -166,7 +166,7 @@ func (t *tunnel) closeUpstreamLocked(s *frame.Scanner) []byte {
 	}
 	raw := frame.AppendClose(nil, code, "", newMask())
 	s.Scan(raw) // so that nothing is put after it
-	t.noteCloseLocked(proxy, code)
+	t.noteCloseLocked(peerProxy, code)
 	return raw
 }
 

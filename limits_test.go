@@ -105,8 +105,8 @@ func TestClientWithTooBigAMessageIsRefused(t *testing.T) {
 					_ = m.upstream.Close()
 					_ = m.client.Close()
 					m.expectReason(messageTooBig)
-					m.expectBlamed(client)
-					m.expectClose(proxy, 1009)
+					m.expectBlamed(peerClient)
+					m.expectClose(peerProxy, 1009)
 					if took := time.Since(m.began); took != 0 {
 						t.Errorf("the end took %v", took)
 					}
@@ -143,7 +143,7 @@ func TestUpstreamWithTooBigAMessageIsRefused(t *testing.T) {
 					_ = m.upstream.Close()
 					_ = m.client.Close()
 					m.expectReason(messageTooBig)
-					m.expectBlamed(upstream)
+					m.expectBlamed(peerUpstream)
 					if took := time.Since(m.began); took != 0 {
 						t.Errorf("the end took %v", took)
 					}
@@ -224,7 +224,7 @@ func TestLimitHoldsWhileTheTunnelEnds(t *testing.T) {
 		m.client.send(m.client.closeFrame(1001, ""))
 		m.upstream.expectEnd()
 		m.expectReason(maxLifetime)
-		m.expectBlamed(proxy)
+		m.expectBlamed(peerProxy)
 	})
 }
 
@@ -255,7 +255,7 @@ func TestGuardedTunnelEndsAsOthersDo(t *testing.T) {
 		_ = m.upstream.Close()
 		_ = m.client.Close()
 		m.expectReason(clientClosed)
-		m.expectClose(client, 1005)
+		m.expectClose(peerClient, 1005)
 	})
 }
 
@@ -274,7 +274,7 @@ func TestLimitCannotBeEvadedByBreakingTheProtocol(t *testing.T) {
 				_ = m.client.Close()
 				_ = m.upstream.Close()
 				m.expectReason(clientError)
-				m.expectBlamed(client)
+				m.expectBlamed(peerClient)
 			})
 		})
 	}
@@ -287,7 +287,7 @@ func TestLimitCannotBeEvadedByBreakingTheProtocol(t *testing.T) {
 			_ = m.client.Close()
 			_ = m.upstream.Close()
 			m.expectReason(upstreamError)
-			m.expectBlamed(upstream)
+			m.expectBlamed(peerUpstream)
 		})
 	})
 }
@@ -405,7 +405,7 @@ func TestClientThatHasAnsweredDoesNotWaitForTheUpstream(t *testing.T) {
 				m.client.expectEnd()
 				_ = m.client.Close()
 				_ = m.upstream.Close()
-				m.expectBlamed(client)
+				m.expectBlamed(peerClient)
 			})
 		})
 	}
@@ -422,6 +422,6 @@ func TestClientWhoseAnswerCannotBeFoundWaitsItsTime(t *testing.T) {
 		m.client.expectEnd()
 		_ = m.client.Close()
 		_ = m.upstream.Close()
-		m.expectBlamed(client)
+		m.expectBlamed(peerClient)
 	})
 }

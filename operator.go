@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"maps"
 	"time"
 )
 
@@ -68,32 +67,4 @@ func later(a, b time.Time) time.Time {
 // own configuration says it.
 func (s operatorState) evictPeriod() time.Duration {
 	return time.Duration(s.Period * float64(time.Second))
-}
-
-// setStates replaces what operators have said. It returns the addresses that
-// have to be emptied from now on, and those that get new tunnels again.
-func (t *hostTable) setStates(states map[string]operatorState) (evict, ready []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for address, s := range states {
-		was := t.states[address]
-		if s.State == stateEvict && (was.State != stateEvict || !was.At.Equal(s.At)) {
-			evict = append(evict, address)
-		}
-	}
-	for address, was := range t.states {
-		if was.closes() && !states[address].closes() {
-			ready = append(ready, address)
-		}
-	}
-	t.states = states
-	maps.DeleteFunc(t.asked, func(address string, _ time.Time) bool {
-		_, said := states[address]
-		return !said
-	})
-	for address, h := range t.m {
-		h.closed = states[address].closes()
-	}
-	t.joinLocked(ready)
-	return evict, ready
 }

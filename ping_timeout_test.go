@@ -22,7 +22,7 @@ func TestPeerThatDoesNotReactIsEnded(t *testing.T) {
 		m.expectReason(pingTimeout)
 		m.expectBlamed(source(m.directionFrom(gone)))
 		m.expectAge(m.unreacted(gone, 10*time.Second))
-		m.expectClose(proxy, 1001)
+		m.expectClose(peerProxy, 1001)
 	})
 }
 

@@ -102,7 +102,7 @@ func TestFramesOfAnyKindAreBounded(t *testing.T) {
 				_ = m.client.Close()
 				_ = m.upstream.Close()
 				m.expectReason(rateLimited)
-				m.expectBlamed(client)
+				m.expectBlamed(peerClient)
 			})
 		})
 	}
@@ -161,8 +161,8 @@ func TestClientThatSendsTooFastIsRefused(t *testing.T) {
 		_ = m.client.Close()
 		_ = m.upstream.Close()
 		m.expectReason(rateLimited)
-		m.expectBlamed(client)
-		m.expectClose(proxy, 1008)
+		m.expectBlamed(peerClient)
+		m.expectClose(peerProxy, 1008)
 	})
 }
 
@@ -313,6 +313,6 @@ func TestNothingOfARatedClientPassesBehindItsClose(t *testing.T) {
 		m.client.expect(m.upstream.closeFrame(1000, ""))
 		_ = m.client.Close()
 		_ = m.upstream.Close()
-		m.expectReason(closed(client))
+		m.expectReason(closed(peerClient))
 	})
 }

@@ -55,20 +55,20 @@ const (
 type peer string
 
 const (
-	client   peer = "client"
-	upstream peer = "upstream"
-	proxy    peer = "proxy"
+	peerClient   peer = "client"
+	peerUpstream peer = "upstream"
+	peerProxy    peer = "proxy"
 )
 
 // closedBy is the peer that a reason blames by itself; see tunnel.closedBy.
 func (why reason) closedBy() peer {
 	switch why {
 	case clientClosed, clientReset, clientLost, clientError:
-		return client
+		return peerClient
 	case upstreamClosed, upstreamReset, upstreamLost, upstreamError:
-		return upstream
+		return peerUpstream
 	}
-	return proxy
+	return peerProxy
 }
 
 // isClosed reports whether why is a regular end by one of the peers.
@@ -79,14 +79,14 @@ func (why reason) isClosed() bool {
 // source is the peer whose bytes travel in direction d.
 func source(d relay.Direction) peer {
 	if d == relay.ClientToUpstream {
-		return client
+		return peerClient
 	}
-	return upstream
+	return peerUpstream
 }
 
 // closed is the reason for an end of the tunnel by p.
 func closed(p peer) reason {
-	if p == client {
+	if p == peerClient {
 		return clientClosed
 	}
 	return upstreamClosed
@@ -94,7 +94,7 @@ func closed(p peer) reason {
 
 // violated is the reason for an end because p has violated the protocol.
 func violated(p peer) reason {
-	if p == client {
+	if p == peerClient {
 		return clientError
 	}
 	return upstreamError
@@ -132,7 +132,7 @@ var (
 // failed is the reason for an error on p's connection.
 func failed(p peer, err error) reason {
 	reset, lost, other := clientReset, clientLost, clientError
-	if p == upstream {
+	if p == peerUpstream {
 		reset, lost, other = upstreamReset, upstreamLost, upstreamError
 	}
 	var timeout net.Error

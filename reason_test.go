@@ -46,7 +46,7 @@ func TestFailuresHaveReasons(t *testing.T) {
 		{net.ErrClosed, other},
 		{errors.New("something else"), other},
 	} {
-		for i, p := range []peer{client, upstream} {
+		for i, p := range []peer{peerClient, peerUpstream} {
 			for name, err := range map[string]error{
 				"bare":        test.err,
 				"wrapped":     fmt.Errorf("reading: %w", test.err),
@@ -83,9 +83,9 @@ func TestEachDirectionBlamesTheRightPeer(t *testing.T) {
 
 func TestReasonsBlameOneOfThree(t *testing.T) {
 	for p, reasons := range map[peer][]reason{
-		client:   {clientClosed, clientReset, clientLost, clientError},
-		upstream: {upstreamClosed, upstreamReset, upstreamLost, upstreamError},
-		proxy:    {idleTimeout, writeTimeout, halfCloseTimeout, maxLifetime, pingTimeout, messageTooBig, rateLimited},
+		peerClient:   {clientClosed, clientReset, clientLost, clientError},
+		peerUpstream: {upstreamClosed, upstreamReset, upstreamLost, upstreamError},
+		peerProxy:    {idleTimeout, writeTimeout, halfCloseTimeout, maxLifetime, pingTimeout, messageTooBig, rateLimited},
 	} {
 		for _, why := range reasons {
 			if got := why.closedBy(); got != p {
@@ -111,19 +111,19 @@ func TestFirstCauseIsTheReason(t *testing.T) {
 		},
 		"client says Close": {
 			func(m *memoryTunnel) { m.step(clientSaysClose, upstreamEnds, clientEnds) },
-			clientClosed, client,
+			clientClosed, peerClient,
 		},
 		"upstream says Close": {
 			func(m *memoryTunnel) { m.step(upstreamSaysClose, clientEnds, upstreamEnds) },
-			upstreamClosed, upstream,
+			upstreamClosed, peerUpstream,
 		},
 		"client ends its stream and the upstream says Close": {
 			func(m *memoryTunnel) { m.step(clientEnds, upstreamSaysClose, upstreamEnds) },
-			clientClosed, upstream,
+			clientClosed, peerUpstream,
 		},
 		"upstream ends its stream and the client says Close": {
 			func(m *memoryTunnel) { m.step(upstreamEnds, clientSaysClose, clientEnds) },
-			upstreamClosed, client,
+			upstreamClosed, peerClient,
 		},
 		"client resets": {
 			func(m *memoryTunnel) { m.step(clientResets) },
@@ -135,15 +135,15 @@ func TestFirstCauseIsTheReason(t *testing.T) {
 		},
 		"client says Close and resets": {
 			func(m *memoryTunnel) { m.step(clientSaysClose, clientResets) },
-			clientClosed, client,
+			clientClosed, peerClient,
 		},
 		"client says Close and the upstream resets": {
 			func(m *memoryTunnel) { m.step(clientSaysClose, upstreamResets) },
-			clientClosed, client,
+			clientClosed, peerClient,
 		},
 		"upstream says Close and the client resets": {
 			func(m *memoryTunnel) { m.step(upstreamSaysClose, clientResets) },
-			upstreamClosed, upstream,
+			upstreamClosed, peerUpstream,
 		},
 		"client ends its stream and the upstream resets": {
 			func(m *memoryTunnel) { m.step(clientEnds, upstreamResets) },

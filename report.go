@@ -75,7 +75,7 @@ func (s *reporterSet) newestLocked() *zap.Logger {
 // tunnelClosed writes the line of a tunnel that has ended.
 func (r *reporter) tunnelClosed(t *tunnel) {
 	level := zapcore.InfoLevel
-	if t.closedBy() == upstream && t.why != upstreamClosed {
+	if t.closedBy() == peerUpstream && t.why != upstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
 	}
 	c := reporters.logger(r).Check(level, "tunnel closed")

@@ -34,7 +34,7 @@ func TestStreamTellsThatItsClientHasGone(t *testing.T) {
 				synctest.Wait()
 				select {
 				case err := <-told:
-					if !test.told || !errors.Is(err, errStreamReset) || failed(client, err) != clientReset {
+					if !test.told || !errors.Is(err, errStreamReset) || failed(peerClient, err) != clientReset {
 						t.Errorf("told %v", err)
 					}
 				default:

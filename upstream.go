@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -350,4 +351,32 @@ func (c *choice) placeholders(repl *caddy.Replacer) {
 	repl.Set("http.reverse_proxy.upstream.requests", c.tunnels)
 	repl.Set("http.reverse_proxy.upstream.max_requests", max(0, e.slot.maxTunnels))
 	repl.Set("http.reverse_proxy.upstream.fails", c.fails)
+}
+
+// setStates replaces what operators have said. It returns the addresses that
+// have to be emptied from now on, and those that get new tunnels again.
+func (t *hostTable) setStates(states map[string]operatorState) (evict, ready []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for address, s := range states {
+		was := t.states[address]
+		if s.State == stateEvict && (was.State != stateEvict || !was.At.Equal(s.At)) {
+			evict = append(evict, address)
+		}
+	}
+	for address, was := range t.states {
+		if was.closes() && !states[address].closes() {
+			ready = append(ready, address)
+		}
+	}
+	t.states = states
+	maps.DeleteFunc(t.asked, func(address string, _ time.Time) bool {
+		_, said := states[address]
+		return !said
+	})
+	for address, h := range t.m {
+		h.closed = states[address].closes()
+	}
+	t.joinLocked(ready)
+	return evict, ready
 }
