@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // testAdmin is the part of an admin endpoint that is ours.
@@ -106,7 +107,7 @@ func (a *testAdmin) setState(address, state string) stateAnswer {
 	a.tb.Helper()
 	body := fmt.Sprintf(`{"address": %q, "state": %q, "by": "me"}`, address, state)
 	a.tb.Cleanup(func() {
-		_ = operators.set(a.tb.Context(), address, operatorState{State: stateReady})
+		_ = operators.set(a.tb.Context(), address, upstream.State{State: upstream.Ready})
 	})
 	return get[stateAnswer](a, "POST", "upstreams/state", body, http.StatusOK)
 }
@@ -395,7 +396,7 @@ func TestAdminSetsStates(t *testing.T) {
 
 	body := fmt.Sprintf(`{"address": %q, "state": "evict", "period": 0, "expires_in": 3600}`, two.Addr)
 	evicting := get[stateAnswer](admin, "POST", "upstreams/state", body, http.StatusOK)
-	t.Cleanup(func() { _ = operators.set(t.Context(), two.Addr, operatorState{State: stateReady}) })
+	t.Cleanup(func() { _ = operators.set(t.Context(), two.Addr, upstream.State{State: upstream.Ready}) })
 	if lasts := evicting.Expires.Sub(evicting.Since); evicting.State != "evict" || lasts != time.Hour {
 		t.Errorf("the state is %s for %v, want evict for an hour", evicting.State, lasts)
 	}

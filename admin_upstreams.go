@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // longestExpiry bounds how long a state may be given for; without a bound it is
@@ -77,7 +79,7 @@ func (t *hostTable) infoLocked(address string, h *host) upstreamInfo {
 	s := t.states[address]
 	info := upstreamInfo{
 		Address:    address,
-		State:      stateReady,
+		State:      upstream.Ready,
 		Tunnels:    h.tunnels,
 		Configured: h.named > 0,
 		Source:     h.source,
@@ -85,7 +87,7 @@ func (t *hostTable) infoLocked(address string, h *host) upstreamInfo {
 		Since:      s.At,
 		Expires:    s.Expires,
 	}
-	if s.closes() {
+	if s.Closes() {
 		info.State = s.State
 	}
 	info.Health, info.HealthError, info.Checked = h.healthLocked()
@@ -126,7 +128,7 @@ func markRemoved(list []upstreamInfo) {
 	// All tunnels are looked at only if there is something to find.
 	doubtful := make(map[string]*upstreamInfo)
 	for i := range list {
-		if u := &list[i]; u.State == stateReady && !u.Configured && u.Tunnels > 0 {
+		if u := &list[i]; u.State == upstream.Ready && !u.Configured && u.Tunnels > 0 {
 			doubtful[u.Address] = u
 		}
 	}
@@ -135,11 +137,11 @@ func markRemoved(list []upstreamInfo) {
 	}
 	tunnels := liveTunnels.collect(func(t *tunnel) bool { return doubtful[t.upstreamHost.address] != nil })
 	for _, t := range tunnels {
-		doubtful[t.upstreamHost.address].State = stateRemoved
+		doubtful[t.upstreamHost.address].State = upstream.Removed
 	}
 	for _, t := range tunnels {
 		if hosts.isNamed(t.upstreamHost, t.from) {
-			doubtful[t.upstreamHost.address].State = stateReady
+			doubtful[t.upstreamHost.address].State = upstream.Ready
 		}
 	}
 }
@@ -200,10 +202,10 @@ func setUpstreamState(w http.ResponseWriter, r *http.Request) error {
 }
 
 // state checks the request.
-func (req *stateRequest) state(now time.Time) (s operatorState, err error) {
-	s = operatorState{State: req.State, By: req.By, At: now}
+func (req *stateRequest) state(now time.Time) (s upstream.State, err error) {
+	s = upstream.State{State: req.State, By: req.By, At: now}
 	switch req.State {
-	case stateReady, stateDrain, stateEvict:
+	case upstream.Ready, upstream.Drain, upstream.Evict:
 	default:
 		return s, adminError(http.StatusBadRequest, "state is ready, drain or evict, not %q", req.State)
 	}
@@ -211,7 +213,7 @@ func (req *stateRequest) state(now time.Time) (s operatorState, err error) {
 		return s, adminError(http.StatusBadRequest, "by is a name of up to %d bytes, without control characters", longestName)
 	}
 	if req.Period != nil {
-		if req.State != stateEvict {
+		if req.State != upstream.Evict {
 			return s, adminError(http.StatusBadRequest, "period belongs to the state evict")
 		}
 		if _, err := seconds("period", *req.Period, longestPeriod); err != nil {
@@ -220,7 +222,7 @@ func (req *stateRequest) state(now time.Time) (s operatorState, err error) {
 		s.Period = max(*req.Period, shortestPeriod)
 	}
 	if req.ExpiresIn != nil {
-		if req.State == stateReady {
+		if req.State == upstream.Ready {
 			return s, adminError(http.StatusBadRequest, "ready does not expire; expires_in belongs to drain and evict")
 		}
 		after, err := seconds("expires_in", *req.ExpiresIn, longestExpiry)

@@ -7,6 +7,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // checkJitter is the part of the interval by which one differs at random.
@@ -98,7 +100,7 @@ func (h *host) healthLocked() (health, lastError string, checked time.Time) {
 		if lastError == "" || c.down {
 			lastError = c.lastError
 		}
-		checked = later(checked, c.checked)
+		checked = upstream.Later(checked, c.checked)
 	}
 	return health, lastError, checked
 }

@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // countInterval is how often evict looks how many tunnels are left.
@@ -25,14 +27,14 @@ func stateCommand(state string) *cobra.Command {
 		cmd.Flags().String("for", "", "Time after which the upstream is ready again by itself")
 	}
 	switch state {
-	case stateReady:
+	case upstream.Ready:
 		cmd.Use, cmd.Short = "ready <address>", "Lets an upstream get tunnels again"
 		cmd.Long = "\nTakes back what drain or evict said about an upstream.\n"
-	case stateDrain:
+	case upstream.Drain:
 		cmd.Use, cmd.Short = "drain <address> [--for <duration>]", "Lets an upstream get no new tunnels"
 		cmd.Long = "\nLets an upstream get no new tunnels; those that are there stay.\n"
 		expires()
-	case stateEvict:
+	case upstream.Evict:
 		cmd.Use, cmd.Short = "evict <address> [--period <duration>] [--for <duration>] [--no-wait]", "Empties an upstream"
 		cmd.Long = `
 Lets an upstream get no new tunnels, and ends those that are there one after
@@ -65,7 +67,7 @@ func (c *console) setState(state string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if answer.State != state && (state != stateReady || answer.State != stateRemoved) {
+	if answer.State != state && (state != upstream.Ready || answer.State != upstream.Removed) {
 		return 0, fmt.Errorf("%s is in state %s: %s",
 			printable(answer.Address), printable(answer.State), printable(answer.Problem))
 	}
@@ -75,11 +77,11 @@ func (c *console) setState(state string) (int, error) {
 		caddy.Log().Warn("the state holds but could not be stored: "+
 			"other instances do not know it, and a restart forgets it", zap.String("problem", printable(answer.Problem)))
 	}
-	if answer.Local && answer.Stored && state != stateReady {
+	if answer.Local && answer.Stored && state != upstream.Ready {
 		caddy.Log().Info("only the Caddy that was asked knows this state: "+
 			"on other machines the address means another backend", zap.String("upstream", printable(answer.Address)))
 	}
-	if state == stateEvict && !c.flags.Bool("no-wait") {
+	if state == upstream.Evict && !c.flags.Bool("no-wait") {
 		err = c.awaitEmpty(&answer)
 	} else {
 		err = c.print(answer, answer.String())
@@ -96,7 +98,7 @@ func (c *console) stateRequest(state string) (request stateRequest, err error) {
 		return request, errors.New("say which upstream: one address, as the list has it")
 	}
 	request = stateRequest{Address: args[0], State: state, By: whoAsks()}
-	if state == stateReady {
+	if state == upstream.Ready {
 		return request, nil
 	}
 	if request.ExpiresIn, err = c.duration("for", longestExpiry); err != nil {
@@ -105,7 +107,7 @@ func (c *console) stateRequest(state string) (request stateRequest, err error) {
 	if request.ExpiresIn != nil && *request.ExpiresIn == 0 {
 		return request, errors.New("--for is more than 0; without it the state stays")
 	}
-	if state == stateEvict {
+	if state == upstream.Evict {
 		request.Period, err = c.duration("period", longestPeriod)
 	}
 	return request, err
@@ -128,11 +130,11 @@ func whoAsks() string {
 func (u upstreamInfo) String() string {
 	address := printable(u.Address)
 	switch u.State {
-	case stateDrain:
+	case upstream.Drain:
 		return fmt.Sprintf("%s gets no new tunnels, %d open", address, u.Tunnels)
-	case stateEvict:
+	case upstream.Evict:
 		return fmt.Sprintf("%s is being emptied, %d left", address, u.Tunnels)
-	case stateRemoved:
+	case upstream.Removed:
 		return fmt.Sprintf("%s is in no loaded configuration, so it gets no new tunnels, %d open", address, u.Tunnels)
 	}
 	return fmt.Sprintf("%s gets new tunnels, %d open", address, u.Tunnels)
@@ -167,7 +169,7 @@ func (a *stateAnswer) update(list []upstreamInfo) error {
 		if u.Address != a.Address {
 			continue
 		}
-		if u.State != stateEvict {
+		if u.State != upstream.Evict {
 			return fmt.Errorf("%s is not being emptied any more: its state is %s, and %d are left",
 				printable(u.Address), printable(u.State), u.Tunnels)
 		}

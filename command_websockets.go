@@ -11,6 +11,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // exitNotStored is the exit code of a command that has done what it was asked
@@ -44,7 +46,7 @@ be stored, so it holds for the one Caddy that was asked, until that ends.
 				return cmd.Help()
 			}
 			cmd.AddCommand(listCommand(), watchCommand(), closeCommand(),
-				stateCommand(stateDrain), stateCommand(stateEvict), stateCommand(stateReady))
+				stateCommand(upstream.Drain), stateCommand(upstream.Evict), stateCommand(upstream.Ready))
 		},
 	})
 }

@@ -2,6 +2,8 @@ package websocketproxy
 
 import (
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // isOrphan reports whether no loaded configuration has the tunnel's upstream
@@ -12,7 +14,7 @@ func (t *tunnel) isOrphan() bool {
 
 // isEvicted reports whether an operator wants the tunnel's upstream emptied.
 func (t *tunnel) isEvicted() bool {
-	return hosts.stateOf(t.upstreamHost.address).State == stateEvict
+	return hosts.stateOf(t.upstreamHost.address).State == upstream.Evict
 }
 
 // Who has tunnels evicted, if it is no operator.
@@ -93,7 +95,7 @@ func (r *registry) evictFrom(address string, period time.Duration) {
 	since := hosts.stateOf(address).At
 	wanted := func(*tunnel) bool {
 		s := hosts.stateOf(address)
-		return s.State == stateEvict && s.At.Equal(since)
+		return s.State == upstream.Evict && s.At.Equal(since)
 	}
 	if period <= 0 {
 		r.evictAll(tunnels, wanted, (*tunnel).evictAsSaid)

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // pacedTunnels makes tunnels that can only be told apart; the first one was
@@ -228,8 +229,8 @@ func TestAnotherEvictionHasItsOwnPace(t *testing.T) {
 		f.open(100)
 		f.stayAway()
 		say := func(period time.Duration) {
-			evict, _ := hosts.setStates(map[string]operatorState{
-				hostA: {State: stateEvict, At: time.Now(), Period: period.Seconds()},
+			evict, _ := hosts.setStates(map[string]upstream.State{
+				hostA: {State: upstream.Evict, At: time.Now(), Period: period.Seconds()},
 			})
 			for _, address := range evict {
 				f.live.evictFrom(address, period)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // TestTheInstancesIDMayBeInTheMaking has a file of another writer that is not
@@ -29,7 +31,7 @@ func TestTheInstancesIDMayBeInTheMaking(t *testing.T) {
 		}()
 		st := newFakeStorage()
 		a := runInstance(t, st)
-		a.say("localhost:9000", stateDrain)
+		a.say("localhost:9000", upstream.Drain)
 		write("22222222-2222-2222-2222-222222222222")
 		time.Sleep(pickUp)
 		host, err := os.Hostname()
@@ -37,17 +39,17 @@ func TestTheInstancesIDMayBeInTheMaking(t *testing.T) {
 			t.Fatal(err)
 		}
 		key := localKeyOf(anID("22222222-2222-2222-2222-222222222222"), host)
-		if got := st.states(t, key)["localhost:9000"].State; got != stateDrain {
+		if got := st.states(t, key)["localhost:9000"].State; got != upstream.Drain {
 			t.Errorf("the final id has %q, want drain; stored are %v", got, st.keys())
 		}
 		a.expectLines(map[string]int{lineFails: 0})
 
 		write("broken")
 		time.Sleep(time.Minute)
-		if got := a.table.stateOf("localhost:9000").State; got != stateDrain {
+		if got := a.table.stateOf("localhost:9000").State; got != upstream.Drain {
 			t.Errorf("without an id, localhost is %q, want drain", got)
 		}
-		a.say(backend, stateDrain) // which needs none
+		a.say(backend, upstream.Drain) // which needs none
 		a.expectLines(map[string]int{lineFails: 1})
 	})
 }

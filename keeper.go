@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // firstTimeout is how long, when the process starts, is waited for the states
@@ -60,7 +62,7 @@ var operators = newKeeper(&hosts, liveTunnels.evictFrom, becameReady)
 // set takes note of what an operator says, which counts from now on, and stores
 // it. Its error says why it could not be stored within storageTimeout; that is
 // tried again until it works.
-func (k *keeper) set(ctx context.Context, address string, s operatorState) error {
+func (k *keeper) set(ctx context.Context, address string, s upstream.State) error {
 	var newest *sharer
 	var next *call
 	k.change(setHere, func(now time.Time) {
@@ -129,7 +131,7 @@ func (k *keeper) change(from string, change func(now time.Time)) {
 		log.Info("upstream state changed", line...)
 	}
 	for _, address := range evict {
-		k.evict(address, is[address].evictPeriod())
+		k.evict(address, is[address].EvictPeriod())
 	}
 	if len(ready) > 0 {
 		k.ready(ready)

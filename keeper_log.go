@@ -7,6 +7,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // Where a state comes from, for the log.
@@ -23,8 +25,8 @@ func (k *keeper) linesLocked(from string, was operatorStates) (lines [][]zap.Fie
 		return nil
 	}
 	for address, s := range k.applied {
-		if !s.equal(was[address]) {
-			lines = append(lines, append(s.fields(address), zap.String("cause", from)))
+		if !s.Equal(was[address]) {
+			lines = append(lines, append(stateFields(address, s), zap.String("cause", from)))
 		}
 	}
 	for address := range was {
@@ -36,17 +38,17 @@ func (k *keeper) linesLocked(from string, was operatorStates) (lines [][]zap.Fie
 		switch {
 		case !said:
 			cause = "no configuration has had it for " + dropAfter.String()
-		case s.closes():
+		case s.Closes():
 			cause = "expired"
 		}
-		s.State = stateReady
-		lines = append(lines, append(s.fields(address), zap.String("cause", cause)))
+		s.State = upstream.Ready
+		lines = append(lines, append(stateFields(address, s), zap.String("cause", cause)))
 	}
 	return lines
 }
 
-// fields describe a state in the log.
-func (s operatorState) fields(address string) []zap.Field {
+// stateFields describe a state in the log.
+func stateFields(address string, s upstream.State) []zap.Field {
 	fields := []zap.Field{zap.String("upstream", printable(address)), zap.String("state", s.State)}
 	if s.By != "" {
 		fields = append(fields, zap.String("by", printable(s.By)))

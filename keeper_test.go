@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 const (
@@ -39,7 +41,7 @@ func newInstance(tb testing.TB) *instance {
 	i.logs, i.log = logs, zap.New(core)
 	table := &hostTable{
 		m:      make(map[string]*host),
-		states: make(map[string]operatorState),
+		states: make(map[string]upstream.State),
 		asked:  make(map[string]time.Time),
 	}
 	i.keeper = newKeeper(table, func(address string, _ time.Duration) {
@@ -81,12 +83,12 @@ func (i *instance) run(st storage) (unload func()) {
 // say sets a state that is expected to be stored.
 func (i *instance) say(address, state string) {
 	i.tb.Helper()
-	if err := i.trySay(address, operatorState{State: state}); err != nil {
+	if err := i.trySay(address, upstream.State{State: state}); err != nil {
 		i.tb.Fatalf("setting %s to %s: %v", address, state, err)
 	}
 }
 
-func (i *instance) trySay(address string, s operatorState) error {
+func (i *instance) trySay(address string, s upstream.State) error {
 	s.By, s.At = "test", time.Now()
 	return i.set(context.Background(), address, s)
 }
@@ -96,7 +98,7 @@ func (i *instance) trySay(address string, s operatorState) error {
 func (i *instance) sayUnstored(state, why string, most time.Duration) {
 	i.tb.Helper()
 	began := time.Now()
-	err := i.trySay(backend, operatorState{State: state})
+	err := i.trySay(backend, upstream.State{State: state})
 	if err == nil || !strings.Contains(err.Error(), why) {
 		i.tb.Errorf("setting %s: %v, want an error with %q", state, err, why)
 	}
@@ -111,7 +113,7 @@ func (i *instance) expect(want string) {
 	i.tb.Helper()
 	got := i.table.stateOf(backend).State
 	if got == "" {
-		got = stateReady
+		got = upstream.Ready
 	}
 	if got != want {
 		i.tb.Errorf("%s is %s, want %s", backend, got, want)
@@ -146,7 +148,7 @@ func TestStatesReachAllInstances(t *testing.T) {
 		if keys := st.keys(); len(keys) > 0 {
 			t.Errorf("before anything is said, %v is stored", keys)
 		}
-		for round, state := range []string{stateDrain, stateEvict, stateReady, stateEvict} {
+		for round, state := range []string{upstream.Drain, upstream.Evict, upstream.Ready, upstream.Evict} {
 			here, there := a, b
 			if round%2 == 1 {
 				here, there = b, a
@@ -178,17 +180,17 @@ func TestLocalStatesAreTheInstancesOwn(t *testing.T) {
 		st := newFakeStorage()
 		a := newInstance(t)
 		unload := a.run(st)
-		a.say("127.0.0.1:9000", stateDrain)
-		a.say("unix//run/app.sock", stateEvict)
-		a.say(backend, stateDrain)
-		if got := st.states(t, sharedKey); len(got) != 1 || got[backend].State != stateDrain {
+		a.say("127.0.0.1:9000", upstream.Drain)
+		a.say("unix//run/app.sock", upstream.Evict)
+		a.say(backend, upstream.Drain)
+		if got := st.states(t, sharedKey); len(got) != 1 || got[backend].State != upstream.Drain {
 			t.Errorf("%v is shared, want %s only", got, backend)
 		}
 		unload()
 		// As if somebody had written what does not belong there.
 		st.put(sharedKey, `{"version": 1, "upstreams": {"localhost:80": {"state": "drain", "at": "2000-01-01T00:00:00Z"}}}`)
 		b := runInstance(t, st)
-		if got := b.table.stateOf("unix//run/app.sock").State; got != stateEvict {
+		if got := b.table.stateOf("unix//run/app.sock").State; got != upstream.Evict {
 			t.Errorf("after a restart, the unix socket is %q, want evict", got)
 		}
 		if got := b.table.stateOf("localhost:80").State; got != "" {
@@ -202,14 +204,14 @@ func TestStatesSurviveARestart(t *testing.T) {
 		st := newFakeStorage()
 		a := newInstance(t)
 		unload := a.run(st)
-		a.say(backend, stateEvict)
-		a.say("10.0.0.2:9000", stateDrain)
-		a.say("10.0.0.3:9000", stateDrain)
-		a.say("10.0.0.3:9000", stateReady)
+		a.say(backend, upstream.Evict)
+		a.say("10.0.0.2:9000", upstream.Drain)
+		a.say("10.0.0.3:9000", upstream.Drain)
+		a.say("10.0.0.3:9000", upstream.Ready)
 		unload()
 		time.Sleep(time.Hour)
 		b := runInstance(t, st) // and no time passes
-		b.expect(stateEvict)
+		b.expect(upstream.Evict)
 		b.expectLines(map[string]int{"upstream states found": 1, "upstream state changed": 0})
 		list := b.logs.FilterMessage("upstream states found").All()[0].ContextMap()["states"]
 		states, _ := list.([]any)
@@ -223,7 +225,7 @@ func TestAnEvictionBeginsOnceAtEveryInstance(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
-		a.say(backend, stateEvict)
+		a.say(backend, upstream.Evict)
 		time.Sleep(time.Minute)
 		st.wipe()
 		time.Sleep(time.Minute)
@@ -232,9 +234,9 @@ func TestAnEvictionBeginsOnceAtEveryInstance(t *testing.T) {
 				t.Errorf("an instance has begun to empty %v, want %s", evicted, backend)
 			}
 		}
-		b.say(backend, stateEvict)
+		b.say(backend, upstream.Evict)
 		time.Sleep(pickUp)
-		a.say(backend, stateReady)
+		a.say(backend, upstream.Ready)
 		time.Sleep(pickUp)
 		for _, i := range []*instance{a, b} {
 			evicted, became := i.told()
@@ -255,14 +257,14 @@ func TestStatesExpire(t *testing.T) {
 				unload := a.run(st)
 				st.be(trouble)
 				expires := time.Now().Add(time.Hour)
-				err := a.trySay(backend, operatorState{State: stateDrain, Expires: expires})
+				err := a.trySay(backend, upstream.State{State: upstream.Drain, Expires: expires})
 				if (err != nil) != (trouble != nil) {
 					t.Fatalf("setting: %v", err)
 				}
 				time.Sleep(time.Hour - time.Second)
-				a.expect(stateDrain)
+				a.expect(upstream.Drain)
 				time.Sleep(pickUp)
-				a.expect(stateReady)
+				a.expect(upstream.Ready)
 				if _, became := a.told(); !slices.Equal(became, []string{backend}) {
 					t.Errorf("%v have become ready, want %s", became, backend)
 				}
@@ -270,7 +272,7 @@ func TestStatesExpire(t *testing.T) {
 				last := a.logs.FilterMessage("upstream state changed").All()[1].ContextMap()
 				expectFields(t, last, map[string]any{"upstream": backend, "state": "ready", "cause": "expired"})
 				unload()
-				runInstance(t, st).expect(stateReady)
+				runInstance(t, st).expect(upstream.Ready)
 			})
 		})
 	}
@@ -282,11 +284,11 @@ func TestTheLastWordCountsWhateverTheClocksSay(t *testing.T) {
 		ahead := time.Now().Add(time.Hour).Format(time.RFC3339Nano)
 		st.put(sharedKey, `{"version": 1, "upstreams": {"`+backend+`": {"state": "drain", "at": "`+ahead+`"}}}`)
 		a := runInstance(t, st)
-		a.expect(stateDrain)
-		a.say(backend, stateReady)
+		a.expect(upstream.Drain)
+		a.say(backend, upstream.Ready)
 		time.Sleep(time.Minute)
-		a.expect(stateReady)
-		if got := st.states(t, sharedKey)[backend].State; got != stateReady {
+		a.expect(upstream.Ready)
+		if got := st.states(t, sharedKey)[backend].State; got != upstream.Ready {
 			t.Errorf("%s is stored, want ready", got)
 		}
 	})
@@ -311,7 +313,7 @@ func TestUnusedStatesAreDropped(t *testing.T) {
 		h := b.table.name(backend)
 		b.run(st)
 		time.Sleep(3 * namedInterval)
-		a.expect(stateDrain) // as the other instance has it
+		a.expect(upstream.Drain) // as the other instance has it
 		if got := a.table.stateOf(other).State; got != "" {
 			t.Errorf("what nobody has had for more than a day is %s", got)
 		}
@@ -320,10 +322,10 @@ func TestUnusedStatesAreDropped(t *testing.T) {
 		}
 		b.table.unname(h)
 		time.Sleep(dropAfter - 2*namedInterval)
-		a.expect(stateDrain)
+		a.expect(upstream.Drain)
 		time.Sleep(3 * namedInterval)
-		a.expect(stateReady)
-		b.expect(stateReady)
+		a.expect(upstream.Ready)
+		b.expect(upstream.Ready)
 		if got := st.states(t, sharedKey); len(got) > 0 {
 			t.Errorf("%v is still stored", got)
 		}
@@ -339,9 +341,9 @@ func TestExpandedAddressesAreInUse(t *testing.T) {
 			a.table.release(a.table.acquire(backend)) // a handshake that is refused
 			time.Sleep(namedInterval)
 		}
-		a.expect(stateDrain)
+		a.expect(upstream.Drain)
 		time.Sleep(dropAfter + 2*namedInterval)
-		a.expect(stateReady)
+		a.expect(upstream.Ready)
 		a.table.mu.Lock()
 		defer a.table.mu.Unlock()
 		if len(a.table.asked) > 0 {

@@ -7,19 +7,20 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // operatorSays sets a state in this process, and takes it back when the test
 // has ended. There is no storage in these tests.
-func operatorSays(tb testing.TB, address string, s operatorState) {
+func operatorSays(tb testing.TB, address string, s upstream.State) {
 	tb.Helper()
-	set := func(s operatorState) {
+	set := func(s upstream.State) {
 		s.By, s.At = "test", time.Now()
 		if err := operators.set(context.Background(), address, s); err == nil {
 			tb.Error("without a storage, something is stored")
 		}
 	}
-	tb.Cleanup(func() { set(operatorState{State: stateReady}) })
+	tb.Cleanup(func() { set(upstream.State{State: upstream.Ready}) })
 	set(s)
 }
 
@@ -32,8 +33,8 @@ func TestTwoEvictionsAtOnceAreHarmless(t *testing.T) {
 		c.Handshake("/")
 		clients = append(clients, c)
 	}
-	operatorSays(t, up.Addr, operatorState{State: stateEvict, Period: 0.2})
-	operatorSays(t, up.Addr, operatorState{State: stateEvict, Period: 0.1})
+	operatorSays(t, up.Addr, upstream.State{State: upstream.Evict, Period: 0.2})
+	operatorSays(t, up.Addr, upstream.State{State: upstream.Evict, Period: 0.1})
 	expectRefused(t, p, 503)
 	for _, c := range clients {
 		c.ExpectClose(1012)
@@ -57,10 +58,10 @@ func TestADrainedUpstreamKeepsItsTunnelsAndGetsNoOther(t *testing.T) {
 	p := proxyTo(t, up.Addr)
 	c := testbed.Dial(t, p.Addr)
 	c.Handshake("/")
-	operatorSays(t, up.Addr, operatorState{State: stateDrain})
+	operatorSays(t, up.Addr, upstream.State{State: upstream.Drain})
 	expectRefused(t, p, 503)
 	c.Echo("still open")
-	operatorSays(t, up.Addr, operatorState{State: stateReady})
+	operatorSays(t, up.Addr, upstream.State{State: upstream.Ready})
 	other := testbed.Dial(t, p.Addr)
 	other.Handshake("/")
 	for _, c := range []*testbed.Client{c, other} {
@@ -79,7 +80,7 @@ func TestHandshakesWaitForTheStatesThatAreStored(t *testing.T) {
 	c := testbed.Dial(t, p.Addr)
 	c.Send(testbed.HandshakeRequest("/", p.Addr))
 	c.ExpectNothing(100 * time.Millisecond)
-	operatorSays(t, up.Addr, operatorState{State: stateDrain})
+	operatorSays(t, up.Addr, upstream.State{State: upstream.Drain})
 	close(operators.first)
 	if resp := c.Response(); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("the handshake is answered with %d, want 503", resp.StatusCode)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // hostile is text with one of each kind of what moves, colours, hides or
@@ -85,7 +87,7 @@ func TestAddressesWithControlCharactersAreRefused(t *testing.T) {
 func TestWhoSetsAStateHasAPrintableName(t *testing.T) {
 	admin := startAdmin(t)
 	for _, by := range []string{"a\u009b31m", "\u202eb", "c\x7f"} {
-		body, err := json.Marshal(stateRequest{Address: "a:1", State: stateDrain, By: by})
+		body, err := json.Marshal(stateRequest{Address: "a:1", State: upstream.Drain, By: by})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +102,7 @@ func TestWhoSetsAStateHasAPrintableName(t *testing.T) {
 func hostileDocument(t *testing.T, at time.Time, state string) string {
 	t.Helper()
 	text, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: operatorStates{
-		"10.0.0.9:1" + hostile: {State: stateDrain, By: "eve" + hostile, At: at},
+		"10.0.0.9:1" + hostile: {State: upstream.Drain, By: "eve" + hostile, At: at},
 		backend:                {State: state, By: "eve" + hostile, At: at},
 	}})
 	if err != nil {
@@ -112,13 +114,13 @@ func hostileDocument(t *testing.T, at time.Time, state string) string {
 func TestWhatIsStoredIsLoggedPrintable(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		st := newFakeStorage()
-		st.put(sharedKey, hostileDocument(t, time.Now(), stateDrain))
+		st.put(sharedKey, hostileDocument(t, time.Now(), upstream.Drain))
 		a := runInstance(t, st) // finds it
-		a.expect(stateDrain)
+		a.expect(upstream.Drain)
 		time.Sleep(time.Second)
-		st.put(sharedKey, hostileDocument(t, time.Now(), stateEvict)) // changes meanwhile
+		st.put(sharedKey, hostileDocument(t, time.Now(), upstream.Evict)) // changes meanwhile
 		time.Sleep(pickUp)
-		a.expect(stateEvict)
+		a.expect(upstream.Evict)
 		a.expectLines(map[string]int{"upstream states found": 1, "upstream state changed": 2})
 		for _, line := range a.logs.All() {
 			for field, value := range line.ContextMap() {
@@ -136,7 +138,7 @@ func TestWhatIsStoredIsLoggedPrintable(t *testing.T) {
 			}
 			return nil
 		})
-		err := a.trySay(backend, operatorState{State: stateDrain})
+		err := a.trySay(backend, upstream.State{State: upstream.Drain})
 		if err == nil || !strings.Contains(err.Error(), "has set it to up") || !isPrintable(err.Error()) {
 			t.Errorf("setting a state: %q", err)
 		}

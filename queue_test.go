@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // queued is how many handshakes wait in h's queue.
@@ -283,7 +284,7 @@ func TestWaitingInVainSaysWhy(t *testing.T) {
 	h := narrow("a:1")
 	bubble(t, h, func(t *testing.T) {
 		open, waiting := stand(t, h), stand(t, h)
-		hosts.setStates(operatorStates{"a:1": {State: stateDrain}})
+		hosts.setStates(operatorStates{"a:1": {State: upstream.Drain}})
 		<-waiting.done
 		waiting.expect("", causeNoUpstream)
 		hosts.setStates(operatorStates{})
@@ -311,7 +312,7 @@ func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
 			h, other := narrow("a:1", "b:1", "c:1"), &Handler{Upstreams: upstreams("b:1")}
 			bubble(t, h, func(t *testing.T) {
 				taken := stand(t, other) // b
-				hosts.setStates(operatorStates{"c:1": {State: stateDrain}})
+				hosts.setStates(operatorStates{"c:1": {State: upstream.Drain}})
 				open, waiting := stand(t, h), stand(t, h)
 				if !waiting.waits() {
 					t.Fatalf("does not wait: %+v", waiting.chosen)
@@ -354,7 +355,7 @@ func TestNobodyWaitsForWhatCannotCome(t *testing.T) {
 		h := narrow("a:1")
 		bubble(t, h, func(t *testing.T) {
 			open := stand(t, h)
-			hosts.setStates(operatorStates{"a:1": {State: stateDrain}})
+			hosts.setStates(operatorStates{"a:1": {State: upstream.Drain}})
 			other := stand(t, h)
 			if other.waits() || other.chosen != nil || other.refused != nil {
 				t.Errorf("got %+v, %v; want nothing at once", other.chosen, other.refused)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func TestTunnelsMoveToWhatHasRecovered(t *testing.T) {
@@ -73,11 +75,11 @@ func TestSecondNewcomerHasItsSlowStart(t *testing.T) {
 		h.LoadBalancing.SlowStart = caddy.Duration(slowStart)
 		f.load(h)
 		f.visit(h)
-		operate(stateDrain, hostB, hostC)
+		operate(upstream.Drain, hostB, hostC)
 		f.open(100)
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(slowStart / 2)
-		operate(stateReady, hostC)
+		operate(upstream.Ready, hostC)
 		time.Sleep(slowStart - 1)
 		if got := f.closings(); got != 0 {
 			t.Errorf("%d tunnels were closed during the slow start", got)
@@ -92,9 +94,9 @@ func TestRebalancingWaitsForTheSlowStart(t *testing.T) {
 		h.LoadBalancing.SlowStart = caddy.Duration(slowStart)
 		f.load(h)
 		f.visit(h)
-		operate(stateDrain, hostB)
+		operate(upstream.Drain, hostB)
 		f.open(100)
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(slowStart - 1)
 		if got := f.closings(); got != 0 {
 			t.Errorf("%d tunnels were closed during the slow start", got)

@@ -5,13 +5,14 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // operate gives upstreams a state.
 func operate(state string, addresses ...string) {
 	for _, address := range addresses {
 		// It says that it could not be stored.
-		_ = operators.set(nil, address, operatorState{State: state, At: time.Now()}) //nolint:staticcheck // no context
+		_ = operators.set(nil, address, upstream.State{State: state, At: time.Now()}) //nolint:staticcheck // no context
 	}
 }
 
@@ -36,11 +37,11 @@ func TestTunnelsMoveToWhatIsReadyAgain(t *testing.T) {
 				h := rebalancing(share, hostA, hostB, hostC)
 				f.load(h)
 				f.visit(h)
-				operate(stateDrain, hostC)
+				operate(upstream.Drain, hostC)
 				f.open(300)
 				f.expect(0, map[string]int{hostA: 150, hostB: 150, hostC: 0})
 				time.Sleep(pause)
-				operate(stateReady, hostC)
+				operate(upstream.Ready, hostC)
 				time.Sleep(pause - 1)
 				if got, want := f.closings(), int(100*share); got != want {
 					t.Errorf("%d tunnels were closed by the first step, want %d", got, want)
@@ -61,9 +62,9 @@ func TestNothingMovesWithoutRebalancing(t *testing.T) {
 		h := &Handler{Upstreams: upstreams(hostA, hostB)}
 		unload := f.load(h)
 		f.visit(h)
-		operate(stateDrain, hostB)
+		operate(upstream.Drain, hostB)
 		f.open(50)
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(forLong)
 		f.reload(&Handler{Upstreams: upstreams(hostA, hostB, hostC)}, unload)
 		time.Sleep(forLong)
@@ -108,8 +109,8 @@ func TestRebalancingBeginsWhenTheConfigurationIsInForce(t *testing.T) {
 		}
 		after := rebalancing(1, hostA, hostB, hostC)
 		f.load(after)
-		operate(stateDrain, hostB)
-		operate(stateReady, hostB)
+		operate(upstream.Drain, hostB)
+		operate(upstream.Ready, hostB)
 		after.startJoined()
 		f.visit(after)
 		unload()
@@ -123,10 +124,10 @@ func TestEventBelongsToTheConfigurationInForce(t *testing.T) {
 		before := rebalancing(0.1, hostA, hostB)
 		f.load(before)
 		f.visit(before)
-		operate(stateDrain, hostB)
+		operate(upstream.Drain, hostB)
 		f.open(200)
 		f.load(rebalancing(1, hostA, hostB))
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(pause - 1)
 		if got, want := f.closings(), 10; got != want {
 			t.Errorf("%d tunnels were closed by the first step, want %d", got, want)
@@ -213,9 +214,9 @@ func TestStepWithoutConfigurationDecidesNothing(t *testing.T) {
 		h := rebalancing(0.2, hostA, hostB)
 		unload := f.load(h)
 		f.visit(h)
-		operate(stateDrain, hostB)
+		operate(upstream.Drain, hostB)
 		f.open(100)
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(pause / 4)
 		unload()
 		b := h.loaded.rebalance
@@ -247,16 +248,16 @@ func TestStepInVainEndsRebalancing(t *testing.T) {
 		h := rebalancing(0.1, hostA, hostB)
 		f.load(h)
 		f.visit(h)
-		operate(stateDrain, hostB)
+		operate(upstream.Drain, hostB)
 		f.open(100)
 		f.stayAway()
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(forLong)
 		if got, want := f.closings(), 5; got != want {
 			t.Errorf("%d tunnels were closed whose clients do not come back, want those of one step, %d", got, want)
 		}
-		operate(stateDrain, hostB)
-		operate(stateReady, hostB) // which is worth another try
+		operate(upstream.Drain, hostB)
+		operate(upstream.Ready, hostB) // which is worth another try
 		time.Sleep(forLong)
 		if got, want := f.closings(), 10; got != want {
 			t.Errorf("%d tunnels were closed, want %d", got, want)
@@ -269,12 +270,12 @@ func TestDrainingEndsTheStep(t *testing.T) {
 		h := rebalancing(1, hostA, hostB)
 		f.load(h)
 		f.visit(h)
-		operate(stateDrain, hostB)
+		operate(upstream.Drain, hostB)
 		f.open(1000)
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(pause / 10)
-		operate(stateDrain, hostA)
-		defer operate(stateReady, hostA)
+		operate(upstream.Drain, hostA)
+		defer operate(upstream.Ready, hostA)
 		before := f.closings()
 		if before == 0 {
 			t.Error("nothing was closed before that")
@@ -291,14 +292,14 @@ func TestEventStartsRebalancingAnew(t *testing.T) {
 		h := rebalancing(0.01, hostA, hostB, hostC) // too little to come to an end
 		f.load(h)
 		f.visit(h)
-		operate(stateDrain, hostB, hostC)
+		operate(upstream.Drain, hostB, hostC)
 		f.open(1000)
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(10*pause - pause/4)
 		if got, want := f.closings(), 10*5; got != want {
 			t.Errorf("%d tunnels were closed by ten steps, want %d", got, want)
 		}
-		operate(stateReady, hostC)
+		operate(upstream.Ready, hostC)
 		time.Sleep(forLong)
 		// Of the tunnels at a, 950, two thirds should be elsewhere but for those
 		// that b has.
@@ -319,9 +320,9 @@ func TestUnloadingEndsRebalancing(t *testing.T) {
 				h := rebalancing(1, hostA, hostB)
 				unload := f.load(h)
 				f.visit(h)
-				operate(stateDrain, hostB)
+				operate(upstream.Drain, hostB)
 				f.open(100)
-				operate(stateReady, hostB)
+				operate(upstream.Ready, hostB)
 				time.Sleep(pause / 4)
 				f.stayAway()
 				before, now := f.closings(), time.Now()
@@ -347,7 +348,7 @@ func TestRebalancingClosesIdleTunnelsFirst(t *testing.T) {
 		h := rebalancing(0.1, hostA, hostB)
 		f.load(h)
 		f.visit(h)
-		operate(stateDrain, hostB)
+		operate(upstream.Drain, hostB)
 		busy := make(map[*tunnel]bool)
 		for i, opened := range f.open(200) {
 			if i%2 == 0 {
@@ -355,7 +356,7 @@ func TestRebalancingClosesIdleTunnelsFirst(t *testing.T) {
 				busy[opened] = true
 			}
 		}
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(9 * pause)
 		f.closings()
 		for opened := range busy {
@@ -380,7 +381,7 @@ func TestRebalancingLeavesTunnelsOfOthersAlone(t *testing.T) {
 			f.load(h)
 			h.loaded.config = config
 		}
-		operate(stateDrain, hostC)
+		operate(upstream.Drain, hostC)
 		for _, h := range []*Handler{named, other, template, alike} {
 			f.visit(h)
 			others = append(others, f.open(10)...)
@@ -388,7 +389,7 @@ func TestRebalancingLeavesTunnelsOfOthersAlone(t *testing.T) {
 		f.visit(ours)
 		f.open(20)
 		f.expect(0, map[string]int{hostA: 30, hostB: 30})
-		operate(stateReady, hostC)
+		operate(upstream.Ready, hostC)
 		time.Sleep(forLong)
 		if got, want := f.closings(), 20; got != want {
 			t.Errorf("%d tunnels were closed, want %d", got, want)
@@ -410,12 +411,12 @@ func TestAlikeHandlersAreRebalancedOnce(t *testing.T) {
 			f.load(h)
 			h.loaded.config = config
 		}
-		operate(stateDrain, hostB)
+		operate(upstream.Drain, hostB)
 		f.visit(first)
 		f.open(100)
 		f.visit(second)
 		f.open(100)
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(forLong)
 		f.expectPace(pause, 10)
 		f.expect(5, map[string]int{hostA: 100, hostB: 100})
@@ -428,9 +429,9 @@ func TestAddressGivenTwiceIsOneUpstream(t *testing.T) {
 		h.Upstreams[1].MaxTunnels, h.Upstreams[2].MaxTunnels = 10, 40
 		f.load(h)
 		f.visit(h)
-		operate(stateDrain, hostB)
+		operate(upstream.Drain, hostB)
 		f.open(90)
-		operate(stateReady, hostB)
+		operate(upstream.Ready, hostB)
 		time.Sleep(forLong)
 		f.expect(0, map[string]int{hostA: 50, hostB: 40})
 	})

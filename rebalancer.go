@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // rebalancer closes tunnels at the fullest upstreams of a pool, step by step, so
@@ -42,10 +44,10 @@ type rebalanceRun struct {
 // under way anew.
 func (b *rebalancer) beginLocked(next time.Time) {
 	if b.run != nil {
-		next = later(next, b.run.next)
+		next = upstream.Later(next, b.run.next)
 	}
 	if b.slowStart > 0 {
-		next = later(next, time.Now().Add(b.slowStart))
+		next = upstream.Later(next, time.Now().Add(b.slowStart))
 	}
 	b.setRunLocked(&rebalanceRun{next: next, before: math.Inf(1), news: true})
 }
@@ -199,7 +201,7 @@ func (b *rebalancer) mayClose(t *tunnel) bool {
 	case <-b.stop:
 		return false
 	default:
-		return !b.live.exit.hasBegun() && !hosts.stateOf(t.upstreamHost.address).closes()
+		return !b.live.exit.hasBegun() && !hosts.stateOf(t.upstreamHost.address).Closes()
 	}
 }
 

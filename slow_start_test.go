@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 const slowStart = 100 * time.Second
@@ -38,7 +40,7 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 	for name, join := range map[string]func(t *testing.T, h *Handler){
 		"an operator makes it ready": func(t *testing.T, _ *Handler) {
 			t.Helper()
-			hosts.setStates(operatorStates{"new:1": {State: stateDrain}})
+			hosts.setStates(operatorStates{"new:1": {State: upstream.Drain}})
 			time.Sleep(time.Hour)
 			hosts.setStates(operatorStates{})
 		},

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 const (
@@ -26,17 +28,17 @@ const (
 
 // operatorStates are what operators have said, by address. Ready is remembered
 // too: it is newer than what somebody may still know.
-type operatorStates map[string]operatorState
+type operatorStates map[string]upstream.State
 
 func (states operatorStates) equal(others operatorStates) bool {
-	return maps.EqualFunc(states, others, operatorState.equal)
+	return maps.EqualFunc(states, others, upstream.State.Equal)
 }
 
 // holding returns what counts now, without what is only for those who keep it.
 func (states operatorStates) holding(now time.Time) operatorStates {
 	all := make(operatorStates)
 	for address, s := range states {
-		if s.holds(now) {
+		if s.Holds(now) {
 			s.Named = time.Time{}
 			all[address] = s
 		}
@@ -71,7 +73,7 @@ func (states operatorStates) plausible(now time.Time) (all operatorStates, ahead
 		if !isAhead(s.At, now) {
 			all[address] = s
 		}
-		if isAhead(s.At, now) || !s.equal(was) {
+		if isAhead(s.At, now) || !s.Equal(was) {
 			ahead = append(ahead, address)
 		}
 	}
@@ -97,19 +99,19 @@ func (states operatorStates) merged(stored operatorStates, now time.Time, uses f
 		s, found := stored[address]
 		switch {
 		case !found:
-			if now.Sub(k.lastNamed()) > goneAfter && !uses(address) {
+			if now.Sub(k.LastNamed()) > goneAfter && !uses(address) {
 				continue
 			}
 		case !k.At.After(s.At):
-			s.Named = later(s.Named, k.Named)
+			s.Named = upstream.Later(s.Named, k.Named)
 			k = s
 		default:
-			k.Named = later(k.Named, s.Named)
+			k.Named = upstream.Later(k.Named, s.Named)
 		}
 		all[address] = k
 	}
 	for address, s := range all { // so that others see that the address is in use
-		if uses(address) && now.Sub(s.lastNamed()) > namedInterval {
+		if uses(address) && now.Sub(s.LastNamed()) > namedInterval {
 			s.Named = now.UTC().Round(0)
 			all[address] = s
 		}
@@ -120,8 +122,8 @@ func (states operatorStates) merged(stored operatorStates, now time.Time, uses f
 
 // drop removes the states of addresses that nothing has had for too long.
 func (states operatorStates) drop(now time.Time, uses func(string) bool) {
-	maps.DeleteFunc(states, func(address string, s operatorState) bool {
-		return now.Sub(s.lastNamed()) > dropAfter && !uses(address)
+	maps.DeleteFunc(states, func(address string, s upstream.State) bool {
+		return now.Sub(s.LastNamed()) > dropAfter && !uses(address)
 	})
 }
 

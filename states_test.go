@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func unused(string) bool { return false }
@@ -13,14 +15,14 @@ func used(string) bool   { return true }
 
 func TestMergedTakesTheNewestWord(t *testing.T) {
 	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
-	ago := func(d time.Duration, state string) operatorState {
-		return operatorState{State: state, At: now.Add(-d)}
+	ago := func(d time.Duration, state string) upstream.State {
+		return upstream.State{State: state, At: now.Add(-d)}
 	}
-	named := func(s operatorState, d time.Duration) operatorState {
+	named := func(s upstream.State, d time.Duration) upstream.State {
 		s.Named = now.Add(-d)
 		return s
 	}
-	one := func(s operatorState) operatorStates { return operatorStates{"a:1": s} }
+	one := func(s upstream.State) operatorStates { return operatorStates{"a:1": s} }
 	none := operatorStates{}
 	for name, test := range map[string]struct {
 		known, stored operatorStates
@@ -28,21 +30,21 @@ func TestMergedTakesTheNewestWord(t *testing.T) {
 		want          operatorStates
 	}{
 		"nothing":                  {none, none, used, none},
-		"what is new":              {one(ago(time.Minute, stateDrain)), none, unused, one(ago(time.Minute, stateDrain))},
-		"what others have set":     {none, one(ago(time.Minute, stateDrain)), unused, one(ago(time.Minute, stateDrain))},
-		"newer here":               {one(ago(1, stateReady)), one(ago(2, stateDrain)), unused, one(ago(1, stateReady))},
-		"newer there":              {one(ago(2, stateDrain)), one(ago(1, stateReady)), unused, one(ago(1, stateReady))},
-		"as old: what is stored":   {one(ago(1, stateDrain)), one(ago(1, stateEvict)), unused, one(ago(1, stateEvict))},
-		"the later use, here":      {one(named(ago(2, stateDrain), 0)), one(named(ago(1, stateDrain), 1)), unused, one(named(ago(1, stateDrain), 0))},
-		"the later use, there":     {one(named(ago(1, stateDrain), 1)), one(named(ago(2, stateDrain), 0)), unused, one(named(ago(1, stateDrain), 0))},
-		"lost":                     {one(ago(goneAfter, stateDrain)), none, unused, one(ago(goneAfter, stateDrain))},
-		"dropped elsewhere":        {one(ago(goneAfter+1, stateDrain)), none, unused, none},
-		"lost long ago, but used":  {one(ago(goneAfter+1, stateDrain)), none, used, one(named(ago(goneAfter+1, stateDrain), 0))},
-		"used again":               {none, one(ago(dropAfter+1, stateDrain)), used, one(named(ago(dropAfter+1, stateDrain), 0))},
-		"used lately":              {none, one(named(ago(dropAfter, stateDrain), namedInterval)), used, one(named(ago(dropAfter, stateDrain), namedInterval))},
-		"unused for not too long":  {none, one(ago(dropAfter, stateDrain)), unused, one(ago(dropAfter, stateDrain))},
-		"unused for too long":      {none, one(ago(dropAfter+1, stateDrain)), unused, none},
-		"unused, known for longer": {one(ago(2*dropAfter, stateDrain)), one(named(ago(2*dropAfter, stateDrain), dropAfter)), unused, one(named(ago(2*dropAfter, stateDrain), dropAfter))},
+		"what is new":              {one(ago(time.Minute, upstream.Drain)), none, unused, one(ago(time.Minute, upstream.Drain))},
+		"what others have set":     {none, one(ago(time.Minute, upstream.Drain)), unused, one(ago(time.Minute, upstream.Drain))},
+		"newer here":               {one(ago(1, upstream.Ready)), one(ago(2, upstream.Drain)), unused, one(ago(1, upstream.Ready))},
+		"newer there":              {one(ago(2, upstream.Drain)), one(ago(1, upstream.Ready)), unused, one(ago(1, upstream.Ready))},
+		"as old: what is stored":   {one(ago(1, upstream.Drain)), one(ago(1, upstream.Evict)), unused, one(ago(1, upstream.Evict))},
+		"the later use, here":      {one(named(ago(2, upstream.Drain), 0)), one(named(ago(1, upstream.Drain), 1)), unused, one(named(ago(1, upstream.Drain), 0))},
+		"the later use, there":     {one(named(ago(1, upstream.Drain), 1)), one(named(ago(2, upstream.Drain), 0)), unused, one(named(ago(1, upstream.Drain), 0))},
+		"lost":                     {one(ago(goneAfter, upstream.Drain)), none, unused, one(ago(goneAfter, upstream.Drain))},
+		"dropped elsewhere":        {one(ago(goneAfter+1, upstream.Drain)), none, unused, none},
+		"lost long ago, but used":  {one(ago(goneAfter+1, upstream.Drain)), none, used, one(named(ago(goneAfter+1, upstream.Drain), 0))},
+		"used again":               {none, one(ago(dropAfter+1, upstream.Drain)), used, one(named(ago(dropAfter+1, upstream.Drain), 0))},
+		"used lately":              {none, one(named(ago(dropAfter, upstream.Drain), namedInterval)), used, one(named(ago(dropAfter, upstream.Drain), namedInterval))},
+		"unused for not too long":  {none, one(ago(dropAfter, upstream.Drain)), unused, one(ago(dropAfter, upstream.Drain))},
+		"unused for too long":      {none, one(ago(dropAfter+1, upstream.Drain)), unused, none},
+		"unused, known for longer": {one(ago(2*dropAfter, upstream.Drain)), one(named(ago(2*dropAfter, upstream.Drain), dropAfter)), unused, one(named(ago(2*dropAfter, upstream.Drain), dropAfter))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := test.known.merged(test.stored, now, test.uses); !got.equal(test.want) {
@@ -63,8 +65,8 @@ func TestInstancesAgreeInWhicheverOrderTheyMeet(t *testing.T) {
 		for i := range instances {
 			instances[i] = make(operatorStates)
 			for _, address := range []string{"a:1", "b:1", "c:1"} {
-				state := []string{stateReady, stateDrain, stateEvict}[random.IntN(3)]
-				s := operatorState{State: state, At: now.Add(-time.Duration(random.IntN(1e9)))}
+				state := []string{upstream.Ready, upstream.Drain, upstream.Evict}[random.IntN(3)]
+				s := upstream.State{State: state, At: now.Add(-time.Duration(random.IntN(1e9)))}
 				instances[i][address] = s
 				if s.At.After(newest[address].At) {
 					newest[address] = s
@@ -92,8 +94,8 @@ func TestInstancesAgreeInWhicheverOrderTheyMeet(t *testing.T) {
 func TestStatesAreStoredAsTheyAre(t *testing.T) {
 	now := time.Now()
 	states := operatorStates{"a:1": {
-		State: stateEvict, By: "somebody \"else\"", At: now.UTC().Round(0), Expires: now.Add(time.Hour), Period: 1.5, Named: now,
-	}, "b:1": {State: stateReady, At: now}}
+		State: upstream.Evict, By: "somebody \"else\"", At: now.UTC().Round(0), Expires: now.Add(time.Hour), Period: 1.5, Named: now,
+	}, "b:1": {State: upstream.Ready, At: now}}
 	value, err := json.Marshal(states)
 	if err != nil {
 		t.Fatal(err)
@@ -140,12 +142,12 @@ func TestIsLocal(t *testing.T) {
 func TestTimesFarAheadAreIgnoredWhenRead(t *testing.T) {
 	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 	never := time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
-	drained := func(at, expires, named time.Time) operatorState {
-		return operatorState{State: stateDrain, At: at, Expires: expires, Named: named}
+	drained := func(at, expires, named time.Time) upstream.State {
+		return upstream.State{State: upstream.Drain, At: at, Expires: expires, Named: named}
 	}
 	soon, late := now.Add(maxAhead), now.Add(longestExpiry+maxAhead)
 	for name, test := range map[string]struct {
-		stored operatorState
+		stored upstream.State
 		want   operatorStates
 	}{
 		"all is well":            {drained(now, now.Add(time.Hour), now), operatorStates{"a:1": drained(now, now.Add(time.Hour), now)}},

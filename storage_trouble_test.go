@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 const (
@@ -26,18 +28,18 @@ func TestWhatCouldNotBeStoredIsStoredLater(t *testing.T) {
 				st := newFakeStorage()
 				a, b := runInstance(t, st), runInstance(t, st)
 				st.be(trouble)
-				a.sayUnstored(stateDrain, "", storageTimeout)
+				a.sayUnstored(upstream.Drain, "", storageTimeout)
 				time.Sleep(time.Hour)
-				a.expect(stateDrain)
-				b.expect(stateReady)
+				a.expect(upstream.Drain)
+				b.expect(upstream.Ready)
 				a.expectLines(map[string]int{lineFails: 1, lineWorks: 0})
 
 				st.be(nil)
 				time.Sleep(pickUp + pickUp)
 				st.expectUnlocked(t)
-				b.expect(stateDrain)
+				b.expect(upstream.Drain)
 				a.expectLines(map[string]int{lineFails: 1, lineWorks: 1})
-				a.say(backend, stateReady)
+				a.say(backend, upstream.Ready)
 			})
 		})
 	}
@@ -48,14 +50,14 @@ func TestTheNewestWordWinsWhenAStorageIsBack(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		st.be(down)
-		a.sayUnstored(stateEvict, errStorageDown.Error(), storageTimeout)
+		a.sayUnstored(upstream.Evict, errStorageDown.Error(), storageTimeout)
 		time.Sleep(time.Minute)
-		b.sayUnstored(stateReady, errStorageDown.Error(), storageTimeout)
+		b.sayUnstored(upstream.Ready, errStorageDown.Error(), storageTimeout)
 		time.Sleep(time.Minute)
 		st.be(nil)
 		time.Sleep(pickUp + pickUp)
-		a.expect(stateReady)
-		b.expect(stateReady)
+		a.expect(upstream.Ready)
+		b.expect(upstream.Ready)
 	})
 }
 
@@ -67,10 +69,10 @@ func TestAStorageThatHangsStopsNothing(t *testing.T) {
 		unload := a.run(st)
 		trouble, end := hanging()
 		st.be(trouble)
-		a.sayUnstored(stateDrain, "has not answered within", storageTimeout)
+		a.sayUnstored(upstream.Drain, "has not answered within", storageTimeout)
 		time.Sleep(time.Second)
-		a.sayUnstored(stateEvict, "has not answered since", 0)
-		a.sayUnstored(stateDrain, "has not answered since", 0)
+		a.sayUnstored(upstream.Evict, "has not answered since", 0)
+		a.sayUnstored(upstream.Drain, "has not answered since", 0)
 		time.Sleep(time.Hour)
 		if calls, _ := st.atATime(); calls != 1 {
 			t.Errorf("%d calls hang, want 1", calls)
@@ -86,15 +88,15 @@ func TestAStorageThatHangsStopsNothing(t *testing.T) {
 			t.Errorf("the reload took %v", took)
 		}
 		time.Sleep(pickUp)
-		if got := other.states(t, sharedKey)[backend].State; got != stateDrain {
+		if got := other.states(t, sharedKey)[backend].State; got != upstream.Drain {
 			t.Errorf("the new storage has %q, want drain", got)
 		}
-		a.say(backend, stateReady)
+		a.say(backend, upstream.Ready)
 
 		st.be(nil)
 		end()
 		time.Sleep(time.Hour)
-		a.expect(stateReady) // whatever the old storage says
+		a.expect(upstream.Ready) // whatever the old storage says
 		st.expectUnlocked(t)
 	})
 }
@@ -105,14 +107,14 @@ func TestAStorageThatHangsIsAskedAgainWhenItIsBack(t *testing.T) {
 		a, b := runInstance(t, st), runInstance(t, st)
 		trouble, end := hanging()
 		st.be(trouble)
-		a.sayUnstored(stateDrain, "has not answered", storageTimeout)
+		a.sayUnstored(upstream.Drain, "has not answered", storageTimeout)
 		time.Sleep(time.Hour)
 		st.be(nil)
 		end()
 		time.Sleep(pickUp + pickUp)
-		b.expect(stateDrain)
+		b.expect(upstream.Drain)
 		a.expectLines(map[string]int{lineFails: 1, lineWorks: 1})
-		a.say(backend, stateReady)
+		a.say(backend, upstream.Ready)
 	})
 }
 
@@ -154,15 +156,15 @@ func TestASlowStorageWorks(t *testing.T) {
 				a := runInstance(t, st)
 				b := runInstance(t, st)
 				st.be(test.trouble)
-				_ = a.trySay(backend, operatorState{State: stateDrain}) // it may take too long
+				_ = a.trySay(backend, upstream.State{State: upstream.Drain}) // it may take too long
 				time.Sleep(time.Minute)
-				b.expect(map[int]string{0: stateDrain, 1: stateReady}[test.lines])
+				b.expect(map[int]string{0: upstream.Drain, 1: upstream.Ready}[test.lines])
 				a.expectLines(map[string]int{lineFails: test.lines, lineWorks: 0})
 				b.expectLines(map[string]int{lineFails: test.another, lineWorks: 0})
 				st.be(nil)
 				time.Sleep(time.Minute)
-				a.expect(stateDrain)
-				b.expect(stateDrain)
+				a.expect(upstream.Drain)
+				b.expect(upstream.Drain)
 				a.expectLines(map[string]int{lineFails: test.lines, lineWorks: test.lines})
 				st.expectUnlocked(t)
 			})
@@ -174,19 +176,19 @@ func TestADeletedStorageIsWrittenAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
-		a.say(backend, stateDrain)
-		a.say("127.0.0.1:9000", stateDrain)
+		a.say(backend, upstream.Drain)
+		a.say("127.0.0.1:9000", upstream.Drain)
 		time.Sleep(time.Hour)
 		before := len(st.keys())
 		st.wipe()
 		time.Sleep(pickUp)
-		a.expect(stateDrain)
-		b.expect(stateDrain)
+		a.expect(upstream.Drain)
+		b.expect(upstream.Drain)
 		if got := len(st.keys()); got != before || before != 2 {
 			t.Errorf("%d documents are there again, want %d, and 2", got, before)
 		}
 		a.expectLines(map[string]int{lineFails: 0, "upstream state changed": 2})
-		runInstance(t, st).expect(stateDrain)
+		runInstance(t, st).expect(upstream.Drain)
 	})
 }
 
@@ -200,10 +202,10 @@ func TestADeletedLockIsNoTrouble(t *testing.T) {
 			}
 			return nil
 		})
-		a.say(backend, stateDrain)
+		a.say(backend, upstream.Drain)
 		st.be(nil)
 		time.Sleep(pickUp)
-		if got := st.states(t, sharedKey)[backend].State; got != stateDrain {
+		if got := st.states(t, sharedKey)[backend].State; got != upstream.Drain {
 			t.Errorf("%q is stored, want drain", got)
 		}
 		a.expectLines(map[string]int{lineFails: 0})
@@ -221,14 +223,14 @@ func TestWhatIsNotUnderstoodIsNotOverwritten(t *testing.T) {
 			st := newFakeStorage()
 			a := runInstance(t, st)
 			st.put(sharedKey, document)
-			a.sayUnstored(stateDrain, why, storageTimeout)
+			a.sayUnstored(upstream.Drain, why, storageTimeout)
 			if got := st.get(sharedKey); got != document {
 				t.Errorf("%s has become %s", document, got)
 			}
 			a.expectLines(map[string]int{lineFails: 1})
 			st.wipe() // as the error says
 			time.Sleep(pickUp)
-			if got := st.states(t, sharedKey)[backend].State; got != stateDrain {
+			if got := st.states(t, sharedKey)[backend].State; got != upstream.Drain {
 				t.Errorf("%q is stored, want drain", got)
 			}
 		})
@@ -242,14 +244,14 @@ func TestALockThatIsNeverGivenBackStopsNothing(t *testing.T) {
 		if err := st.Lock(t.Context(), sharedKey); err != nil {
 			t.Fatal(err)
 		}
-		a.sayUnstored(stateDrain, "", storageTimeout)
+		a.sayUnstored(upstream.Drain, "", storageTimeout)
 		time.Sleep(time.Minute)
 		a.expectLines(map[string]int{lineFails: 1})
 		if err := st.Unlock(t.Context(), sharedKey); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(pickUp + pickUp)
-		b.expect(stateDrain)
+		b.expect(upstream.Drain)
 	})
 }
 
@@ -260,13 +262,13 @@ func TestStartWaitsForWhatIsStored(t *testing.T) {
 		takes time.Duration
 		want  string
 	}{
-		"which comes":          {firstTimeout / 2, stateDrain},
-		"which comes too late": {10 * firstTimeout, stateReady},
+		"which comes":          {firstTimeout / 2, upstream.Drain},
+		"which comes too late": {10 * firstTimeout, upstream.Ready},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				st := newFakeStorage()
-				runInstance(t, st).say(backend, stateDrain)
+				runInstance(t, st).say(backend, upstream.Drain)
 				st.be(func(context.Context, string) error {
 					time.Sleep(test.takes / 2) // twice: both documents
 					return nil
@@ -290,7 +292,7 @@ func TestStartWaitsForWhatIsStored(t *testing.T) {
 					t.Errorf("a handshake took %v", took)
 				}
 				time.Sleep(time.Minute)
-				a.expect(stateDrain)
+				a.expect(upstream.Drain)
 				st.be(nil)
 				time.Sleep(time.Minute)
 			})
@@ -304,21 +306,21 @@ func TestReloadsKeepStates(t *testing.T) {
 		st, other := newFakeStorage(), newFakeStorage()
 		a := newInstance(t)
 		unload := a.run(st)
-		a.say(backend, stateDrain)
+		a.say(backend, upstream.Drain)
 		refused := a.run(other) // and something else of it fails
 		refused()
-		a.say(backend, stateEvict)
-		if got := st.states(t, sharedKey)[backend].State; got != stateEvict {
+		a.say(backend, upstream.Evict)
+		if got := st.states(t, sharedKey)[backend].State; got != upstream.Evict {
 			t.Errorf("%q is stored, want evict", got)
 		}
 		unload()
-		if err := a.trySay(backend, operatorState{State: stateDrain}); err == nil {
+		if err := a.trySay(backend, upstream.State{State: upstream.Drain}); err == nil {
 			t.Error("without a configuration, something is stored")
 		}
-		a.expect(stateDrain)
+		a.expect(upstream.Drain)
 		a.run(st)
 		time.Sleep(pickUp)
-		if got := st.states(t, sharedKey)[backend].State; got != stateDrain {
+		if got := st.states(t, sharedKey)[backend].State; got != upstream.Drain {
 			t.Errorf("%q is stored, want drain", got)
 		}
 	})
@@ -330,11 +332,11 @@ func TestTwoWhoSayDifferentThingsAreTold(t *testing.T) {
 		a, b := runInstance(t, st), runInstance(t, st)
 		st.be(slow(100 * time.Millisecond))
 		first := make(chan error, 1)
-		go func() { first <- a.trySay(backend, operatorState{State: stateDrain}) }()
+		go func() { first <- a.trySay(backend, upstream.State{State: upstream.Drain}) }()
 		time.Sleep(50 * time.Millisecond)
 		beside := make(chan error, 1)
-		go func() { beside <- a.trySay("10.0.0.2:9000", operatorState{State: stateDrain}) }()
-		a.say(backend, stateEvict)
+		go func() { beside <- a.trySay("10.0.0.2:9000", upstream.State{State: upstream.Drain}) }()
+		a.say(backend, upstream.Evict)
 		if err := <-beside; err != nil {
 			t.Errorf("setting another one: %v", err)
 		}
@@ -343,8 +345,8 @@ func TestTwoWhoSayDifferentThingsAreTold(t *testing.T) {
 		}
 		st.be(nil)
 		time.Sleep(pickUp)
-		b.expect(stateEvict)
-		if got := b.table.stateOf("10.0.0.2:9000").State; got != stateDrain {
+		b.expect(upstream.Evict)
+		if got := b.table.stateOf("10.0.0.2:9000").State; got != upstream.Drain {
 			t.Errorf("what was set beside is %q, want drain", got)
 		}
 	})
@@ -359,21 +361,21 @@ func TestATimeFarAheadStopsNothing(t *testing.T) {
 			"`+backend+`": {"state": "drain", "by": "eve", "at": "9999-12-31T23:59:59.9999Z"},
 			"10.0.0.2:9000": {"state": "drain", "by": "bob", "at": "2000-01-01T00:00:00Z"}}}`)
 		a, b := runInstance(t, st), runInstance(t, st)
-		a.expect(stateReady)
+		a.expect(upstream.Ready)
 		time.Sleep(time.Minute)
 		a.expectLines(map[string]int{"too far ahead": 1, lineFails: 0})
 
-		a.say(backend, stateDrain)
-		a.say("10.0.0.3:9000", stateDrain)
+		a.say(backend, upstream.Drain)
+		a.say("10.0.0.3:9000", upstream.Drain)
 		time.Sleep(pickUp)
-		b.expect(stateDrain)
+		b.expect(upstream.Drain)
 		stored := st.states(t, sharedKey)
 		if len(stored) != 3 || stored[backend].By != "test" || stored["10.0.0.2:9000"].By != "bob" {
 			t.Errorf("stored is %v", stored)
 		}
-		a.say(backend, stateReady)
+		a.say(backend, upstream.Ready)
 		time.Sleep(pickUp)
-		b.expect(stateReady)
+		b.expect(upstream.Ready)
 	})
 }
 
@@ -384,18 +386,18 @@ func TestAClockThatIsPutBackStopsNothing(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		a.mu.Lock()
-		a.known[backend] = operatorState{State: stateDrain, By: "test", At: time.Now().Add(10 * 365 * 24 * time.Hour)}
+		a.known[backend] = upstream.State{State: upstream.Drain, By: "test", At: time.Now().Add(10 * 365 * 24 * time.Hour)}
 		a.mu.Unlock()
 		time.Sleep(pickUp + pickUp)
-		a.expect(stateDrain)
-		b.expect(stateDrain)
+		a.expect(upstream.Drain)
+		b.expect(upstream.Drain)
 		writes := st.count("Store")
 		time.Sleep(time.Hour)
 		if n := st.count("Store"); n > writes+1 { // which may say that the address is in use
 			t.Errorf("%d writes in an hour in which nothing was set", n-writes)
 		}
-		b.say(backend, stateReady)
+		b.say(backend, upstream.Ready)
 		time.Sleep(pickUp)
-		a.expect(stateReady)
+		a.expect(upstream.Ready)
 	})
 }

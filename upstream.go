@@ -11,6 +11,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // host is what the process knows about one upstream address, whichever
@@ -49,7 +51,7 @@ type hostTable struct {
 	undecided int
 	// states are what operators have set, by address, also for addresses that
 	// have no host.
-	states map[string]operatorState
+	states map[string]upstream.State
 	// asked is when an address with a state last got a host.
 	asked map[string]time.Time
 	// failures are the recent ones of addresses.
@@ -63,7 +65,7 @@ type hostTable struct {
 var hosts = hostTable{
 	m:         make(map[string]*host),
 	templates: make(map[string]int),
-	states:    make(map[string]operatorState),
+	states:    make(map[string]upstream.State),
 	asked:     make(map[string]time.Time),
 	failures:  make(map[failureKey]*failures),
 }
@@ -76,7 +78,7 @@ func (t *hostTable) acquireLocked(address string) *host {
 		if said {
 			t.asked[address] = time.Now()
 		}
-		h = &host{address: address, closed: s.closes()}
+		h = &host{address: address, closed: s.Closes()}
 		t.m[address] = h
 	}
 	h.refs++
@@ -157,7 +159,7 @@ func (t *hostTable) uses(address string) bool {
 }
 
 // stateOf returns what an operator has set.
-func (t *hostTable) stateOf(address string) operatorState {
+func (t *hostTable) stateOf(address string) upstream.State {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.states[address]
@@ -221,13 +223,13 @@ func (t *hostTable) joinNew(endpoints []*endpoint, had []string) {
 func (t *hostTable) inherit(e, old *endpoint) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e.slot.joined = later(e.slot.joined, old.slot.joined)
+	e.slot.joined = upstream.Later(e.slot.joined, old.slot.joined)
 }
 
 // joinedAt is since when e gets tunnels; zero if it was there from the start. The
 // caller holds hosts.mu.
 func (e *endpoint) joinedAt() time.Time {
-	return later(e.host.joined, e.slot.joined)
+	return upstream.Later(e.host.joined, e.slot.joined)
 }
 
 // reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
@@ -239,7 +241,7 @@ func (t *hostTable) reserveLocked(h *host) *host {
 		h = current
 	} else {
 		t.m[h.address] = h
-		h.closed = t.states[h.address].closes()
+		h.closed = t.states[h.address].Closes()
 	}
 	h.refs++
 	h.tunnels++
@@ -355,17 +357,17 @@ func (c *choice) placeholders(repl *caddy.Replacer) {
 
 // setStates replaces what operators have said. It returns the addresses that
 // have to be emptied from now on, and those that get new tunnels again.
-func (t *hostTable) setStates(states map[string]operatorState) (evict, ready []string) {
+func (t *hostTable) setStates(states map[string]upstream.State) (evict, ready []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for address, s := range states {
 		was := t.states[address]
-		if s.State == stateEvict && (was.State != stateEvict || !was.At.Equal(s.At)) {
+		if s.State == upstream.Evict && (was.State != upstream.Evict || !was.At.Equal(s.At)) {
 			evict = append(evict, address)
 		}
 	}
 	for address, was := range t.states {
-		if was.closes() && !states[address].closes() {
+		if was.Closes() && !states[address].Closes() {
 			ready = append(ready, address)
 		}
 	}
@@ -375,7 +377,7 @@ func (t *hostTable) setStates(states map[string]operatorState) (evict, ready []s
 		return !said
 	})
 	for address, h := range t.m {
-		h.closed = states[address].closes()
+		h.closed = states[address].Closes()
 	}
 	t.joinLocked(ready)
 	return evict, ready

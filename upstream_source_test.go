@@ -13,6 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // polledSite is a configuration with handlers and a source that refers to them.
@@ -86,15 +88,15 @@ func TestReverseProxyGetsWhatThePoolWouldUse(t *testing.T) {
 	held := reserve(hostA)
 	defer hosts.tunnelEnded(held)
 	s.expect(t, hostA, hostB, "d.test:80") // though it takes no more tunnels
-	defer operate(stateReady, hostA, hostB, "d.test:80", hostC)
-	operate(stateDrain, hostA)
-	operate(stateEvict, "d.test:80")
+	defer operate(upstream.Ready, hostA, hostB, "d.test:80", hostC)
+	operate(upstream.Drain, hostA)
+	operate(upstream.Evict, "d.test:80")
 	s.expect(t, hostB)
 	s.handler[0].pool.fixed[1].down = true
 	s.expect(t, hostC)
-	operate(stateDrain, hostC)
+	operate(upstream.Drain, hostC)
 	s.expect(t)
-	operate(stateReady, "d.test:80")
+	operate(upstream.Ready, "d.test:80")
 	s.expect(t, "d.test:80")
 	found.do(gives("f.test:80"))
 	expectStanding(t, s.handler[0], hostA, hostB, hostC, "f.test:80")
@@ -129,8 +131,8 @@ func TestPoolWithPlaceholders(t *testing.T) {
 	if got, err := s.list("Room", "a"); err != nil || !slices.Equal(got, []string{template}) {
 		t.Errorf("the upstreams are %v, %v", got, err)
 	}
-	defer operate(stateReady, hostA)
-	operate(stateDrain, hostA)
+	defer operate(upstream.Ready, hostA)
+	operate(upstream.Drain, hostA)
 	if got, err := s.list("Room", "a"); err != nil || len(got) > 0 {
 		t.Errorf("the upstreams of a room that is drained are %v, %v", got, err)
 	}

@@ -1,0 +1,72 @@
+// Package upstream keeps what is known of addresses, and decides who may go to
+// which. It knows nothing of Caddy, HTTP or tunnels.
+package upstream
+
+import "time"
+
+// The states that an operator may give an upstream: HAProxy's words.
+const (
+	// Ready: the upstream gets tunnels. It is not kept.
+	Ready = "ready"
+	// Drain: no new tunnels; those that are there stay.
+	Drain = "drain"
+	// Evict: no new tunnels, and those that are there end one after
+	// another.
+	Evict = "evict"
+	// Removed cannot be given: no loaded configuration has the upstream, so it
+	// gets no new tunnels, but it has some from before.
+	Removed = "removed"
+)
+
+// State is what an operator has said about an upstream. The zero value
+// says nothing, which means ready.
+type State struct {
+	State string `json:"state"`
+	// By is who has set it, and At when. That is how the newest is found, so it
+	// is always later than what the instance knew that it was set at.
+	By string    `json:"by,omitempty"`
+	At time.Time `json:"at"`
+	// Expires is when the upstream is ready again by itself; zero means never.
+	Expires time.Time `json:"expires,omitzero"`
+	// Period is the time over which tunnels are ended, in seconds; zero means
+	// the evict_period of their handler.
+	Period float64 `json:"period,omitempty"`
+	// Named is about when a configuration that has the address was last seen,
+	// unless that was before At.
+	Named time.Time `json:"named,omitzero"`
+}
+
+// Closes reports whether the upstream gets no new tunnels.
+func (s State) Closes() bool {
+	return s.State == Drain || s.State == Evict
+}
+
+// Holds reports whether that is still so, as the state may have expired.
+func (s State) Holds(now time.Time) bool {
+	return s.Closes() && (s.Expires.IsZero() || now.Before(s.Expires))
+}
+
+// LastNamed is when the address was last known to be in use.
+func (s State) LastNamed() time.Time {
+	return Later(s.Named, s.At)
+}
+
+// Equal reports whether two states say the same.
+func (s State) Equal(o State) bool {
+	return s.State == o.State && s.By == o.By && s.Period == o.Period &&
+		s.At.Equal(o.At) && s.Expires.Equal(o.Expires) && s.Named.Equal(o.Named)
+}
+
+// Later returns the later of two times.
+func Later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// EvictPeriod is the time over which tunnels are ended; zero means that their
+// own configuration says it.
+func (s State) EvictPeriod() time.Duration {
+	return time.Duration(s.Period * float64(time.Second))
+}
