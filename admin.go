@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 )
 
 func init() {
@@ -98,7 +100,7 @@ func adminError(status int, format string, args ...any) error {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {
-	text, err := printableJSON(v)
+	text, err := printable.JSON(v)
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}

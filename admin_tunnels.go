@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
@@ -168,7 +169,7 @@ func streamTunnels(w http.ResponseWriter, page []*tunnel, total int, next string
 				return
 			}
 		}
-		item, err := printableJSON(t.info(now))
+		item, err := printable.JSON(t.info(now))
 		if err != nil {
 			return
 		}

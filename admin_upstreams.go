@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -209,7 +210,7 @@ func (req *stateRequest) state(now time.Time) (s upstream.State, err error) {
 	default:
 		return s, adminError(http.StatusBadRequest, "state is ready, drain or evict, not %q", req.State)
 	}
-	if len(s.By) > longestName || !isPrintable(s.By) {
+	if len(s.By) > longestName || !printable.Is(s.By) {
 		return s, adminError(http.StatusBadRequest, "by is a name of up to %d bytes, without control characters", longestName)
 	}
 	if req.Period != nil {

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"go.uber.org/zap"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 )
 
 // maxListed bounds how many upstreams a line names.
@@ -88,7 +90,7 @@ func lacking(some, others map[string]string) (rest []string) {
 func (c *poolChange) log(log *zap.Logger) {
 	var fields []zap.Field
 	if c.name != "" {
-		fields = append(fields, zap.String("handler", printable(c.name)))
+		fields = append(fields, zap.String("handler", printable.Text(c.name)))
 	}
 	log.Info("upstreams changed by a reload",
 		append(fields, zap.Strings("added", listed(c.added)), zap.Strings("removed", listed(c.removed)))...)
@@ -99,7 +101,7 @@ func (c *poolChange) log(log *zap.Logger) {
 func listed(all []string) []string {
 	shown := make([]string, 0, min(len(all), maxListed+1))
 	for _, s := range all[:min(len(all), maxListed)] {
-		shown = append(shown, printable(s))
+		shown = append(shown, printable.Text(s))
 	}
 	if more := len(all) - maxListed; more > 0 {
 		shown = append(shown, fmt.Sprintf("and %d more", more))

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -234,7 +235,7 @@ func (c *checker) countLocked(err error, passes, fails int) (changed bool) {
 	}
 	switch {
 	case failed:
-		c.lastError = printable(err.Error())
+		c.lastError = printable.Text(err.Error())
 	case !c.down:
 		c.lastError = ""
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 )
 
 // reloadTime is how long commands that go on for longer bear it that nobody
@@ -27,7 +29,7 @@ type answerError struct {
 	status, text string
 }
 
-func (e *answerError) Error() string { return printable(e.text) }
+func (e *answerError) Error() string { return printable.Text(e.text) }
 
 // requestOf is what an error of AdminAPIRequest says before the cause: the path of
 // the API is nothing that whoever uses the commands has to know.
@@ -85,7 +87,7 @@ func (c *console) explain(err error) error {
 	text, answered := strings.CutPrefix(err.Error(), "caddy responded with error: HTTP ")
 	if !answered {
 		return fmt.Errorf("asking %s: %s: %w", c.admin,
-			printable(requestOf.ReplaceAllString(err.Error(), "")), errUnreachable)
+			printable.Text(requestOf.ReplaceAllString(err.Error(), "")), errUnreachable)
 	}
 	status, body, _ := strings.Cut(text, ": ")
 	var answer struct {
@@ -97,7 +99,7 @@ func (c *console) explain(err error) error {
 	case status == "404":
 		return fmt.Errorf("the Caddy at %s does not have the module websocket_proxy", c.admin)
 	}
-	return errors.New(printable(err.Error()))
+	return errors.New(printable.Text(err.Error()))
 }
 
 // upstreams asks for all upstreams.

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 )
 
 // watchInterval is how often watch looks.
@@ -94,7 +96,7 @@ func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
 			since = brief(now.Sub(u.Since)) + " ago"
 		}
 		if u.By != "" {
-			by = printable(u.By)
+			by = printable.Text(u.By)
 		}
 		if !u.Expires.IsZero() {
 			expires = "in " + brief(u.Expires.Sub(now))
@@ -104,7 +106,7 @@ func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
 			health = "failing"
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n",
-			printable(u.Address), printable(u.State), printable(health), u.Tunnels, u.Queued, since, by, expires)
+			printable.Text(u.Address), printable.Text(u.State), printable.Text(health), u.Tunnels, u.Queued, since, by, expires)
 	}
 	return w.Flush()
 }
@@ -126,10 +128,10 @@ func (c *console) listTunnels(filter url.Values) error {
 		}
 		handler := "-"
 		if t.Handler != "" {
-			handler = printable(t.Handler)
+			handler = printable.Text(t.Handler)
 		}
 		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n",
-			printable(t.ID), printable(t.ClientIP), printable(t.Upstream), handler,
+			printable.Text(t.ID), printable.Text(t.ClientIP), printable.Text(t.Upstream), handler,
 			brief(inSeconds(t.Age)), brief(inSeconds(t.Idle)),
 			humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut)
 		return err
@@ -150,7 +152,7 @@ func (c *console) streamTunnels(filter url.Values) error {
 	const start, between = `{"tunnels":[`, ",\n"
 	before := start
 	err := c.eachTunnel(filter, func(text json.RawMessage) error {
-		_, err := fmt.Fprintf(c.out, "%s%s", before, escapeJSON(text))
+		_, err := fmt.Fprintf(c.out, "%s%s", before, printable.Escape(text))
 		before = between
 		return err
 	})

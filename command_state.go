@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -69,17 +70,17 @@ func (c *console) setState(state string) (int, error) {
 	}
 	if answer.State != state && (state != upstream.Ready || answer.State != upstream.Removed) {
 		return 0, fmt.Errorf("%s is in state %s: %s",
-			printable(answer.Address), printable(answer.State), printable(answer.Problem))
+			printable.Text(answer.Address), printable.Text(answer.State), printable.Text(answer.Problem))
 	}
 	code := caddy.ExitCodeSuccess
 	if !answer.Stored {
 		code = exitNotStored
 		caddy.Log().Warn("the state holds but could not be stored: "+
-			"other instances do not know it, and a restart forgets it", zap.String("problem", printable(answer.Problem)))
+			"other instances do not know it, and a restart forgets it", zap.String("problem", printable.Text(answer.Problem)))
 	}
 	if answer.Local && answer.Stored && state != upstream.Ready {
 		caddy.Log().Info("only the Caddy that was asked knows this state: "+
-			"on other machines the address means another backend", zap.String("upstream", printable(answer.Address)))
+			"on other machines the address means another backend", zap.String("upstream", printable.Text(answer.Address)))
 	}
 	if state == upstream.Evict && !c.flags.Bool("no-wait") {
 		err = c.awaitEmpty(&answer)
@@ -122,13 +123,13 @@ func whoAsks() string {
 	if host, err := os.Hostname(); err == nil {
 		name += "@" + host
 	}
-	name = printable(name)
+	name = printable.Text(name)
 	return strings.ToValidUTF8(name[:min(len(name), longestName)], "") // where it ends within a character
 }
 
 // String says for people what the state means.
 func (u upstreamInfo) String() string {
-	address := printable(u.Address)
+	address := printable.Text(u.Address)
 	switch u.State {
 	case upstream.Drain:
 		return fmt.Sprintf("%s gets no new tunnels, %d open", address, u.Tunnels)
@@ -159,7 +160,7 @@ func (c *console) awaitEmpty(answer *stateAnswer) error {
 		}
 	}
 	p.end()
-	return c.print(answer, printable(answer.Address)+" is empty")
+	return c.print(answer, printable.Text(answer.Address)+" is empty")
 }
 
 // update finds the upstream in a newer list. One that is neither configured nor
@@ -171,7 +172,7 @@ func (a *stateAnswer) update(list []upstreamInfo) error {
 		}
 		if u.State != upstream.Evict {
 			return fmt.Errorf("%s is not being emptied any more: its state is %s, and %d are left",
-				printable(u.Address), printable(u.State), u.Tunnels)
+				printable.Text(u.Address), printable.Text(u.State), u.Tunnels)
 		}
 		a.upstreamInfo = u
 		return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -125,7 +126,7 @@ func (c *console) print(v any, text string) error {
 
 // printJSON prints v in a line.
 func (c *console) printJSON(v any) error {
-	text, err := printableJSON(v)
+	text, err := printable.JSON(v)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -86,7 +87,7 @@ func (k *keeper) set(ctx context.Context, address string, s upstream.State) erro
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if now := k.known[address]; !now.At.Equal(s.At) {
-		return fmt.Errorf("%s has set it to %s meanwhile", printable(now.By), printable(now.State))
+		return fmt.Errorf("%s has set it to %s meanwhile", printable.Text(now.By), printable.Text(now.State))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -49,9 +50,9 @@ func (k *keeper) linesLocked(from string, was operatorStates) (lines [][]zap.Fie
 
 // stateFields describe a state in the log.
 func stateFields(address string, s upstream.State) []zap.Field {
-	fields := []zap.Field{zap.String("upstream", printable(address)), zap.String("state", s.State)}
+	fields := []zap.Field{zap.String("upstream", printable.Text(address)), zap.String("state", s.State)}
 	if s.By != "" {
-		fields = append(fields, zap.String("by", printable(s.By)))
+		fields = append(fields, zap.String("by", printable.Text(s.By)))
 	}
 	if !s.At.IsZero() {
 		fields = append(fields, zap.Time("at", s.At))
@@ -81,7 +82,7 @@ func (k *keeper) foundStates() {
 		if !s.Expires.IsZero() {
 			item += " until " + s.Expires.Format(time.RFC3339)
 		}
-		list = append(list, printable(item))
+		list = append(list, printable.Text(item))
 	}
 	slices.Sort(list)
 	log.Info("upstream states found", zap.Strings("states", list))

@@ -9,58 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
-
-// hostile is text with one of each kind of what moves, colours, hides or
-// reorders what stands on a terminal.
-const hostile = "a\x00b\tc\rd\ne\x1b[31mf\x7fg\u0085h\u009b31mi\u202ej\u2066k\u200bl\u2028m"
-
-func TestPrintableEscapesWhatCannotBeSeen(t *testing.T) {
-	for s, want := range map[string]string{
-		"":                      "",
-		"10.0.0.1:80":           "10.0.0.1:80",
-		`root@vm "x" \y`:        `root@vm "x" \y`,
-		"Zoë 東京 \U0001F600":     "Zoë 東京 \U0001F600",
-		"a\x1b[31mb":            `a\x1b[31mb`,
-		"a\u009b31m":            `a\u009b31m`,
-		"a\x9b31m":              `a\x9b31m`, // a C1 of 8-bit terminals, and no UTF-8
-		"a\x7f":                 `a\x7f`,
-		"\ufffd and \xff":       "\ufffd and \\xff",
-		"line 1\nline 2\ttab":   `line 1\nline 2\ttab`,
-		"\u202egnp.exe":         `\u202egnp.exe`,
-		"\u2066\u2069\u200f":    `\u2066\u2069\u200f`,
-		"zero\u200bwidth\ufeff": `zero\u200bwidth\ufeff`,
-		"\U000E0041":            `\U000e0041`, // a tag, which is never seen
-	} {
-		if got := printable(s); got != want {
-			t.Errorf("%q is shown as %q, want %q", s, got, want)
-		}
-	}
-	if got := printable(hostile); !isPrintable(got) {
-		t.Errorf("%q is shown as %q", hostile, got)
-	}
-}
-
-func TestPrintableJSONIsTheSame(t *testing.T) {
-	for _, s := range []string{"", "plain", "Zoë", hostile, "\U000E0041\U0001F600", "\ufffd", `"\u001b"`} {
-		text, err := printableJSON(map[string]string{s: s})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got map[string]string
-		if err := json.Unmarshal(text, &got); err != nil || got[s] != s || len(got) != 1 {
-			t.Errorf("%q becomes %s, which is read as %q (%v)", s, text, got, err)
-		}
-		if !isPrintable(string(text)) {
-			t.Errorf("%q becomes %q", s, text)
-		}
-	}
-	// Whoever passes on what others have written, passes it on line by line.
-	if got := string(escapeJSON([]byte("{\n\"a\": \"\xff\u0080\"}"))); got != "{\n\"a\": \"\\ufffd\\u0080\"}" {
-		t.Errorf("got %q", got)
-	}
-}
 
 func TestAddressesWithControlCharactersAreRefused(t *testing.T) {
 	for _, address := range []string{
@@ -69,7 +21,7 @@ func TestAddressesWithControlCharactersAreRefused(t *testing.T) {
 	} {
 		if e, err := newEndpoint(new(slot), address); err == nil {
 			t.Errorf("%q is taken for %s", address, e.key())
-		} else if !isPrintable(err.Error()) || !strings.Contains(err.Error(), "has control characters") {
+		} else if !printable.Is(err.Error()) || !strings.Contains(err.Error(), "has control characters") {
 			t.Errorf("%q: %q", address, err)
 		}
 	}
@@ -102,8 +54,8 @@ func TestWhoSetsAStateHasAPrintableName(t *testing.T) {
 func hostileDocument(t *testing.T, at time.Time, state string) string {
 	t.Helper()
 	text, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: operatorStates{
-		"10.0.0.9:1" + hostile: {State: upstream.Drain, By: "eve" + hostile, At: at},
-		backend:                {State: state, By: "eve" + hostile, At: at},
+		"10.0.0.9:1" + testbed.Hostile: {State: upstream.Drain, By: "eve" + testbed.Hostile, At: at},
+		backend:                        {State: state, By: "eve" + testbed.Hostile, At: at},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -124,22 +76,22 @@ func TestWhatIsStoredIsLoggedPrintable(t *testing.T) {
 		a.expectLines(map[string]int{"upstream states found": 1, "upstream state changed": 2})
 		for _, line := range a.logs.All() {
 			for field, value := range line.ContextMap() {
-				if text := fmt.Sprint(value); !isPrintable(text) {
+				if text := fmt.Sprint(value); !printable.Is(text) {
 					t.Errorf("the field %s of %q is %q", field, line.Message, text)
 				}
 			}
 		}
 		// Somebody is ahead, and says what is no state.
-		st.put(sharedKey, hostileDocument(t, time.Now().Add(time.Minute), "up"+hostile))
+		st.put(sharedKey, hostileDocument(t, time.Now().Add(time.Minute), "up"+testbed.Hostile))
 		time.Sleep(pickUp)
 		st.be(func(_ context.Context, call string) error {
 			if call == "Lock" {
-				st.put(sharedKey, hostileDocument(t, time.Now().Add(time.Hour), "up"+hostile))
+				st.put(sharedKey, hostileDocument(t, time.Now().Add(time.Hour), "up"+testbed.Hostile))
 			}
 			return nil
 		})
 		err := a.trySay(backend, upstream.State{State: upstream.Drain})
-		if err == nil || !strings.Contains(err.Error(), "has set it to up") || !isPrintable(err.Error()) {
+		if err == nil || !strings.Contains(err.Error(), "has set it to up") || !printable.Is(err.Error()) {
 			t.Errorf("setting a state: %q", err)
 		}
 	})

@@ -18,6 +18,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 )
 
 // A cause says why a handshake was refused. It is the same word in the log,
@@ -69,7 +71,7 @@ type refusal struct {
 	lack     string      // what this side has run out of, if it has
 }
 
-func (f *refusal) Error() string { return printable(f.err.Error()) }
+func (f *refusal) Error() string { return printable.Text(f.err.Error()) }
 func (f *refusal) Unwrap() error { return f.err }
 
 func refuseMethod(err error) *refusal {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
@@ -95,10 +96,16 @@ func (r *reporter) tunnelClosed(t *tunnel) {
 		zap.Uint64("messages_out", t.scanners[relay.UpstreamToClient].Messages()),
 	}
 	if t.evictedBy != "" {
-		fields = append(fields, zap.String("evicted_by", printable(t.evictedBy)))
+		fields = append(fields, zap.String("evicted_by", printable.Text(t.evictedBy)))
 	}
 	if t.closeCode != 0 {
 		fields = append(fields, zap.Uint16("close_code", t.closeCode), zap.String("close_from", string(t.closeFrom)))
 	}
 	c.Write(fields...)
+}
+
+// failure is the field of an error in the log. What is wrong may be told in the
+// words of a peer.
+func failure(err error) zap.Field {
+	return zap.String("error", printable.Text(err.Error()))
 }

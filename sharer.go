@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 )
 
 const (
@@ -183,7 +185,7 @@ func (s *sharer) warnOfTimes(ahead map[string]bool) {
 	}
 	var list []string
 	for address := range ahead {
-		list = append(list, printable(address))
+		list = append(list, printable.Text(address))
 	}
 	slices.Sort(list)
 	s.log.Warn("times in the storage of upstream states lie too far ahead and are ignored; "+

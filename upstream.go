@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -291,7 +292,7 @@ type slot struct {
 
 // newEndpoint parses an address without placeholders.
 func newEndpoint(s *slot, dial string) (*endpoint, error) {
-	if !isPrintable(dial) {
+	if !printable.Is(dial) {
 		// It would be shown in logs, lists and errors.
 		return nil, fmt.Errorf("%q has control characters", dial)
 	}

@@ -1,4 +1,9 @@
-package websocketproxy
+// Package printable makes text of others safe to show. What clients, upstreams and
+// stored documents say is shown on terminals, in logs and in JSON. It may hold
+// controls that move the cursor, colour or reorder text: C0, DEL, C1 (U+0080 to
+// U+009F, which neither zap nor encoding/json escapes), and those of bidirectional
+// text. Whatever is shown is printable.
+package printable
 
 import (
 	"encoding/json"
@@ -7,24 +12,16 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
-
-	"go.uber.org/zap"
 )
 
-// What clients, upstreams and the stored document say is shown on terminals, in
-// logs and in JSON. It may hold controls that move the cursor, colour or reorder
-// text: C0, DEL, C1 (U+0080 to U+009F, which neither zap nor encoding/json
-// escapes), and those of bidirectional text. Whatever is shown is printable.
-
-// isPrintable reports whether s has nothing but text that can be seen, and
-// spaces.
-func isPrintable(s string) bool {
+// Is reports whether s has nothing but text that can be seen, and spaces.
+func Is(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// printable is s with everything else escaped, as in a string of Go.
-func printable(s string) string {
-	if isPrintable(s) {
+// Text is s with everything else escaped, as in a string of Go.
+func Text(s string) string {
+	if Is(s) {
 		return s
 	}
 	var b strings.Builder
@@ -41,26 +38,19 @@ func printable(s string) string {
 	return b.String()
 }
 
-// failure is the field of an error in the log. What is wrong may be told in the
-// words of a peer.
-func failure(err error) zap.Field {
-	return zap.String("error", printable(err.Error()))
-}
-
-// printableJSON is v as JSON that is printable, and the same to those who parse
-// it.
-func printableJSON(v any) ([]byte, error) {
+// JSON is v as JSON that is printable, and the same to those who parse it.
+func JSON(v any) ([]byte, error) {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	return escapeJSON(text), nil
+	return Escape(text), nil
 }
 
-// escapeJSON escapes what is not printable in the strings of a JSON text. The
+// Escape escapes what is not printable in the strings of a JSON text. The
 // rest of one is ASCII.
-func escapeJSON(text []byte) []byte {
-	if isPrintable(string(text)) {
+func Escape(text []byte) []byte {
+	if Is(string(text)) {
 		return text
 	}
 	escaped := make([]byte, 0, len(text)+len(text)/8)

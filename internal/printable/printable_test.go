@@ -1,0 +1,54 @@
+package printable
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+func TestPrintableEscapesWhatCannotBeSeen(t *testing.T) {
+	for s, want := range map[string]string{
+		"":                      "",
+		"10.0.0.1:80":           "10.0.0.1:80",
+		`root@vm "x" \y`:        `root@vm "x" \y`,
+		"Zoë 東京 \U0001F600":     "Zoë 東京 \U0001F600",
+		"a\x1b[31mb":            `a\x1b[31mb`,
+		"a\u009b31m":            `a\u009b31m`,
+		"a\x9b31m":              `a\x9b31m`, // a C1 of 8-bit terminals, and no UTF-8
+		"a\x7f":                 `a\x7f`,
+		"\ufffd and \xff":       "\ufffd and \\xff",
+		"line 1\nline 2\ttab":   `line 1\nline 2\ttab`,
+		"\u202egnp.exe":         `\u202egnp.exe`,
+		"\u2066\u2069\u200f":    `\u2066\u2069\u200f`,
+		"zero\u200bwidth\ufeff": `zero\u200bwidth\ufeff`,
+		"\U000E0041":            `\U000e0041`, // a tag, which is never seen
+	} {
+		if got := Text(s); got != want {
+			t.Errorf("%q is shown as %q, want %q", s, got, want)
+		}
+	}
+	if got := Text(testbed.Hostile); !Is(got) {
+		t.Errorf("%q is shown as %q", testbed.Hostile, got)
+	}
+}
+
+func TestPrintableJSONIsTheSame(t *testing.T) {
+	for _, s := range []string{"", "plain", "Zoë", testbed.Hostile, "\U000E0041\U0001F600", "\ufffd", `"\u001b"`} {
+		text, err := JSON(map[string]string{s: s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got map[string]string
+		if err := json.Unmarshal(text, &got); err != nil || got[s] != s || len(got) != 1 {
+			t.Errorf("%q becomes %s, which is read as %q (%v)", s, text, got, err)
+		}
+		if !Is(string(text)) {
+			t.Errorf("%q becomes %q", s, text)
+		}
+	}
+	// Whoever passes on what others have written, passes it on line by line.
+	if got := string(Escape([]byte("{\n\"a\": \"\xff\u0080\"}"))); got != "{\n\"a\": \"\\ufffd\\u0080\"}" {
+		t.Errorf("got %q", got)
+	}
+}
