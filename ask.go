@@ -15,10 +15,12 @@ import (
 )
 
 // maxLost bounds the calls that sources have not answered in time and, as there
-// is no way to end or to join a goroutine that other code holds, may never do.
+// is no way to end or to join a goroutine that other code holds, may never do: those
+// of all that are asked in the background, and of each that is asked in handshakes, as
+// clients decide about these.
 const maxLost = 100
 
-// lostCalls counts them.
+// lostCalls counts those in the background.
 var lostCalls atomic.Int32
 
 // foundUnusable is the line about upstreams that are left out of an answer.
@@ -41,30 +43,29 @@ type asking struct {
 	invalid []string
 }
 
-// ask begins a call. settle is called with it when there is an answer, also a
-// late one, before others see that; it may be nil.
-func (s *finder) ask(r *http.Request, timeout time.Duration, settle func(*asking)) *asking {
+// ask begins a call.
+func (s *finder) ask(r *http.Request, timeout time.Duration) *asking {
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	a := &asking{source: s, began: time.Now(), ctx: ctx, cancel: cancel, done: make(chan struct{})}
-	if settle == nil {
-		settle = func(*asking) {}
+	lost := &lostCalls
+	if s.discovery == nil {
+		lost = &s.lost
 	}
-	go a.run(r.WithContext(ctx), settle)
+	go a.run(r.WithContext(ctx), lost)
 	return a
 }
 
-func (a *asking) run(r *http.Request, settle func(*asking)) {
+func (a *asking) run(r *http.Request, lost *atomic.Int32) {
 	defer a.cancel()
 	defer close(a.done)
-	defer settle(a)
-	if lostCalls.Load() >= maxLost {
+	if lost.Load() >= maxLost {
 		a.err = fmt.Errorf("%d calls of upstream sources have never been answered; restart Caddy when these work again", maxLost)
 		return
 	}
-	inTime := context.AfterFunc(a.ctx, func() { lostCalls.Add(1) })
+	inTime := context.AfterFunc(a.ctx, func() { lost.Add(1) })
 	defer func() {
 		if !inTime() {
-			lostCalls.Add(-1)
+			lost.Add(-1)
 		}
 	}()
 	defer func() {

@@ -285,14 +285,14 @@ func TestEndpointsThatJoinLaterAreProbedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.host = hosts.name(e.key())
+	e.host = hosts.name(e.key(), "")
 	h.pool.join(e)
 	expectHealth(t, up.Addr, "up")
 	h.pool.leave(e)
 	if len(e.host.checkers) > 0 {
 		t.Error("it is checked although it has left")
 	}
-	hosts.unname(e.host)
+	hosts.unname(e.host, "", false)
 }
 
 // A check that cannot be made fails.
@@ -304,14 +304,14 @@ func TestEndpointsThatJoinLaterMayBeOfAnotherKind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.host = hosts.name(e.key())
+	e.host = hosts.name(e.key(), "")
 	h.pool.join(e)
 	expectHealth(t, e.key(), "down")
 	if got, want := health(t, e.key()).HealthError, "unix//run/chat.sock is a unix socket and has no port"; got != want {
 		t.Errorf("the error is %q, want %q", got, want)
 	}
 	h.pool.leave(e)
-	hosts.unname(e.host)
+	hosts.unname(e.host, "", false)
 }
 
 func TestUpstreamsThatAreDownGetNoTunnels(t *testing.T) {

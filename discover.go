@@ -4,14 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// firstAnswerTimeout is how long a handshake waits for upstreams to be found.
-const firstAnswerTimeout = 2 * time.Second
+const (
+	// firstAnswerTimeout is how long a handshake waits for upstreams to be found, and
+	// askTimeout how long a source may take that is asked in it.
+	firstAnswerTimeout = 2 * time.Second
+	askTimeout         = 2 * time.Second
+)
 
 // discover waits for upstreams that are still to be found, and asks the sources
 // for those that depend on the request. It returns why none was found, or that the
@@ -21,10 +32,10 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 	if len(c.pool.sources) == 0 {
 		return nil
 	}
-	lookups := make([]*lookup, len(c.pool.sources))
+	calls := make([]*asking, len(c.pool.sources))
 	for i, s := range c.pool.sources {
 		if s.discovery == nil {
-			lookups[i] = s.lookUp(r) // all at once, so that a slow one does not take the time of others
+			calls[i] = s.ask(s.requestLike(ctx, r), askTimeout) // all at once, so that a slow one does not take the time of others
 		}
 	}
 	c.pool.awaitFound(ctx)
@@ -34,7 +45,7 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 		if s.discovery != nil {
 			err = s.discovery.problem()
 		} else {
-			err = c.takeOver(ctx, s, lookups[i])
+			err = c.takeOver(ctx, calls[i])
 		}
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("source %s: %v", s.name, err))
@@ -57,21 +68,50 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 
 // takeOver adds what a source finds for the request, but for what the pool has by
 // itself: that has settings, and may be checked.
-func (c *candidates) takeOver(ctx context.Context, s *finder, l *lookup) error {
-	found, o, err := l.wait(ctx)
-	if err != nil {
-		return err
+func (c *candidates) takeOver(ctx context.Context, a *asking) error {
+	select {
+	case <-a.done:
+	case <-a.ctx.Done():
 	}
-	for _, f := range found {
-		if c.has(f.key()) {
+	switch {
+	case a.hasAnswer():
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		return fmt.Errorf("no answer within %v", askTimeout)
+	}
+	if a.err != nil {
+		return a.err
+	}
+	if len(a.invalid) > 0 {
+		a.source.warnOfUnusable(a.invalid)
+	}
+	for _, e := range a.found {
+		if c.has(e.key()) {
 			continue
 		}
-		e := *f
-		e.slot, e.from = s.slotFor(o, f), o
-		e.host = hosts.acquireFound(e.key(), s.name)
-		c.expanded = append(c.expanded, &e)
+		e.slot, e.from = a.source.slotFor(e.dial), new(provenance)
+		e.host = hosts.acquire(e.key(), a.source.name)
+		c.expanded = append(c.expanded, e)
 	}
 	return nil
+}
+
+// requestLike returns a request for the source that is not the client's, as the source
+// may hold it longer than that lives. It ends with the handshake.
+func (s *finder) requestLike(ctx context.Context, r *http.Request) *http.Request {
+	repl := caddy.NewReplacer()
+	if known, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		for _, name := range s.placeholders {
+			value, _ := known.GetString(name)
+			repl.Set(name, value)
+		}
+	}
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
+	like := r.Clone(context.WithValue(ctx, caddy.ReplacerCtxKey, repl))
+	like.Body = http.NoBody
+	return like
 }
 
 // has reports whether there is an endpoint with an address already.
@@ -131,4 +171,47 @@ func (d *discovery) problem() error {
 		return d.trouble
 	}
 	return errors.New("no answer yet")
+}
+
+// maxSlots bounds the places that a source has in its pool for what it finds in
+// handshakes, as clients decide how much that is.
+const maxSlots = 10_000
+
+// slots are the places in the pool of what a source finds in handshakes, so that
+// policies know them again.
+type slots struct {
+	mu sync.Mutex // guards what follows
+	m  map[string]*slot
+	// warned is when a line has told that addresses are unusable.
+	warned time.Time
+}
+
+// slotFor returns the place of an address, as the source spells it.
+func (s *finder) slotFor(dial string) *slot {
+	s.slots.mu.Lock()
+	defer s.slots.mu.Unlock()
+	if known, ok := s.slots.m[dial]; ok {
+		return known
+	}
+	if s.slots.m == nil || len(s.slots.m) >= maxSlots {
+		s.slots.m = make(map[string]*slot)
+	}
+	made := s.newSlot(dial)
+	s.slots.m[dial] = made
+	return made
+}
+
+// warnInterval is how often a line tells of what was left out of an answer, at most.
+const warnInterval = time.Minute
+
+func (s *finder) warnOfUnusable(invalid []string) {
+	s.slots.mu.Lock()
+	due := time.Since(s.slots.warned) >= warnInterval
+	if due {
+		s.slots.warned = time.Now()
+	}
+	s.slots.mu.Unlock()
+	if due {
+		s.log.Warn(foundUnusable, zap.Strings("upstreams", invalid))
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,6 +26,8 @@ type discovery struct {
 	users    int // guarded by the set's mu
 	interval time.Duration
 	wake     chan struct{} // has room for one
+	// pending is set while the source runs and has not found anything yet.
+	pending atomic.Bool
 	// tried is closed when the source has answered, or has not in time.
 	tried     chan struct{}
 	triedOnce sync.Once
@@ -38,8 +41,6 @@ type discovery struct {
 	// found is the last good answer, and invalid what was left out of it.
 	found   []*endpoint
 	invalid []string
-	// undecided is set while hosts counts this as such.
-	undecided bool
 	// trouble is why there is no newer answer; nil if there is one.
 	trouble error
 }
@@ -62,10 +63,7 @@ func (d *discovery) start(s *finder) {
 		return
 	}
 	d.stop, d.ended = make(chan struct{}), make(chan struct{})
-	if d.found == nil {
-		d.undecided = true
-		hosts.decide(1)
-	}
+	d.pending.Store(d.found == nil)
 	go d.run(d.stop, d.ended)
 }
 
@@ -88,11 +86,11 @@ func (d *discovery) retire(s *finder) *asking {
 		a.cancel()
 	}
 	var ended chan struct{}
-	undecided := false
+	pending := false
 	if d.askedLocked() == nil {
 		close(d.stop)
-		ended, undecided = d.ended, d.undecided
-		d.stop, d.ended, d.undecided = nil, nil, false
+		ended, pending = d.ended, d.pending.Swap(false)
+		d.stop, d.ended = nil, nil
 	}
 	d.mu.Unlock()
 	if ended == nil {
@@ -103,8 +101,7 @@ func (d *discovery) retire(s *finder) *asking {
 		return leaving
 	}
 	<-ended
-	if undecided {
-		hosts.decide(-1)
+	if pending {
 		liveTunnels.evictOrphans()
 	}
 	return leaving
@@ -165,7 +162,7 @@ func (d *discovery) begin() *asking {
 	if s == nil {
 		return nil // the end is near
 	}
-	d.current = s.ask(requestForNobody(), pollTimeout, nil)
+	d.current = s.ask(requestForNobody(), pollTimeout)
 	return d.current
 }
 
@@ -210,8 +207,8 @@ func (d *discovery) fail(s *finder, err error) {
 // succeed makes a good answer count.
 func (d *discovery) succeed(a *asking) {
 	d.mu.Lock()
-	was, decided := d.found, d.undecided
-	d.found, d.undecided = a.found, false
+	was := d.found
+	d.found = a.found
 	d.logLocked(a, was)
 	newcomers := newcomers(was, a.found)
 	had := hosts.namedOf(newcomers) // before this answer names them too
@@ -225,11 +222,9 @@ func (d *discovery) succeed(a *asking) {
 	for _, s := range d.sources {
 		joined = append(joined, s.endpointsOf(newcomers)...)
 	}
+	decided := d.pending.Swap(false) // now that the pools have it
 	d.mu.Unlock()
 	d.triedOnce.Do(func() { close(d.tried) })
-	if decided {
-		hosts.decide(-1)
-	}
 	if decided || orphaned {
 		liveTunnels.evictOrphans()
 	}

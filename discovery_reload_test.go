@@ -69,6 +69,53 @@ func TestReloadWithAnotherSourceJudgesByItsFirstAnswer(t *testing.T) {
 	}
 }
 
+// Only the pool that the clients would come to may have to be waited for.
+func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		static := func(name string, dials ...string) *Handler {
+			return &Handler{Name: name, Upstreams: upstreams(dials...)}
+		}
+		waiting := func(name string, dials ...string) *Handler {
+			never := newScript(t, hangs(make(chan struct{}), gives()))
+			return &Handler{Name: name, Upstreams: upstreams(dials...), DynamicUpstreamsRaw: never.raw("")}
+		}
+		for name, tt := range map[string]struct {
+			before, after, beside *Handler
+			orphan                bool
+		}{
+			"its successor waits":              {static("chat", hostA), waiting("chat", hostB), static("", hostC), false},
+			"its successor, by an upstream":    {static("", hostA, hostB), waiting("", hostB), static("", hostC), false},
+			"one of another name waits":        {static("chat", hostA), static("chat", hostB), waiting("", hostC), true},
+			"one with other upstreams waits":   {static("", hostA, hostB), static("", hostB), waiting("", hostC), true},
+			"one of no name, and no successor": {static("", hostA), static("", hostB), waiting("", hostC), false},
+		} {
+			unload := f.load(tt.before)
+			lost := newTunnel("id", tt.before.tunnelPolicy, f.live, reserve(hostA), "")
+			config, cancel := newContext()
+			for _, h := range []*Handler{tt.after, tt.beside} {
+				if err := h.Provision(config); err != nil {
+					t.Fatal(err)
+				}
+				h.pool.startSources()
+			}
+			unload()
+			if got := lost.isOrphan(); got != tt.orphan {
+				t.Errorf("%s: the tunnel has lost its upstream: %t, want %t", name, got, tt.orphan)
+			}
+			for _, h := range []*Handler{tt.after, tt.beside} {
+				if err := h.Cleanup(); err != nil {
+					t.Error(err)
+				}
+			}
+			cancel()
+			if !lost.isOrphan() {
+				t.Errorf("%s: the tunnel has an upstream when nothing is loaded", name)
+			}
+			hosts.tunnelEnded(lost.upstreamHost)
+		}
+	})
+}
+
 func TestUnloadingTheSourceEvicts(t *testing.T) {
 	for name, after := range map[string]*Handler{
 		"and there is none":               nil,

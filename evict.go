@@ -7,9 +7,10 @@ import (
 )
 
 // isOrphan reports whether no loaded configuration has the tunnel's upstream
-// any more.
+// any more. As long as a source of the pool that the client would come to is still to
+// give its first answer, which may have it, nobody can say so.
 func (t *tunnel) isOrphan() bool {
-	return t.policy.evict > 0 && !hosts.isNamed(t.upstreamHost, t.from)
+	return t.policy.evict > 0 && !hosts.isNamed(t.upstreamHost, t.from) && !loadedPools.mayFind(t.policy.lineage)
 }
 
 // isEvicted reports whether an operator wants the tunnel's upstream emptied.
@@ -48,12 +49,11 @@ func (t *tunnel) evictAsSaid() {
 	t.evict(by)
 }
 
-// removedBy says by what no loaded configuration has the address of h any more, or
-// would find it where it comes from.
+// removedBy says by what no loaded configuration has the address of h any more.
 func (t *hostTable) removedBy(h *host, o *provenance) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if o == nil && h.dropped || o != nil && t.templates[o.template] > 0 {
+	if o == nil && h.dropped {
 		return evictedBySource
 	}
 	return evictedByReload

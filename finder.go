@@ -40,7 +40,10 @@ type finder struct {
 	runs bool
 	// endpoints are what was found last. They are guarded by the pool's found.mu.
 	endpoints []*endpoint
-	slots     slots
+	// lost counts the calls of a source that is asked in handshakes which have not
+	// been answered in time.
+	lost  atomic.Int32
+	slots slots
 }
 
 // foundUpstreams are the upstreams of a pool that do not depend on the request,
@@ -107,9 +110,7 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 	}
 	p.sources = all
 	for _, s := range all {
-		if len(s.placeholders) > 0 {
-			expansions.join(s)
-		} else {
+		if len(s.placeholders) == 0 {
 			discoveries.join(s)
 		}
 	}
@@ -287,7 +288,7 @@ func (s *finder) update(found []*endpoint) (orphaned bool) {
 			e = &endpoint{}
 			*e = *f
 			e.slot = s.newSlot(f.dial)
-			e.host = hosts.find(key, s.name)
+			e.host = hosts.name(key, s.name)
 			s.pool.join(e)
 		} else {
 			delete(gone, key)
@@ -297,7 +298,7 @@ func (s *finder) update(found []*endpoint) (orphaned bool) {
 	s.pool.setFound(s, endpoints)
 	for _, e := range gone {
 		s.pool.leave(e)
-		orphaned = hosts.lose(e.host, false) || orphaned
+		orphaned = hosts.unname(e.host, s.name, true) || orphaned
 	}
 	return orphaned
 }
@@ -315,9 +316,16 @@ func (s *finder) endpointsOf(addresses []string) []*endpoint {
 func (s *finder) release() (orphaned bool) {
 	for _, e := range s.endpoints {
 		s.pool.leave(e)
-		orphaned = hosts.lose(e.host, true) || orphaned
+		orphaned = hosts.unname(e.host, s.name, false) || orphaned
 	}
 	return orphaned
+}
+
+// isPending reports whether a source that is asked has not answered yet.
+func (p *pool) isPending() bool {
+	return slices.ContainsFunc(p.sources, func(s *finder) bool {
+		return s.discovery != nil && s.discovery.pending.Load()
+	})
 }
 
 // startSources tells that the configuration of the pool is in force.
@@ -336,8 +344,6 @@ func (p *pool) releaseSources() (orphaned bool) {
 	for _, s := range p.sources {
 		if s.discovery != nil {
 			orphaned = discoveries.leave(s) || orphaned
-		} else {
-			orphaned = expansions.leave(s) || orphaned
 		}
 	}
 	return orphaned

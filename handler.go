@@ -142,7 +142,6 @@ func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client 
 	t.place, hs.place = hs.place, nil
 	a.taken = true
 	t.from, t.handler = a.choice.endpoint.from, h.Name
-	hosts.joined(t.from)
 	side := socket{a.conn}
 	side.giveUpAfter(h.userTimeout())
 	t.start(client, relay.Side{Conn: side, Glued: a.detach()}, rand.Float64)

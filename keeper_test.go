@@ -310,7 +310,7 @@ func TestUnusedStatesAreDropped(t *testing.T) {
 		st := newFakeStorage()
 		st.put(sharedKey, stored(dropAfter-namedInterval/2, backend, other))
 		a, b := runInstance(t, st), newInstance(t)
-		h := b.table.name(backend)
+		h := b.table.name(backend, "")
 		b.run(st)
 		time.Sleep(3 * namedInterval)
 		a.expect(upstream.Drain) // as the other instance has it
@@ -320,7 +320,7 @@ func TestUnusedStatesAreDropped(t *testing.T) {
 		if got, most := st.count("Store"), 5; got > most {
 			t.Errorf("stored %d times in three hours, want at most %d", got, most)
 		}
-		b.table.unname(h)
+		b.table.unname(h, "", false)
 		time.Sleep(dropAfter - 2*namedInterval)
 		a.expect(upstream.Drain)
 		time.Sleep(3 * namedInterval)
@@ -338,7 +338,7 @@ func TestExpandedAddressesAreInUse(t *testing.T) {
 		st.put(sharedKey, stored(dropAfter-2*namedInterval, backend))
 		a := runInstance(t, st)
 		for range 5 {
-			a.table.release(a.table.acquire(backend)) // a handshake that is refused
+			a.table.release(a.table.acquire(backend, "")) // a handshake that is refused
 			time.Sleep(namedInterval)
 		}
 		a.expect(upstream.Drain)

@@ -139,6 +139,21 @@ func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []*endpoint)
 	return next, joined
 }
 
+// mayFind reports whether a source is still to give its first answer, of a pool that
+// the clients of a lineage come to. Where nothing tells which one that is, it is any
+// of this name.
+func (s *poolSet) mayFind(l *lineage) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l != nil && slices.ContainsFunc(s.all, func(p *loadedPool) bool {
+		if p.name != l.name || !p.pool.isPending() {
+			return false
+		}
+		match := s.matchLocked(l, p.config)
+		return match == nil || match == p
+	})
+}
+
 // match returns the pool of a configuration that the clients of a lineage come
 // to, or nil if that cannot be said. Of pools that are alike it is the first.
 func (s *poolSet) match(l *lineage, config <-chan struct{}) *loadedPool {

@@ -51,11 +51,11 @@ type Handler struct {
 
 	// Where more upstreams are found, besides those that are listed: `a`, `srv`,
 	// `multi`, or another source that `reverse_proxy` has. It is asked in the
-	// background, or, if its configuration has placeholders of the request, in
-	// each handshake, for at most 2 seconds. When it fails, or gives no address,
-	// what it has found last stays. Addresses that it does not give any more get
-	// no new tunnels, and the present ones are ended over `drain.evict_period`.
-	// Default: none.
+	// background: when it fails, or gives no address, what it has found last stays,
+	// and addresses that it does not give any more get no new tunnels, and the
+	// present ones are ended over `drain.evict_period`. If its configuration has
+	// placeholders of the request, it is asked in each handshake, for at most 2
+	// seconds, and its tunnels live until they end. Default: none.
 	DynamicUpstreamsRaw json.RawMessage `json:"dynamic_upstreams,omitempty" caddy:"namespace=http.reverse_proxy.upstreams inline_key=source"`
 
 	// How an upstream is chosen for a new tunnel.

@@ -187,7 +187,7 @@ func (p *pool) add(up *Upstream, weight int) error {
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
-	e.host = hosts.name(e.key())
+	e.host = hosts.name(e.key(), "")
 	p.join(e)
 	p.fixed = append(p.fixed, e)
 	return nil
@@ -198,7 +198,7 @@ func (p *pool) add(up *Upstream, weight int) error {
 func (p *pool) release() (orphaned bool) {
 	for _, e := range p.fixed {
 		p.leave(e)
-		orphaned = hosts.unname(e.host) || orphaned
+		orphaned = hosts.unname(e.host, "", false) || orphaned
 	}
 	for _, t := range p.templates {
 		orphaned = hosts.unnameTemplate(t.dial) || orphaned

@@ -99,7 +99,7 @@ func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
 			return nil, fmt.Errorf("upstream %s became %q: %w", t.dial, dial, err)
 		}
 		e.from = t.from
-		e.host = hosts.acquire(e.key())
+		e.host = hosts.acquire(e.key(), "")
 		c.expanded = append(c.expanded, e)
 	}
 	c.renew()

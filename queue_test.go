@@ -242,7 +242,7 @@ func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found := &endpoint{slot: &slot{weight: 1}, host: hosts.acquire("own:1")}
+		found := &endpoint{slot: &slot{weight: 1}, host: hosts.acquire("own:1", "")}
 		c.expanded = []*endpoint{found}
 		c.renew()
 		own := &standing{t: t, candidates: c}

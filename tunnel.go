@@ -326,7 +326,6 @@ func (t *tunnel) Done() {
 	t.mu.Unlock()
 	hosts.tunnelEnded(t.upstreamHost)
 	t.place.leave()
-	hosts.left(t.from)
 	t.policy.report(t)
 	t.live.remove(t) // then the process may exit
 	close(t.done)

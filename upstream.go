@@ -45,11 +45,9 @@ type host struct {
 type hostTable struct {
 	mu sync.Mutex // also makes a choice and its count one step
 	m  map[string]*host
-	// templates counts what loaded configurations have that depends on requests:
-	// addresses of upstreams with placeholders, and configurations of sources.
+	// templates counts the addresses with placeholders that loaded configurations
+	// have.
 	templates map[string]int
-	// undecided counts the sources that run and have not found anything yet.
-	undecided int
 	// states are what operators have set, by address, also for addresses that
 	// have no host.
 	states map[string]upstream.State
@@ -69,6 +67,12 @@ var hosts = hostTable{
 	states:    make(map[string]upstream.State),
 	asked:     make(map[string]time.Time),
 	failures:  make(map[failureKey]*failures),
+}
+
+// provenance is where an address comes from that depends on the request: another one
+// with placeholders, or a source that is asked in handshakes.
+type provenance struct {
+	template string // before placeholders were replaced; empty for a source
 }
 
 // acquireLocked returns the host of address with one more reference.
@@ -93,29 +97,57 @@ func (t *hostTable) releaseLocked(h *host) {
 	}
 }
 
-// name is acquire for an upstream of a configuration.
-func (t *hostTable) name(address string) *host {
+// name is acquire for an upstream of a configuration, or for one that a source of
+// it has found.
+func (t *hostTable) name(address, source string) *host {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h := t.acquireLocked(address)
 	h.named++
+	if source != "" {
+		h.found++
+		h.source = source
+	}
 	return h
 }
 
-// unname gives back what name has returned. It reports whether no
-// configuration has the address any more.
-func (t *hostTable) unname(h *host) (orphaned bool) {
+// unname gives back what name has returned: dropped tells that the source has, as it
+// does not find the address any more. It reports whether no configuration has the
+// address any more.
+func (t *hostTable) unname(h *host, source string, dropped bool) (orphaned bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.unnameLocked(h, false)
-}
-
-func (t *hostTable) unnameLocked(h *host, dropped bool) (orphaned bool) {
+	if source != "" {
+		if h.found--; h.found == 0 {
+			h.source = ""
+		}
+	}
 	h.named--
 	h.dropped = dropped
 	orphaned = h.named == 0
 	t.releaseLocked(h)
 	return orphaned
+}
+
+// isKnown reports whether a configuration or a tunnel has the address already.
+func (t *hostTable) isKnown(address string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h, ok := t.m[address]
+	return ok && (h.named > 0 || h.tunnels > 0)
+}
+
+// namedOf returns those of some addresses that a configuration has, itself or by
+// what its sources have found.
+func (t *hostTable) namedOf(addresses []string) (named []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, address := range addresses {
+		if h, ok := t.m[address]; ok && h.named > 0 {
+			named = append(named, address)
+		}
+	}
+	return named
 }
 
 // nameTemplate notes that an upstream of a configuration has an address with
@@ -139,15 +171,12 @@ func (t *hostTable) unnameTemplate(dial string) (orphaned bool) {
 }
 
 // isNamed reports whether a loaded configuration has an upstream with the
-// address of h, or would find it where it comes from. As long as a source is
-// still to give its first answer, which may have it, nobody can say no.
+// address of h, or may have it where it comes from. What sources find for a request
+// is known in its handshake only, so nobody can say no later.
 func (t *hostTable) isNamed(h *host, o *provenance) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if h.named > 0 || t.undecided > 0 {
-		return true
-	}
-	return o != nil && t.templates[o.template] > 0 && (o.found == nil || o.found[h.address])
+	return h.named > 0 || o != nil && (o.template == "" || t.templates[o.template] > 0)
 }
 
 // uses reports whether a loaded configuration or a tunnel has the address, or a
@@ -166,10 +195,16 @@ func (t *hostTable) stateOf(address string) upstream.State {
 	return t.states[address]
 }
 
-func (t *hostTable) acquire(address string) *host {
+// acquire returns the host of an address for a handshake, and has it known by which
+// source it was found, if one has.
+func (t *hostTable) acquire(address, source string) *host {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.acquireLocked(address)
+	h := t.acquireLocked(address)
+	if source != "" {
+		h.source = source
+	}
+	return h
 }
 
 func (t *hostTable) release(h *host) {

@@ -1,0 +1,218 @@
+package websocketproxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// byRoom makes another configuration for each value of the header field Room.
+const byRoom = "{http.request.header.Room}"
+
+func TestWhatNeedsARequest(t *testing.T) {
+	for config, want := range map[string][]string{
+		`{"name": "a.test"}`: nil,
+		`{"name": "{env.X}{file./x}{system.os}{time.now.year}{env.}"}`:                      nil,
+		`{"name": "{http.request.host}"}`:                                                   {"http.request.host"},
+		`{"sources": [{"name": ["{b}.{a}", {"x": "{a}"}]}], "{key}": 1, "n": 1, "z": null}`: {"a", "b"},
+	} {
+		var parsed any
+		mustParse(t, []byte(config), &parsed)
+		if got := requestPlaceholders(parsed); !slices.Equal(got, want) {
+			t.Errorf("%s needs %q, want %q", config, got, want)
+		}
+	}
+}
+
+// tellsRoom is the action to give an address for the room of the request.
+func tellsRoom(s *scriptedSource, r *http.Request) ([]*reverseproxy.Upstream, error) {
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	return gives(repl.ReplaceAll(s.Variant, "nowhere")+".test:80")(s, r)
+}
+
+func TestSourcesWithPlaceholdersAreAskedInHandshakes(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		s := newScript(t, tellsRoom)
+		h := &Handler{DynamicUpstreamsRaw: s.raw(byRoom), Upstreams: upstreams(hostC)}
+		f.load(h)
+		h.pool.startSources()
+		time.Sleep(time.Minute)
+		if s.called() > 0 {
+			t.Errorf("the source was asked %d times without a request", s.called())
+		}
+		for _, room := range []string{"a", "b"} {
+			if got, _ := lookFor(t, h, "Room: "+room); !slices.Equal(got, []string{hostC, room + ".test:80"}) {
+				t.Errorf("room %s has %v", room, got)
+			}
+		}
+		s.do(fails(errors.New("down")))
+		if got, _ := lookFor(t, h, "Room: b"); !slices.Equal(got, []string{hostC}) {
+			t.Errorf("when the source fails, room b has %v", got)
+		}
+	})
+}
+
+func TestListedAddressIsNotFoundAgain(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		s := newScript(t, gives(hostA, hostB, hostC, "d.test:80"))
+		again := newScript(t, gives("d.test:80", "e.test:80"))
+		multi := fmt.Sprintf(`{"source": "multi", "sources": [%s, %s]}`, s.raw(byRoom), again.raw(byRoom))
+		h := &Handler{DynamicUpstreamsRaw: []byte(multi), Upstreams: []*Upstream{
+			{Dial: hostA, MaxTunnels: 1}, {Dial: hostB, Backup: true}, {Dial: "{http.request.header.Room}.test:80"},
+		}}
+		f.load(h)
+		if got, _ := lookFor(t, h, "Room: c"); !slices.Equal(got, []string{hostA, hostB, hostC, "d.test:80", "e.test:80"}) {
+			t.Errorf("the upstreams are %v", got)
+		}
+	})
+}
+
+// Neither does it take the time of an upstream, nor that of another source.
+func TestSlowSourcesAreNotWaitedForLong(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.Echo)
+	released := make(chan struct{})
+	defer close(released)
+	never := hangs(released, gives())
+	multi := fmt.Sprintf(`{"source": "multi", "sources": [%s, %s, %s]}`,
+		newScript(t, never).raw(byRoom), newScript(t, never).raw(byRoom), newScript(t, gives(up.Addr)).raw(byRoom))
+	h := &Handler{DynamicUpstreamsRaw: []byte(multi), Timeouts: &Timeouts{Handshake: caddy.Duration(time.Second)}}
+	newProxy(t, h).accepted(t)
+}
+
+func TestCallInAHandshakeIsLimited(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		released := make(chan struct{})
+		s := newScript(t, hangs(released, tellsRoom))
+		h := &Handler{DynamicUpstreamsRaw: s.raw(byRoom)}
+		f.load(h)
+		began := time.Now()
+		_, refused := lookFor(t, h, "Room: a")
+		if got := time.Since(began); got != askTimeout || refused.status != 503 {
+			t.Errorf("after %v the client would be told %v", got, refused)
+		}
+		if !strings.Contains(refused.Error(), "source scripted: no answer within 2s") {
+			t.Errorf("the client would be told %v", refused)
+		}
+		close(released)
+		synctest.Wait()
+	})
+}
+
+func TestCallsThatAreNeverAnsweredHarmNoOtherSource(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		released := make(chan struct{})
+		hanging, other := newScript(t, hangs(released, tellsRoom)), newScript(t, tellsRoom)
+		h, neighbour := &Handler{DynamicUpstreamsRaw: hanging.raw(byRoom)}, &Handler{DynamicUpstreamsRaw: other.raw(byRoom)}
+		f.load(h)
+		f.load(neighbour)
+		var all sync.WaitGroup
+		for range maxLost {
+			all.Go(func() { _, _ = lookFor(t, h, "Room: a") })
+		}
+		all.Wait()
+		if _, refused := lookFor(t, h, "Room: a"); !strings.Contains(refused.Error(), "100 calls of upstream sources") {
+			t.Errorf("the client would be told %v", refused)
+		}
+		if got, refused := lookFor(t, neighbour, "Room: a"); !slices.Equal(got, []string{hostA}) {
+			t.Errorf("another source has found %v: %v", got, refused)
+		}
+		close(released)
+		synctest.Wait()
+		if got := h.pool.sources[0].lost.Load(); got != 0 {
+			t.Errorf("%d calls are counted as lost", got)
+		}
+	})
+}
+
+func TestClientThatGoesEndsItsOwnCall(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	up := testbed.NewUpstream(t, testbed.Echo)
+	asked, ended := make(chan struct{}), make(chan struct{})
+	s := newScript(t, func(_ *scriptedSource, r *http.Request) ([]*reverseproxy.Upstream, error) {
+		close(asked)
+		<-r.Context().Done()
+		close(ended)
+		return nil, r.Context().Err()
+	})
+	p, _ := putInForce(t, dynamic(s.raw(byRoom)))
+	first := testbed.Dial(t, p.Addr)
+	first.Send(testbed.HandshakeRequest("/", first.Host))
+	<-asked
+	s.do(gives(up.Addr))
+	first.Close()
+	<-ended
+	expectFields(t, p.line("handshake refused"), map[string]any{"cause": "client_gone"})
+	second := testbed.Dial(t, p.Addr)
+	second.Send(testbed.HandshakeRequest("/", second.Host))
+	if got := second.Response().StatusCode; got != 101 {
+		t.Errorf("status %d, want 101", got)
+	}
+	second.CloseHandshake(1000)
+	second.Close()
+}
+
+func TestTunnelsOfARoomLiveUntilTheyEnd(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
+	s := newScript(t, gives(a.Addr))
+	h := dynamic(s.raw(byRoom))
+	h.Drain = &Drain{EvictPeriod: caddy.Duration(time.Millisecond)}
+	p, unload := putInForce(t, h)
+	first, _ := upstreamOf(t, p, "Room: 1")
+	if got := hosts.list(); len(got) != 1 || got[0].Source != "scripted" || got[0].Configured {
+		t.Errorf("the list has %+v", got)
+	}
+	s.do(gives(b.Addr))
+	second, upstream := upstreamOf(t, p, "Room: 1")
+	if upstream != b.Addr {
+		t.Errorf("the upstream is %s, want %s", upstream, b.Addr)
+	}
+	after := proxyTo(t, b.Addr)
+	unload()
+	third, _ := upstreamOf(t, after)
+	for _, tunnel := range liveTunnels.collect(nil) {
+		if tunnel.isOrphan() {
+			t.Errorf("the tunnel to %s has lost its upstream", tunnel.upstreamHost.address)
+		}
+	}
+	for _, c := range []*testbed.Client{first, second, third} {
+		c.Echo("still here")
+		c.CloseHandshake(1000)
+		c.Close()
+	}
+}
+
+func TestPlacesOfARoomStay(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		h := &Handler{DynamicUpstreamsRaw: newScript(t, gives(hostA, hostB)).raw(byRoom)}
+		f.load(h)
+		s := h.pool.sources[0]
+		first, other := s.slotFor(hostA), s.slotFor(hostB)
+		if again := s.slotFor(hostA); again != first {
+			t.Error("an address has another place in each handshake")
+		}
+		if first == other {
+			t.Error("two addresses share a place")
+		}
+		if first.foreign.Dial != hostA {
+			t.Errorf("policies see %s", first.foreign.Dial)
+		}
+		for i := range 2 * maxSlots {
+			s.slotFor(fmt.Sprint("host:", i))
+		}
+		if got := len(s.slots.m); got > maxSlots {
+			t.Errorf("%d places are kept, want %d at most", got, maxSlots)
+		}
+	})
+}
