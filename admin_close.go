@@ -68,7 +68,7 @@ func closeTunnel(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	t.endSaying(killed, status, query.Get("reason"))
+	t.endAs(ending{why: killed, code: status, text: query.Get("reason")})
 	return writeJSON(w, http.StatusAccepted, closeAnswer{Closing: 1})
 }
 
@@ -99,10 +99,7 @@ func closeTunnels(w http.ResponseWriter, r *http.Request) error {
 		period = time.Duration(len(tunnels)) * closeEach
 	}
 	answer := closeAnswer{Closing: len(tunnels), Period: period.Seconds()}
-	liveTunnels.pace(paced{
-		tunnels: tunnels,
-		period:  period,
-		end:     func(t *tunnel) { t.endSaying(killed, code, req.Reason) },
-	})
+	how := ending{why: killed, code: code, text: req.Reason}
+	liveTunnels.endOneByOne(tunnels, period, func(*tunnel) (ending, bool) { return how, true })
 	return writeJSON(w, http.StatusAccepted, answer)
 }

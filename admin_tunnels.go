@@ -48,7 +48,7 @@ func (t *tunnel) info(now time.Time) tunnelInfo {
 	return tunnelInfo{
 		ID:          t.id,
 		ClientIP:    t.clientIP,
-		Upstream:    t.upstreamHost.address,
+		Upstream:    t.upstream,
 		Handler:     t.handler,
 		Opened:      t.opened,
 		Age:         max(0, now.Sub(t.opened).Seconds()),
@@ -106,7 +106,7 @@ func plainAddr(addr netip.Addr) netip.Addr {
 }
 
 func (f *tunnelFilter) matches(t *tunnel) bool {
-	if f.Upstream != "" && t.upstreamHost.address != f.Upstream || f.Handler != "" && t.handler != f.Handler {
+	if f.Upstream != "" && t.upstream != f.Upstream || f.Handler != "" && t.handler != f.Handler {
 		return false
 	}
 	if f.Client == "" {

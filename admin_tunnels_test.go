@@ -36,7 +36,7 @@ func TestTunnelFilterForClients(t *testing.T) {
 			t.Errorf("%s: %v", c.filter, err)
 			continue
 		}
-		if got := f.matches(&tunnel{clientIP: c.client}); got != c.want {
+		if got := f.matches(&tunnel{about: about{clientIP: c.client}}); got != c.want {
 			t.Errorf("%q is in %s: %t, want %t", c.client, c.filter, got, c.want)
 		}
 	}
@@ -64,7 +64,6 @@ func TestALongListIsStreamed(t *testing.T) {
 	page := make([]*tunnel, 1000)
 	for i := range page {
 		page[i] = registered(live)
-		page[i].upstreamHost = new(host)
 	}
 	w := new(goneReader)
 	streamTunnels(w, page, len(page), "")

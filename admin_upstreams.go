@@ -136,13 +136,13 @@ func markRemoved(list []upstreamInfo) {
 	if len(doubtful) == 0 {
 		return
 	}
-	tunnels := liveTunnels.collect(func(t *tunnel) bool { return doubtful[t.upstreamHost.address] != nil })
+	tunnels := liveTunnels.collect(func(t *tunnel) bool { return doubtful[t.upstream] != nil })
 	for _, t := range tunnels {
-		doubtful[t.upstreamHost.address].State = upstream.Removed
+		doubtful[t.upstream].State = upstream.Removed
 	}
 	for _, t := range tunnels {
-		if hosts.isNamed(t.upstreamHost, t.from) {
-			doubtful[t.upstreamHost.address].State = upstream.Ready
+		if l := leaseOf(t); hosts.isNamed(l.host, l.from) {
+			doubtful[t.upstream].State = upstream.Ready
 		}
 	}
 }

@@ -8,30 +8,37 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
-// end ends the tunnel politely, for a reason of the proxy's own: with a Close
+// ending is how the proxy ends a tunnel.
+type ending struct {
+	why reason
+	// code and text are for the client's Close frame.
+	code uint16
+	text string
+	// by is who wants that, if it is somebody by name.
+	by string
+}
+
+// end ends the tunnel for a reason without further words.
+func (t *tunnel) end(why reason, code uint16) {
+	t.endAs(ending{why: why, code: code})
+}
+
+// endAs ends the tunnel politely, for a reason of the proxy's own: with a Close
 // to the client, then to the upstream, then a bounded wait. Later reasons do not
 // matter.
-func (t *tunnel) end(why reason, code uint16) {
-	t.endSaying(why, code, "")
-}
-
-// endSaying is end with a text for the client.
-func (t *tunnel) endSaying(why reason, code uint16, text string) {
+func (t *tunnel) endAs(e ending) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.endSayingLocked(why, code, text)
+	t.endLocked(e)
 }
 
-func (t *tunnel) endLocked(why reason, code uint16) {
-	t.endSayingLocked(why, code, "")
-}
-
-func (t *tunnel) endSayingLocked(why reason, code uint16, text string) {
+func (t *tunnel) endLocked(e ending) {
 	if !t.isOpen() {
 		return
 	}
+	t.endedBy = e.by
 	if !t.gone {
-		t.why = why
+		t.why = e.why
 	}
 	if t.opaque || t.gone || t.ended[relay.UpstreamToClient] {
 		// The client cannot be told.
@@ -39,10 +46,10 @@ func (t *tunnel) endSayingLocked(why reason, code uint16, text string) {
 		t.lingerLocked()
 		return
 	}
-	t.notice, t.noticeCode = frame.AppendClose(nil, code, text, nil), code
+	t.notice, t.noticeCode = frame.AppendClose(nil, e.code, e.text, nil), e.code
 	t.phase.Store(int32(closing))
 	answerTime := closeAnswerTime
-	if why == shutdown {
+	if e.why == shutdown {
 		answerTime = shutdownAnswerTime
 	}
 	t.startTimerLocked(answerTime, t.unanswered)

@@ -105,7 +105,7 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	})
 	checking := provisioned(t, func(h *Handler) { h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: checkHTTP}} })
 	checks := checking.check.settings
-	if h.check != nil || h.tunnelPolicy.mustPass != "" {
+	if h.check != nil || h.leasePolicy.mustPass != "" {
 		t.Error("active checks are not off")
 	}
 	for _, test := range []struct {
@@ -130,9 +130,9 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		{reflect.TypeFor[ActiveHealthChecks](), "MaxSize", int64(defaultHealthMaxSize), checks.MaxSize},
 		{reflect.TypeFor[ActiveHealthChecks](), "ExpectStatus", 2, checks.ExpectStatus},
 		{reflect.TypeFor[ActiveHealthChecks](), "OnUnhealthy", keepUnhealthy, checks.OnUnhealthy},
-		{reflect.TypeFor[Drain](), "EvictPeriod", defaultEvictPeriod, h.tunnelPolicy.evict},
+		{reflect.TypeFor[Drain](), "EvictPeriod", defaultEvictPeriod, h.leasePolicy.evict},
 		{reflect.TypeFor[Drain](), "ShutdownPeriod", defaultShutdownPeriod, h.tunnelPolicy.shutdown},
-		{reflect.TypeFor[Drain](), "CloseCode", 1012, int(h.tunnelPolicy.closeCode)},
+		{reflect.TypeFor[Drain](), "CloseCode", 1012, int(h.leasePolicy.closeCode)},
 		{reflect.TypeFor[Timeouts](), "Handshake", defaultHandshakeTimeout, h.handshake},
 		{reflect.TypeFor[Timeouts](), "Idle", defaultIdleTimeout, h.tunnelPolicy.idle},
 		{reflect.TypeFor[Timeouts](), "Write", defaultWriteTimeout, h.tunnelPolicy.write},

@@ -182,8 +182,8 @@ func TestTunnelsOfARoomLiveUntilTheyEnd(t *testing.T) {
 	unload()
 	third, _ := upstreamOf(t, after)
 	for _, tunnel := range liveTunnels.collect(nil) {
-		if tunnel.isOrphan() {
-			t.Errorf("the tunnel to %s has lost its upstream", tunnel.upstreamHost.address)
+		if leaseOf(tunnel).isOrphan() {
+			t.Errorf("the tunnel to %s has lost its upstream", tunnel.upstream)
 		}
 	}
 	for _, c := range []*testbed.Client{first, second, third} {

@@ -53,7 +53,7 @@ func TestReloadWithAnotherSourceJudgesByItsFirstAnswer(t *testing.T) {
 	s.do(hangs(released, gives(b.Addr)))
 	pAfter, _ := putInForce(t, dynamic(s.raw("another")))
 	unload()
-	if orphans := liveTunnels.collect((*tunnel).isOrphan); len(orphans) > 0 {
+	if orphans := orphans(&liveTunnels); len(orphans) > 0 {
 		t.Errorf("%d tunnels would be ended before the new source has answered", len(orphans))
 	}
 	clients[0].Echo("still here")
@@ -90,7 +90,7 @@ func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 			"one of no name, and no successor": {static("", hostA), static("", hostB), waiting("", hostC), false},
 		} {
 			unload := f.load(tt.before)
-			lost := newTunnel("id", tt.before.tunnelPolicy, f.live, reserve(hostA), "")
+			lost := &lease{host: reserve(hostA), policy: tt.before.leasePolicy}
 			config, cancel := newContext()
 			for _, h := range []*Handler{tt.after, tt.beside} {
 				if err := h.Provision(config); err != nil {
@@ -111,7 +111,7 @@ func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 			if !lost.isOrphan() {
 				t.Errorf("%s: the tunnel has an upstream when nothing is loaded", name)
 			}
-			hosts.tunnelEnded(lost.upstreamHost)
+			hosts.tunnelEnded(lost.host)
 		}
 	})
 }
@@ -135,11 +135,11 @@ func TestUnloadingTheSourceEvicts(t *testing.T) {
 					after.pool.startSources()
 				}
 				unload()
-				if got := opened.isOrphan(); got != (after == nil) {
+				if got := leaseOf(opened).isOrphan(); got != (after == nil) {
 					t.Errorf("the tunnel has lost its upstream: %t", got)
 				}
 				unloadAfter()
-				if !opened.isOrphan() {
+				if !leaseOf(opened).isOrphan() {
 					t.Error("the tunnel has an upstream that no configuration has")
 				}
 			})
@@ -252,7 +252,7 @@ func TestSourcesAreSharedByLineage(t *testing.T) {
 		}
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		f.load(again)
-		if loadedPools.match(h.tunnelPolicy.lineage, again.loaded.config) != again.loaded {
+		if loadedPools.match(h.leasePolicy.lineage, again.loaded.config) != again.loaded {
 			t.Error("a pool with the same source is not alike")
 		}
 	})

@@ -66,9 +66,9 @@ func (d *Drain) check() error {
 }
 
 // apply makes a policy of the values.
-func (d *Drain) apply(p *tunnelPolicy) {
+func (d *Drain) apply(t *tunnelPolicy, p *leasePolicy) {
+	t.shutdown = orDefault(d.ShutdownPeriod, defaultShutdownPeriod)
 	p.evict = orDefault(d.EvictPeriod, defaultEvictPeriod)
-	p.shutdown = orDefault(d.ShutdownPeriod, defaultShutdownPeriod)
 	p.closeCode, p.closeText = frame.StatusServiceRestart, d.CloseReason
 	if d.CloseCode != 0 {
 		p.closeCode = uint16(d.CloseCode)

@@ -6,16 +6,84 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// isOrphan reports whether no loaded configuration has the tunnel's upstream
-// any more. As long as a source of the pool that the client would come to is still to
-// give its first answer, which may have it, nobody can say so.
-func (t *tunnel) isOrphan() bool {
-	return t.policy.evict > 0 && !hosts.isNamed(t.upstreamHost, t.from) && !loadedPools.mayFind(t.policy.lineage)
+// leasePolicy is what a handler's configuration says about tunnels that have to
+// move elsewhere. It is shared by all of its leases and never changes.
+type leasePolicy struct {
+	// evict is the time over which the tunnels of an upstream are ended that is
+	// not configured any more; zero means that they stay.
+	evict time.Duration
+	// closeCode and closeText are for the Close frames to their clients.
+	closeCode uint16
+	closeText string
+	// mustPass is the check that the upstream has to pass for its tunnels to
+	// stay; empty means that they stay anyway.
+	mustPass string
+	// lineage finds the pool that the client would come to today.
+	lineage *lineage
+	// report is told the end of each tunnel.
+	report func(outcome)
 }
 
-// isEvicted reports whether an operator wants the tunnel's upstream emptied.
-func (t *tunnel) isEvicted() bool {
-	return hosts.stateOf(t.upstreamHost.address).State == upstream.Evict
+// lease is what is held for a tunnel as long as it lives: a place at its upstream,
+// and one of its client. It is the owner of the tunnel.
+type lease struct {
+	host *host
+	// from is where the upstream's address comes from, if it depends on the
+	// request.
+	from   *provenance
+	place  *clientPlace // nil if these are not counted
+	policy *leasePolicy
+}
+
+// ended implements owner: it gives all back.
+func (l *lease) ended(o outcome) {
+	hosts.tunnelEnded(l.host)
+	l.place.leave()
+	l.policy.report(o)
+}
+
+// mustGo implements owner.
+func (l *lease) mustGo() (ending, bool) {
+	switch {
+	case l.isOrphan():
+		return l.evicted(l.removedBy()), true
+	case l.isEvicted():
+		return l.evicted(l.operator()), true
+	case l.isUnhealthy():
+		return l.moved(unhealthy), true
+	}
+	return ending{}, false
+}
+
+// moved is an end after which the client opens another tunnel elsewhere.
+func (l *lease) moved(why reason) ending {
+	return ending{why: why, code: l.policy.closeCode, text: l.policy.closeText}
+}
+
+// evicted is moved because somebody wants the upstream emptied.
+func (l *lease) evicted(by string) ending {
+	e := l.moved(evicted)
+	e.by = by
+	return e
+}
+
+// isOrphan reports whether no loaded configuration has the upstream any more. As long
+// as a source of the pool that the client would come to is still to give its first
+// answer, which may have it, nobody can say so.
+func (l *lease) isOrphan() bool {
+	return l.policy.evict > 0 && !hosts.isNamed(l.host, l.from) && !loadedPools.mayFind(l.policy.lineage)
+}
+
+// isEvicted reports whether an operator wants the upstream emptied.
+func (l *lease) isEvicted() bool {
+	return hosts.stateOf(l.host.address).State == upstream.Evict
+}
+
+// isUnhealthy reports whether the upstream is down, and the tunnel is to end because
+// of that. What the upstream's address was expanded from is not checked, so nothing
+// is known about it.
+func (l *lease) isUnhealthy() bool {
+	return l.policy.mustPass != "" && l.from == nil && hosts.isDown(l.host, l.policy.mustPass)
 }
 
 // Who has tunnels evicted, if it is no operator.
@@ -24,109 +92,85 @@ const (
 	evictedBySource = "source"
 )
 
-// evict ends the tunnel so that its client opens another one elsewhere. by is who
-// wants that.
-func (t *tunnel) evict(by string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.isOpen() {
-		t.evictedBy = by
-	}
-	t.endSayingLocked(evicted, t.policy.closeCode, t.policy.closeText)
-}
-
-// evictOrphan is evict for a tunnel whose upstream no loaded configuration has.
-func (t *tunnel) evictOrphan() {
-	t.evict(hosts.removedBy(t.upstreamHost, t.from))
-}
-
-// evictAsSaid is evict for a tunnel whose upstream an operator wants emptied.
-func (t *tunnel) evictAsSaid() {
-	by := hosts.stateOf(t.upstreamHost.address).By
-	if by == "" {
-		by = "operator" // of a document that somebody else has written
-	}
-	t.evict(by)
-}
-
-// removedBy says by what no loaded configuration has the address of h any more.
-func (t *hostTable) removedBy(h *host, o *provenance) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if o == nil && h.dropped {
+// removedBy says by what no loaded configuration has the upstream any more.
+func (l *lease) removedBy() string {
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	if l.from == nil && l.host.dropped {
 		return evictedBySource
 	}
 	return evictedByReload
 }
 
-// isUnhealthy reports whether the tunnel's upstream is down, and the tunnel is to
-// end because of that. What the upstream's address was expanded from is not
-// checked, so nothing is known about it.
-func (t *tunnel) isUnhealthy() bool {
-	return t.policy.mustPass != "" && t.from == nil && hosts.isDown(t.upstreamHost, t.policy.mustPass)
+// operator is who wants the upstream emptied.
+func (l *lease) operator() string {
+	if by := hosts.stateOf(l.host.address).By; by != "" {
+		return by
+	}
+	return "operator" // of a document that somebody else has written
 }
 
-// leaveUnhealthy ends the tunnel so that its client opens another one elsewhere.
-func (t *tunnel) leaveUnhealthy() {
-	t.endSaying(unhealthy, t.policy.closeCode, t.policy.closeText)
+// leaseOf returns the lease that a tunnel has.
+func leaseOf(t *tunnel) *lease {
+	l, _ := t.owner.(*lease) // every tunnel of the process has one
+	return l
 }
 
 // evictOrphans begins to end the tunnels whose upstream no loaded configuration
 // has any more, each within the time that its own configuration gave. Those
 // whose upstream comes back before it is their turn stay.
 func (r *registry) evictOrphans() {
-	r.evictAll(r.collect((*tunnel).isOrphan), (*tunnel).isOrphan, (*tunnel).evictOrphan)
+	r.evictAll(func(*tunnel) bool { return true }, func(l *lease) (ending, bool) {
+		if !l.isOrphan() {
+			return ending{}, false
+		}
+		return l.evicted(l.removedBy()), true
+	})
 }
 
 // evictUnhealthy begins to end the tunnels of an upstream that is down, those
 // that are to end because of that. It goes on as long as that is so.
 func (r *registry) evictUnhealthy(address string) {
-	r.evictAll(r.collect(func(t *tunnel) bool {
-		return t.upstreamHost.address == address && t.isUnhealthy()
-	}), (*tunnel).isUnhealthy, (*tunnel).leaveUnhealthy)
+	r.evictAll(isAt(address), func(l *lease) (ending, bool) { return l.moved(unhealthy), l.isUnhealthy() })
 }
 
 // evictFrom begins to end the tunnels of an upstream that an operator wants
 // emptied, and goes on as long as that is so. Without a period, the time is that
 // of their own configuration.
 func (r *registry) evictFrom(address string, period time.Duration) {
-	tunnels := r.collect(func(t *tunnel) bool { return t.upstreamHost.address == address })
 	// Whoever sets the state again may want another pace.
 	since := hosts.stateOf(address).At
-	wanted := func(*tunnel) bool {
+	due := func(l *lease) (ending, bool) {
 		s := hosts.stateOf(address)
-		return s.State == upstream.Evict && s.At.Equal(since)
+		return l.evicted(l.operator()), s.State == upstream.Evict && s.At.Equal(since)
 	}
 	if period <= 0 {
-		r.evictAll(tunnels, wanted, (*tunnel).evictAsSaid)
+		r.evictAll(isAt(address), due)
 		return
 	}
-	r.pace(paced{tunnels: tunnels, period: period, wanted: wanted, end: (*tunnel).evictAsSaid})
+	r.endOneByOne(r.collect(isAt(address)), period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
 }
 
-// evictAll begins to end tunnels, each within the time that its own
-// configuration gave, as long as they are wanted to end.
-func (r *registry) evictAll(tunnels []*tunnel, wanted func(*tunnel) bool, end func(*tunnel)) {
+func isAt(address string) func(*tunnel) bool {
+	return func(t *tunnel) bool { return t.upstream == address }
+}
+
+// evictAll begins to end the tunnels among some for which that is due, each within
+// the time that its own configuration gave, as long as that is so.
+func (r *registry) evictAll(among func(*tunnel) bool, due func(*lease) (ending, bool)) {
 	byPeriod := make(map[time.Duration][]*tunnel)
-	for _, t := range tunnels {
-		period := t.policy.evict
+	for _, t := range r.collect(among) {
+		l := leaseOf(t)
+		if _, is := due(l); !is {
+			continue
+		}
+		period := l.policy.evict
 		if period == 0 { // which is about upstreams that are gone
 			period = defaultEvictPeriod
 		}
 		byPeriod[period] = append(byPeriod[period], t)
 	}
 	for period, tunnels := range byPeriod {
-		r.pace(paced{tunnels: tunnels, period: period, wanted: wanted, end: end})
+		r.endOneByOne(tunnels, period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
 	}
-}
-
-// pace begins to end tunnels one after another, those first in which nothing
-// has happened for the longest time. It goes on until the process exits, which
-// has its own pace.
-func (r *registry) pace(p paced) {
-	if len(p.tunnels) == 0 {
-		return
-	}
-	idleFirst(p.tunnels)
-	go p.run(r.exit.prepared().begun.Done())
 }

@@ -27,12 +27,24 @@ func pacedTunnels(n int) []*tunnel {
 	return tunnels
 }
 
+// killedAll has each tunnel end when it is its turn.
+func killedAll(*tunnel) (ending, bool) { return ending{why: killed, code: 1001}, true }
+
+// orphans are the tunnels that have lost their upstream.
+func orphans(live *registry) []*tunnel {
+	return live.collect(func(t *tunnel) bool { return leaseOf(t).isOrphan() })
+}
+
 func TestTunnelsEndEvenlyAndIdleOnesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 60
 		live, began := new(registry), time.Now()
 		ends := make(chan *tunnel, n)
-		live.pace(paced{tunnels: pacedTunnels(n), period: n * time.Second, end: func(t *tunnel) { ends <- t }})
+		tunnels := pacedTunnels(n)
+		for _, held := range tunnels {
+			held.relay = &toldRelay{told: func() { ends <- held }}
+		}
+		live.endOneByOne(tunnels, n*time.Second, killedAll)
 		for i := n - 1; i >= 0; i-- {
 			ended := <-ends
 			if ended.id != fmt.Sprint(i) {
@@ -80,10 +92,11 @@ func TestPaceAsksBeforeEachEnd(t *testing.T) {
 
 func TestPaceStopsWhenTheProcessExits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		live := new(registry)
-		live.pace(paced{tunnels: pacedTunnels(2), period: time.Hour, end: func(*tunnel) {
-			t.Error("a tunnel was ended at the old pace")
-		}})
+		live, tunnels := new(registry), pacedTunnels(2)
+		for _, held := range tunnels {
+			held.relay = &toldRelay{told: func() { t.Error("a tunnel was ended at the old pace") }}
+		}
+		live.endOneByOne(tunnels, time.Hour, killedAll)
 		<-live.shutDown()
 		synctest.Wait()
 		// The bubble ends only if nobody waits any more.
@@ -152,7 +165,7 @@ func TestTunnelsMayStayWithARemovedUpstream(t *testing.T) {
 	unload := load(t, h)
 	clients := openAt(t, serve(t, h), up)
 	unload()
-	if orphans := liveTunnels.collect((*tunnel).isOrphan); len(orphans) > 0 {
+	if orphans := orphans(&liveTunnels); len(orphans) > 0 {
 		t.Errorf("%d tunnels would be ended", len(orphans))
 	}
 	clients[0].Echo("still here")
@@ -182,16 +195,15 @@ func TestWhoseUpstreamIsStillConfigured(t *testing.T) {
 			if tt.loaded != nil {
 				load(t, tt.loaded)
 			}
-			h := reserve(address)
-			defer hosts.tunnelEnded(h)
-			held := newTunnel("id", &tunnelPolicy{evict: time.Second}, new(registry), h, "")
+			held := &lease{host: reserve(address), policy: &leasePolicy{evict: time.Second}}
+			defer hosts.tunnelEnded(held.host)
 			if tt.template != "" {
 				held.from = &provenance{template: tt.template}
 			}
 			if got := held.isOrphan(); got != tt.orphan {
 				t.Errorf("the tunnel has lost its upstream: %t, want %t", got, tt.orphan)
 			}
-			held.policy = new(tunnelPolicy)
+			held.policy = new(leasePolicy)
 			if held.isOrphan() {
 				t.Error("the tunnel would be ended although its policy says that it stays")
 			}

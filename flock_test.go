@@ -45,7 +45,7 @@ func (f *flock) load(h *Handler) (unload func()) {
 	if r := h.loaded.rebalance; r != nil {
 		r.live = f.live
 	}
-	h.tunnelPolicy.report, h.tunnelPolicy.idle = func(*tunnel) {}, 0
+	h.leasePolicy.report, h.tunnelPolicy.idle = func(outcome) {}, 0
 	return unload
 }
 
@@ -90,8 +90,8 @@ func (f *flock) openAt(site *Handler) *tunnel {
 	if chosen == nil {
 		f.t.Fatal("no upstream is available")
 	}
-	opened := newTunnel("id", site.tunnelPolicy, f.live, chosen.host, "192.0.2.1")
-	opened.from = chosen.endpoint.from
+	held := &lease{host: chosen.host, from: chosen.endpoint.from, policy: site.leasePolicy}
+	opened := newTunnel(about{id: "id", clientIP: "192.0.2.1", upstream: chosen.host.address}, site.tunnelPolicy, f.live, held)
 	opened.setTimes(time.Now(), func() float64 { return 0 })
 	opened.relay = &sheep{flock: f, tunnel: opened}
 	f.live.add(opened)
@@ -181,4 +181,17 @@ func (f *flock) expect(off int, want map[string]int) {
 			f.t.Errorf("%s has %d tunnels, want %d or up to %d more or less", address, got, n, off)
 		}
 	}
+}
+
+// reserve counts a tunnel at an upstream that no configuration names.
+func reserve(address string) *host {
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	return hosts.reserveLocked(&host{address: address})
+}
+
+// lend makes a tunnel at such an upstream that belongs to a handler.
+func lend(policy *leasePolicy, live *registry, address string) *tunnel {
+	held := &lease{host: reserve(address), policy: policy}
+	return newTunnel(about{id: "id", upstream: address}, new(tunnelPolicy), live, held)
 }

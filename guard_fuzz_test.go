@@ -102,7 +102,7 @@ func FuzzGuard(f *testing.F) {
 		if masked {
 			d = relay.ClientToUpstream
 		}
-		one := newTunnel("id", &tunnelPolicy{ping: time.Second}, nil, nil, "")
+		one := newTunnel(about{}, &tunnelPolicy{ping: time.Second}, nil, nil)
 		one.guard.lanes[d].pinged.Store(true)
 		with, without := streamFrom(recipe, masked, one.guard.nonce[:])
 		if got := inspectAll(t, one, d, with, cuts); !bytes.Equal(got, without) {

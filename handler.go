@@ -138,10 +138,9 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 }
 
 func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
-	t := newTunnel(hs.tunnelID, h.tunnelPolicy, h.pool.live, a.choice.host, clientIP(r))
-	t.place, hs.place = hs.place, nil
-	a.taken = true
-	t.from, t.handler = a.choice.endpoint.from, h.Name
+	held := &lease{host: a.choice.host, from: a.choice.endpoint.from, place: hs.place, policy: h.leasePolicy}
+	hs.place, a.taken = nil, true
+	t := newTunnel(about{hs.tunnelID, clientIP(r), held.host.address, h.Name}, h.tunnelPolicy, h.pool.live, held)
 	side := socket{a.conn}
 	side.giveUpAfter(h.userTimeout())
 	t.start(client, relay.Side{Conn: side, Glued: a.detach()}, rand.Float64)

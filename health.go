@@ -44,7 +44,7 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 	c.logger = h.logger
 	h.check = c
 	if c.settings.OnUnhealthy == evictUnhealthy {
-		h.tunnelPolicy.mustPass = c.key
+		h.leasePolicy.mustPass = c.key
 	}
 	return nil
 }

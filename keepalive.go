@@ -110,7 +110,7 @@ func (t *tunnel) endLost(p peer) {
 	defer t.mu.Unlock()
 	if t.isOpen() {
 		t.guard.blamed = p
-		t.endLocked(pingTimeout, frame.StatusGoingAway)
+		t.endLocked(ending{why: pingTimeout, code: frame.StatusGoingAway})
 	}
 }
 

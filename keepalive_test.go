@@ -87,8 +87,8 @@ func TestSilentPeersArePinged(t *testing.T) {
 }
 
 func TestNonceIsTheTunnelsOwn(t *testing.T) {
-	one := newTunnel("1", &pinging, nil, nil, "")
-	two := newTunnel("2", &pinging, nil, nil, "")
+	one := newTunnel(about{id: "1"}, &pinging, nil, nil)
+	two := newTunnel(about{id: "2"}, &pinging, nil, nil)
 	if one.guard.nonce == two.guard.nonce || one.guard.nonce == [nonceSize]byte{} {
 		t.Errorf("two tunnels have the nonces %x and %x", one.guard.nonce, two.guard.nonce)
 	}

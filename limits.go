@@ -119,7 +119,7 @@ func (t *tunnel) refuseLocked(d relay.Direction, found finding) {
 		t.guard.upstreamCode, code = code, frame.StatusGoingAway
 	}
 	t.guard.blamed = source(d)
-	t.endLocked(why, code)
+	t.endLocked(ending{why: why, code: code})
 }
 
 // refusedFor is the reason for the end of a tunnel because of what p has sent,

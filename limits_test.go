@@ -361,7 +361,7 @@ func (m *memoryTunnel) expectBlamed(want peer) {
 // What is inside of an admitted frame need not be seen, and counts as traffic.
 func TestGuardedPayloadIsSkipped(t *testing.T) {
 	const d = relay.ClientToUpstream
-	one := newTunnel("id", &tunnelPolicy{maxMessage: 1 << 20}, nil, nil, "")
+	one := newTunnel(about{}, &tunnelPolicy{maxMessage: 1 << 20}, nil, nil)
 	raw := testbed.NewFrame(testbed.Binary, strings.Repeat("x", 1<<20)).Bytes(true)
 	v := one.Inspect(d, raw[:100])
 	if want := uint64(len(raw) - 100); v.Pass != 100 || v.Ahead != want {

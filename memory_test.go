@@ -233,18 +233,24 @@ type memoryTunnel struct {
 	t                *testing.T
 	client, upstream *memoryPeer
 	live             *registry
-	reports          chan *tunnel
+	reports          chan outcome
 	began            time.Time
 	others           sync.WaitGroup // what the test lets the peers do meanwhile
 	exits            atomic.Bool    // the process is about to exit
 }
+
+// freehold is the owner of a tunnel that may stay.
+type freehold struct{ reports chan<- outcome }
+
+func (freehold) mustGo() (ending, bool) { return ending{}, false }
+func (f freehold) ended(o outcome)      { f.reports <- o }
 
 // inMemory runs a test with a tunnel. When the test returns, the tunnel has to
 // end by itself or because its peers have gone.
 func inMemory(t *testing.T, policy tunnelPolicy, test func(m *memoryTunnel)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m := &memoryTunnel{t: t, live: new(registry), reports: make(chan *tunnel, 2), began: time.Now()}
+		m := &memoryTunnel{t: t, live: new(registry), reports: make(chan outcome, 2), began: time.Now()}
 		m.live.exiting = m.exits.Load
 		m.open(policy)
 		defer m.finish()
@@ -254,11 +260,10 @@ func inMemory(t *testing.T, policy tunnelPolicy, test func(m *memoryTunnel)) {
 
 func (m *memoryTunnel) open(policy tunnelPolicy) {
 	m.t.Helper()
-	policy.report = func(closed *tunnel) { m.reports <- closed }
 	var sides [2]relay.Side
 	m.client, sides[0].Conn = newMemoryPeer(m.t, true)
 	m.upstream, sides[1].Conn = newMemoryPeer(m.t, false)
-	m.tunnel = newTunnel("id", &policy, m.live, reserve("upstream.test:80"), "192.0.2.1")
+	m.tunnel = newTunnel(about{id: "id", clientIP: "192.0.2.1", upstream: "upstream.test:80"}, &policy, m.live, freehold{m.reports})
 	m.start(sides[0], sides[1], func() float64 { return 0.5 })
 }
 
@@ -283,13 +288,6 @@ func newMemoryPeer(t *testing.T, masked bool) (*memoryPeer, memoryConn) {
 	t.Helper()
 	in, out := newMemory(), newMemory()
 	return &memoryPeer{memoryConn{in, out}, t, masked}, memoryConn{out, in}
-}
-
-// reserve counts a tunnel at an upstream that no configuration names.
-func reserve(address string) *host {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
-	return hosts.reserveLocked(&host{address: address})
 }
 
 // waitDone must not wait forever: in a bubble, time flies while the registry's

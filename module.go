@@ -109,6 +109,7 @@ type Handler struct {
 	dialer         *dialer
 	handshake      time.Duration
 	tunnelPolicy   *tunnelPolicy
+	leasePolicy    *leasePolicy
 	http3          servedHTTP3
 	perClient      int // most tunnels of a client; zero means no limit
 	clientGroup    string
@@ -151,7 +152,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	h.reporter = reporters.add(h.logger)
-	h.tunnelPolicy.report = h.reporter.tunnelClosed
+	h.leasePolicy.report = h.reporter.tunnelClosed
 	return nil
 }
 
@@ -242,7 +243,8 @@ func (h *Handler) provisionDrain(caddy.Context) error {
 	if d == nil {
 		d = new(Drain)
 	}
-	d.apply(h.tunnelPolicy)
+	h.leasePolicy = new(leasePolicy)
+	d.apply(h.tunnelPolicy, h.leasePolicy)
 	return nil
 }
 

@@ -73,6 +73,35 @@ func (p *paced) run(stop <-chan struct{}) {
 	}
 }
 
+// endOneByOne begins to end tunnels one after another over a period, those first in
+// which nothing has happened for the longest time, as due says: it is asked while
+// the turn of each is waited for, and right before its end. It goes on until the
+// process exits, which has its own pace.
+func (r *registry) endOneByOne(tunnels []*tunnel, period time.Duration, due func(*tunnel) (ending, bool)) {
+	if len(tunnels) == 0 {
+		return
+	}
+	idleFirst(tunnels)
+	go pacedBy(tunnels, period, due).run(r.exit.prepared().begun.Done())
+}
+
+// pacedBy has tunnels ended as due says.
+func pacedBy(tunnels []*tunnel, period time.Duration, due func(*tunnel) (ending, bool)) *paced {
+	return &paced{
+		tunnels: tunnels,
+		period:  period,
+		wanted: func(t *tunnel) bool {
+			_, is := due(t)
+			return is
+		},
+		end: func(t *tunnel) {
+			if e, is := due(t); is {
+				t.endAs(e)
+			}
+		},
+	}
+}
+
 func (p *paced) isWanted(t *tunnel) bool {
 	return p.wanted == nil || p.wanted(t)
 }

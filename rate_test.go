@@ -236,7 +236,7 @@ func TestTurnsAreTakenAtTheRate(t *testing.T) {
 		}{{1, 1}, {1, 10}, {7, 1}, {100, 500}, {maxRate, maxRate}, {maxRate, 1}} {
 			var policy tunnelPolicy
 			(&Limits{MaxMessageRate: test.rate, MessageBurst: test.burst}).apply(&policy)
-			one := newTunnel("id", &policy, nil, nil, "")
+			one := newTunnel(about{}, &policy, nil, nil)
 			one.opened = time.Now()
 			taken := 0
 			for began := time.Now(); time.Since(began) < 10*time.Second && taken < 2*maxRate; {

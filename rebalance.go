@@ -65,7 +65,7 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 			logger:    h.logger,
 		}
 	}
-	h.tunnelPolicy.lineage = p.lineage
+	h.leasePolicy.lineage = p.lineage
 	h.loaded = p
 	loadedPools.add(p)
 	return nil

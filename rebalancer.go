@@ -97,8 +97,7 @@ func (b *rebalancer) goOn() {
 			return
 		}
 		// The other half of the time is for the clients to come back.
-		p := paced{tunnels: closing, period: b.interval / 2, wanted: b.mayClose, end: (*tunnel).rebalance}
-		p.run(b.stop)
+		pacedBy(closing, b.interval/2, b.due).run(b.stop)
 	}
 }
 
@@ -170,19 +169,20 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel) {
 	movable = make([][]*tunnel, len(loads))
 	ours := make(map[*lineage]bool)
 	for _, t := range b.live.collect(nil) {
-		i, found := index[t.upstreamHost.address]
+		i, found := index[t.upstream]
 		if !found {
 			continue
 		}
-		mine, known := ours[t.policy.lineage]
+		l := leaseOf(t)
+		mine, known := ours[l.policy.lineage]
 		if !known {
-			mine = loadedPools.match(t.policy.lineage, b.loaded.config) == b.loaded
-			ours[t.policy.lineage] = mine
+			mine = loadedPools.match(l.policy.lineage, b.loaded.config) == b.loaded
+			ours[l.policy.lineage] = mine
 		}
 		switch {
 		case !t.isOpen():
 			loads[i].tunnels-- // which the balancer is about to see
-		case mine && t.from == nil:
+		case mine && l.from == nil:
 			movable[i] = append(movable[i], t)
 		}
 	}
@@ -194,18 +194,13 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel) {
 	return loads, movable
 }
 
-// mayClose reports whether a tunnel is to be closed when it is its turn. An
+// due tells whether a tunnel is to be closed when it is its turn, and how. An
 // upstream that drains keeps its tunnels.
-func (b *rebalancer) mayClose(t *tunnel) bool {
+func (b *rebalancer) due(t *tunnel) (ending, bool) {
 	select {
 	case <-b.stop:
-		return false
+		return ending{}, false
 	default:
-		return !b.live.exit.hasBegun() && !hosts.stateOf(t.upstreamHost.address).Closes()
+		return leaseOf(t).moved(rebalanced), !b.live.exit.hasBegun() && !hosts.stateOf(t.upstream).Closes()
 	}
-}
-
-// rebalance ends the tunnel so that its client opens another one elsewhere.
-func (t *tunnel) rebalance() {
-	t.endSaying(rebalanced, t.policy.closeCode, t.policy.closeText)
 }

@@ -39,7 +39,7 @@ func (r *registry) expectIntact(t *testing.T, want int) {
 // registered makes a tunnel that can be swept: one that relays nothing.
 func registered(live *registry) *tunnel {
 	id := fmt.Sprint(rand.Uint64())
-	held := newTunnel(id, new(tunnelPolicy), live, nil, "")
+	held := newTunnel(about{id: id}, new(tunnelPolicy), live, freehold{})
 	held.relay = new(idleRelay)
 	return held
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
 // reporter writes the log lines of a handler's tunnels.
@@ -74,9 +73,9 @@ func (s *reporterSet) newestLocked() *zap.Logger {
 }
 
 // tunnelClosed writes the line of a tunnel that has ended.
-func (r *reporter) tunnelClosed(t *tunnel) {
+func (r *reporter) tunnelClosed(o outcome) {
 	level := zapcore.InfoLevel
-	if t.closedBy() == peerUpstream && t.why != upstreamClosed {
+	if o.closedBy == peerUpstream && o.why != upstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
 	}
 	c := reporters.logger(r).Check(level, "tunnel closed")
@@ -84,22 +83,22 @@ func (r *reporter) tunnelClosed(t *tunnel) {
 		return
 	}
 	fields := []zap.Field{
-		zap.String("tunnel", t.id),
-		zap.String("client_ip", t.clientIP),
-		zap.String("upstream", t.upstreamHost.address),
-		zap.String("reason", string(t.why)),
-		zap.String("closed_by", string(t.closedBy())),
-		zap.Duration("duration", time.Since(t.opened)),
-		zap.Uint64("bytes_in", t.passed[relay.ClientToUpstream]),
-		zap.Uint64("bytes_out", t.passed[relay.UpstreamToClient]),
-		zap.Uint64("messages_in", t.scanners[relay.ClientToUpstream].Messages()),
-		zap.Uint64("messages_out", t.scanners[relay.UpstreamToClient].Messages()),
+		zap.String("tunnel", o.id),
+		zap.String("client_ip", o.clientIP),
+		zap.String("upstream", o.upstream),
+		zap.String("reason", string(o.why)),
+		zap.String("closed_by", string(o.closedBy)),
+		zap.Duration("duration", time.Since(o.opened)),
+		zap.Uint64("bytes_in", o.bytesIn),
+		zap.Uint64("bytes_out", o.bytesOut),
+		zap.Uint64("messages_in", o.messagesIn),
+		zap.Uint64("messages_out", o.messagesOut),
 	}
-	if t.evictedBy != "" {
-		fields = append(fields, zap.String("evicted_by", printable.Text(t.evictedBy)))
+	if o.endedBy != "" {
+		fields = append(fields, zap.String("evicted_by", printable.Text(o.endedBy)))
 	}
-	if t.closeCode != 0 {
-		fields = append(fields, zap.Uint16("close_code", t.closeCode), zap.String("close_from", string(t.closeFrom)))
+	if o.closeCode != 0 {
+		fields = append(fields, zap.Uint16("close_code", o.closeCode), zap.String("close_from", string(o.closeFrom)))
 	}
 	c.Write(fields...)
 }

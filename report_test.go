@@ -114,15 +114,12 @@ func TestLevelFollowsTheReason(t *testing.T) {
 		{halfCloseTimeout, zapcore.InfoLevel},
 		{maxLifetime, zapcore.InfoLevel},
 	} {
-		inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
-			m.why = test.why
-			core, logs := observer.New(zapcore.DebugLevel)
-			r := &reporter{log: zap.New(core)}
-			r.tunnelClosed(m.tunnel)
-			if got := logs.All(); len(got) != 1 || got[0].Level != test.want {
-				t.Errorf("%s is logged as %v, want level %v", test.why, got, test.want)
-			}
-		})
+		core, logs := observer.New(zapcore.DebugLevel)
+		r := &reporter{log: zap.New(core)}
+		r.tunnelClosed(outcome{why: test.why, closedBy: test.why.closedBy()})
+		if got := logs.All(); len(got) != 1 || got[0].Level != test.want {
+			t.Errorf("%s is logged as %v, want level %v", test.why, got, test.want)
+		}
 	}
 }
 

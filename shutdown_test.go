@@ -124,7 +124,7 @@ func TestTunnelThatComesDuringTheExitEnds(t *testing.T) {
 		held.policy = &exiting
 		live.add(held)
 		over := live.shutDown() // waits for that one
-		m := &memoryTunnel{t: t, live: live, reports: make(chan *tunnel, 2), began: time.Now()}
+		m := &memoryTunnel{t: t, live: live, reports: make(chan outcome, 2), began: time.Now()}
 		m.open(exiting)
 		m.client.expect(m.upstream.closeFrame(1001, ""))
 		_ = m.client.Close()

@@ -174,7 +174,7 @@ func TestLifetimeIsShortenedAtRandom(t *testing.T) {
 		{0.1, 0.5, 95 * time.Second},
 		{1, 0.25, 75 * time.Second},
 	} {
-		m := newTunnel("id", &tunnelPolicy{maxLifetime: 100 * time.Second, jitter: test.jitter}, nil, nil, "")
+		m := newTunnel(about{}, &tunnelPolicy{maxLifetime: 100 * time.Second, jitter: test.jitter}, nil, nil)
 		m.setTimes(time.Now(), func() float64 { return test.random })
 		if got := m.expires.Sub(m.opened).Round(time.Millisecond); got != test.want {
 			t.Errorf("with jitter %v and random number %v, the lifetime is %v, want %v",

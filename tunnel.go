@@ -22,9 +22,29 @@ const (
 	lastWordsTime = 10 * time.Second
 )
 
+// owner is who a tunnel belongs to. It knows why the tunnel may have to go, and what
+// was held for it.
+type owner interface {
+	// mustGo tells whether the tunnel has to end, and how. It is asked as soon as
+	// the tunnel can be found by others: whatever ends tunnels decides that first and
+	// then looks for them, so a tunnel that has come too late to be found sees what
+	// was decided.
+	mustGo() (ending, bool)
+	// ended is told once, before the registry forgets the tunnel.
+	ended(outcome)
+}
+
+// about is what a tunnel is known by.
+type about struct {
+	// id is the same word in logs and lists; clientIP is the client's address as
+	// its logs have it, upstream the address of the upstream, and handler the name
+	// that the configuration gives the handler, if any.
+	id, clientIP, upstream, handler string
+}
+
 // tunnelPolicy is what a handler's configuration says about its tunnels. It is
 // shared by all of them, never changes, and is all that a tunnel keeps of the
-// configuration. Zero times mean no limit.
+// configuration, but for its owner. Zero times mean no limit.
 type tunnelPolicy struct {
 	idle, write, halfClose, maxLifetime time.Duration
 	jitter                              float64
@@ -36,21 +56,8 @@ type tunnelPolicy struct {
 	// and refuseFast tells that more is refused, not delayed.
 	messageEvery, messageAhead time.Duration
 	refuseFast                 bool
-	// evict is the time over which the tunnels of an upstream are ended that is
-	// not configured any more; zero means that they stay. shutdown is the time
-	// for all tunnels when the process exits.
-	evict, shutdown time.Duration
-	// closeCode and closeText are for Close frames to the clients of tunnels
-	// that have to move elsewhere.
-	closeCode uint16
-	closeText string
-	// mustPass is the check that the upstream has to pass for its tunnels to
-	// stay; empty means that they stay anyway.
-	mustPass string
-	// lineage finds the pool that the client would come to today.
-	lineage *lineage
-	// report is told the end of each tunnel.
-	report func(*tunnel)
+	// shutdown is the time for all tunnels when the process exits.
+	shutdown time.Duration
 }
 
 // phase is how far the end of a tunnel has come.
@@ -100,8 +107,8 @@ type tunnel struct {
 	// why is the first cause of an end, and whatever makes the proxy end the
 	// tunnel.
 	why reason
-	// evictedBy is who has it evicted, if that is why.
-	evictedBy string
+	// endedBy is who has ended it, if that is somebody by name.
+	endedBy string
 	// closeCode is the status of the first Close frame, closeFrom its sender.
 	// answered tells that the other peer has sent one too, in the direction
 	// answering, and parted that it has arrived.
@@ -126,29 +133,23 @@ type tunnel struct {
 	// messages are the scanners' counts, for others.
 	messages [2]atomic.Uint64
 
-	id           string
-	clientIP     string
-	upstreamHost *host
-	// from is where the upstream's address comes from, if it depends on the
-	// request.
-	from    *provenance
-	handler string       // its name
-	place   *clientPlace // of the client; nil if these are not counted
-	opened  time.Time
-	live    *registry
-	index   int // in the registry, guarded by its mu
-	done    chan struct{}
+	about
+
+	owner  owner
+	opened time.Time
+	live   *registry
+	index  int // in the registry, guarded by its mu
+	done   chan struct{}
 }
 
-func newTunnel(id string, policy *tunnelPolicy, live *registry, h *host, clientIP string) *tunnel {
+func newTunnel(a about, policy *tunnelPolicy, live *registry, o owner) *tunnel {
 	t := &tunnel{
-		id:           id,
-		clientIP:     clientIP,
-		upstreamHost: h,
-		policy:       policy,
-		live:         live,
-		done:         make(chan struct{}),
-		guard:        newGuard(policy),
+		about:  a,
+		policy: policy,
+		live:   live,
+		owner:  o,
+		done:   make(chan struct{}),
+		guard:  newGuard(policy),
 	}
 	if t.guard != nil {
 		t.phase.Store(int32(guarded))
@@ -162,17 +163,10 @@ func newTunnel(id string, policy *tunnelPolicy, live *registry, h *host, clientI
 func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
 	t.setTimes(time.Now(), random)
 	t.run(client, upstream)
-	// Whatever ends tunnels decides that first and then looks for them. A tunnel
-	// that has come too late to be found sees what was decided.
-	switch {
-	case t.live.exit.hasBegun():
+	if t.live.exit.hasBegun() {
 		t.end(shutdown, frame.StatusGoingAway)
-	case t.isOrphan():
-		t.evictOrphan()
-	case t.isEvicted():
-		t.evictAsSaid()
-	case t.isUnhealthy():
-		t.leaveUnhealthy()
+	} else if e, must := t.owner.mustGo(); must {
+		t.endAs(e)
 	}
 }
 
@@ -324,9 +318,41 @@ func (t *tunnel) Done() {
 		t.timer.Stop()
 	}
 	t.mu.Unlock()
-	hosts.tunnelEnded(t.upstreamHost)
-	t.place.leave()
-	t.policy.report(t)
+	t.owner.ended(t.outcome())
 	t.live.remove(t) // then the process may exit
 	close(t.done)
+}
+
+// outcome is what is known of a tunnel when it has ended. Directions are seen from
+// the client: in is what it has sent.
+type outcome struct {
+	about
+
+	why      reason
+	closedBy peer   // who is to blame
+	endedBy  string // who has ended it, if that is somebody by name
+	// closeCode is the status of the first Close frame, closeFrom its sender; zero
+	// and empty without one.
+	closeCode               uint16
+	closeFrom               peer
+	opened                  time.Time
+	bytesIn, bytesOut       uint64
+	messagesIn, messagesOut uint64
+}
+
+// outcome may be called when the relay has ended.
+func (t *tunnel) outcome() outcome {
+	return outcome{
+		about:       t.about,
+		why:         t.why,
+		closedBy:    t.closedBy(),
+		endedBy:     t.endedBy,
+		closeCode:   t.closeCode,
+		closeFrom:   t.closeFrom,
+		opened:      t.opened,
+		bytesIn:     t.passed[relay.ClientToUpstream],
+		bytesOut:    t.passed[relay.UpstreamToClient],
+		messagesIn:  t.scanners[relay.ClientToUpstream].Messages(),
+		messagesOut: t.scanners[relay.UpstreamToClient].Messages(),
+	}
 }

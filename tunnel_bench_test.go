@@ -25,7 +25,7 @@ func BenchmarkInspect(b *testing.B) {
 
 func benchInspect(b *testing.B, policy tunnelPolicy, chunk []byte) {
 	b.Helper()
-	t := newTunnel("id", &policy, nil, nil, "")
+	t := newTunnel(about{}, &policy, nil, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		if v := t.Inspect(relay.ClientToUpstream, chunk); v.Pass != len(chunk) {

@@ -31,7 +31,7 @@ func TestTunnelPassesMessagesBothWays(t *testing.T) {
 
 // The end of a long message is not shown.
 func TestMessagesAreCountedWhenTheyEnd(t *testing.T) {
-	one := newTunnel("id", new(tunnelPolicy), nil, nil, "")
+	one := newTunnel(about{}, new(tunnelPolicy), nil, nil)
 	const size = 1 << 20
 	header := []byte{0x82, 127, 0, 0, 0, 0, 0, size >> 16, 0, 0}
 	d := relay.UpstreamToClient
