@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
 // defaultPage is how many tunnels a list has if the request does not say.
@@ -42,21 +41,20 @@ type tunnelInfo struct {
 	MessagesOut uint64 `json:"messages_out"`
 }
 
-func (t *tunnel) info(now time.Time) tunnelInfo {
-	_, in := t.relay.Counts(relay.ClientToUpstream)
-	_, out := t.relay.Counts(relay.UpstreamToClient)
+func infoOf(t *tunnel, now time.Time) tunnelInfo {
+	s := t.snapshot()
 	return tunnelInfo{
-		ID:          t.id,
-		ClientIP:    t.clientIP,
-		Upstream:    t.upstream,
-		Handler:     t.handler,
-		Opened:      t.opened,
-		Age:         max(0, now.Sub(t.opened).Seconds()),
-		Idle:        max(0, now.Sub(time.Unix(0, t.active.Load())).Seconds()),
-		BytesIn:     in,
-		BytesOut:    out,
-		MessagesIn:  t.messages[relay.ClientToUpstream].Load(),
-		MessagesOut: t.messages[relay.UpstreamToClient].Load(),
+		ID:          s.id,
+		ClientIP:    s.clientIP,
+		Upstream:    s.upstream,
+		Handler:     s.handler,
+		Opened:      s.opened,
+		Age:         max(0, now.Sub(s.opened).Seconds()),
+		Idle:        max(0, now.Sub(s.active).Seconds()),
+		BytesIn:     s.bytesIn,
+		BytesOut:    s.bytesOut,
+		MessagesIn:  s.messagesIn,
+		MessagesOut: s.messagesOut,
 	}
 }
 
@@ -169,7 +167,7 @@ func streamTunnels(w http.ResponseWriter, page []*tunnel, total int, next string
 				return
 			}
 		}
-		item, err := printable.JSON(t.info(now))
+		item, err := printable.JSON(infoOf(t, now))
 		if err != nil {
 			return
 		}
@@ -188,7 +186,7 @@ func showTunnel(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, t.info(time.Now()))
+	return writeJSON(w, http.StatusOK, infoOf(t, time.Now()))
 }
 
 // pathTunnel returns the tunnel that a request's path names.

@@ -119,8 +119,8 @@ func leaseOf(t *tunnel) *lease {
 // evictOrphans begins to end the tunnels whose upstream no loaded configuration
 // has any more, each within the time that its own configuration gave. Those
 // whose upstream comes back before it is their turn stay.
-func (r *registry) evictOrphans() {
-	r.evictAll(func(*tunnel) bool { return true }, func(l *lease) (ending, bool) {
+func evictOrphans() {
+	evictAll(func(*tunnel) bool { return true }, func(l *lease) (ending, bool) {
 		if !l.isOrphan() {
 			return ending{}, false
 		}
@@ -128,16 +128,16 @@ func (r *registry) evictOrphans() {
 	})
 }
 
-// evictUnhealthy begins to end the tunnels of an upstream that is down, those
+// evictDown begins to end the tunnels of an upstream that is down, those
 // that are to end because of that. It goes on as long as that is so.
-func (r *registry) evictUnhealthy(address string) {
-	r.evictAll(isAt(address), func(l *lease) (ending, bool) { return l.moved(unhealthy), l.isUnhealthy() })
+func evictDown(address string) {
+	evictAll(isAt(address), func(l *lease) (ending, bool) { return l.moved(unhealthy), l.isUnhealthy() })
 }
 
 // evictFrom begins to end the tunnels of an upstream that an operator wants
 // emptied, and goes on as long as that is so. Without a period, the time is that
 // of their own configuration.
-func (r *registry) evictFrom(address string, period time.Duration) {
+func evictFrom(address string, period time.Duration) {
 	// Whoever sets the state again may want another pace.
 	since := hosts.stateOf(address).At
 	due := func(l *lease) (ending, bool) {
@@ -145,10 +145,10 @@ func (r *registry) evictFrom(address string, period time.Duration) {
 		return l.evicted(l.operator()), s.State == upstream.Evict && s.At.Equal(since)
 	}
 	if period <= 0 {
-		r.evictAll(isAt(address), due)
+		evictAll(isAt(address), due)
 		return
 	}
-	r.endOneByOne(r.collect(isAt(address)), period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
+	liveTunnels.endOneByOne(liveTunnels.collect(isAt(address)), period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
 }
 
 func isAt(address string) func(*tunnel) bool {
@@ -157,9 +157,9 @@ func isAt(address string) func(*tunnel) bool {
 
 // evictAll begins to end the tunnels among some for which that is due, each within
 // the time that its own configuration gave, as long as that is so.
-func (r *registry) evictAll(among func(*tunnel) bool, due func(*lease) (ending, bool)) {
+func evictAll(among func(*tunnel) bool, due func(*lease) (ending, bool)) {
 	byPeriod := make(map[time.Duration][]*tunnel)
-	for _, t := range r.collect(among) {
+	for _, t := range liveTunnels.collect(among) {
 		l := leaseOf(t)
 		if _, is := due(l); !is {
 			continue
@@ -171,6 +171,6 @@ func (r *registry) evictAll(among func(*tunnel) bool, due func(*lease) (ending, 
 		byPeriod[period] = append(byPeriod[period], t)
 	}
 	for period, tunnels := range byPeriod {
-		r.endOneByOne(tunnels, period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
+		liveTunnels.endOneByOne(tunnels, period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
 	}
 }

@@ -245,7 +245,7 @@ func TestAnotherEvictionHasItsOwnPace(t *testing.T) {
 				hostA: {State: upstream.Evict, At: time.Now(), Period: period.Seconds()},
 			})
 			for _, address := range evict {
-				f.live.evictFrom(address, period)
+				evictFrom(address, period)
 			}
 		}
 		defer hosts.setStates(nil)

@@ -189,9 +189,3 @@ func reserve(address string) *host {
 	defer hosts.mu.Unlock()
 	return hosts.reserveLocked(&host{address: address})
 }
-
-// lend makes a tunnel at such an upstream that belongs to a handler.
-func lend(policy *leasePolicy, live *registry, address string) *tunnel {
-	held := &lease{host: reserve(address), policy: policy}
-	return newTunnel(about{id: "id", upstream: address}, new(tunnelPolicy), live, held)
-}

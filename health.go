@@ -132,7 +132,7 @@ func (c *activeCheck) leave(e *endpoint) {
 		// In a reload, the new check has been at work already, but tunnels went by
 		// this one as long as it was there.
 		if hosts.releaseChecker(e) {
-			liveTunnels.evictUnhealthy(e.host.address)
+			evictDown(e.host.address)
 		}
 	}
 }

@@ -288,7 +288,7 @@ func (h *Handler) Cleanup() error {
 		<-liveTunnels.shutDown()
 	}
 	if h.pool != nil && h.pool.release() {
-		liveTunnels.evictOrphans()
+		evictOrphans()
 	}
 	if h.reporter != nil {
 		reporters.remove(h.reporter)

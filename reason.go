@@ -121,7 +121,7 @@ const (
 
 var (
 	resetErrors = []error{
-		syscall.ECONNRESET, syscall.EPIPE, wsaConnReset, wsaConnAborted, io.ErrClosedPipe, errStreamReset,
+		syscall.ECONNRESET, syscall.EPIPE, wsaConnReset, wsaConnAborted, io.ErrClosedPipe, relay.ErrReset,
 		syscall.ENOTCONN, // an end of stream for a peer that has reset the connection
 	}
 	lostErrors = []error{

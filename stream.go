@@ -13,6 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
 // stream is a side of a tunnel that is a stream of an HTTP/2 or HTTP/3
@@ -87,10 +89,6 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, streamError(err)
 }
 
-// errStreamReset stands for all the ways in which the HTTP/2 and HTTP/3 servers
-// say that the client has cancelled the stream or closed its connection.
-var errStreamReset = errors.New("stream reset")
-
 func streamError(err error) error {
 	if err == nil || errors.Is(err, io.EOF) || isTimeout(err) {
 		return err
@@ -98,7 +96,7 @@ func streamError(err error) error {
 	if tooMuch := new(http.MaxBytesError); errors.As(err, &tooMuch) {
 		return err // Caddy's request_body counts a stream as one body
 	}
-	return fmt.Errorf("%w: %w", errStreamReset, err)
+	return fmt.Errorf("%w: %w", relay.ErrReset, err)
 }
 
 // CloseWrite ends the stream. A handler cannot end only its sending direction:

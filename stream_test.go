@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
 // The end of a request's context is that of its client, if no handler in front has
@@ -34,7 +36,7 @@ func TestStreamTellsThatItsClientHasGone(t *testing.T) {
 				synctest.Wait()
 				select {
 				case err := <-told:
-					if !test.told || !errors.Is(err, errStreamReset) || failed(peerClient, err) != clientReset {
+					if !test.told || !errors.Is(err, relay.ErrReset) || failed(peerClient, err) != clientReset {
 						t.Errorf("told %v", err)
 					}
 				default:

@@ -323,8 +323,7 @@ func (t *tunnel) Done() {
 	close(t.done)
 }
 
-// outcome is what is known of a tunnel when it has ended. Directions are seen from
-// the client: in is what it has sent.
+// outcome is what is known of a tunnel when it has ended.
 type outcome struct {
 	about
 
@@ -333,26 +332,52 @@ type outcome struct {
 	endedBy  string // who has ended it, if that is somebody by name
 	// closeCode is the status of the first Close frame, closeFrom its sender; zero
 	// and empty without one.
-	closeCode               uint16
-	closeFrom               peer
-	opened                  time.Time
+	closeCode uint16
+	closeFrom peer
+	opened    time.Time
+	traffic
+}
+
+// traffic is counts of bytes on the wire, and of messages that have ended. Directions are
+// seen from the client: in is what it has sent.
+type traffic struct {
 	bytesIn, bytesOut       uint64
 	messagesIn, messagesOut uint64
+}
+
+// snapshot is what is known of a live tunnel.
+type snapshot struct {
+	about
+	traffic
+
+	opened time.Time
+	active time.Time // when anything was last seen to happen, to about a second
+}
+
+func (t *tunnel) snapshot() snapshot {
+	_, in := t.relay.Counts(relay.ClientToUpstream)
+	_, out := t.relay.Counts(relay.UpstreamToClient)
+	return snapshot{
+		about:   t.about,
+		opened:  t.opened,
+		active:  time.Unix(0, t.active.Load()),
+		traffic: traffic{in, out, t.messages[relay.ClientToUpstream].Load(), t.messages[relay.UpstreamToClient].Load()},
+	}
 }
 
 // outcome may be called when the relay has ended.
 func (t *tunnel) outcome() outcome {
 	return outcome{
-		about:       t.about,
-		why:         t.why,
-		closedBy:    t.closedBy(),
-		endedBy:     t.endedBy,
-		closeCode:   t.closeCode,
-		closeFrom:   t.closeFrom,
-		opened:      t.opened,
-		bytesIn:     t.passed[relay.ClientToUpstream],
-		bytesOut:    t.passed[relay.UpstreamToClient],
-		messagesIn:  t.scanners[relay.ClientToUpstream].Messages(),
-		messagesOut: t.scanners[relay.UpstreamToClient].Messages(),
+		about:     t.about,
+		why:       t.why,
+		closedBy:  t.closedBy(),
+		endedBy:   t.endedBy,
+		closeCode: t.closeCode,
+		closeFrom: t.closeFrom,
+		opened:    t.opened,
+		traffic: traffic{
+			t.passed[relay.ClientToUpstream], t.passed[relay.UpstreamToClient],
+			t.scanners[relay.ClientToUpstream].Messages(), t.scanners[relay.UpstreamToClient].Messages(),
+		},
 	}
 }

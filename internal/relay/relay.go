@@ -4,6 +4,7 @@
 package relay
 
 import (
+	"errors"
 	"io"
 	"time"
 )
@@ -33,6 +34,11 @@ type Conn interface {
 	// blocking. Close still has to be called.
 	Abort()
 }
+
+// ErrReset is in the chain of an error that stands for a reset by the peer, where a
+// Conn has no error of the system that says so: of the ways in which servers of HTTP/2
+// and HTTP/3 tell that the client has cancelled a stream or closed its connection.
+var ErrReset = errors.New("stream reset")
 
 // Backlogged is implemented by connections that can tell how many of the bytes
 // that were written to them have not reached the peer's system.
