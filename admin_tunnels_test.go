@@ -60,20 +60,21 @@ func (g *goneReader) Write(p []byte) (int, error) {
 }
 
 func TestALongListIsStreamed(t *testing.T) {
-	live := new(registry)
-	page := make([]*tunnel, 1000)
-	for i := range page {
-		page[i] = registered(live)
-	}
-	w := new(goneReader)
-	streamTunnels(w, page, len(page), "")
-	if w.writes != 6 || w.Len() == 0 || w.Len() > 2000 {
-		t.Errorf("%d bytes in %d writes to somebody who leaves at the sixth", w.Len(), w.writes)
-	}
-	all := httptest.NewRecorder()
-	streamTunnels(all, page, len(page), "next")
-	var list tunnelList
-	if err := json.Unmarshal(all.Body.Bytes(), &list); err != nil || len(list.Tunnels) != len(page) || list.Next != "next" {
-		t.Errorf("%d tunnels, next %q, %v", len(list.Tunnels), list.Next, err)
-	}
+	inFlock(t, func(f *flock) {
+		h := &Handler{Upstreams: upstreams(hostA)}
+		f.load(h)
+		f.visit(h)
+		page := f.open(1000)
+		w := new(goneReader)
+		streamTunnels(w, page, len(page), "")
+		if w.writes != 6 || w.Len() == 0 || w.Len() > 2000 {
+			t.Errorf("%d bytes in %d writes to somebody who leaves at the sixth", w.Len(), w.writes)
+		}
+		all := httptest.NewRecorder()
+		streamTunnels(all, page, len(page), "next")
+		var list tunnelList
+		if err := json.Unmarshal(all.Body.Bytes(), &list); err != nil || len(list.Tunnels) != len(page) || list.Next != "next" {
+			t.Errorf("%d tunnels, next %q, %v", len(list.Tunnels), list.Next, err)
+		}
+	})
 }

@@ -205,7 +205,7 @@ func (c *checker) note(p *prober, err error) {
 	case !changed:
 	case down:
 		p.check.logger.Warn("upstream is unhealthy", zap.String("address", c.host.address), failure(err))
-		evictDown(c.host.address)
+		evictions.unhealthy(c.host.address)
 	default:
 		p.check.logger.Info("upstream is healthy again", zap.String("address", c.host.address))
 		recovered(concerned)

@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"crypto/rand"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
@@ -128,14 +127,6 @@ func (t *tunnel) shutLocked(d relay.Direction, s *frame.Scanner, p []byte) relay
 		t.noteCloseLocked(peerProxy, t.noticeCode)
 	}
 	return v
-}
-
-// newMask returns a key for a frame to the upstream, which has to be
-// unpredictable (RFC 6455 section 5.3).
-func newMask() *[4]byte {
-	var key [4]byte
-	_, _ = rand.Read(key[:]) // never fails
-	return &key
 }
 
 // unanswered ends the wait for the client's answer to our Close.

@@ -84,7 +84,7 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	if _, ok := h.pool.policy.(leastConn); !ok {
 		t.Errorf("the policy is %T, want leastConn", h.pool.policy)
 	}
-	if h.tunnelPolicy.maxLifetime != 0 || newGuard(h.tunnelPolicy) != nil || h.retry.duration != 0 || h.pool.fixed[0].slot.maxTunnels != 0 {
+	if h.tunnelPolicy.maxLifetime != 0 || h.tunnelPolicy.ping != 0 || h.tunnelPolicy.maxMessage != 0 || h.tunnelPolicy.messageEvery != 0 || h.retry.duration != 0 || h.pool.fixed[0].slot.maxTunnels != 0 {
 		t.Errorf("what is off by default is not: %+v, %+v, %+v", h.tunnelPolicy, h.retry, h.pool.fixed[0].slot)
 	}
 	limiting := provisioned(t, func(h *Handler) {
@@ -178,8 +178,8 @@ func TestNegativeMeansOff(t *testing.T) {
 	if got, want := h.retry.limit, defaultRetries; got != want {
 		t.Errorf("%d retries, want %d", got, want)
 	}
-	if newGuard(h.tunnelPolicy) != nil {
-		t.Error("a tunnel without limits has a guard")
+	if p := h.tunnelPolicy; p.ping != 0 || p.maxMessage != 0 || p.messageEvery != 0 {
+		t.Errorf("frames are looked at without a limit: %+v", p)
 	}
 	if h.loaded.rebalance != nil {
 		t.Error("rebalancing is not off")

@@ -102,7 +102,7 @@ func (d *discovery) retire(s *finder) *asking {
 	}
 	<-ended
 	if pending {
-		evictOrphans()
+		evictions.orphans()
 	}
 	return leaving
 }
@@ -226,7 +226,7 @@ func (d *discovery) succeed(a *asking) {
 	d.mu.Unlock()
 	d.triedOnce.Do(func() { close(d.tried) })
 	if decided || orphaned {
-		evictOrphans()
+		evictions.orphans()
 	}
 	discovered(joined, had)
 }

@@ -53,7 +53,7 @@ func TestReloadWithAnotherSourceJudgesByItsFirstAnswer(t *testing.T) {
 	s.do(hangs(released, gives(b.Addr)))
 	pAfter, _ := putInForce(t, dynamic(s.raw("another")))
 	unload()
-	if orphans := orphans(&liveTunnels); len(orphans) > 0 {
+	if orphans := orphans(liveTunnels); len(orphans) > 0 {
 		t.Errorf("%d tunnels would be ended before the new source has answered", len(orphans))
 	}
 	clients[0].Echo("still here")

@@ -116,11 +116,18 @@ func leaseOf(t *tunnel) *lease {
 	return l
 }
 
-// evictOrphans begins to end the tunnels whose upstream no loaded configuration
+// evictor ends tunnels that should be at another upstream.
+type evictor struct {
+	live *registry
+}
+
+var evictions = evictor{liveTunnels}
+
+// orphans begins to end the tunnels whose upstream no loaded configuration
 // has any more, each within the time that its own configuration gave. Those
 // whose upstream comes back before it is their turn stay.
-func evictOrphans() {
-	evictAll(func(*tunnel) bool { return true }, func(l *lease) (ending, bool) {
+func (v *evictor) orphans() {
+	v.all(func(*tunnel) bool { return true }, func(l *lease) (ending, bool) {
 		if !l.isOrphan() {
 			return ending{}, false
 		}
@@ -128,16 +135,16 @@ func evictOrphans() {
 	})
 }
 
-// evictDown begins to end the tunnels of an upstream that is down, those
+// unhealthy begins to end the tunnels of an upstream that is down, those
 // that are to end because of that. It goes on as long as that is so.
-func evictDown(address string) {
-	evictAll(isAt(address), func(l *lease) (ending, bool) { return l.moved(unhealthy), l.isUnhealthy() })
+func (v *evictor) unhealthy(address string) {
+	v.all(isAt(address), func(l *lease) (ending, bool) { return l.moved(unhealthy), l.isUnhealthy() })
 }
 
-// evictFrom begins to end the tunnels of an upstream that an operator wants
+// from begins to end the tunnels of an upstream that an operator wants
 // emptied, and goes on as long as that is so. Without a period, the time is that
 // of their own configuration.
-func evictFrom(address string, period time.Duration) {
+func (v *evictor) from(address string, period time.Duration) {
 	// Whoever sets the state again may want another pace.
 	since := hosts.stateOf(address).At
 	due := func(l *lease) (ending, bool) {
@@ -145,21 +152,21 @@ func evictFrom(address string, period time.Duration) {
 		return l.evicted(l.operator()), s.State == upstream.Evict && s.At.Equal(since)
 	}
 	if period <= 0 {
-		evictAll(isAt(address), due)
+		v.all(isAt(address), due)
 		return
 	}
-	liveTunnels.endOneByOne(liveTunnels.collect(isAt(address)), period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
+	v.live.endOneByOne(v.live.collect(isAt(address)), period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
 }
 
 func isAt(address string) func(*tunnel) bool {
 	return func(t *tunnel) bool { return t.upstream == address }
 }
 
-// evictAll begins to end the tunnels among some for which that is due, each within
+// all begins to end the tunnels among some for which that is due, each within
 // the time that its own configuration gave, as long as that is so.
-func evictAll(among func(*tunnel) bool, due func(*lease) (ending, bool)) {
+func (v *evictor) all(among func(*tunnel) bool, due func(*lease) (ending, bool)) {
 	byPeriod := make(map[time.Duration][]*tunnel)
-	for _, t := range liveTunnels.collect(among) {
+	for _, t := range v.live.collect(among) {
 		l := leaseOf(t)
 		if _, is := due(l); !is {
 			continue
@@ -171,6 +178,6 @@ func evictAll(among func(*tunnel) bool, due func(*lease) (ending, bool)) {
 		byPeriod[period] = append(byPeriod[period], t)
 	}
 	for period, tunnels := range byPeriod {
-		liveTunnels.endOneByOne(tunnels, period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
+		v.live.endOneByOne(tunnels, period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
 	}
 }

@@ -16,11 +16,17 @@ import (
 // withExit gives the handler of a proxy a process that may exit.
 func withExit(t *testing.T, p *testProxy) *registry {
 	t.Helper()
-	live := new(registry)
-	p.handler.pool.live = live
+	return withExitThat(t, p, nil)
+}
+
+// withExitThat is withExit of a process that tells whether it is about to exit.
+func withExitThat(t *testing.T, p *testProxy, exiting func() bool) *registry {
+	t.Helper()
+	live := newRegistry(exiting)
+	p.handler.live = live
 	t.Cleanup(func() {
 		<-live.shutDown()
-		if n := live.busy.Load(); n != 0 {
+		if n := live.inUse(); n != 0 {
 			t.Errorf("%d handshakes and tunnels are counted at the end", n)
 		}
 	})
@@ -55,7 +61,7 @@ func TestExitEndsHandshakesThatWait(t *testing.T) {
 			live := withExit(t, p)
 			c := testbed.Dial(t, p.Addr)
 			c.Send(testbed.HandshakeRequest("/", "example.com"))
-			eventually(t, "the handshake is under way", func() bool { return live.busy.Load() == 1 })
+			eventually(t, "the handshake is under way", func() bool { return live.inUse() == 1 })
 			if h.LoadBalancing == nil {
 				up.Next(t).ReadRequest()
 			}
@@ -68,13 +74,13 @@ func TestExitEndsHandshakesThatWait(t *testing.T) {
 
 func TestExitingProcessTakesNoHandshakes(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
-	for name, exit := range map[string]func(live *registry){
-		"exits":       func(live *registry) { <-live.shutDown() },
-		"is about to": func(live *registry) { live.exiting = func() bool { return true } },
+	for name, exit := range map[string]func(p *testProxy){
+		"exits":       func(p *testProxy) { <-withExit(t, p).shutDown() },
+		"is about to": func(p *testProxy) { withExitThat(t, p, func() bool { return true }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := proxyTo(t, up.Addr)
-			exit(withExit(t, p))
+			exit(p)
 			c := testbed.Dial(t, p.Addr)
 			c.Send(testbed.HandshakeRequest("/", "example.com"))
 			expectTurnedAway(t, p, c.Response())
@@ -89,9 +95,8 @@ func TestExitingProcessTakesNoHandshakes(t *testing.T) {
 func TestHandshakesSeeTheExitThemselves(t *testing.T) {
 	up := testbed.NewUpstream(t, nil)
 	p := proxyTo(t, up.Addr)
-	live := withExit(t, p)
 	exits := make(chan struct{})
-	live.exiting = func() bool { return isClosed(exits) }
+	withExitThat(t, p, func() bool { return isClosed(exits) })
 	c := testbed.Dial(t, p.Addr)
 	c.Send(testbed.HandshakeRequest("/", "example.com"))
 	up.Next(t).ReadRequest()
@@ -116,23 +121,6 @@ func TestExitEndsAnswersThatAreStreamed(t *testing.T) {
 	if rest, err := io.ReadAll(body); len(rest) > 0 || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %q, %v, want an unexpected end", rest, err)
 	}
-}
-
-// The exit is not over before what a handshake has become is.
-func TestExitWaitsForHandshakes(t *testing.T) {
-	inMemory(t, tunnelPolicy{shutdown: defaultShutdownPeriod}, func(m *memoryTunnel) {
-		m.live.begin()
-		over := m.live.shutDown()
-		time.Sleep(shutdownEach)
-		m.client.expect(goingAway)
-		_, _ = m.client.Close(), m.upstream.Close()
-		time.Sleep(time.Second)
-		if isClosed(over) {
-			t.Error("the exit is over before the handshake")
-		}
-		m.live.finish()
-		<-over
-	})
 }
 
 // endsMeanwhile is a context that is ended right after it was asked whether it has.

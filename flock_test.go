@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -24,14 +25,13 @@ type flock struct {
 	// closed are the ends for rebalancing: how long after the test began.
 	closed []time.Duration
 	began  time.Time
-	last   *tunnel // that was closed
 }
 
 // inFlock runs a test. When it returns, all tunnels end.
 func inFlock(t *testing.T, test func(f *flock)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		f := &flock{t: t, live: new(registry), began: time.Now()}
+		f := &flock{t: t, live: newRegistry(nil), began: time.Now()}
 		t.Cleanup(func() { expectNothingHeld(t) })
 		defer f.leave()
 		test(f)
@@ -45,7 +45,7 @@ func (f *flock) load(h *Handler) (unload func()) {
 	if r := h.loaded.rebalance; r != nil {
 		r.live = f.live
 	}
-	h.leasePolicy.report, h.tunnelPolicy.idle = func(outcome) {}, 0
+	h.leasePolicy.report, h.tunnelPolicy.idle = f.ended, 0
 	return unload
 }
 
@@ -79,6 +79,11 @@ func (f *flock) open(n int) (opened []*tunnel) {
 
 func (f *flock) openAt(site *Handler) *tunnel {
 	f.t.Helper()
+	return f.openOver(site, func(hooks relay.Hooks) relay.Relay { return &sheep{hooks: hooks} })
+}
+
+func (f *flock) openOver(site *Handler, begin func(relay.Hooks) relay.Relay) *tunnel {
+	f.t.Helper()
 	repl := caddy.NewReplacer()
 	repl.Set("backend", "b.test:80")
 	candidates, err := site.pool.candidates(repl)
@@ -92,9 +97,7 @@ func (f *flock) openAt(site *Handler) *tunnel {
 	}
 	held := &lease{host: chosen.host, from: chosen.endpoint.from, policy: site.leasePolicy}
 	opened := newTunnel(about{id: "id", clientIP: "192.0.2.1", upstream: chosen.host.address}, site.tunnelPolicy, f.live, held)
-	opened.setTimes(time.Now(), func() float64 { return 0 })
-	opened.relay = &sheep{flock: f, tunnel: opened}
-	f.live.add(opened)
+	opened.start(begin, func() float64 { return 0 })
 	return opened
 }
 
@@ -109,38 +112,44 @@ func (f *flock) stayAway() {
 func (f *flock) leave() {
 	f.stayAway()
 	for _, open := range f.live.collect(nil) {
-		open.relay.Abort()
+		open.endAs(ending{why: killed})
 	}
 	synctest.Wait()
 }
 
 // sheep is the relay of a tunnel whose peers answer each Close at once.
 type sheep struct {
-	idleRelay
-
-	flock  *flock
-	tunnel *tunnel
-	once   sync.Once
+	hooks relay.Hooks
+	once  sync.Once
 }
 
-func (s *sheep) Wake(relay.Direction)  { s.once.Do(func() { go s.end() }) }
-func (s *sheep) Reset(relay.Direction) { s.Abort() }
-func (s *sheep) Abort()                { s.once.Do(func() { go s.end() }) }
+func (*sheep) Counts(relay.Direction) (read, taken uint64) { return 0, 0 }
+func (*sheep) Backlog(relay.Direction) int                 { return 0 }
+func (s *sheep) Wake(relay.Direction)                      { s.once.Do(func() { go s.hooks.Done() }) }
+func (s *sheep) Reset(relay.Direction)                     { s.Abort() }
+func (s *sheep) Abort()                                    { s.once.Do(func() { go s.hooks.Done() }) }
 
-func (s *sheep) end() {
-	f := s.flock
-	s.tunnel.mu.Lock()
-	why := s.tunnel.why
-	s.tunnel.mu.Unlock()
-	s.tunnel.Done()
-	f.mu.Lock()
-	if why == rebalanced {
-		f.closed, f.last = append(f.closed, time.Since(f.began)), s.tunnel
+// stubborn is a sheep that answers no Close.
+type stubborn struct{ sheep }
+
+func (*stubborn) Wake(relay.Direction) {}
+
+// hasEnded reports whether a tunnel is not there any more.
+func (f *flock) hasEnded(opened *tunnel) bool {
+	return !slices.Contains(f.live.collect(nil), opened)
+}
+
+// ended has the client of a tunnel that was closed for rebalancing come back.
+func (f *flock) ended(o outcome) {
+	if o.why != rebalanced {
+		return
 	}
+	f.mu.Lock()
+	f.closed = append(f.closed, time.Since(f.began))
 	stay := f.stay
 	f.mu.Unlock()
-	if why == rebalanced && !stay {
-		f.open(1)
+	if !stay {
+		go f.open(1)
 	}
 }
 

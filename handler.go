@@ -24,7 +24,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !isOurs(r) {
 		return h.passOn(w, r, next)
 	}
-	live := h.pool.live
+	live := h.live
 	live.begin() // before looking, so that an exit waits for it or is seen
 	defer live.finish()
 	if live.isExiting() {
@@ -131,7 +131,7 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 	}
 	s.takeOver()
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
-	stop := s.onGone(func(err error) { t.clientGone(failed(peerClient, err)) })
+	stop := s.onGone(t.clientGone)
 	defer stop()
 	<-t.done
 	return nil
@@ -140,10 +140,11 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
 	held := &lease{host: a.choice.host, from: a.choice.endpoint.from, place: hs.place, policy: h.leasePolicy}
 	hs.place, a.taken = nil, true
-	t := newTunnel(about{hs.tunnelID, clientIP(r), held.host.address, h.Name}, h.tunnelPolicy, h.pool.live, held)
+	t := newTunnel(about{hs.tunnelID, clientIP(r), held.host.address, h.Name}, h.tunnelPolicy, h.live, held)
 	side := socket{a.conn}
 	side.giveUpAfter(h.userTimeout())
-	t.start(client, relay.Side{Conn: side, Glued: a.detach()}, rand.Float64)
+	other := relay.Side{Conn: side, Glued: a.detach()}
+	t.start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
 	return t
 }
 

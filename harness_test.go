@@ -25,8 +25,6 @@ import (
 func TestMain(m *testing.M) {
 	// No storage is looked at.
 	operators.stopAwaiting()
-	// Not for the first time in a bubble: its channels would belong to that.
-	liveTunnels.exit.prepared()
 	goleak.VerifyTestMain(m,
 		// Started by packages that Caddy imports, for the life of the process.
 		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),

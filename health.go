@@ -132,7 +132,7 @@ func (c *activeCheck) leave(e *endpoint) {
 		// In a reload, the new check has been at work already, but tunnels went by
 		// this one as long as it was there.
 		if hosts.releaseChecker(e) {
-			evictDown(e.host.address)
+			evictions.unhealthy(e.host.address)
 		}
 	}
 }

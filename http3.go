@@ -53,6 +53,11 @@ func (r *registry) forgetServer(key weak.Pointer[http3.Server]) {
 	r.adjustSweep()
 }
 
+// servers counts the HTTP/3 servers that are known.
+func (r *registry) servers() int {
+	return r.http3.count()
+}
+
 func (s *http3Servers) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

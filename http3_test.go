@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -59,7 +58,7 @@ func TestHTTP3ServersAreClosedInTheEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				live, server, stopping := new(registry), new(http3.Server), make(chan struct{})
+				live, server, stopping := newRegistry(nil), new(http3.Server), make(chan struct{})
 				var exits atomic.Bool
 				live.exiting = exits.Load
 				test.note(live, server, stopping)
@@ -91,7 +90,7 @@ func TestHTTP3ServersAreClosedInTheEnd(t *testing.T) {
 // A server does not live on because it is known, and nobody looks for the exit of
 // the process for its sake any more.
 func TestHTTP3ServerIsForgottenWithItsConfiguration(t *testing.T) {
-	live := new(registry)
+	live := newRegistry(nil)
 	sweeps := func() bool {
 		live.mu.Lock()
 		defer live.mu.Unlock()
@@ -103,36 +102,10 @@ func TestHTTP3ServerIsForgottenWithItsConfiguration(t *testing.T) {
 		t.Error("nobody looks for the exit")
 	}
 	runtime.KeepAlive(server)
-	eventually(t, "the server is forgotten", func() bool {
-		runtime.GC()
-		return live.http3.count() == 0
-	})
-	eventually(t, "nobody looks for the exit", func() bool { return !sweeps() })
-}
-
-// Also a request that is not for us has passed the handler.
-func TestHandlerNotesItsHTTP3Server(t *testing.T) {
-	p := newProxy(t, &Handler{Upstreams: upstreams("127.0.0.1:1")})
-	live, server := withExit(t, p), new(http3.Server)
-	for proto, want := range map[int]int{1: 0, 2: 0} {
-		serveWithServer(t, p, proto, server)
-		if got := live.http3.count(); got != want {
-			t.Errorf("%d servers are known after a request over HTTP/%d, want %d", got, proto, want)
+	for end := time.Now().Add(30 * time.Second); live.servers() > 0 || sweeps(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d servers are known, and somebody looks for the exit: %t", live.servers(), sweeps())
 		}
+		runtime.GC()
 	}
-	for range 3 {
-		serveWithServer(t, p, 3, server)
-	}
-	if got := live.http3.count(); got != 1 {
-		t.Errorf("%d servers are known, want 1", got)
-	}
-	live.forgetServer(weak.Make(server))
-}
-
-func serveWithServer(t *testing.T, p *testProxy, proto int, server *http3.Server) {
-	t.Helper()
-	r := streamRequest(t, http.MethodGet, nil)
-	r.ProtoMajor = proto
-	r = r.WithContext(context.WithValue(r.Context(), http3.ServerContextKey, server))
-	p.ServeHTTP(httptest.NewRecorder(), r)
 }

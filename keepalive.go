@@ -131,7 +131,7 @@ func (t *tunnel) takePing(d relay.Direction, s *frame.Scanner) []byte {
 	t.awaitDeliveryLocked(d)
 	var mask *[4]byte
 	if d == relay.ClientToUpstream {
-		mask = newMask()
+		mask = frame.NewMask()
 	}
 	return frame.AppendControl(nil, frame.Ping, payload, mask)
 }

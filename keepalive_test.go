@@ -6,8 +6,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -340,61 +338,4 @@ func TestNobodyIsPinged(t *testing.T) {
 			m.upstream.expectOpen()
 		})
 	})
-}
-
-func TestPingsInRealTunnels(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
-	}
-	certs := testbed.NewCerts(t)
-	for _, kind := range []string{"plain", "tls"} {
-		t.Run(kind, func(t *testing.T) {
-			up := testbed.NewUpstream(t, nil)
-			p, c := dialProxy(t, &Handler{
-				Upstreams: upstreams(up.Addr),
-				Keepalive: &Keepalive{PingInterval: caddy.Duration(time.Second)},
-			}, kind, certs)
-			u := accept(t, up, c)
-			for _, end := range []*testbed.Conn{c.Conn, u} {
-				ping := end.ReadFrame()
-				if ping.Opcode != testbed.Ping || len(ping.Payload) != pingSize || ping.Masked != (end == u) {
-					t.Fatalf("got %v, want a ping of ours", ping)
-				}
-				end.WriteFrame(testbed.NewFrame(testbed.Pong, string(ping.Payload)))
-			}
-			// Both were silent, but one may be pinged a round before the other.
-			for _, end := range []*testbed.Conn{c.Conn, u} {
-				end.WriteFrame(testbed.NewFrame(testbed.Text, "here I am"))
-			}
-			for _, end := range []*testbed.Conn{c.Conn, u} {
-				f := end.ReadFrame()
-				for ; f.Opcode == testbed.Ping; f = end.ReadFrame() {
-					end.WriteFrame(testbed.NewFrame(testbed.Pong, string(f.Payload)))
-				}
-				if got := string(f.Payload); f.Opcode != testbed.Text || got != "here I am" {
-					t.Errorf("got %v, want the other's word", f)
-				}
-			}
-			// From here on only the client reacts.
-			answered := testbed.Go(t, func(testing.TB) {
-				for f := c.ReadFrame(); f.Opcode != testbed.Close; f = c.ReadFrame() {
-					c.WriteFrame(testbed.NewFrame(testbed.Pong, string(f.Payload)))
-				}
-				c.WriteFrame(testbed.NewClose(1001, ""))
-			})
-			for f := u.ReadFrame(); f.Opcode != testbed.Close; f = u.ReadFrame() {
-				if f.Opcode != testbed.Ping {
-					t.Errorf("got %v, want pings only", f)
-				}
-			}
-			answered()
-			c.Close()
-			u.Close()
-			expectFields(t, p.closedLine(), map[string]any{
-				"reason": "ping_timeout", "closed_by": "upstream",
-				"messages_in": uint64(1), "messages_out": uint64(1),
-				"bytes_in": uint64(2 + 4 + 9 + 2 + 4 + 2), "bytes_out": uint64(2 + 9),
-			})
-		})
-	}
 }

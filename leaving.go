@@ -21,7 +21,7 @@ const (
 // clientGone is called when there is nobody at the other end of the client's
 // connection any more, in neither direction. A relay learns that only when it reads
 // or writes there, which it does not while an upstream takes or sends nothing.
-func (t *tunnel) clientGone(why reason) {
+func (t *tunnel) clientGone(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.gone || phase(t.phase.Load()) == lingering {
@@ -33,7 +33,7 @@ func (t *tunnel) clientGone(why reason) {
 		return
 	}
 	if t.why == "" {
-		t.why = why
+		t.why = failed(peerClient, err)
 	}
 	t.startTimerLocked(leaveTime, t.leave)
 	t.gone = true

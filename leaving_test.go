@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"io"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,7 +72,7 @@ func TestClientThatHasGoneTakesItsTunnelWithIt(t *testing.T) {
 			inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
 				test.prepare(m)
 				synctest.Wait()
-				m.clientGone(clientReset)
+				m.clientGone(syscall.ECONNRESET)
 				m.expectLeft(test.reason)
 				m.upstream.in.forget()
 				if test.regular {
@@ -90,16 +91,16 @@ func TestNothingElseEndsATunnelWhoseClientHasGone(t *testing.T) {
 		"an operator":         func(m *memoryTunnel) { m.end(killed, 1001) },
 		"the upstream's end":  func(m *memoryTunnel) { _ = m.upstream.Close() },
 		"a reset":             func(m *memoryTunnel) { m.upstream.reset() },
-		"that it is said now": func(m *memoryTunnel) { m.clientGone(clientLost) },
+		"that it is said now": func(m *memoryTunnel) { m.clientGone(syscall.ETIMEDOUT) },
 		"the client's end":    func(m *memoryTunnel) { m.client.reset() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMemory(t, tunnelPolicy{}, func(m *memoryTunnel) {
-				m.clientGone(clientReset)
+				m.clientGone(syscall.ECONNRESET)
 				synctest.Wait()
 				happen(m)
 				m.expectLeft(clientReset)
-				m.clientGone(clientLost) // has no effect any more
+				m.clientGone(syscall.ETIMEDOUT) // has no effect any more
 			})
 		})
 	}
@@ -121,7 +122,7 @@ func TestLastWordsOfAClientThatHasGoneReachTheUpstream(t *testing.T) {
 					m.client.reset()
 				})
 				synctest.Wait() // as the upstream does not read
-				m.clientGone(clientReset)
+				m.clientGone(syscall.ECONNRESET)
 				time.Sleep(leaveTime / 2)
 				got := make([]byte, len(words))
 				if n, err := io.ReadFull(m.upstream, got); err != nil || string(got) != words {

@@ -164,7 +164,7 @@ func (t *tunnel) closeUpstreamLocked(s *frame.Scanner) []byte {
 	if t.guard != nil && t.guard.upstreamCode != 0 {
 		code = t.guard.upstreamCode
 	}
-	raw := frame.AppendClose(nil, code, "", newMask())
+	raw := frame.AppendClose(nil, code, "", frame.NewMask())
 	s.Scan(raw) // so that nothing is put after it
 	t.noteCloseLocked(peerProxy, code)
 	return raw

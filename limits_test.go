@@ -292,52 +292,6 @@ func TestLimitCannotBeEvadedByBreakingTheProtocol(t *testing.T) {
 	})
 }
 
-func TestTooBigAMessageInARealTunnel(t *testing.T) {
-	t.Run("of the client", func(t *testing.T) {
-		p, c, u := openLimited(t, &Limits{MaxMessageSize: 1000})
-		c.WriteFrame(testbed.NewFrame(testbed.Text, "hello"))
-		u.ExpectFrame(testbed.Text, "hello")
-		sent := testbed.Go(t, func(testing.TB) {
-			_, _ = c.Write(testbed.NewFrame(testbed.Binary, strings.Repeat("x", 8<<20)).Bytes(true))
-		})
-		c.ExpectClose(1009)
-		u.ExpectClose(1001)
-		sent()
-		c.WriteFrame(testbed.NewClose(1009, ""))
-		c.ExpectEOF()
-		u.ExpectEOF()
-		c.Close()
-		u.Close()
-		expectFields(t, p.closedLine(), map[string]any{
-			"reason": "message_too_big", "closed_by": "client", "messages_in": uint64(1),
-			"close_code": uint16(1009), "close_from": "proxy",
-		})
-	})
-	t.Run("of the upstream", func(t *testing.T) {
-		p, c, u := openLimited(t, &Limits{MaxMessageSize: 1000})
-		sent := testbed.Go(t, func(testing.TB) {
-			_, _ = u.Write(testbed.NewFrame(testbed.Binary, strings.Repeat("x", 8<<20)).Bytes(false))
-		})
-		c.ExpectClose(1001)
-		c.WriteFrame(testbed.NewClose(1001, ""))
-		u.ExpectClose(1009)
-		sent()
-		u.Close()
-		c.ExpectEOF()
-		c.Close()
-		expectFields(t, p.closedLine(), map[string]any{"reason": "message_too_big", "closed_by": "upstream"})
-	})
-}
-
-// openLimited is openTunnel with limits.
-func openLimited(t *testing.T, limits *Limits) (*testProxy, *testbed.Client, *testbed.Conn) {
-	t.Helper()
-	up := testbed.NewUpstream(t, nil)
-	p := newProxy(t, &Handler{Upstreams: upstreams(up.Addr), Limits: limits})
-	c := testbed.Dial(t, p.Addr)
-	return p, c, accept(t, up, c)
-}
-
 // expectPrefix takes the beginning of what has come.
 func (p *memoryPeer) expectPrefix(want string) {
 	p.t.Helper()

@@ -250,7 +250,7 @@ func (f freehold) ended(o outcome)      { f.reports <- o }
 func inMemory(t *testing.T, policy tunnelPolicy, test func(m *memoryTunnel)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m := &memoryTunnel{t: t, live: new(registry), reports: make(chan outcome, 2), began: time.Now()}
+		m := &memoryTunnel{t: t, live: newRegistry(nil), reports: make(chan outcome, 2), began: time.Now()}
 		m.live.exiting = m.exits.Load
 		m.open(policy)
 		defer m.finish()
@@ -264,7 +264,7 @@ func (m *memoryTunnel) open(policy tunnelPolicy) {
 	m.client, sides[0].Conn = newMemoryPeer(m.t, true)
 	m.upstream, sides[1].Conn = newMemoryPeer(m.t, false)
 	m.tunnel = newTunnel(about{id: "id", clientIP: "192.0.2.1", upstream: "upstream.test:80"}, &policy, m.live, freehold{m.reports})
-	m.start(sides[0], sides[1], func() float64 { return 0.5 })
+	m.start(func(hooks relay.Hooks) relay.Relay { return relay.Start(sides[0], sides[1], hooks) }, func() float64 { return 0.5 })
 }
 
 func (m *memoryTunnel) finish() {

@@ -100,6 +100,7 @@ type Handler struct {
 	// Default: http with its defaults.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
+	live           *registry
 	pool           *pool
 	check          *activeCheck // nil: none
 	loaded         *loadedPool
@@ -127,7 +128,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger = ctx.Logger()
+	h.logger, h.live = ctx.Logger(), liveTunnels
 	if err := h.checkConfig(); err != nil {
 		return err
 	}
@@ -288,7 +289,7 @@ func (h *Handler) Cleanup() error {
 		<-liveTunnels.shutDown()
 	}
 	if h.pool != nil && h.pool.release() {
-		evictOrphans()
+		evictions.orphans()
 	}
 	if h.reporter != nil {
 		reporters.remove(h.reporter)

@@ -82,7 +82,13 @@ func (r *registry) endOneByOne(tunnels []*tunnel, period time.Duration, due func
 		return
 	}
 	idleFirst(tunnels)
-	go pacedBy(tunnels, period, due).run(r.exit.prepared().begun.Done())
+	go pacedBy(tunnels, period, due).run(r.exitBegun())
+}
+
+// endEach ends tunnels one after another in this order, and returns when all have
+// begun to end, or when stop is closed. Else it is like endOneByOne.
+func endEach(stop <-chan struct{}, tunnels []*tunnel, period time.Duration, due func(*tunnel) (ending, bool)) {
+	pacedBy(tunnels, period, due).run(stop)
 }
 
 // pacedBy has tunnels ended as due says.

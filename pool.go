@@ -32,7 +32,6 @@ type pool struct {
 	queue      queueLimits
 	passive    failureLimits
 	check      *activeCheck // nil: none
-	live       *registry    // knows when the process exits
 	transport  string       // its configuration, as the dialer has it
 
 	// All are guarded by hosts.mu.

@@ -42,6 +42,9 @@ func (p *probe) webSocket(ctx context.Context) error {
 	return nil
 }
 
+// hangUpTime is how long an upstream may take to answer the Close of a probe.
+const hangUpTime = 2 * time.Second
+
 // checkedSocket is a WebSocket as the client of it sees it.
 type checkedSocket struct {
 	*answer
@@ -78,11 +81,11 @@ func (s *checkedSocket) ping() error {
 // connection first (RFC 6455 section 7.1.1). There are applications that do
 // neither, so it waits no longer than for any peer, and does not judge.
 func (s *checkedSocket) hangUp(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, closeAnswerTime)
+	ctx, cancel := context.WithTimeout(ctx, hangUpTime)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := s.conn.Write(frame.AppendClose(nil, frame.StatusNormal, "", newMask())); err != nil {
+	if _, err := s.conn.Write(frame.AppendClose(nil, frame.StatusNormal, "", frame.NewMask())); err != nil {
 		return
 	}
 	for {
@@ -98,7 +101,7 @@ func (s *checkedSocket) hangUp(ctx context.Context) {
 }
 
 func (s *checkedSocket) send(op frame.Opcode, payload []byte) error {
-	_, err := s.conn.Write(frame.AppendControl(nil, op, payload, newMask()))
+	_, err := s.conn.Write(frame.AppendControl(nil, op, payload, frame.NewMask()))
 	return err
 }
 

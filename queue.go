@@ -65,7 +65,6 @@ func (c *candidates) next(ctx context.Context, r *http.Request) (*choice, *refus
 		return chosen, nil
 	case <-timer.C:
 	case <-ctx.Done():
-	case <-c.pool.live.exit.prepared().begun.Done():
 	}
 	if chosen := c.pool.leaveQueue(w); chosen != nil {
 		if ctx.Err() == nil {
@@ -79,11 +78,8 @@ func (c *candidates) next(ctx context.Context, r *http.Request) (*choice, *refus
 // refuseWaiting says why nobody is served any more.
 func (c *candidates) refuseWaiting(ctx context.Context) *refusal {
 	const whileDoing = "waiting for a place at an upstream"
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil { // or the process exits
 		return refuseUpstream(ctx, ctx.Err(), whileDoing, causeHandshakeTimeout, causeNoUpstream)
-	case c.pool.live.exit.hasBegun():
-		return refuseExiting(whileDoing + ": ")
 	}
 	hosts.mu.Lock()
 	defer hosts.mu.Unlock()

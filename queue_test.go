@@ -136,7 +136,6 @@ func bubble(t *testing.T, h *Handler, test func(t *testing.T), others ...*Handle
 	t.Cleanup(func() { expectNothingHeld(t) })
 	for _, h := range append(others, h) {
 		load(t, h)
-		h.pool.live = new(registry) // whose channels belong to the bubble
 	}
 	synctest.Test(t, test)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"syscall"
 	"testing"
@@ -31,15 +30,14 @@ func TestFailuresHaveReasons(t *testing.T) {
 		{io.ErrClosedPipe, reset},
 		{wsaConnReset, reset},
 		{wsaConnAborted, reset},
-		{streamError(errors.New("client disconnected")), reset},
-		{streamError(&quic.StreamError{StreamID: 4, Remote: true}), reset},
-		{streamError(&quic.ApplicationError{Remote: true}), reset},
+		{fmt.Errorf("%w: client disconnected", relay.ErrReset), reset},
+		{fmt.Errorf("%w: %w", relay.ErrReset, &quic.StreamError{StreamID: 4, Remote: true}), reset},
 		{syscall.ETIMEDOUT, lost},
 		{syscall.EHOSTUNREACH, lost},
 		{syscall.ENETUNREACH, lost},
 		{wsaTimedOut, lost},
 		{wsaHostUnreach, lost},
-		{streamError(&quic.IdleTimeoutError{}), lost},
+		{&quic.IdleTimeoutError{}, lost},
 		{os.ErrDeadlineExceeded, other},
 		{tls.AlertError(20), other},
 		{tls.RecordHeaderError{Msg: "garbage"}, other},
@@ -186,12 +184,4 @@ func clientSaysClose(m *memoryTunnel) {
 
 func upstreamSaysClose(m *memoryTunnel) {
 	m.upstream.send(m.upstream.frame(testbed.Text, "last") + m.upstream.closeFrame(1000, ""))
-}
-
-// Caddy's request_body bounds what a stream brings, as if it were a body.
-func TestStreamOverTheLimitOfBodiesIsNoReset(t *testing.T) {
-	err := streamError(fmt.Errorf("reading: %w", &http.MaxBytesError{Limit: 10}))
-	if got := endedBy(relay.ClientToUpstream, relay.End{Err: err}); got != clientError {
-		t.Errorf("the reason is %s, want %s", got, clientError)
-	}
 }

@@ -60,7 +60,7 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 			share:     r.Share,
 			interval:  orDefault(r.Interval, defaultRebalanceInterval),
 			slowStart: h.pool.slowStart,
-			live:      &liveTunnels,
+			live:      liveTunnels,
 			stop:      make(chan struct{}),
 			logger:    h.logger,
 		}

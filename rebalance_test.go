@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -49,8 +50,8 @@ func TestTunnelsMoveToWhatIsReadyAgain(t *testing.T) {
 				time.Sleep(forLong)
 				f.expect(5, map[string]int{hostA: 100, hostB: 100, hostC: 100})
 				f.expectPace(pause, int(100*share))
-				if f.last.noticeCode != frame.StatusServiceRestart {
-					t.Errorf("the status is %d, want 1012", f.last.noticeCode)
+				if how, _ := h.loaded.rebalance.due(f.live.collect(nil)[0]); how.code != frame.StatusServiceRestart {
+					t.Errorf("the status is %d, want 1012", how.code)
 				}
 			})
 		})
@@ -199,8 +200,9 @@ func TestWhatEndsIsNotCounted(t *testing.T) {
 		h := rebalancing(1, hostA, hostB)
 		f.load(h)
 		f.visit(h)
-		opened := f.open(10)
-		opened[0].phase.Store(int32(closing))
+		ending := f.openOver(h, func(hooks relay.Hooks) relay.Relay { return &stubborn{sheep{hooks: hooks}} })
+		f.open(9)
+		ending.end(killed, 1000)
 		loads, movable := h.loaded.rebalance.measure()
 		if got := loads[0].tunnels + loads[1].tunnels; got != 9 || len(movable[0])+len(movable[1]) != 9 {
 			t.Errorf("%d tunnels are counted, and %d and %d may be closed; want 9", got, len(movable[0]), len(movable[1]))
@@ -313,7 +315,7 @@ func TestEventStartsRebalancingAnew(t *testing.T) {
 func TestUnloadingEndsRebalancing(t *testing.T) {
 	for name, end := range map[string]func(f *flock, unload func()){
 		"the configuration": func(_ *flock, unload func()) { unload() },
-		"the process":       func(f *flock, _ func()) { f.live.exit.prepared().begin() },
+		"the process":       func(f *flock, _ func()) { f.live.shutDown() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFlock(t, func(f *flock) {
@@ -349,18 +351,14 @@ func TestRebalancingClosesIdleTunnelsFirst(t *testing.T) {
 		f.load(h)
 		f.visit(h)
 		operate(upstream.Drain, hostB)
-		busy := make(map[*tunnel]bool)
-		for i, opened := range f.open(200) {
-			if i%2 == 0 {
-				opened.active.Store(time.Now().Add(forLong).UnixNano())
-				busy[opened] = true
-			}
-		}
+		f.open(100)
+		time.Sleep(time.Second)
+		busy := f.open(100)
 		operate(upstream.Ready, hostB)
 		time.Sleep(9 * pause)
 		f.closings()
-		for opened := range busy {
-			if opened.hasEnded() {
+		for _, opened := range busy {
+			if f.hasEnded(opened) {
 				t.Fatal("a busy tunnel was closed while there were idle ones")
 			}
 		}
@@ -395,7 +393,7 @@ func TestRebalancingLeavesTunnelsOfOthersAlone(t *testing.T) {
 			t.Errorf("%d tunnels were closed, want %d", got, want)
 		}
 		for _, opened := range others {
-			if opened.hasEnded() {
+			if f.hasEnded(opened) {
 				t.Error("a tunnel of another handler was closed")
 			}
 		}
@@ -444,14 +442,5 @@ func TestNoPoolIsHeldAtTheEnd(t *testing.T) {
 	defer loadedPools.mu.Unlock()
 	if len(loadedPools.all) != 0 {
 		t.Errorf("%d pools are loaded", len(loadedPools.all))
-	}
-}
-
-func (t *tunnel) hasEnded() bool {
-	select {
-	case <-t.done:
-		return true
-	default:
-		return false
 	}
 }

@@ -85,7 +85,7 @@ func (b *rebalancer) goOn() {
 		select {
 		case <-b.stop:
 			return
-		case <-b.live.exit.prepared().begun.Done():
+		case <-b.live.exitBegun():
 			return
 		case <-timer.C:
 		}
@@ -97,7 +97,7 @@ func (b *rebalancer) goOn() {
 			return
 		}
 		// The other half of the time is for the clients to come back.
-		pacedBy(closing, b.interval/2, b.due).run(b.stop)
+		endEach(b.stop, closing, b.interval/2, b.due)
 	}
 }
 
@@ -200,7 +200,9 @@ func (b *rebalancer) due(t *tunnel) (ending, bool) {
 	select {
 	case <-b.stop:
 		return ending{}, false
+	case <-b.live.exitBegun():
+		return ending{}, false
 	default:
-		return leaseOf(t).moved(rebalanced), !b.live.exit.hasBegun() && !hosts.stateOf(t.upstream).Closes()
+		return leaseOf(t).moved(rebalanced), !hosts.stateOf(t.upstream).Closes()
 	}
 }

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"context"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -28,12 +29,20 @@ type registry struct {
 	changes atomic.Uint64 // tunnels that have come and gone
 	exit    exit
 	http3   http3Servers
-	// exiting tells whether the process is about to exit; nil means no.
-	exiting func() bool
+	exiting func() bool // nil means no
 
 	mu    sync.Mutex    // guards what follows
 	stop  chan struct{} // ends the sweep, which runs while something is to end at the exit
 	swept chan struct{} // closed when the newest sweep has ended
+}
+
+// newRegistry makes one for a process. exiting tells whether that is about to exit;
+// nil means no.
+func newRegistry(exiting func() bool) *registry {
+	r := &registry{exiting: exiting}
+	r.exit.begun, r.exit.begin = context.WithCancel(context.Background())
+	r.exit.over = make(chan struct{})
+	return r
 }
 
 // shard is a part of the tunnels.
@@ -126,6 +135,12 @@ func (s *shard) snapshot(buf []*tunnel) []*tunnel {
 	return append(buf, s.tunnels...)
 }
 
+// inUse counts tunnels, and handshakes that may become some.
+func (r *registry) inUse() int {
+	return int(r.busy.Load())
+}
+
+// count counts the live tunnels.
 func (r *registry) count() int {
 	return int(r.total.Load())
 }

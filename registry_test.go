@@ -57,7 +57,7 @@ func (*idleRelay) Abort()                      {}
 func (*idleRelay) Reset(relay.Direction)       {}
 
 func TestRegistryKeepsItsIndex(t *testing.T) {
-	live := new(registry)
+	live := newRegistry(nil)
 	random := rand.New(rand.NewPCG(1, 2))
 	var all []*tunnel
 	for range 2000 {
@@ -80,7 +80,7 @@ func TestRegistryKeepsItsIndex(t *testing.T) {
 }
 
 func TestRegistryIsForManyAtATime(t *testing.T) {
-	live := new(registry)
+	live := newRegistry(nil)
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
@@ -108,7 +108,7 @@ func TestRegistryIsForManyAtATime(t *testing.T) {
 
 func TestSweepRunsWhileThereAreTunnels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		live := new(registry)
+		live := newRegistry(nil)
 		for range 3 {
 			first, second := registered(live), registered(live)
 			live.add(first)

@@ -81,7 +81,7 @@ func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *handsha
 			header["Connection"] = []string{"Upgrade"}
 		}
 	}, a.StatusCode)
-	ctx, cancel := h.pool.live.untilExit(r.Context())
+	ctx, cancel := h.live.untilExit(r.Context())
 	defer cancel()
 	if err := h.copyBody(ctx, w, a); err != nil {
 		// The status is out; all that can still be said is that the body is

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 )
 
@@ -24,37 +22,23 @@ const (
 	abortTime = time.Second
 )
 
-// liveTunnels are those of the process.
-var liveTunnels = registry{exiting: caddy.Exiting}
-
-func init() {
-	// Comes after everything else, also where the configuration that was loaded
-	// last has no such handler.
-	caddy.OnExit(func(context.Context) { <-liveTunnels.shutDown() })
-}
-
 // exit is the end of all tunnels because the process exits.
 type exit struct {
 	once sync.Once
-	// begun ends when it begins, and over is closed when no tunnel is left. They
-	// are made when first asked for.
-	made  sync.Once
+	// begun ends when it begins, and over is closed when no tunnel is left.
 	begun context.Context
 	begin context.CancelFunc
 	over  chan struct{}
 }
 
-func (e *exit) prepared() *exit {
-	e.made.Do(func() {
-		e.begun, e.begin = context.WithCancel(context.Background())
-		e.over = make(chan struct{})
-	})
-	return e
-}
-
 // hasBegun reports whether every tunnel has to end.
 func (e *exit) hasBegun() bool {
-	return e.prepared().begun.Err() != nil
+	return e.begun.Err() != nil
+}
+
+// exitBegun is closed when every tunnel has to end.
+func (r *registry) exitBegun() <-chan struct{} {
+	return r.exit.begun.Done()
 }
 
 // errExiting is the cause of the end of what is under way when the process exits.
@@ -64,7 +48,7 @@ var errExiting = errors.New("the process exits")
 // exits.
 func (r *registry) untilExit(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
-	stop := context.AfterFunc(r.exit.prepared().begun, func() { cancel(errExiting) })
+	stop := context.AfterFunc(r.exit.begun, func() { cancel(errExiting) })
 	return ctx, func() { stop(); cancel(nil) }
 }
 
@@ -76,7 +60,7 @@ func (r *registry) isExiting() bool {
 // shutDown begins to end all tunnels, for good, if that has not begun. What it
 // returns is closed when none is left.
 func (r *registry) shutDown() <-chan struct{} {
-	e := r.exit.prepared()
+	e := &r.exit
 	e.once.Do(func() {
 		e.begin() // a tunnel that comes now sees that, or is collected below
 		r.http3.closeAll()

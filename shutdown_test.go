@@ -12,7 +12,7 @@ import (
 )
 
 // exiting is a policy with the usual time for the exit of the process.
-var exiting = tunnelPolicy{shutdown: defaultShutdownPeriod}
+var exiting = tunnelPolicy{shutdown: 4 * time.Second}
 
 // exit lets the process be about to exit, and waits until the tunnel notices.
 func (m *memoryTunnel) exit() {
@@ -70,8 +70,8 @@ func TestStuckPeersDoNotHoldUpTheExit(t *testing.T) {
 				began := time.Now()
 				m.exit()
 				<-m.live.shutDown()
-				if took := time.Since(began); took > defaultShutdownPeriod {
-					t.Errorf("took %v, want %v at most", took, defaultShutdownPeriod)
+				if took := time.Since(began); took > exiting.shutdown {
+					t.Errorf("took %v, want %v at most", took, exiting.shutdown)
 				}
 				m.expectReason(shutdown)
 			})
@@ -82,7 +82,7 @@ func TestStuckPeersDoNotHoldUpTheExit(t *testing.T) {
 // Tunnels abort themselves before that, unless the processor has no time for them.
 func TestWhatIsLeftAtTheEndOfTheShutdownPeriodIsAborted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		live, relays := new(registry), make([]*abortedRelay, 3)
+		live, relays := newRegistry(nil), make([]*abortedRelay, 3)
 		for i := range relays {
 			held := registered(live)
 			relays[i] = &abortedRelay{ended: func() { live.remove(held) }}
@@ -119,7 +119,7 @@ func (r *abortedRelay) Abort() {
 
 func TestTunnelThatComesDuringTheExitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		live := new(registry)
+		live := newRegistry(nil)
 		held := registered(live)
 		held.policy = &exiting
 		live.add(held)
@@ -138,7 +138,7 @@ func TestTunnelThatComesDuringTheExitEnds(t *testing.T) {
 func TestManyClientsAreToldOverAWhile(t *testing.T) {
 	for n, spread := range map[int]time.Duration{10: 10 * time.Millisecond, 5000: 2 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			live, began := new(registry), time.Now()
+			live, began := newRegistry(nil), time.Now()
 			var last atomic.Int64
 			for range n {
 				held := registered(live)
@@ -169,4 +169,23 @@ func (r *toldRelay) Wake(relay.Direction) {
 	if r.once.CompareAndSwap(false, true) {
 		go r.told() // as it takes locks that the caller may hold
 	}
+}
+
+// The exit is not over before what a handshake has become is.
+func TestExitWaitsForHandshakes(t *testing.T) {
+	inMemory(t, exiting, func(m *memoryTunnel) {
+		m.live.begin()
+		over := m.live.shutDown()
+		time.Sleep(shutdownEach)
+		m.client.expect(goingAway)
+		_, _ = m.client.Close(), m.upstream.Close()
+		time.Sleep(time.Second)
+		select {
+		case <-over:
+			t.Error("the exit is over before the handshake")
+		default:
+		}
+		m.live.finish()
+		<-over
+	})
 }

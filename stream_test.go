@@ -3,12 +3,17 @@ package websocketproxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
@@ -46,5 +51,23 @@ func TestStreamTellsThatItsClientHasGone(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestFailuresOfStreamsAreResets(t *testing.T) {
+	for err, is := range map[error]bool{
+		errors.New("client disconnected"):            true,
+		&quic.StreamError{StreamID: 4, Remote: true}: true,
+		&quic.ApplicationError{Remote: true}:         true,
+		&quic.IdleTimeoutError{}:                     false,
+		os.ErrDeadlineExceeded:                       false,
+		io.EOF:                                       false,
+		// Caddy's request_body bounds what a stream brings, as if it were a body.
+		fmt.Errorf("reading: %w", &http.MaxBytesError{Limit: 10}): false,
+	} {
+		got := streamError(err)
+		if errors.Is(got, relay.ErrReset) != is || !errors.Is(got, err) {
+			t.Errorf("%v becomes %v", err, got)
+		}
 	}
 }

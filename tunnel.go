@@ -159,10 +159,11 @@ func newTunnel(a about, policy *tunnelPolicy, live *registry, o owner) *tunnel {
 	return t
 }
 
-// start begins to relay. The tunnel owns both connections from here on.
-func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
+// start has begin make a relay between the connections, which the tunnel owns from
+// here on. random returns a number in [0, 1).
+func (t *tunnel) start(begin func(relay.Hooks) relay.Relay, random func() float64) {
 	t.setTimes(time.Now(), random)
-	t.run(client, upstream)
+	t.run(begin)
 	if t.live.exit.hasBegun() {
 		t.end(shutdown, frame.StatusGoingAway)
 	} else if e, must := t.owner.mustGo(); must {
@@ -170,12 +171,12 @@ func (t *tunnel) start(client, upstream relay.Side, random func() float64) {
 	}
 }
 
-func (t *tunnel) run(client, upstream relay.Side) {
-	// The lock keeps hooks that come before Start returns from using a relay
+func (t *tunnel) run(begin func(relay.Hooks) relay.Relay) {
+	// The lock keeps hooks that come before begin returns from using a relay
 	// that is not there yet, and the last one from leaving before add.
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.relay = relay.Start(client, upstream, t)
+	t.relay = begin(t)
 	t.live.add(t)
 }
 

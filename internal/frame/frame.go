@@ -5,6 +5,7 @@
 package frame
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"math/bits"
 	"unicode/utf8"
@@ -134,6 +135,14 @@ func appendControlHeader(b []byte, op Opcode, length int, mask *[4]byte) []byte 
 		h.Masked, h.Mask = true, *mask
 	}
 	return AppendHeader(b, h)
+}
+
+// NewMask returns a key for a frame that a client sends, which has to be
+// unpredictable (RFC 6455 §5.3).
+func NewMask() *[4]byte {
+	var key [4]byte
+	_, _ = rand.Read(key[:]) // never fails
+	return &key
 }
 
 func maskPayload(p []byte, mask *[4]byte) {
