@@ -133,7 +133,7 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
 	stop := s.onGone(t.clientGone)
 	defer stop()
-	<-t.done
+	<-t.over()
 	return nil
 }
 

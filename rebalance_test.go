@@ -200,9 +200,9 @@ func TestWhatEndsIsNotCounted(t *testing.T) {
 		h := rebalancing(1, hostA, hostB)
 		f.load(h)
 		f.visit(h)
-		ending := f.openOver(h, func(hooks relay.Hooks) relay.Relay { return &stubborn{sheep{hooks: hooks}} })
+		held := f.openOver(h, func(hooks relay.Hooks) relay.Relay { return &stubborn{sheep{hooks: hooks}} })
 		f.open(9)
-		ending.end(killed, 1000)
+		held.endAs(ending{why: killed, code: 1000})
 		loads, movable := h.loaded.rebalance.measure()
 		if got := loads[0].tunnels + loads[1].tunnels; got != 9 || len(movable[0])+len(movable[1]) != 9 {
 			t.Errorf("%d tunnels are counted, and %d and %d may be closed; want 9", got, len(movable[0]), len(movable[1]))

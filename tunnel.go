@@ -346,6 +346,11 @@ type traffic struct {
 	messagesIn, messagesOut uint64
 }
 
+// over is closed when the tunnel has ended, and nothing of it is in use any more.
+func (t *tunnel) over() <-chan struct{} {
+	return t.done
+}
+
 // snapshot is what is known of a live tunnel.
 type snapshot struct {
 	about
