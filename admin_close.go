@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // closeEach is the time for one tunnel when many are closed by one call and no
@@ -68,7 +69,7 @@ func closeTunnel(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	t.endAs(ending{why: killed, code: status, text: query.Get("reason")})
+	t.End(tunnel.Ending{Reason: tunnel.Killed, Code: status, Text: query.Get("reason")})
 	return writeJSON(w, http.StatusAccepted, closeAnswer{Closing: 1})
 }
 
@@ -94,12 +95,12 @@ func closeTunnels(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	tunnels := liveTunnels.collect(req.matches)
+	tunnels := liveTunnels.Collect(req.matches)
 	if period < 0 {
 		period = time.Duration(len(tunnels)) * closeEach
 	}
 	answer := closeAnswer{Closing: len(tunnels), Period: period.Seconds()}
-	how := ending{why: killed, code: code, text: req.Reason}
-	liveTunnels.endOneByOne(tunnels, period, func(*tunnel) (ending, bool) { return how, true })
+	how := tunnel.Ending{Reason: tunnel.Killed, Code: code, Text: req.Reason}
+	liveTunnels.EndOneByOne(tunnels, period, func(*tunnel.Tunnel) (tunnel.Ending, bool) { return how, true })
 	return writeJSON(w, http.StatusAccepted, answer)
 }

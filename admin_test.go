@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -116,18 +117,18 @@ func (a *testAdmin) setState(address, state string) stateAnswer {
 // moment before its tunnel can be found.
 func openTunnels(t *testing.T, p *testProxy, n int) []*testbed.Client {
 	t.Helper()
-	known := make(map[*tunnel]bool)
-	isNew := func(held *tunnel) bool { return !known[held] }
-	for _, held := range liveTunnels.collect(nil) {
+	known := make(map[*tunnel.Tunnel]bool)
+	isNew := func(held *tunnel.Tunnel) bool { return !known[held] }
+	for _, held := range liveTunnels.Collect(nil) {
 		known[held] = true
 	}
 	clients := make([]*testbed.Client, n)
 	for i := range clients {
 		clients[i] = testbed.Dial(t, p.Addr)
 		clients[i].Handshake("/")
-		var found []*tunnel
+		var found []*tunnel.Tunnel
 		eventually(t, "there is a new tunnel", func() bool {
-			found = liveTunnels.collect(isNew)
+			found = liveTunnels.Collect(isNew)
 			return len(found) > 0
 		})
 		known[found[0]] = true
@@ -263,7 +264,7 @@ func TestAdminClosesOneTunnel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			admin := startAdmin(t)
 			p, c, u := openTunnel(t, nil)
-			eventually(t, "there is a tunnel", func() bool { return liveTunnels.count() == 1 })
+			eventually(t, "there is a tunnel", func() bool { return liveTunnels.Count() == 1 })
 			id := admin.list(nil).ids()[0]
 			closing := get[closeAnswer](admin, "DELETE", "tunnels/"+id+want.query, "", http.StatusAccepted)
 			if closing.Closing != 1 {
@@ -341,7 +342,7 @@ func TestHandshakesGoOnWhileAdminClosesTunnels(t *testing.T) {
 				c.Echo("hello")
 			}
 			if period > 0 { // it is by far not over
-				untold := liveTunnels.collect((*tunnel).isOpen)
+				untold := liveTunnels.Collect((*tunnel.Tunnel).IsOpen)
 				if len(untold) <= len(fresh) {
 					t.Errorf("%d tunnels are not being closed, %d of which are new", len(untold), len(fresh))
 				}
@@ -352,7 +353,7 @@ func TestHandshakesGoOnWhileAdminClosesTunnels(t *testing.T) {
 				}
 				c.Close()
 			}
-			eventually(t, "only the new tunnels are left", func() bool { return liveTunnels.count() == len(fresh) })
+			eventually(t, "only the new tunnels are left", func() bool { return liveTunnels.Count() == len(fresh) })
 			for _, c := range fresh {
 				c.Echo("still here")
 			}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // defaultPage is how many tunnels a list has if the request does not say.
@@ -41,20 +42,20 @@ type tunnelInfo struct {
 	MessagesOut uint64 `json:"messages_out"`
 }
 
-func infoOf(t *tunnel, now time.Time) tunnelInfo {
-	s := t.snapshot()
+func infoOf(t *tunnel.Tunnel, now time.Time) tunnelInfo {
+	s := t.Snapshot()
 	return tunnelInfo{
-		ID:          s.id,
-		ClientIP:    s.clientIP,
-		Upstream:    s.upstream,
-		Handler:     s.handler,
-		Opened:      s.opened,
-		Age:         max(0, now.Sub(s.opened).Seconds()),
-		Idle:        max(0, now.Sub(s.active).Seconds()),
-		BytesIn:     s.bytesIn,
-		BytesOut:    s.bytesOut,
-		MessagesIn:  s.messagesIn,
-		MessagesOut: s.messagesOut,
+		ID:          s.ID,
+		ClientIP:    s.ClientIP,
+		Upstream:    s.Upstream,
+		Handler:     s.Handler,
+		Opened:      s.Opened,
+		Age:         max(0, now.Sub(s.Opened).Seconds()),
+		Idle:        max(0, now.Sub(s.Active).Seconds()),
+		BytesIn:     s.BytesIn,
+		BytesOut:    s.BytesOut,
+		MessagesIn:  s.MessagesIn,
+		MessagesOut: s.MessagesOut,
 	}
 }
 
@@ -103,14 +104,14 @@ func plainAddr(addr netip.Addr) netip.Addr {
 	return addr.Unmap().WithZone("")
 }
 
-func (f *tunnelFilter) matches(t *tunnel) bool {
-	if f.Upstream != "" && t.upstream != f.Upstream || f.Handler != "" && t.handler != f.Handler {
+func (f *tunnelFilter) matches(t *tunnel.Tunnel) bool {
+	if f.Upstream != "" && t.Upstream != f.Upstream || f.Handler != "" && t.Handler != f.Handler {
 		return false
 	}
 	if f.Client == "" {
 		return true
 	}
-	addr, err := netip.ParseAddr(t.clientIP)
+	addr, err := netip.ParseAddr(t.ClientIP)
 	return err == nil && f.clients.Contains(plainAddr(addr))
 }
 
@@ -131,7 +132,7 @@ func listTunnels(w http.ResponseWriter, r *http.Request) error {
 			return adminError(http.StatusBadRequest, "limit is a number of tunnels, not %q", s)
 		}
 	}
-	all := liveTunnels.collect(filter.matches)
+	all := liveTunnels.Collect(filter.matches)
 	page, next := pageOf(all, query.Get("after"), limit)
 	streamTunnels(w, page, len(all), next)
 	return nil
@@ -139,23 +140,23 @@ func listTunnels(w http.ResponseWriter, r *http.Request) error {
 
 // pageOf returns those of all tunnels that come next after an id, and the id to
 // go on from, if any.
-func pageOf(all []*tunnel, after string, limit int) (page []*tunnel, next string) {
+func pageOf(all []*tunnel.Tunnel, after string, limit int) (page []*tunnel.Tunnel, next string) {
 	for _, t := range all {
-		if t.id > after {
+		if t.ID > after {
 			page = append(page, t)
 		}
 	}
-	slices.SortFunc(page, func(a, b *tunnel) int { return strings.Compare(a.id, b.id) })
+	slices.SortFunc(page, func(a, b *tunnel.Tunnel) int { return strings.Compare(a.ID, b.ID) })
 	if limit < len(page) {
 		page = page[:limit]
-		next = page[limit-1].id
+		next = page[limit-1].ID
 	}
 	return page, next
 }
 
 // streamTunnels writes a page of the list one by one, so that a long one is
 // never in memory as a whole. It gives up when nobody is there to read.
-func streamTunnels(w http.ResponseWriter, page []*tunnel, total int, next string) {
+func streamTunnels(w http.ResponseWriter, page []*tunnel.Tunnel, total int, next string) {
 	w.Header().Set("Content-Type", "application/json")
 	if _, err := fmt.Fprintf(w, `{"total":%d,"next":%q,"tunnels":[`, total, next); err != nil {
 		return
@@ -190,9 +191,9 @@ func showTunnel(w http.ResponseWriter, r *http.Request) error {
 }
 
 // pathTunnel returns the tunnel that a request's path names.
-func pathTunnel(r *http.Request) (*tunnel, error) {
+func pathTunnel(r *http.Request) (*tunnel.Tunnel, error) {
 	id := r.PathValue("id")
-	if t := liveTunnels.find(id); t != nil {
+	if t := liveTunnels.Find(id); t != nil {
 		return t, nil
 	}
 	return nil, adminError(http.StatusNotFound, "there is no tunnel %q; it may have ended", id)

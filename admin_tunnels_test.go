@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 func TestTunnelFilterForClients(t *testing.T) {
@@ -36,7 +38,7 @@ func TestTunnelFilterForClients(t *testing.T) {
 			t.Errorf("%s: %v", c.filter, err)
 			continue
 		}
-		if got := f.matches(&tunnel{about: about{clientIP: c.client}}); got != c.want {
+		if got := f.matches(&tunnel.Tunnel{About: tunnel.About{ClientIP: c.client}}); got != c.want {
 			t.Errorf("%q is in %s: %t, want %t", c.client, c.filter, got, c.want)
 		}
 	}

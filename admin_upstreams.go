@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -136,13 +137,13 @@ func markRemoved(list []upstreamInfo) {
 	if len(doubtful) == 0 {
 		return
 	}
-	tunnels := liveTunnels.collect(func(t *tunnel) bool { return doubtful[t.upstream] != nil })
+	tunnels := liveTunnels.Collect(func(t *tunnel.Tunnel) bool { return doubtful[t.Upstream] != nil })
 	for _, t := range tunnels {
-		doubtful[t.upstream].State = upstream.Removed
+		doubtful[t.Upstream].State = upstream.Removed
 	}
 	for _, t := range tunnels {
 		if l := leaseOf(t); hosts.isNamed(l.host, l.from) {
-			doubtful[t.upstream].State = upstream.Ready
+			doubtful[t.Upstream].State = upstream.Ready
 		}
 	}
 }

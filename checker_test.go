@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // often is an interval of probes, and seldom one after which no test runs any
@@ -374,7 +375,7 @@ func TestRecoveryMovesTunnels(t *testing.T) {
 	clients := openTunnels(t, serve(t, h), 2)
 	late.Start(t)
 	eventually(t, "a tunnel is closed", func() bool {
-		return len(liveTunnels.collect((*tunnel).isOpen)) == 1
+		return len(liveTunnels.Collect((*tunnel.Tunnel).IsOpen)) == 1
 	})
 	for _, c := range clients {
 		c.Close()

@@ -35,10 +35,10 @@ func TestTunnelsPerClient(t *testing.T) {
 		expectRetryAfter(t, expectRefused(t, p, http.StatusTooManyRequests))
 	})
 	// A client may know of its tunnel before the registry does.
-	eventually(t, "both tunnels are live", func() bool { return liveTunnels.count() == 2 })
+	eventually(t, "both tunnels are live", func() bool { return liveTunnels.Count() == 2 })
 	a.CloseHandshake(1000)
 	a.Close()
-	eventually(t, "the tunnel is over", func() bool { return liveTunnels.count() == 1 })
+	eventually(t, "the tunnel is over", func() bool { return liveTunnels.Count() == 1 })
 	testbed.Dial(t, p.Addr).Handshake("/")
 	expectRefused(t, p, http.StatusTooManyRequests)
 }

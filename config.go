@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // The defaults of the settings. Zero in the configuration means these,
@@ -181,8 +183,8 @@ func (l *Limits) check() error {
 }
 
 // apply makes a policy of the limits.
-func (l *Limits) apply(p *tunnelPolicy) {
-	p.maxMessage = uint64(max(0, l.MaxMessageSize))
+func (l *Limits) apply(p *tunnel.Options) {
+	p.MaxMessage = uint64(max(0, l.MaxMessageSize))
 	if l.MaxMessageRate <= 0 {
 		return
 	}
@@ -190,9 +192,9 @@ func (l *Limits) apply(p *tunnelPolicy) {
 	if burst == 0 {
 		burst = l.MaxMessageRate
 	}
-	p.messageEvery = time.Second / time.Duration(l.MaxMessageRate)
-	p.messageAhead = time.Duration(burst-1) * p.messageEvery
-	p.refuseFast = l.OnMessageRate == closeFast
+	p.MessageEvery = time.Second / time.Duration(l.MaxMessageRate)
+	p.MessageAhead = time.Duration(burst-1) * p.MessageEvery
+	p.RefuseFast = l.OnMessageRate == closeFast
 }
 
 // Access says which handshakes are accepted.

@@ -30,7 +30,7 @@ type attempts struct {
 // connect chooses an upstream and performs the handshake there, on another one
 // if that fails early. The caller has to give the answer back.
 func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
-	ctx, cancel := h.live.untilExit(r.Context())
+	ctx, cancel := h.live.UntilExit(r.Context())
 	defer cancel()
 	operators.await(ctx)
 	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)

@@ -84,18 +84,18 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	if _, ok := h.pool.policy.(leastConn); !ok {
 		t.Errorf("the policy is %T, want leastConn", h.pool.policy)
 	}
-	if h.tunnelPolicy.maxLifetime != 0 || h.tunnelPolicy.ping != 0 || h.tunnelPolicy.maxMessage != 0 || h.tunnelPolicy.messageEvery != 0 || h.retry.duration != 0 || h.pool.fixed[0].slot.maxTunnels != 0 {
+	if h.tunnelPolicy.MaxLifetime != 0 || h.tunnelPolicy.Ping != 0 || h.tunnelPolicy.MaxMessage != 0 || h.tunnelPolicy.MessageEvery != 0 || h.retry.duration != 0 || h.pool.fixed[0].slot.maxTunnels != 0 {
 		t.Errorf("what is off by default is not: %+v, %+v, %+v", h.tunnelPolicy, h.retry, h.pool.fixed[0].slot)
 	}
 	limiting := provisioned(t, func(h *Handler) {
 		h.Keepalive = &Keepalive{PingInterval: caddy.Duration(30 * time.Second)}
 		h.Limits = &Limits{MaxMessageRate: 100}
 	}).tunnelPolicy
-	if got, want := limiting.pingTimeout, time.Minute; got != want {
+	if got, want := limiting.PingTimeout, time.Minute; got != want {
 		t.Errorf("ping_timeout is %v, want %v", got, want)
 	}
-	if got, want := limiting.messageAhead, 99*10*time.Millisecond; got != want || limiting.refuseFast {
-		t.Errorf("the burst is %v ahead (refused: %v), want %v, delayed", got, limiting.refuseFast, want)
+	if got, want := limiting.MessageAhead, 99*10*time.Millisecond; got != want || limiting.RefuseFast {
+		t.Errorf("the burst is %v ahead (refused: %v), want %v, delayed", got, limiting.RefuseFast, want)
 	}
 	if h.loaded.rebalance != nil {
 		t.Error("rebalancing is not off")
@@ -131,13 +131,13 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		{reflect.TypeFor[ActiveHealthChecks](), "ExpectStatus", 2, checks.ExpectStatus},
 		{reflect.TypeFor[ActiveHealthChecks](), "OnUnhealthy", keepUnhealthy, checks.OnUnhealthy},
 		{reflect.TypeFor[Drain](), "EvictPeriod", defaultEvictPeriod, h.leasePolicy.evict},
-		{reflect.TypeFor[Drain](), "ShutdownPeriod", defaultShutdownPeriod, h.tunnelPolicy.shutdown},
+		{reflect.TypeFor[Drain](), "ShutdownPeriod", defaultShutdownPeriod, h.tunnelPolicy.Shutdown},
 		{reflect.TypeFor[Drain](), "CloseCode", 1012, int(h.leasePolicy.closeCode)},
 		{reflect.TypeFor[Timeouts](), "Handshake", defaultHandshakeTimeout, h.handshake},
-		{reflect.TypeFor[Timeouts](), "Idle", defaultIdleTimeout, h.tunnelPolicy.idle},
-		{reflect.TypeFor[Timeouts](), "Write", defaultWriteTimeout, h.tunnelPolicy.write},
-		{reflect.TypeFor[Timeouts](), "HalfClose", defaultHalfCloseTimeout, h.tunnelPolicy.halfClose},
-		{reflect.TypeFor[Timeouts](), "LifetimeJitter", defaultLifetimeJitter, limited.tunnelPolicy.jitter},
+		{reflect.TypeFor[Timeouts](), "Idle", defaultIdleTimeout, h.tunnelPolicy.Idle},
+		{reflect.TypeFor[Timeouts](), "Write", defaultWriteTimeout, h.tunnelPolicy.Write},
+		{reflect.TypeFor[Timeouts](), "HalfClose", defaultHalfCloseTimeout, h.tunnelPolicy.HalfClose},
+		{reflect.TypeFor[Timeouts](), "LifetimeJitter", defaultLifetimeJitter, limited.tunnelPolicy.Jitter},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s is %v when nothing is configured, want %v", test.field, test.got, test.want)
@@ -167,8 +167,8 @@ func TestNegativeMeansOff(t *testing.T) {
 		h.Limits = &Limits{MaxMessageSize: -1, MaxMessageRate: -1}
 	})
 	for name, got := range map[string]time.Duration{
-		"handshake": h.handshake, "idle": h.tunnelPolicy.idle, "write": h.tunnelPolicy.write,
-		"half_close": h.tunnelPolicy.halfClose, "max_lifetime": h.tunnelPolicy.maxLifetime,
+		"handshake": h.handshake, "idle": h.tunnelPolicy.Idle, "write": h.tunnelPolicy.Write,
+		"half_close": h.tunnelPolicy.HalfClose, "max_lifetime": h.tunnelPolicy.MaxLifetime,
 		"try_duration": h.retry.duration,
 	} {
 		if got != 0 {
@@ -178,7 +178,7 @@ func TestNegativeMeansOff(t *testing.T) {
 	if got, want := h.retry.limit, defaultRetries; got != want {
 		t.Errorf("%d retries, want %d", got, want)
 	}
-	if p := h.tunnelPolicy; p.ping != 0 || p.maxMessage != 0 || p.messageEvery != 0 {
+	if p := h.tunnelPolicy; p.Ping != 0 || p.MaxMessage != 0 || p.MessageEvery != 0 {
 		t.Errorf("frames are looked at without a limit: %+v", p)
 	}
 	if h.loaded.rebalance != nil {
@@ -193,13 +193,13 @@ func TestNegativeMeansOff(t *testing.T) {
 	patient := provisioned(t, func(h *Handler) {
 		h.Keepalive = &Keepalive{PingInterval: caddy.Duration(time.Second), PingTimeout: -1}
 	})
-	if got := patient.tunnelPolicy.pingTimeout; got != 0 {
+	if got := patient.tunnelPolicy.PingTimeout; got != 0 {
 		t.Errorf("ping_timeout is %v, want none", got)
 	}
 	rigid := provisioned(t, func(h *Handler) {
 		h.Timeouts = &Timeouts{MaxLifetime: caddy.Duration(time.Hour), LifetimeJitter: -1}
 	})
-	if got := rigid.tunnelPolicy.jitter; got != 0 {
+	if got := rigid.tunnelPolicy.Jitter; got != 0 {
 		t.Errorf("jitter is %v, want none", got)
 	}
 }

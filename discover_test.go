@@ -181,9 +181,9 @@ func TestTunnelsOfARoomLiveUntilTheyEnd(t *testing.T) {
 	after := proxyTo(t, b.Addr)
 	unload()
 	third, _ := upstreamOf(t, after)
-	for _, tunnel := range liveTunnels.collect(nil) {
+	for _, tunnel := range liveTunnels.Collect(nil) {
 		if leaseOf(tunnel).isOrphan() {
-			t.Errorf("the tunnel to %s has lost its upstream", tunnel.upstream)
+			t.Errorf("the tunnel to %s has lost its upstream", tunnel.Upstream)
 		}
 	}
 	for _, c := range []*testbed.Client{first, second, third} {

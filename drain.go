@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // Drain says how tunnels end when the proxy ends them, so that their clients
@@ -66,8 +67,8 @@ func (d *Drain) check() error {
 }
 
 // apply makes a policy of the values.
-func (d *Drain) apply(t *tunnelPolicy, p *leasePolicy) {
-	t.shutdown = orDefault(d.ShutdownPeriod, defaultShutdownPeriod)
+func (d *Drain) apply(t *tunnel.Options, p *leasePolicy) {
+	t.Shutdown = orDefault(d.ShutdownPeriod, defaultShutdownPeriod)
 	p.evict = orDefault(d.EvictPeriod, defaultEvictPeriod)
 	p.closeCode, p.closeText = frame.StatusServiceRestart, d.CloseReason
 	if d.CloseCode != 0 {

@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -21,7 +22,7 @@ type leasePolicy struct {
 	// lineage finds the pool that the client would come to today.
 	lineage *lineage
 	// report is told the end of each tunnel.
-	report func(outcome)
+	report func(tunnel.Outcome)
 }
 
 // lease is what is held for a tunnel as long as it lives: a place at its upstream,
@@ -35,35 +36,35 @@ type lease struct {
 	policy *leasePolicy
 }
 
-// ended implements owner: it gives all back.
-func (l *lease) ended(o outcome) {
+// Ended implements owner: it gives all back.
+func (l *lease) Ended(o tunnel.Outcome) {
 	hosts.tunnelEnded(l.host)
 	l.place.leave()
 	l.policy.report(o)
 }
 
-// mustGo implements owner.
-func (l *lease) mustGo() (ending, bool) {
+// MustGo implements owner.
+func (l *lease) MustGo() (tunnel.Ending, bool) {
 	switch {
 	case l.isOrphan():
 		return l.evicted(l.removedBy()), true
 	case l.isEvicted():
 		return l.evicted(l.operator()), true
 	case l.isUnhealthy():
-		return l.moved(unhealthy), true
+		return l.moved(tunnel.Unhealthy), true
 	}
-	return ending{}, false
+	return tunnel.Ending{}, false
 }
 
 // moved is an end after which the client opens another tunnel elsewhere.
-func (l *lease) moved(why reason) ending {
-	return ending{why: why, code: l.policy.closeCode, text: l.policy.closeText}
+func (l *lease) moved(why tunnel.Reason) tunnel.Ending {
+	return tunnel.Ending{Reason: why, Code: l.policy.closeCode, Text: l.policy.closeText}
 }
 
 // evicted is moved because somebody wants the upstream emptied.
-func (l *lease) evicted(by string) ending {
-	e := l.moved(evicted)
-	e.by = by
+func (l *lease) evicted(by string) tunnel.Ending {
+	e := l.moved(tunnel.Evicted)
+	e.By = by
 	return e
 }
 
@@ -111,14 +112,14 @@ func (l *lease) operator() string {
 }
 
 // leaseOf returns the lease that a tunnel has.
-func leaseOf(t *tunnel) *lease {
-	l, _ := t.owner.(*lease) // every tunnel of the process has one
+func leaseOf(t *tunnel.Tunnel) *lease {
+	l, _ := t.Owner.(*lease) // every tunnel of the process has one
 	return l
 }
 
 // evictor ends tunnels that should be at another upstream.
 type evictor struct {
-	live *registry
+	live *tunnel.Registry
 }
 
 var evictions = evictor{liveTunnels}
@@ -127,9 +128,9 @@ var evictions = evictor{liveTunnels}
 // has any more, each within the time that its own configuration gave. Those
 // whose upstream comes back before it is their turn stay.
 func (v *evictor) orphans() {
-	v.all(func(*tunnel) bool { return true }, func(l *lease) (ending, bool) {
+	v.all(func(*tunnel.Tunnel) bool { return true }, func(l *lease) (tunnel.Ending, bool) {
 		if !l.isOrphan() {
-			return ending{}, false
+			return tunnel.Ending{}, false
 		}
 		return l.evicted(l.removedBy()), true
 	})
@@ -138,7 +139,7 @@ func (v *evictor) orphans() {
 // unhealthy begins to end the tunnels of an upstream that is down, those
 // that are to end because of that. It goes on as long as that is so.
 func (v *evictor) unhealthy(address string) {
-	v.all(isAt(address), func(l *lease) (ending, bool) { return l.moved(unhealthy), l.isUnhealthy() })
+	v.all(isAt(address), func(l *lease) (tunnel.Ending, bool) { return l.moved(tunnel.Unhealthy), l.isUnhealthy() })
 }
 
 // from begins to end the tunnels of an upstream that an operator wants
@@ -147,7 +148,7 @@ func (v *evictor) unhealthy(address string) {
 func (v *evictor) from(address string, period time.Duration) {
 	// Whoever sets the state again may want another pace.
 	since := hosts.stateOf(address).At
-	due := func(l *lease) (ending, bool) {
+	due := func(l *lease) (tunnel.Ending, bool) {
 		s := hosts.stateOf(address)
 		return l.evicted(l.operator()), s.State == upstream.Evict && s.At.Equal(since)
 	}
@@ -155,18 +156,18 @@ func (v *evictor) from(address string, period time.Duration) {
 		v.all(isAt(address), due)
 		return
 	}
-	v.live.endOneByOne(v.live.collect(isAt(address)), period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
+	v.live.EndOneByOne(v.live.Collect(isAt(address)), period, func(t *tunnel.Tunnel) (tunnel.Ending, bool) { return due(leaseOf(t)) })
 }
 
-func isAt(address string) func(*tunnel) bool {
-	return func(t *tunnel) bool { return t.upstream == address }
+func isAt(address string) func(*tunnel.Tunnel) bool {
+	return func(t *tunnel.Tunnel) bool { return t.Upstream == address }
 }
 
 // all begins to end the tunnels among some for which that is due, each within
 // the time that its own configuration gave, as long as that is so.
-func (v *evictor) all(among func(*tunnel) bool, due func(*lease) (ending, bool)) {
-	byPeriod := make(map[time.Duration][]*tunnel)
-	for _, t := range v.live.collect(among) {
+func (v *evictor) all(among func(*tunnel.Tunnel) bool, due func(*lease) (tunnel.Ending, bool)) {
+	byPeriod := make(map[time.Duration][]*tunnel.Tunnel)
+	for _, t := range v.live.Collect(among) {
 		l := leaseOf(t)
 		if _, is := due(l); !is {
 			continue
@@ -178,6 +179,6 @@ func (v *evictor) all(among func(*tunnel) bool, due func(*lease) (ending, bool))
 		byPeriod[period] = append(byPeriod[period], t)
 	}
 	for period, tunnels := range byPeriod {
-		v.live.endOneByOne(tunnels, period, func(t *tunnel) (ending, bool) { return due(leaseOf(t)) })
+		v.live.EndOneByOne(tunnels, period, func(t *tunnel.Tunnel) (tunnel.Ending, bool) { return due(leaseOf(t)) })
 	}
 }

@@ -10,12 +10,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // orphans are the tunnels that have lost their upstream.
-func orphans(live *registry) []*tunnel {
-	return live.collect(func(t *tunnel) bool { return leaseOf(t).isOrphan() })
+func orphans(live *tunnel.Registry) []*tunnel.Tunnel {
+	return live.Collect(func(t *tunnel.Tunnel) bool { return leaseOf(t).isOrphan() })
 }
 
 // openAt opens tunnels through p, one for each upstream.
@@ -168,7 +169,7 @@ func TestAnotherEvictionHasItsOwnPace(t *testing.T) {
 		time.Sleep(time.Second)
 		say(time.Hour)
 		time.Sleep(time.Minute)
-		if n := f.live.count(); n < 80 || n > 95 {
+		if n := f.live.Count(); n < 80 || n > 95 {
 			t.Errorf("after a minute of an hour %d of 100 tunnels are left, want those of before but for a few", n)
 		}
 	})

@@ -11,22 +11,23 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // withExit gives the handler of a proxy a process that may exit.
-func withExit(t *testing.T, p *testProxy) *registry {
+func withExit(t *testing.T, p *testProxy) *tunnel.Registry {
 	t.Helper()
 	return withExitThat(t, p, nil)
 }
 
 // withExitThat is withExit of a process that tells whether it is about to exit.
-func withExitThat(t *testing.T, p *testProxy, exiting func() bool) *registry {
+func withExitThat(t *testing.T, p *testProxy, exiting func() bool) *tunnel.Registry {
 	t.Helper()
-	live := newRegistry(exiting)
+	live := tunnel.NewRegistry(exiting)
 	p.handler.live = live
 	t.Cleanup(func() {
-		<-live.shutDown()
-		if n := live.inUse(); n != 0 {
+		<-live.ShutDown()
+		if n := live.InUse(); n != 0 {
 			t.Errorf("%d handshakes and tunnels are counted at the end", n)
 		}
 	})
@@ -61,11 +62,11 @@ func TestExitEndsHandshakesThatWait(t *testing.T) {
 			live := withExit(t, p)
 			c := testbed.Dial(t, p.Addr)
 			c.Send(testbed.HandshakeRequest("/", "example.com"))
-			eventually(t, "the handshake is under way", func() bool { return live.inUse() == 1 })
+			eventually(t, "the handshake is under way", func() bool { return live.InUse() == 1 })
 			if h.LoadBalancing == nil {
 				up.Next(t).ReadRequest()
 			}
-			over := live.shutDown()
+			over := live.ShutDown()
 			expectTurnedAway(t, p, c.Response())
 			<-over
 		})
@@ -75,7 +76,7 @@ func TestExitEndsHandshakesThatWait(t *testing.T) {
 func TestExitingProcessTakesNoHandshakes(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
 	for name, exit := range map[string]func(p *testProxy){
-		"exits":       func(p *testProxy) { <-withExit(t, p).shutDown() },
+		"exits":       func(p *testProxy) { <-withExit(t, p).ShutDown() },
 		"is about to": func(p *testProxy) { withExitThat(t, p, func() bool { return true }) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,7 +118,7 @@ func TestExitEndsAnswersThatAreStreamed(t *testing.T) {
 	if _, err := io.ReadFull(body, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
-	<-live.shutDown()
+	<-live.ShutDown()
 	if rest, err := io.ReadAll(body); len(rest) > 0 || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %q, %v, want an unexpected end", rest, err)
 	}
@@ -131,7 +132,7 @@ type endsMeanwhile struct {
 }
 
 func (c endsMeanwhile) Err() error {
-	defer c.end(errExiting)
+	defer c.end(tunnel.ErrExiting)
 	return c.Context.Err()
 }
 

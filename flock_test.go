@@ -11,13 +11,14 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // flock are the clients of a site in a bubble of its own time. When a tunnel is
 // closed, its client opens another one at once. No bytes flow.
 type flock struct {
 	t    *testing.T
-	live *registry
+	live *tunnel.Registry
 
 	mu   sync.Mutex // guards what follows
 	site *Handler   // that clients come to
@@ -31,7 +32,7 @@ type flock struct {
 func inFlock(t *testing.T, test func(f *flock)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		f := &flock{t: t, live: newRegistry(nil), began: time.Now()}
+		f := &flock{t: t, live: tunnel.NewRegistry(nil), began: time.Now()}
 		t.Cleanup(func() { expectNothingHeld(t) })
 		defer f.leave()
 		test(f)
@@ -45,7 +46,7 @@ func (f *flock) load(h *Handler) (unload func()) {
 	if r := h.loaded.rebalance; r != nil {
 		r.live = f.live
 	}
-	h.leasePolicy.report, h.tunnelPolicy.idle = f.ended, 0
+	h.leasePolicy.report, h.tunnelPolicy.Idle = f.ended, 0
 	return unload
 }
 
@@ -66,7 +67,7 @@ func (f *flock) visit(h *Handler) {
 }
 
 // open opens n tunnels.
-func (f *flock) open(n int) (opened []*tunnel) {
+func (f *flock) open(n int) (opened []*tunnel.Tunnel) {
 	f.t.Helper()
 	for range n {
 		f.mu.Lock()
@@ -77,12 +78,12 @@ func (f *flock) open(n int) (opened []*tunnel) {
 	return opened
 }
 
-func (f *flock) openAt(site *Handler) *tunnel {
+func (f *flock) openAt(site *Handler) *tunnel.Tunnel {
 	f.t.Helper()
 	return f.openOver(site, func(hooks relay.Hooks) relay.Relay { return &sheep{hooks: hooks} })
 }
 
-func (f *flock) openOver(site *Handler, begin func(relay.Hooks) relay.Relay) *tunnel {
+func (f *flock) openOver(site *Handler, begin func(relay.Hooks) relay.Relay) *tunnel.Tunnel {
 	f.t.Helper()
 	repl := caddy.NewReplacer()
 	repl.Set("backend", "b.test:80")
@@ -96,8 +97,8 @@ func (f *flock) openOver(site *Handler, begin func(relay.Hooks) relay.Relay) *tu
 		f.t.Fatal("no upstream is available")
 	}
 	held := &lease{host: chosen.host, from: chosen.endpoint.from, policy: site.leasePolicy}
-	opened := newTunnel(about{id: "id", clientIP: "192.0.2.1", upstream: chosen.host.address}, site.tunnelPolicy, f.live, held)
-	opened.start(begin, func() float64 { return 0 })
+	opened := tunnel.New(tunnel.About{ID: "id", ClientIP: "192.0.2.1", Upstream: chosen.host.address}, site.tunnelPolicy, f.live, held)
+	opened.Start(begin, func() float64 { return 0 })
 	return opened
 }
 
@@ -111,8 +112,8 @@ func (f *flock) stayAway() {
 // leave ends all tunnels.
 func (f *flock) leave() {
 	f.stayAway()
-	for _, open := range f.live.collect(nil) {
-		open.endAs(ending{why: killed})
+	for _, open := range f.live.Collect(nil) {
+		open.End(tunnel.Ending{Reason: tunnel.Killed})
 	}
 	synctest.Wait()
 }
@@ -135,13 +136,13 @@ type stubborn struct{ sheep }
 func (*stubborn) Wake(relay.Direction) {}
 
 // hasEnded reports whether a tunnel is not there any more.
-func (f *flock) hasEnded(opened *tunnel) bool {
-	return !slices.Contains(f.live.collect(nil), opened)
+func (f *flock) hasEnded(opened *tunnel.Tunnel) bool {
+	return !slices.Contains(f.live.Collect(nil), opened)
 }
 
 // ended has the client of a tunnel that was closed for rebalancing come back.
-func (f *flock) ended(o outcome) {
-	if o.why != rebalanced {
+func (f *flock) ended(o tunnel.Outcome) {
+	if o.Reason != tunnel.Rebalanced {
 		return
 	}
 	f.mu.Lock()

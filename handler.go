@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // ServeHTTP performs a WebSocket handshake with client and upstream and starts
@@ -25,9 +26,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.passOn(w, r, next)
 	}
 	live := h.live
-	live.begin() // before looking, so that an exit waits for it or is seen
-	defer live.finish()
-	if live.isExiting() {
+	live.Begin() // before looking, so that an exit waits for it or is seen
+	defer live.Finish()
+	if live.IsExiting() {
 		return h.refuse(w, r, refuseExiting(""))
 	}
 	hs, refused := h.checkHandshake(r)
@@ -131,20 +132,20 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 	}
 	s.takeOver()
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
-	stop := s.onGone(t.clientGone)
+	stop := s.onGone(t.ClientGone)
 	defer stop()
-	<-t.over()
+	<-t.Over()
 	return nil
 }
 
-func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel {
+func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel.Tunnel {
 	held := &lease{host: a.choice.host, from: a.choice.endpoint.from, place: hs.place, policy: h.leasePolicy}
 	hs.place, a.taken = nil, true
-	t := newTunnel(about{hs.tunnelID, clientIP(r), held.host.address, h.Name}, h.tunnelPolicy, h.live, held)
+	t := tunnel.New(tunnel.About{ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.host.address, Handler: h.Name}, h.tunnelPolicy, h.live, held)
 	side := socket{a.conn}
 	side.giveUpAfter(h.userTimeout())
 	other := relay.Side{Conn: side, Glued: a.detach()}
-	t.start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
+	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
 	return t
 }
 
@@ -153,8 +154,8 @@ func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client 
 // that a peer is stuck while something waits to be written; TCP knows what is on
 // its way to somebody who has gone.
 func (h *Handler) userTimeout() time.Duration {
-	if h.tunnelPolicy.write <= 0 {
+	if h.tunnelPolicy.Write <= 0 {
 		return 0
 	}
-	return h.tunnelPolicy.write + 5*sweepInterval
+	return h.tunnelPolicy.Write + 5*tunnel.SweepInterval
 }

@@ -166,7 +166,7 @@ func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // none is looked for, which is how it has to be when all configurations are gone.
 func expectNothingHeld(tb testing.TB) {
 	tb.Helper()
-	eventually(tb, "no tunnel is live", func() bool { return liveTunnels.count() == 0 })
+	eventually(tb, "no tunnel is live", func() bool { return liveTunnels.Count() == 0 })
 	eventually(tb, "no upstream is referenced", func() bool {
 		hosts.mu.Lock()
 		defer hosts.mu.Unlock()

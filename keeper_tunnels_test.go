@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -46,7 +47,7 @@ func TestTwoEvictionsAtOnceAreHarmless(t *testing.T) {
 		return p.logs.FilterMessage("tunnel closed").Len() >= len(clients)
 	})
 	for _, line := range p.logs.FilterMessage("tunnel closed").All() {
-		expectFields(t, line.ContextMap(), map[string]any{"reason": string(evicted)})
+		expectFields(t, line.ContextMap(), map[string]any{"reason": string(tunnel.Evicted)})
 	}
 	if got := p.logs.FilterMessage("tunnel closed").Len(); got != len(clients) {
 		t.Errorf("%d tunnels have %d lines", len(clients), got)

@@ -18,6 +18,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 func init() {
@@ -100,7 +102,7 @@ type Handler struct {
 	// Default: http with its defaults.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
-	live           *registry
+	live           *tunnel.Registry
 	pool           *pool
 	check          *activeCheck // nil: none
 	loaded         *loadedPool
@@ -109,7 +111,7 @@ type Handler struct {
 	trustedProxies []netip.Prefix
 	dialer         *dialer
 	handshake      time.Duration
-	tunnelPolicy   *tunnelPolicy
+	tunnelPolicy   *tunnel.Options
 	leasePolicy    *leasePolicy
 	http3          servedHTTP3
 	perClient      int // most tunnels of a client; zero means no limit
@@ -216,15 +218,15 @@ func (h *Handler) provisionTimeouts(caddy.Context) error {
 		t = new(Timeouts)
 	}
 	h.handshake = orDefault(t.Handshake, defaultHandshakeTimeout)
-	h.tunnelPolicy = &tunnelPolicy{
-		idle:        orDefault(t.Idle, defaultIdleTimeout),
-		write:       orDefault(t.Write, defaultWriteTimeout),
-		halfClose:   orDefault(t.HalfClose, defaultHalfCloseTimeout),
-		maxLifetime: orDefault(t.MaxLifetime, 0),
-		jitter:      max(0, t.LifetimeJitter),
+	h.tunnelPolicy = &tunnel.Options{
+		Idle:        orDefault(t.Idle, defaultIdleTimeout),
+		Write:       orDefault(t.Write, defaultWriteTimeout),
+		HalfClose:   orDefault(t.HalfClose, defaultHalfCloseTimeout),
+		MaxLifetime: orDefault(t.MaxLifetime, 0),
+		Jitter:      max(0, t.LifetimeJitter),
 	}
 	if t.LifetimeJitter == 0 {
-		h.tunnelPolicy.jitter = defaultLifetimeJitter
+		h.tunnelPolicy.Jitter = defaultLifetimeJitter
 	}
 	return nil
 }
@@ -234,8 +236,8 @@ func (h *Handler) provisionKeepalive(caddy.Context) error {
 	if k == nil {
 		return nil
 	}
-	h.tunnelPolicy.ping = orDefault(k.PingInterval, 0)
-	h.tunnelPolicy.pingTimeout = orDefault(k.PingTimeout, missedPings*h.tunnelPolicy.ping)
+	h.tunnelPolicy.Ping = orDefault(k.PingInterval, 0)
+	h.tunnelPolicy.PingTimeout = orDefault(k.PingTimeout, missedPings*h.tunnelPolicy.Ping)
 	return nil
 }
 
@@ -286,7 +288,7 @@ func (h *Handler) Cleanup() error {
 		}
 	}
 	if caddy.Exiting() {
-		<-liveTunnels.shutDown()
+		<-liveTunnels.ShutDown()
 	}
 	if h.pool != nil && h.pool.release() {
 		evictions.orphans()

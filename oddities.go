@@ -47,13 +47,13 @@ func (h *Handler) oddities(ctx caddy.Context) []oddity {
 	visitDurations(reflect.ValueOf(h), "", nanoseconds)
 	visitDurations(reflect.ValueOf(h.dialer.transport), "transport.", nanoseconds)
 	p := h.tunnelPolicy
-	if p.ping > 0 && p.idle > 0 && p.ping >= p.idle {
+	if p.Ping > 0 && p.Idle > 0 && p.Ping >= p.Idle {
 		add("keepalive.ping_interval", "is %v, but a tunnel that is silent ends after %v, by timeouts.idle; "+
-			"make that longer, or this shorter", p.ping, p.idle)
+			"make that longer, or this shorter", p.Ping, p.Idle)
 	}
-	if p.maxMessage > 0 && p.maxMessage < fewBytes {
+	if p.MaxMessage > 0 && p.MaxMessage < fewBytes {
 		add("limits.max_message_size", "is %d bytes; write a unit if another one is meant, such as %dKiB in a Caddyfile",
-			p.maxMessage, p.maxMessage)
+			p.MaxMessage, p.MaxMessage)
 	}
 	if h.perClient > 0 && believesClients(ctx) {
 		add("limits.max_tunnels_per_client", "counts by the first address in X-Forwarded-For, which a client can "+

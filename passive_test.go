@@ -39,7 +39,7 @@ func whileNobodyFails(t *testing.T, h *Handler, do func(p *testProxy)) {
 	for range 5 {
 		do(p)
 	}
-	eventually(t, "the tunnels are over", func() bool { return liveTunnels.count() == 0 })
+	eventually(t, "the tunnels are over", func() bool { return liveTunnels.Count() == 0 })
 	if failing := failingAddresses(); len(failing) > 0 {
 		t.Errorf("failing are %v, want none", failing)
 	}

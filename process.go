@@ -4,13 +4,15 @@ import (
 	"context"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // liveTunnels are those of the process.
-var liveTunnels = newRegistry(caddy.Exiting)
+var liveTunnels = tunnel.NewRegistry(caddy.Exiting)
 
 func init() {
 	// Comes after everything else, also where the configuration that was loaded
 	// last has no such handler.
-	caddy.OnExit(func(context.Context) { <-liveTunnels.shutDown() })
+	caddy.OnExit(func(context.Context) { <-liveTunnels.ShutDown() })
 }

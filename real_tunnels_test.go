@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 func TestPingsInRealTunnels(t *testing.T) {
@@ -168,11 +169,11 @@ func TestRateBecomesATimeForEachMessage(t *testing.T) {
 		{Limits{MaxMessageRate: maxRate, MessageBurst: 2}, time.Microsecond, time.Microsecond},
 		{Limits{MaxMessageRate: -1}, 0, 0},
 	} {
-		var policy tunnelPolicy
+		var policy tunnel.Options
 		test.limits.apply(&policy)
-		if policy.messageEvery != test.every || policy.messageAhead != test.ahead {
+		if policy.MessageEvery != test.every || policy.MessageAhead != test.ahead {
 			t.Errorf("%+v leaves %v for each, %v ahead; want %v and %v",
-				test.limits, policy.messageEvery, policy.messageAhead, test.every, test.ahead)
+				test.limits, policy.MessageEvery, policy.MessageAhead, test.every, test.ahead)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -50,8 +51,8 @@ func TestTunnelsMoveToWhatIsReadyAgain(t *testing.T) {
 				time.Sleep(forLong)
 				f.expect(5, map[string]int{hostA: 100, hostB: 100, hostC: 100})
 				f.expectPace(pause, int(100*share))
-				if how, _ := h.loaded.rebalance.due(f.live.collect(nil)[0]); how.code != frame.StatusServiceRestart {
-					t.Errorf("the status is %d, want 1012", how.code)
+				if how, _ := h.loaded.rebalance.due(f.live.Collect(nil)[0]); how.Code != frame.StatusServiceRestart {
+					t.Errorf("the status is %d, want 1012", how.Code)
 				}
 			})
 		})
@@ -202,7 +203,7 @@ func TestWhatEndsIsNotCounted(t *testing.T) {
 		f.visit(h)
 		held := f.openOver(h, func(hooks relay.Hooks) relay.Relay { return &stubborn{sheep{hooks: hooks}} })
 		f.open(9)
-		held.endAs(ending{why: killed, code: 1000})
+		held.End(tunnel.Ending{Reason: tunnel.Killed, Code: 1000})
 		loads, movable := h.loaded.rebalance.measure()
 		if got := loads[0].tunnels + loads[1].tunnels; got != 9 || len(movable[0])+len(movable[1]) != 9 {
 			t.Errorf("%d tunnels are counted, and %d and %d may be closed; want 9", got, len(movable[0]), len(movable[1]))
@@ -315,7 +316,7 @@ func TestEventStartsRebalancingAnew(t *testing.T) {
 func TestUnloadingEndsRebalancing(t *testing.T) {
 	for name, end := range map[string]func(f *flock, unload func()){
 		"the configuration": func(_ *flock, unload func()) { unload() },
-		"the process":       func(f *flock, _ func()) { f.live.shutDown() },
+		"the process":       func(f *flock, _ func()) { f.live.ShutDown() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFlock(t, func(f *flock) {
@@ -373,7 +374,7 @@ func TestRebalancingLeavesTunnelsOfOthersAlone(t *testing.T) {
 		other := &Handler{Upstreams: upstreams(hostA, hostB)}
 		template := &Handler{Upstreams: upstreams("{backend}", hostA)}
 		alike := &Handler{Upstreams: upstreams(hostA, hostB, hostC)}
-		var others []*tunnel
+		var others []*tunnel.Tunnel
 		config := make(chan struct{})
 		for _, h := range []*Handler{ours, named, other, template, alike} {
 			f.load(h)

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -17,7 +18,7 @@ type rebalancer struct {
 	share     float64
 	interval  time.Duration
 	slowStart time.Duration // before which there are no levels to compare
-	live      *registry
+	live      *tunnel.Registry
 	logger    *zap.Logger
 
 	running sync.WaitGroup // the goroutine, while there is something to do
@@ -85,7 +86,7 @@ func (b *rebalancer) goOn() {
 		select {
 		case <-b.stop:
 			return
-		case <-b.live.exitBegun():
+		case <-b.live.ExitBegun():
 			return
 		case <-timer.C:
 		}
@@ -97,7 +98,7 @@ func (b *rebalancer) goOn() {
 			return
 		}
 		// The other half of the time is for the clients to come back.
-		endEach(b.stop, closing, b.interval/2, b.due)
+		tunnel.EndEach(b.stop, closing, b.interval/2, b.due)
 	}
 }
 
@@ -108,7 +109,7 @@ func (b *rebalancer) untilNext() time.Duration {
 }
 
 // step returns the tunnels to close now, and whether there will be another step.
-func (b *rebalancer) step() (closing []*tunnel, more bool) {
+func (b *rebalancer) step() (closing []*tunnel.Tunnel, more bool) {
 	loadedPools.mu.Lock()
 	b.run.news = false
 	loadedPools.mu.Unlock()
@@ -119,10 +120,10 @@ func (b *rebalancer) step() (closing []*tunnel, more bool) {
 		return nil, more
 	}
 	for i, n := range v.closings(n) {
-		idleFirst(movable[i])
+		tunnel.IdleFirst(movable[i])
 		closing = append(closing, movable[i][:n]...)
 	}
-	idleFirst(closing)
+	tunnel.IdleFirst(closing)
 	b.logger.Info("rebalancing", zap.Int("too_many", v.tooMany), zap.Int("closing", len(closing)))
 	return closing, more
 }
@@ -152,7 +153,7 @@ func (b *rebalancer) decide(v *levels) (n int, more bool) {
 // measure returns the loads of the pool's addresses, and the tunnels that may
 // be closed at each. Upstreams that depend on the request are not among them:
 // where their clients would come to is not known before they do.
-func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel) {
+func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel.Tunnel) {
 	index := make(map[string]int)
 	hosts.mu.Lock()
 	for _, e := range b.loaded.pool.standing() {
@@ -166,10 +167,10 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel) {
 		loads[i].merge(e.load())
 	}
 	hosts.mu.Unlock()
-	movable = make([][]*tunnel, len(loads))
+	movable = make([][]*tunnel.Tunnel, len(loads))
 	ours := make(map[*lineage]bool)
-	for _, t := range b.live.collect(nil) {
-		i, found := index[t.upstream]
+	for _, t := range b.live.Collect(nil) {
+		i, found := index[t.Upstream]
 		if !found {
 			continue
 		}
@@ -180,7 +181,7 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel) {
 			ours[l.policy.lineage] = mine
 		}
 		switch {
-		case !t.isOpen():
+		case !t.IsOpen():
 			loads[i].tunnels-- // which the balancer is about to see
 		case mine && l.from == nil:
 			movable[i] = append(movable[i], t)
@@ -196,13 +197,13 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel) {
 
 // due tells whether a tunnel is to be closed when it is its turn, and how. An
 // upstream that drains keeps its tunnels.
-func (b *rebalancer) due(t *tunnel) (ending, bool) {
+func (b *rebalancer) due(t *tunnel.Tunnel) (tunnel.Ending, bool) {
 	select {
 	case <-b.stop:
-		return ending{}, false
-	case <-b.live.exitBegun():
-		return ending{}, false
+		return tunnel.Ending{}, false
+	case <-b.live.ExitBegun():
+		return tunnel.Ending{}, false
 	default:
-		return leaseOf(t).moved(rebalanced), !hosts.stateOf(t.upstream).Closes()
+		return leaseOf(t).moved(tunnel.Rebalanced), !hosts.stateOf(t.Upstream).Closes()
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // A cause says why a handshake was refused. It is the same word in the log,
@@ -119,7 +120,7 @@ func refuseForNow(why cause, err error) *refusal {
 // refuseExiting makes the refusal for a handshake that comes, or has not come to
 // its end, when the process exits. What balances the clients sends them elsewhere.
 func refuseExiting(whileDoing string) *refusal {
-	return refuseForNow(causeShutdown, fmt.Errorf("%s%w", whileDoing, errExiting))
+	return refuseForNow(causeShutdown, fmt.Errorf("%s%w", whileDoing, tunnel.ErrExiting))
 }
 
 // refuseUpstream makes the refusal for a failure on the upstream's side:
@@ -128,7 +129,7 @@ func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, 
 	over := ctx.Err() // once, as it may end at any moment
 	f := &refusal{cause: failed, status: http.StatusBadGateway, err: fmt.Errorf("%s: %w", whileDoing, err)}
 	switch {
-	case over != nil && errors.Is(context.Cause(ctx), errExiting):
+	case over != nil && errors.Is(context.Cause(ctx), tunnel.ErrExiting):
 		return refuseExiting(whileDoing + ": ")
 	case errors.Is(over, context.Canceled):
 		// The client has gone: each of the servers gives that another cause, so it is

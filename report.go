@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // reporter writes the log lines of a handler's tunnels.
@@ -73,9 +74,9 @@ func (s *reporterSet) newestLocked() *zap.Logger {
 }
 
 // tunnelClosed writes the line of a tunnel that has ended.
-func (r *reporter) tunnelClosed(o outcome) {
+func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 	level := zapcore.InfoLevel
-	if o.closedBy == peerUpstream && o.why != upstreamClosed {
+	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
 	}
 	c := reporters.logger(r).Check(level, "tunnel closed")
@@ -83,22 +84,22 @@ func (r *reporter) tunnelClosed(o outcome) {
 		return
 	}
 	fields := []zap.Field{
-		zap.String("tunnel", o.id),
-		zap.String("client_ip", o.clientIP),
-		zap.String("upstream", o.upstream),
-		zap.String("reason", string(o.why)),
-		zap.String("closed_by", string(o.closedBy)),
-		zap.Duration("duration", time.Since(o.opened)),
-		zap.Uint64("bytes_in", o.bytesIn),
-		zap.Uint64("bytes_out", o.bytesOut),
-		zap.Uint64("messages_in", o.messagesIn),
-		zap.Uint64("messages_out", o.messagesOut),
+		zap.String("tunnel", o.ID),
+		zap.String("client_ip", o.ClientIP),
+		zap.String("upstream", o.Upstream),
+		zap.String("reason", string(o.Reason)),
+		zap.String("closed_by", string(o.ClosedBy)),
+		zap.Duration("duration", time.Since(o.Opened)),
+		zap.Uint64("bytes_in", o.BytesIn),
+		zap.Uint64("bytes_out", o.BytesOut),
+		zap.Uint64("messages_in", o.MessagesIn),
+		zap.Uint64("messages_out", o.MessagesOut),
 	}
-	if o.endedBy != "" {
-		fields = append(fields, zap.String("evicted_by", printable.Text(o.endedBy)))
+	if o.EndedBy != "" {
+		fields = append(fields, zap.String("evicted_by", printable.Text(o.EndedBy)))
 	}
-	if o.closeCode != 0 {
-		fields = append(fields, zap.Uint16("close_code", o.closeCode), zap.String("close_from", string(o.closeFrom)))
+	if o.CloseCode != 0 {
+		fields = append(fields, zap.Uint16("close_code", o.CloseCode), zap.String("close_from", string(o.CloseFrom)))
 	}
 	c.Write(fields...)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 func TestLineOfAClosedTunnel(t *testing.T) {
@@ -77,7 +78,7 @@ func TestLineOfAClosedTunnel(t *testing.T) {
 	if d, ok := line["duration"].(time.Duration); !ok || d <= 0 || d > time.Minute {
 		t.Errorf("duration is %v", line["duration"])
 	}
-	eventually(t, "the tunnel is gone", func() bool { return liveTunnels.count() == 0 })
+	eventually(t, "the tunnel is gone", func() bool { return liveTunnels.Count() == 0 })
 	if n := p.logs.FilterMessage("tunnel closed").Len(); n != 1 {
 		t.Errorf("%d lines for one tunnel", n)
 	}
@@ -98,25 +99,25 @@ func TestLineOfATunnelWithoutCloseHasNoCode(t *testing.T) {
 
 func TestLevelFollowsTheReason(t *testing.T) {
 	for _, test := range []struct {
-		why  reason
+		why  tunnel.Reason
 		want zapcore.Level
 	}{
-		{clientClosed, zapcore.InfoLevel},
-		{clientReset, zapcore.InfoLevel},
-		{clientLost, zapcore.InfoLevel},
-		{clientError, zapcore.InfoLevel},
-		{upstreamClosed, zapcore.InfoLevel},
-		{upstreamReset, zapcore.WarnLevel},
-		{upstreamLost, zapcore.WarnLevel},
-		{upstreamError, zapcore.WarnLevel},
-		{idleTimeout, zapcore.InfoLevel},
-		{writeTimeout, zapcore.InfoLevel},
-		{halfCloseTimeout, zapcore.InfoLevel},
-		{maxLifetime, zapcore.InfoLevel},
+		{tunnel.ClientClosed, zapcore.InfoLevel},
+		{tunnel.ClientReset, zapcore.InfoLevel},
+		{tunnel.ClientLost, zapcore.InfoLevel},
+		{tunnel.ClientError, zapcore.InfoLevel},
+		{tunnel.UpstreamClosed, zapcore.InfoLevel},
+		{tunnel.UpstreamReset, zapcore.WarnLevel},
+		{tunnel.UpstreamLost, zapcore.WarnLevel},
+		{tunnel.UpstreamError, zapcore.WarnLevel},
+		{tunnel.IdleTimeout, zapcore.InfoLevel},
+		{tunnel.WriteTimeout, zapcore.InfoLevel},
+		{tunnel.HalfCloseTimeout, zapcore.InfoLevel},
+		{tunnel.MaxLifetime, zapcore.InfoLevel},
 	} {
 		core, logs := observer.New(zapcore.DebugLevel)
 		r := &reporter{log: zap.New(core)}
-		r.tunnelClosed(outcome{why: test.why, closedBy: test.why.closedBy()})
+		r.tunnelClosed(tunnel.Outcome{Reason: test.why, ClosedBy: test.why.ClosedBy()})
 		if got := logs.All(); len(got) != 1 || got[0].Level != test.want {
 			t.Errorf("%s is logged as %v, want level %v", test.why, got, test.want)
 		}

@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // onlyTunnel waits for a tunnel whose client has got its answer.
-func onlyTunnel(tb testing.TB) *tunnel {
+func onlyTunnel(tb testing.TB) *tunnel.Tunnel {
 	tb.Helper()
-	eventually(tb, "there is a tunnel", func() bool { return liveTunnels.count() == 1 })
-	return liveTunnels.collect(nil)[0]
+	eventually(tb, "there is a tunnel", func() bool { return liveTunnels.Count() == 1 })
+	return liveTunnels.Collect(nil)[0]
 }
 
 // Whoever has taken all of what was passed on before the reset, or does so soon, has
@@ -23,10 +24,10 @@ func TestResetTakesNothingAwayFromTheUpstream(t *testing.T) {
 		all := uint64(len(words.Bytes(true)))
 		live := onlyTunnel(p.tb)
 		eventually(p.tb, "all was passed on", func() bool {
-			return live.snapshot().bytesIn == all
+			return live.Snapshot().BytesIn == all
 		})
 		c.Reset()
-		eventually(p.tb, "the tunnel ends", func() bool { return !live.isOpen() })
+		eventually(p.tb, "the tunnel ends", func() bool { return !live.IsOpen() })
 		u.ExpectFrame(words.Opcode, string(words.Payload))
 		if u.NetConn().LocalAddr().Network() == "unix" {
 			u.ExpectClosed()
@@ -48,7 +49,7 @@ func TestResetDoesNotWaitForAnUpstreamThatReadsNothing(t *testing.T) {
 	c.WriteFrame(testbed.NewFrame(testbed.Binary, strings.Repeat("x", 200_000)))
 	live := onlyTunnel(t)
 	// Of which the upstream's system takes much less.
-	eventually(t, "something waits", func() bool { return live.snapshot().bytesIn > 100_000 })
+	eventually(t, "something waits", func() bool { return live.Snapshot().BytesIn > 100_000 })
 	c.Reset()
 	expectFields(t, p.closedLine(), map[string]any{"reason": "client_reset"})
 	u.Drain()

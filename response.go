@@ -81,7 +81,7 @@ func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *handsha
 			header["Connection"] = []string{"Upgrade"}
 		}
 	}, a.StatusCode)
-	ctx, cancel := h.live.untilExit(r.Context())
+	ctx, cancel := h.live.UntilExit(r.Context())
 	defer cancel()
 	if err := h.copyBody(ctx, w, a); err != nil {
 		// The status is out; all that can still be said is that the body is
@@ -99,7 +99,7 @@ func (h *Handler) copyBody(ctx context.Context, w http.ResponseWriter, a *answer
 	ctrl := http.NewResponseController(w)
 	buf := make([]byte, 8<<10)
 	for {
-		if err := a.conn.SetReadDeadline(deadline(h.tunnelPolicy.idle)); err != nil {
+		if err := a.conn.SetReadDeadline(deadline(h.tunnelPolicy.Idle)); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -107,7 +107,7 @@ func (h *Handler) copyBody(ctx context.Context, w http.ResponseWriter, a *answer
 		}
 		n, err := a.Body.Read(buf)
 		if n > 0 {
-			if werr := writeWithin(w, ctrl, buf[:n], h.tunnelPolicy.write); werr != nil {
+			if werr := writeWithin(w, ctrl, buf[:n], h.tunnelPolicy.Write); werr != nil {
 				return werr
 			}
 		}

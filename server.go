@@ -35,6 +35,6 @@ func (h *Handler) noteServer(ctx context.Context) {
 		return
 	}
 	if server, ok := ctx.Value(http3.ServerContextKey).(*http3.Server); ok {
-		h.live.noteServer(server, h.tunnelPolicy.shutdown, h.http3.stopping)
+		h.live.NoteHTTP3Server(server, h.tunnelPolicy.Shutdown, h.http3.stopping)
 	}
 }

@@ -16,20 +16,20 @@ func TestHandlerNotesItsHTTP3Server(t *testing.T) {
 	live, server := withExit(t, p), new(http3.Server)
 	for proto, want := range map[int]int{1: 0, 2: 0} {
 		serveWithServer(t, p, proto, server)
-		if got := live.servers(); got != want {
+		if got := live.HTTP3Servers(); got != want {
 			t.Errorf("%d servers are known after a request over HTTP/%d, want %d", got, proto, want)
 		}
 	}
 	for range 3 {
 		serveWithServer(t, p, 3, server)
 	}
-	if got := live.servers(); got != 1 {
+	if got := live.HTTP3Servers(); got != 1 {
 		t.Errorf("%d servers are known, want 1", got)
 	}
 	runtime.KeepAlive(server)
 	eventually(t, "the server is forgotten", func() bool {
 		runtime.GC()
-		return live.servers() == 0
+		return live.HTTP3Servers() == 0
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // evicting returns a handler for up whose check looks at another address, so
@@ -97,7 +98,9 @@ func TestRecoveryEndsTheEviction(t *testing.T) {
 	h := evicting(up, judge, "evict", &Drain{EvictPeriod: caddy.Duration(time.Hour)})
 	running(t, h)
 	_, c := openOne(t, h)
-	leaving := func() int { return len(liveTunnels.collect(func(t *tunnel) bool { return leaseOf(t).isUnhealthy() })) }
+	leaving := func() int {
+		return len(liveTunnels.Collect(func(t *tunnel.Tunnel) bool { return leaseOf(t).isUnhealthy() }))
+	}
 	judge.Stop()
 	eventually(t, "the tunnel is to end", func() bool { return leaving() == 1 })
 	judge.Start(t)
@@ -155,7 +158,7 @@ func TestTunnelsStayWhenTheCheckIsNotWantedAnyMore(t *testing.T) {
 	expectHealth(t, up.Addr, "down")
 	load(t, tellsUpstream(nil, up.Addr))
 	unload()
-	if got := len(liveTunnels.collect(func(t *tunnel) bool { return leaseOf(t).isUnhealthy() })); got > 0 {
+	if got := len(liveTunnels.Collect(func(t *tunnel.Tunnel) bool { return leaseOf(t).isUnhealthy() })); got > 0 {
 		t.Errorf("%d tunnels are to end although nobody checks their upstream", got)
 	}
 	c.Echo("still here")

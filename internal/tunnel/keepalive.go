@@ -1,0 +1,199 @@
+package tunnel
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+const (
+	// A ping of ours carries the tunnel's nonce and a number, in bytes.
+	nonceSize = 8
+	pingSize  = nonceSize + 4
+
+	// pongHead are the first two bytes of a pong to it, without the mask bit.
+	pongHead0 = 0x80 | byte(frame.Pong)
+	pongHead1 = pingSize
+	maskBit   = 0x80
+)
+
+// vigil is what the sweep remembers of one peer.
+type vigil struct {
+	read     uint64    // bytes that had come from it
+	heardAt  time.Time // when that was last seen to grow
+	pingedAt time.Time // when the last ping was due
+	askedAt  time.Time // since when it has not reacted to a ping; zero if it has
+	// acknowledged is how much of what was sent to it its system has taken.
+	acknowledged int64
+}
+
+func newNonce() (nonce [nonceSize]byte) {
+	_, _ = rand.Read(nonce[:]) // never fails
+	return nonce
+}
+
+// keepAlive ends the tunnel if a peer has not reacted to a ping, and otherwise
+// has pings put in for silent peers. It is called by the sweep only.
+func (t *Tunnel) keepAlive(now time.Time) {
+	closing, ok := t.mayPing()
+	if !ok {
+		return
+	}
+	for d := range relay.Direction(2) {
+		// A peer that has said Close need not answer any more.
+		if t.hasNotReacted(d, now) && source(d) != closing {
+			t.endLost(source(d))
+			return
+		}
+	}
+	for d := range relay.Direction(2) {
+		v, to := &t.guard.vigils[d], &t.guard.lanes[d.Opposite()]
+		if now.Sub(v.heardAt) >= t.options.Ping && now.Sub(v.pingedAt) >= t.options.Ping {
+			v.pingedAt = now
+			t.guard.lanes[d].pinged.Store(true)
+			to.due.Store(true)
+			t.relay.Wake(d.Opposite())
+		}
+	}
+}
+
+// mayPing reports whether pings make sense, and who has said Close already.
+func (t *Tunnel) mayPing() (closing Peer, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closeFrom, t.mayPingLocked()
+}
+
+// mayPingLocked is false where frames cannot be told, and where one of the
+// directions has ended: there, nothing can be asked or nothing answered.
+func (t *Tunnel) mayPingLocked() bool {
+	return t.IsOpen() && !t.opaque && !t.ended[0] && !t.ended[1]
+}
+
+// hasNotReacted reports whether the source of d has got a ping, whosever, and
+// nothing has come from it for ping_timeout since then.
+func (t *Tunnel) hasNotReacted(d relay.Direction, now time.Time) bool {
+	v := &t.guard.vigils[d]
+	read, taken := t.watch.read[d], t.watch.taken[d]
+	// A peer that is not listened to is not silent. A limited rate is no
+	// reason: each second some message has its turn.
+	if read != v.read || read != taken {
+		v.read, v.heardAt, v.askedAt = read, now, time.Time{}
+		return false
+	}
+	asked := t.guard.lanes[d.Opposite()].asked.Load()
+	if asked != read+1 || t.options.PingTimeout == 0 {
+		return false
+	}
+	if takes := t.isTaking(d.Opposite(), v); takes || v.askedAt.IsZero() {
+		v.askedAt = now
+	}
+	return now.Sub(v.askedAt) >= t.options.PingTimeout
+}
+
+// isTaking reports whether the destination of d has taken something and has
+// more to take: it may not have come to the ping yet.
+func (t *Tunnel) isTaking(d relay.Direction, v *vigil) bool {
+	backlog := t.relay.Backlog(d)
+	was := v.acknowledged
+	v.acknowledged = int64(t.watch.taken[d]) - int64(backlog)
+	return backlog > 0 && v.acknowledged > was
+}
+
+// endLost ends the tunnel because a peer has not reacted to a ping.
+func (t *Tunnel) endLost(p Peer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.IsOpen() {
+		t.guard.blamed = p
+		t.endLocked(Ending{Reason: PingTimeout, Code: frame.StatusGoingAway})
+	}
+}
+
+// takePing returns the ping that is due in direction d, at a frame boundary, or
+// nothing if there is a reason not to ping any more.
+func (t *Tunnel) takePing(d relay.Direction, s *frame.Scanner) []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := &t.guard.lanes[d]
+	l.due.Store(false)
+	// A peer may answer only the last of several pings (RFC 6455 section
+	// 5.5.3), which must not be ours if the application waits for an answer.
+	if !t.mayPingLocked() || t.closeFrom != "" || !s.AtBoundary() || l.owing.Load() {
+		return nil
+	}
+	t.guard.pings++
+	payload := binary.BigEndian.AppendUint32(t.guard.nonce[:nonceSize:nonceSize], t.guard.pings)
+	t.awaitDeliveryLocked(d)
+	var mask *[4]byte
+	if d == relay.ClientToUpstream {
+		mask = frame.NewMask()
+	}
+	return frame.AppendControl(nil, frame.Ping, payload, mask)
+}
+
+// pingPassed notes that a ping of the application has passed.
+func (t *Tunnel) pingPassed(d relay.Direction) {
+	l := &t.guard.lanes[d]
+	l.passing = absent
+	if t.options.PingTimeout == 0 || l.asking != 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.heardFrom(d) != l.asked.Load() { // else an earlier one counts
+		t.awaitDeliveryLocked(d)
+	}
+}
+
+// awaitDeliveryLocked has the writer of direction d called when it is ready.
+// Then the destination has taken the ping, or its system has. Whatever comes
+// from it from now on is a reaction: it may answer before the writer is called.
+func (t *Tunnel) awaitDeliveryLocked(d relay.Direction) {
+	t.guard.lanes[d].asking = t.heardFrom(d)
+	t.relay.Wake(d)
+}
+
+// pingDelivered notes that the destination of d has got a ping. If it has got
+// one before and not reacted, the first one counts.
+func (t *Tunnel) pingDelivered(d relay.Direction) {
+	l := &t.guard.lanes[d]
+	l.asked.Store(l.asking)
+	l.asking = 0
+}
+
+// heardFrom is one more than the number of bytes that have come from the
+// destination of d.
+func (t *Tunnel) heardFrom(d relay.Direction) uint64 {
+	read, _ := t.relay.Counts(d.Opposite())
+	return read + 1
+}
+
+// mayBeOurs reports whether the frame that begins with head may be a pong to a
+// ping of ours.
+func (t *Tunnel) mayBeOurs(d relay.Direction, head []byte) bool {
+	return head[0] == pongHead0 && (len(head) == 1 || head[1]&^maskBit == pongHead1) &&
+		t.guard.lanes[d].pinged.Load()
+}
+
+// judgePong judges the payload, or its beginning, of a frame that may be a pong
+// to a ping of ours. Whose pong it is does not depend on when it comes: the
+// nonce tells, whatever the number.
+func (t *Tunnel) judgePong(d relay.Direction, mask [4]byte, payload []byte) finding {
+	plain := bytes.Clone(payload)
+	frame.ApplyMask(plain, mask, 0)
+	n := min(len(plain), nonceSize)
+	switch {
+	case !bytes.Equal(plain[:n], t.guard.nonce[:n]):
+		// An answer to the application, or to nothing.
+		t.guard.lanes[d.Opposite()].owing.Store(false)
+		return nothing
+	case len(plain) < pingSize:
+		return undecided
+	}
+	return ourPong
+}

@@ -1,0 +1,207 @@
+package tunnel
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// SweepInterval is the resolution of the tunnels' times.
+	SweepInterval = time.Second
+	// exitInterval is how often the sweep looks whether the process is about to
+	// exit. Where no configuration with this module is loaded any more, nothing
+	// else tells.
+	exitInterval = SweepInterval / 5
+	// shardCount keeps those who open and end tunnels, and those who look at
+	// all of them, out of each other's way.
+	shardCount = 32
+)
+
+// Registry holds the live tunnels. It belongs to no configuration: tunnels
+// outlive theirs.
+type Registry struct {
+	shards  [shardCount]shard
+	total   atomic.Int64
+	busy    atomic.Int64  // tunnels, and handshakes that may become some
+	changes atomic.Uint64 // tunnels that have come and gone
+	exit    exit
+	http3   http3Servers
+	exiting func() bool // nil means no
+
+	mu    sync.Mutex    // guards what follows
+	stop  chan struct{} // ends the sweep, which runs while something is to end at the exit
+	swept chan struct{} // closed when the newest sweep has ended
+}
+
+// NewRegistry makes one for a process. exiting tells whether that is about to exit;
+// nil means no.
+func NewRegistry(exiting func() bool) *Registry {
+	begun, begin := context.WithCancel(context.Background())
+	return &Registry{exiting: exiting, exit: exit{begun: begun, begin: begin, over: make(chan struct{})}}
+}
+
+// shard is a part of the tunnels.
+type shard struct {
+	mu      sync.Mutex // guards what follows, and the index of each tunnel
+	tunnels []*Tunnel
+	_       [64]byte // keeps two of them out of one cache line
+}
+
+var shardSeed = maphash.MakeSeed()
+
+func (r *Registry) shard(id string) *shard {
+	return &r.shards[maphash.String(shardSeed, id)%shardCount]
+}
+
+func (r *Registry) add(t *Tunnel) {
+	s := r.shard(t.ID)
+	s.mu.Lock()
+	t.index = len(s.tunnels)
+	s.tunnels = append(s.tunnels, t)
+	s.mu.Unlock()
+	r.changes.Add(1)
+	r.total.Add(1)
+	r.Begin()
+}
+
+func (r *Registry) remove(t *Tunnel) {
+	s := r.shard(t.ID)
+	s.mu.Lock()
+	last := len(s.tunnels) - 1
+	moved := s.tunnels[last]
+	s.tunnels[t.index], moved.index = moved, t.index
+	s.tunnels[last] = nil
+	s.tunnels = s.tunnels[:last]
+	if last == 0 {
+		s.tunnels = nil
+	}
+	s.mu.Unlock()
+	r.changes.Add(1)
+	r.total.Add(-1)
+	r.Finish()
+}
+
+// Begin counts a handshake or a tunnel until it calls finish. An exit that
+// begins later waits for it.
+func (r *Registry) Begin() {
+	if r.busy.Add(1) == 1 {
+		r.adjustSweep()
+	}
+}
+
+// Finish takes back what Begin has counted.
+func (r *Registry) Finish() {
+	if r.busy.Add(-1) == 0 {
+		r.adjustSweep()
+	}
+}
+
+// Find returns the live tunnel with this id, or nil.
+func (r *Registry) Find(id string) *Tunnel {
+	s := r.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tunnels {
+		if t.ID == id {
+			return t
+		}
+	}
+	return nil
+}
+
+// Collect returns the live tunnels that wanted accepts, or all if it is nil.
+// Only a part of them is locked at a time, and wanted runs without a lock.
+func (r *Registry) Collect(wanted func(*Tunnel) bool) []*Tunnel {
+	var all, part []*Tunnel
+	for i := range r.shards {
+		part = r.shards[i].snapshot(part[:0])
+		for _, t := range part {
+			if wanted == nil || wanted(t) {
+				all = append(all, t)
+			}
+		}
+	}
+	return all
+}
+
+// snapshot appends the shard's tunnels to buf.
+func (s *shard) snapshot(buf []*Tunnel) []*Tunnel {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append(buf, s.tunnels...)
+}
+
+// InUse counts tunnels, and handshakes that may become some.
+func (r *Registry) InUse() int {
+	return int(r.busy.Load())
+}
+
+// Count counts the live tunnels.
+func (r *Registry) Count() int {
+	return int(r.total.Load())
+}
+
+// adjustSweep starts or ends the sweep. It goes by the number that there is
+// now, as the calls may come in another order than their causes.
+func (r *Registry) adjustSweep() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wanted := r.busy.Load() > 0 || r.http3.count() > 0
+	switch {
+	case wanted && r.stop == nil:
+		previous := r.swept
+		r.stop, r.swept = make(chan struct{}), make(chan struct{})
+		go r.sweep(r.stop, previous, r.swept)
+	case !wanted && r.stop != nil:
+		close(r.stop)
+		r.stop = nil
+	}
+}
+
+// sweep checks the times of all tunnels until stop is closed. It begins when
+// the previous one has ended: what a tunnel's watch holds belongs to one of
+// them at a time.
+func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) {
+	defer close(ended)
+	if previous != nil {
+		<-previous
+	}
+	ticker := time.NewTicker(exitInterval)
+	defer ticker.Stop()
+	var batch []*Tunnel
+	changes := r.changes.Load()
+	storm := storm{collected: changes, seen: changes}
+	for ticks := 1; ; ticks++ {
+		select {
+		case <-stop:
+			return
+		case now := <-ticker.C:
+			if r.exiting != nil && r.exiting() {
+				r.ShutDown()
+			}
+			if ticks%int(SweepInterval/exitInterval) != 0 {
+				continue
+			}
+			batch = r.checkAll(now, batch)
+			if storm.over(r.changes.Load(), r.Count()) {
+				collectMemory()
+			}
+		}
+	}
+}
+
+// checkAll checks the times of all tunnels, outside of the locks: an end takes
+// locks of its own, and the removal that follows takes these.
+func (r *Registry) checkAll(now time.Time, batch []*Tunnel) []*Tunnel {
+	for i := range r.shards {
+		batch = r.shards[i].snapshot(batch[:0])
+		for _, t := range batch {
+			t.check(now)
+		}
+		clear(batch)
+	}
+	return batch
+}

@@ -1,0 +1,399 @@
+// Package tunnel keeps the open tunnels of a process: it follows their frames, decides
+// when one has to end, ends it politely, and knows why it did. It knows neither whose
+// a tunnel is nor why its upstream may be gone: its [Owner] does.
+//
+// A tunnel's lock may be held when its shard's, which is a leaf, is taken, and when the relay
+// is woken; the writer's lock of a relay may be held when a tunnel's is taken. None is held
+// while an owner is asked or told.
+package tunnel
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+const (
+	// closeAnswerTime is how long a client may take to answer our Close.
+	closeAnswerTime = 2 * time.Second
+	// lingerTime is how long what the peers still send is read and discarded
+	// after both have been told the end. Closing at once would reset
+	// connections and lose what is on its way.
+	lingerTime = time.Second
+	// lastWordsTime is how long a peer that takes nothing more is still
+	// listened to. Usually its connection is broken altogether, which ends it
+	// as soon as everything that had come before has been passed on.
+	lastWordsTime = 10 * time.Second
+)
+
+// Owner is who a tunnel belongs to. It knows why the tunnel may have to go, and what
+// was held for it.
+type Owner interface {
+	// MustGo tells whether the tunnel has to end, and how. It is asked as soon as
+	// the tunnel can be found by others: whatever ends tunnels decides that first and
+	// then looks for them, so a tunnel that has come too late to be found sees what
+	// was decided.
+	MustGo() (Ending, bool)
+	// Ended is told once, before the registry forgets the tunnel.
+	Ended(Outcome)
+}
+
+// About is what a tunnel is known by.
+type About struct {
+	// ID is the same word in logs and lists; ClientIP is the client's address as
+	// its logs have it, Upstream the address of the upstream, and Handler the name
+	// that the configuration gives the handler, if any.
+	ID, ClientIP, Upstream, Handler string
+}
+
+// Options is what a handler's configuration says about its tunnels. It is
+// shared by all of them, never changes, and is all that a tunnel keeps of the
+// configuration, but for its owner. Zero times mean no limit.
+type Options struct {
+	Idle, Write, HalfClose, MaxLifetime time.Duration
+	Jitter                              float64
+	Ping, PingTimeout                   time.Duration
+	// MaxMessage is the most payload bytes of a message; zero means no limit.
+	MaxMessage uint64
+	// MessageEvery is the time that the rate of messages leaves for each, zero
+	// for no limit; MessageAhead is how much of it a burst may use in advance,
+	// and RefuseFast tells that more is refused, not delayed.
+	MessageEvery, MessageAhead time.Duration
+	RefuseFast                 bool
+	// Shutdown is the time for all tunnels when the process exits.
+	Shutdown time.Duration
+}
+
+// phase is how far the end of a tunnel has come.
+type phase int32
+
+const (
+	// open: bytes flow.
+	open phase = iota
+	// guarded is the same for a tunnel that has a guard.
+	guarded
+	// closing: the proxy ends the tunnel. The client has been sent a Close, or
+	// will be at the next frame boundary, and what follows from the upstream is
+	// discarded; the client's answer is awaited.
+	closing
+	// lingering: both connections are half-closed by us, and what they still
+	// bring is discarded.
+	lingering
+)
+
+// IsOpen reports whether the tunnel has not begun to end.
+func (t *Tunnel) IsOpen() bool { return phase(t.phase.Load()) <= guarded }
+
+// Tunnel is a pair of connections between which bytes are relayed. It follows
+// the frames, decides when it has to end, and knows why it did.
+type Tunnel struct {
+	// What the sweep looks at comes first and together, as it goes over all tunnels
+	// once a second.
+	options *Options
+	relay   relay.Relay
+	guard   *guard    // nil if nothing needs it
+	expires time.Time // zero: never
+	watch   watch
+	// active is when the sweep has last seen that something had happened, in
+	// nanoseconds since 1970.
+	active atomic.Int64
+	phase  atomic.Int32
+
+	mu sync.Mutex // guards what follows, up to timer
+	// ended tells which directions have ended, and failed which of them
+	// because of their destination.
+	ended, failed [2]bool
+	// resets tells that the upstream is to be reset, and gone that there is no
+	// client any more.
+	resets, gone bool
+	// opaque is set when a peer has violated the protocol: nobody can say any
+	// more where its frames end, or whether these are frames.
+	opaque bool
+	// why is the first cause of an end, and whatever makes the proxy end the
+	// tunnel.
+	why Reason
+	// endedBy is who has ended it, if that is somebody by name.
+	endedBy string
+	// closeCode is the status of the first Close frame, closeFrom its sender.
+	// answered tells that the other peer has sent one too, in the direction
+	// answering, and parted that it has arrived.
+	closeCode uint16
+	closeFrom Peer
+	answered  bool
+	answering relay.Direction
+	parted    bool
+	// notice is the Close frame for the client while it has not been sent, and
+	// noticeCode its status.
+	notice     []byte
+	noticeCode uint16
+	// tellUpstream is set while a Close for the upstream is due, because no
+	// answer of the client to ours has come.
+	tellUpstream bool
+	timer        *time.Timer // of the phase
+
+	// scanners follow the frames of each direction, and passed counts the bytes
+	// that were passed on. Both belong to the direction's writer.
+	scanners [2]frame.Scanner
+	passed   [2]uint64
+	// messages are the scanners' counts, for others.
+	messages [2]atomic.Uint64
+
+	About
+
+	Owner  Owner
+	opened time.Time
+	live   *Registry
+	index  int // in the registry, guarded by its mu
+	done   chan struct{}
+}
+
+// New makes a tunnel that has not started.
+func New(a About, options *Options, live *Registry, o Owner) *Tunnel {
+	t := &Tunnel{
+		About:   a,
+		options: options,
+		live:    live,
+		Owner:   o,
+		done:    make(chan struct{}),
+		guard:   newGuard(options),
+	}
+	if t.guard != nil {
+		t.phase.Store(int32(guarded))
+	}
+	t.scanners[relay.ClientToUpstream] = frame.NewScanner(true)
+	t.scanners[relay.UpstreamToClient] = frame.NewScanner(false)
+	return t
+}
+
+// Start has begin make a relay between the connections, which the tunnel owns from
+// here on. random returns a number in [0, 1).
+func (t *Tunnel) Start(begin func(relay.Hooks) relay.Relay, random func() float64) {
+	t.setTimes(time.Now(), random)
+	t.run(begin)
+	if t.live.exit.hasBegun() {
+		t.end(Shutdown, frame.StatusGoingAway)
+	} else if e, must := t.Owner.MustGo(); must {
+		t.End(e)
+	}
+}
+
+func (t *Tunnel) run(begin func(relay.Hooks) relay.Relay) {
+	// The lock keeps hooks that come before begin returns from using a relay
+	// that is not there yet, and the last one from leaving before add.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.relay = begin(t)
+	t.live.add(t)
+}
+
+// Inspect implements relay.Hooks.
+func (t *Tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
+	s := &t.scanners[d]
+	if phase(t.phase.Load()) != open {
+		return t.inspectClosely(d, s, p)
+	}
+	switch {
+	case s.Closed() && len(p) == 0:
+		t.closeTaken(d)
+	case !s.Closed() && !s.Opaque():
+		s.Scan(p)
+		t.messages[d].Store(s.Messages())
+		if s.Closed() || s.Opaque() {
+			t.stopScanning(d, s)
+		}
+	}
+	t.passed[d] += uint64(len(p))
+	return relay.Verdict{Pass: len(p), Ahead: s.Ahead()}
+}
+
+// Skip implements relay.Hooks.
+func (t *Tunnel) Skip(d relay.Direction, n int) {
+	s := &t.scanners[d]
+	s.Skip(n)
+	t.messages[d].Store(s.Messages())
+	t.passed[d] += uint64(n)
+	if t.guard != nil {
+		t.guard.lanes[d].hear()
+	}
+}
+
+// inspectClosely is Inspect of a tunnel that is guarded or ends.
+func (t *Tunnel) inspectClosely(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
+	inspect := t.inspectEnding
+	if t.IsOpen() {
+		inspect = t.inspectGuarded
+	}
+	v := inspect(d, s, p)
+	t.messages[d].Store(s.Messages())
+	t.passed[d] += uint64(v.Pass)
+	return v
+}
+
+// stopScanning notes why the scanner of a direction has nothing more to follow.
+func (t *Tunnel) stopScanning(d relay.Direction, s *frame.Scanner) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !s.Closed() {
+		t.opaque = true
+		return
+	}
+	if t.closeFrom == "" {
+		t.noteCloseLocked(source(d), s.CloseCode())
+		return
+	}
+	t.answered, t.answering = true, d
+	if t.IsOpen() {
+		t.relay.Wake(d) // to know when the destination has taken it
+		return
+	}
+	t.lingerLocked() // the end was decided a moment ago
+}
+
+// closeTaken is called when nothing is left to be written in a direction that has
+// passed a Close frame. After the second one both peers have to close their
+// connections. A destination that comes to it slowly has the time it needs.
+func (t *Tunnel) closeTaken(d relay.Direction) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.answered && t.answering == d && !t.parted && t.IsOpen() {
+		t.parted = true
+		t.startTimerLocked(closeAnswerTime, t.linger)
+	}
+}
+
+// noteCloseLocked remembers the first Close frame.
+func (t *Tunnel) noteCloseLocked(from Peer, code uint16) {
+	if t.closeFrom != "" {
+		return
+	}
+	t.closeFrom, t.closeCode = from, code
+	if t.IsOpen() && !t.why.isClosed() {
+		t.why = closed(from)
+	}
+}
+
+// Ended implements relay.Hooks.
+func (t *Tunnel) Ended(d relay.Direction, end relay.End) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended[d], t.failed[d] = true, end.Err != nil && end.Writing
+	t.noteEndLocked(d, end)
+	switch {
+	case t.resets && d == relay.ClientToUpstream:
+		t.resetLocked()
+	case !t.mayGoOnLocked(d, end):
+		t.lingerLocked()
+	}
+}
+
+// noteEndLocked remembers why the first direction has ended.
+func (t *Tunnel) noteEndLocked(d relay.Direction, end relay.End) {
+	if t.why == "" {
+		t.why = endedBy(d, end)
+	}
+}
+
+// mayGoOnLocked reports whether there is a use for the other direction when d
+// has ended.
+func (t *Tunnel) mayGoOnLocked(d relay.Direction, end relay.End) bool {
+	other := d.Opposite()
+	switch {
+	case !t.IsOpen():
+		// The client's answer to our Close is awaited.
+		return d == relay.UpstreamToClient && end.Err == nil
+	case t.ended[other]:
+		// Of no use is only what the source of a direction with a dead
+		// destination still sends.
+		return end.Err == nil && !t.failed[other]
+	case t.failed[d]:
+		// A peer that takes nothing more may have said why: its last words
+		// are on their way.
+		t.startTimerLocked(lastWordsTime, t.linger)
+		return true
+	}
+	// After a closing handshake, when one peer closes the connection the other
+	// one has only to do the same (RFC 6455 section 7.1.1).
+	t.parted = t.parted || t.answered && d == t.answering
+	return end.Err == nil && !t.parted
+}
+
+// Done implements relay.Hooks.
+func (t *Tunnel) Done() {
+	t.mu.Lock()
+	t.phase.Store(int32(lingering)) // for a timer that has fired already
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	t.mu.Unlock()
+	t.Owner.Ended(t.outcome())
+	t.live.remove(t) // then the process may exit
+	close(t.done)
+}
+
+// Outcome is what is known of a tunnel when it has ended.
+type Outcome struct {
+	About
+
+	Reason   Reason
+	ClosedBy Peer   // who is to blame
+	EndedBy  string // who has ended it, if that is somebody by name
+	// CloseCode is the status of the first Close frame, closeFrom its sender; zero
+	// and empty without one.
+	CloseCode uint16
+	CloseFrom Peer
+	Opened    time.Time
+	Traffic
+}
+
+// Traffic is counts of bytes on the wire, and of messages that have ended. Directions are
+// seen from the client: in is what it has sent.
+type Traffic struct {
+	BytesIn, BytesOut       uint64
+	MessagesIn, MessagesOut uint64
+}
+
+// Over is closed when the tunnel has ended, and nothing of it is in use any more.
+func (t *Tunnel) Over() <-chan struct{} {
+	return t.done
+}
+
+// Snapshot is what is known of a live tunnel.
+type Snapshot struct {
+	About
+	Traffic
+
+	Opened time.Time
+	Active time.Time // when anything was last seen to happen, to about a second
+}
+
+// Snapshot is what is known of the tunnel now. It has to have started.
+func (t *Tunnel) Snapshot() Snapshot {
+	_, in := t.relay.Counts(relay.ClientToUpstream)
+	_, out := t.relay.Counts(relay.UpstreamToClient)
+	return Snapshot{
+		About:   t.About,
+		Opened:  t.opened,
+		Active:  time.Unix(0, t.active.Load()),
+		Traffic: Traffic{in, out, t.messages[relay.ClientToUpstream].Load(), t.messages[relay.UpstreamToClient].Load()},
+	}
+}
+
+// outcome may be called when the relay has ended.
+func (t *Tunnel) outcome() Outcome {
+	return Outcome{
+		About:     t.About,
+		Reason:    t.why,
+		ClosedBy:  t.closedBy(),
+		EndedBy:   t.endedBy,
+		CloseCode: t.closeCode,
+		CloseFrom: t.closeFrom,
+		Opened:    t.opened,
+		Traffic: Traffic{
+			t.passed[relay.ClientToUpstream], t.passed[relay.UpstreamToClient],
+			t.scanners[relay.ClientToUpstream].Messages(), t.scanners[relay.UpstreamToClient].Messages(),
+		},
+	}
+}

@@ -1,0 +1,117 @@
+package tunnel
+
+import (
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+// watch is what the sweep remembers of a tunnel from one time to the next. The
+// relay only counts bytes, so the passing of time costs it nothing.
+type watch struct {
+	read, taken [2]uint64
+	activity    time.Time    // when something was last seen to have happened
+	halfClosed  bool         // one peer has ended its stream, the other has not
+	stalled     [2]time.Time // since when a write makes no progress; zero if it does
+	backlog     [2]int       // of a stalled direction
+}
+
+// setTimes sets what the sweep goes by. random returns a number in [0, 1).
+func (t *Tunnel) setTimes(now time.Time, random func() float64) {
+	t.opened = now
+	t.noteActivity(now)
+	if t.guard != nil {
+		t.guard.vigils[0].heardAt, t.guard.vigils[1].heardAt = now, now
+	}
+	if t.options.MaxLifetime > 0 {
+		shortened := float64(t.options.MaxLifetime) * (1 - t.options.Jitter*random())
+		t.expires = now.Add(time.Duration(shortened))
+	}
+}
+
+// check ends the tunnel if one of its times is over. It is called by the sweep
+// only, about once a second.
+func (t *Tunnel) check(now time.Time) {
+	t.observe(now)
+	p := t.options
+	switch {
+	case p.Write > 0 && t.writeStalled(now):
+		t.end(WriteTimeout, frame.StatusGoingAway)
+	case p.HalfClose > 0 && t.watch.halfClosed && now.Sub(t.watch.activity) >= p.HalfClose:
+		t.end(HalfCloseTimeout, frame.StatusGoingAway)
+	case p.Idle > 0 && now.Sub(t.watch.activity) >= p.Idle:
+		t.end(IdleTimeout, frame.StatusGoingAway)
+	case !t.expires.IsZero() && !now.Before(t.expires):
+		t.end(MaxLifetime, frame.StatusGoingAway)
+	case p.Ping > 0:
+		t.keepAlive(now)
+	}
+}
+
+// observe compares the relay's counts with the last ones.
+func (t *Tunnel) observe(now time.Time) {
+	w := &t.watch
+	if half := t.halfClosed(); half != w.halfClosed {
+		w.halfClosed = half
+		t.noteActivity(now)
+	}
+	for d := range relay.Direction(2) {
+		read, taken := t.relay.Counts(d)
+		if t.isActive(d, read, taken) {
+			t.noteActivity(now)
+		}
+		w.stalled[d] = t.stalledSince(d, now, read != taken && taken == w.taken[d])
+		w.read[d], w.taken[d] = read, taken
+	}
+}
+
+func (t *Tunnel) noteActivity(now time.Time) {
+	t.watch.activity = now
+	t.active.Store(now.UnixNano())
+}
+
+// isActive reports whether something has happened in a direction, given its new
+// counts. Our pings do not count there, but the pongs do. They are no activity.
+func (t *Tunnel) isActive(d relay.Direction, read, taken uint64) bool {
+	w := &t.watch
+	if t.guard == nil {
+		return read != w.read[d] || taken != w.taken[d]
+	}
+	wrote := w.read[d] != w.taken[d] && taken != w.taken[d] // a write that has taken its time
+	return t.guard.lanes[d].heard.Swap(false) || wrote
+}
+
+// stalledSince returns since when the writes of a direction make no progress.
+// stuck tells that a write has not come to its end since the last time, which
+// only says something if what the system holds has not become less either.
+func (t *Tunnel) stalledSince(d relay.Direction, now time.Time, stuck bool) time.Time {
+	if !stuck {
+		return time.Time{}
+	}
+	w := &t.watch
+	backlog := t.relay.Backlog(d)
+	if !w.stalled[d].IsZero() {
+		if backlog == w.backlog[d] {
+			return w.stalled[d]
+		}
+		t.noteActivity(now) // the peer takes some of it
+	}
+	w.backlog[d] = backlog
+	return now
+}
+
+func (t *Tunnel) writeStalled(now time.Time) bool {
+	for _, since := range t.watch.stalled {
+		if !since.IsZero() && now.Sub(since) >= t.options.Write {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Tunnel) halfClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended[0] != t.ended[1]
+}
