@@ -82,7 +82,7 @@ func TestReadmeLinksToEveryExample(t *testing.T) {
 	}
 }
 
-func TestReadmeHasTheSyntaxOfTheDirective(t *testing.T) {
+func TestDocumentationHasTheSyntaxOfTheDirective(t *testing.T) {
 	// The syntax is in the doc comment, indented as code.
 	source := readFile(t, "caddyfile.go")
 	var syntax []string
@@ -102,7 +102,7 @@ func TestReadmeHasTheSyntaxOfTheDirective(t *testing.T) {
 	if !strings.HasPrefix(want, "websocket_proxy [<matcher>]") {
 		t.Fatalf("no syntax found in caddyfile.go, only:\n%s", want)
 	}
-	if !strings.Contains(readFile(t, "README.md"), "```\n"+want+"\n```") {
-		t.Errorf("README.md does not have this syntax:\n%s", want)
+	if !strings.Contains(readFile(t, configurationFile), "```\n"+want+"\n```") {
+		t.Errorf("%s does not have this syntax:\n%s", configurationFile, want)
 	}
 }
