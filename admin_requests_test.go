@@ -109,8 +109,9 @@ func TestAdminAllowsMethods(t *testing.T) {
 	}
 }
 
-func TestReadmeHasTheAdminAPI(t *testing.T) {
-	readme := readFile(t, "README.md")
+func TestDocumentationHasTheAdminAPI(t *testing.T) {
+	const file = "docs/operations.md"
+	documentation := readFile(t, file)
 	for _, route := range new(adminAPI).Routes() {
 		methods, ok := route.Handler.(byMethod)
 		if !ok {
@@ -118,8 +119,8 @@ func TestReadmeHasTheAdminAPI(t *testing.T) {
 		}
 		for method := range methods {
 			request := method + " " + strings.TrimPrefix(route.Pattern, "/websocket_proxy/")
-			if !strings.Contains(readme, "| `"+request+"` |") {
-				t.Errorf("README.md does not have %s", request)
+			if !strings.Contains(documentation, "| `"+request+"` |") {
+				t.Errorf("%s does not have %s", file, request)
 			}
 		}
 	}
@@ -128,8 +129,8 @@ func TestReadmeHasTheAdminAPI(t *testing.T) {
 	} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(v)) {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-			if name != "" && !strings.Contains(readme, "`"+name+"`") {
-				t.Errorf("README.md does not have the field %s of %T", name, v)
+			if name != "" && !strings.Contains(documentation, "`"+name+"`") {
+				t.Errorf("%s does not have the field %s of %T", file, name, v)
 			}
 		}
 	}
