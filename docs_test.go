@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
@@ -69,6 +70,54 @@ func expectAdapts(t *testing.T, file, text string) {
 	expectProvisions(t, &fixture{caddyfile: text}, config)
 }
 
+// anchorOf is what GitHub makes of a heading.
+func anchorOf(heading string) string {
+	kept := strings.Map(func(r rune) rune {
+		if r == ' ' || r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, heading)
+	return strings.ReplaceAll(kept, " ", "-")
+}
+
+func TestLinksInDocumentationLeadSomewhere(t *testing.T) {
+	anchors := make(map[string]map[string]bool)
+	var files []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "bench/*.md"} {
+		matches, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, matches...)
+	}
+	texts := make(map[string]string)
+	for _, file := range files {
+		text := fenced.ReplaceAllString(readFile(t, file), "")
+		texts[file], anchors[file] = text, make(map[string]bool)
+		for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+			anchors[file][anchorOf(heading[1])] = true
+		}
+	}
+	for file, text := range texts {
+		for _, link := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(text, -1) {
+			target, anchor, _ := strings.Cut(link[1], "#")
+			if strings.Contains(target, ":") {
+				continue // elsewhere
+			}
+			to := file
+			if target != "" {
+				to = filepath.Join(filepath.Dir(file), target)
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s has a link to %s: %v", file, link[1], err)
+			} else if anchor != "" && !anchors[filepath.ToSlash(to)][anchor] {
+				t.Errorf("%s has a link to %s, where no heading is called so", file, link[1])
+			}
+		}
+	}
+}
+
 func TestReadmeLinksToEveryExample(t *testing.T) {
 	readme := readFile(t, "README.md")
 	files, err := filepath.Glob("examples/*.Caddyfile")
@@ -104,5 +153,16 @@ func TestDocumentationHasTheSyntaxOfTheDirective(t *testing.T) {
 	}
 	if !strings.Contains(readFile(t, configurationFile), "```\n"+want+"\n```") {
 		t.Errorf("%s does not have this syntax:\n%s", configurationFile, want)
+	}
+}
+
+func TestMigrationHasTheOptionsThatAreRefused(t *testing.T) {
+	text := readFile(t, "docs/migration.md")
+	for _, refused := range []map[string]string{refusedOptions, refusedInTransport} {
+		for option := range refused {
+			if !strings.Contains(text, "`"+option+"`") {
+				t.Errorf("docs/migration.md does not have %s", option)
+			}
+		}
 	}
 }
