@@ -83,6 +83,19 @@ func TestEveryOptionHasASection(t *testing.T) {
 	}
 }
 
+func TestReadmeLinksToEveryOption(t *testing.T) {
+	readme := readFile(t, "README.md")
+	for _, option := range implementedOptions(t) {
+		if !strings.Contains(readme, "]("+configurationFile+"#"+option+")") {
+			t.Errorf("README.md has no link to the section about %s", option)
+		}
+	}
+	const most = 200
+	if lines := strings.Count(readme, "\n"); lines > most {
+		t.Errorf("README.md has %d lines, more than %d", lines, most)
+	}
+}
+
 // Examples that are no whole Caddyfiles are options, each in a code span.
 func TestExamplesOfOptionsAdapt(t *testing.T) {
 	for option, section := range optionSections(t) {
