@@ -3,8 +3,6 @@ package websocketproxy
 import (
 	"fmt"
 	"go/ast"
-	goparser "go/parser"
-	"go/token"
 	"reflect"
 	"regexp"
 	"strings"
@@ -18,12 +16,11 @@ import (
 func fieldDocs(tb testing.TB, config reflect.Type) map[string]string {
 	tb.Helper()
 	docs := make(map[string]string)
-	for _, file := range []string{"config.go", "config_balancing.go", "config_health.go", "drain.go", "module.go"} {
-		parsed, err := goparser.ParseFile(token.NewFileSet(), file, nil, goparser.ParseComments)
-		if err != nil {
-			tb.Fatal(err)
+	for _, file := range sources(tb) {
+		if file.Name.Name != "websocketproxy" {
+			continue
 		}
-		ast.Inspect(parsed, func(n ast.Node) bool {
+		ast.Inspect(file, func(n ast.Node) bool {
 			spec, ok := n.(*ast.TypeSpec)
 			if !ok || spec.Name.Name != config.Name() {
 				return true

@@ -10,16 +10,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
 const troubleshootingFile = "docs/troubleshooting.md"
 
-// sources parses the code that is not for tests, wherever it is below the root.
-func sources(tb testing.TB) []*ast.File {
-	tb.Helper()
-	var files []*ast.File
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+// parseSources parses the code that is not for tests, wherever it is below the root.
+var parseSources = sync.OnceValues(func() (files []*ast.File, err error) {
+	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		switch name := d.Name(); {
 		case err != nil:
 			return err
@@ -28,10 +27,16 @@ func sources(tb testing.TB) []*ast.File {
 		case d.IsDir() || filepath.Ext(name) != ".go" || strings.HasSuffix(name, "_test.go"):
 			return nil
 		}
-		file, err := goparser.ParseFile(token.NewFileSet(), path, nil, goparser.SkipObjectResolution)
+		file, err := goparser.ParseFile(token.NewFileSet(), path, nil, goparser.ParseComments|goparser.SkipObjectResolution)
 		files = append(files, file)
 		return err
 	})
+	return files, err
+})
+
+func sources(tb testing.TB) []*ast.File {
+	tb.Helper()
+	files, err := parseSources()
 	if err != nil || len(files) < 30 {
 		tb.Fatalf("%d files of source, %v", len(files), err)
 	}
@@ -52,6 +57,9 @@ func constantsOf(tb testing.TB, typ string) []string {
 				return true
 			}
 			of, ok := spec.Type.(*ast.Ident)
+			if other, isOfOther := spec.Type.(*ast.SelectorExpr); isOfOther {
+				of, ok = other.Sel, true
+			}
 			if !ok || !strings.EqualFold(of.Name, typ) {
 				return true
 			}
