@@ -36,13 +36,13 @@ type closeAnswer struct {
 
 // farewellFor checks the status and the text for Close frames.
 func farewellFor(code *int, text string) (uint16, error) {
-	if problem := closeReasonProblem(text); problem != "" {
+	if problem := frame.CloseReasonProblem(text); problem != "" {
 		return 0, adminError(http.StatusBadRequest, "reason: %s", problem)
 	}
 	if code == nil {
 		return frame.StatusGoingAway, nil
 	}
-	if problem := closeCodeProblem(*code); problem != "" {
+	if problem := frame.CloseCodeProblem(*code); problem != "" {
 		return 0, adminError(http.StatusBadRequest, "code: %s", problem)
 	}
 	return uint16(*code), nil

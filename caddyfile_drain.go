@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 )
 
 func (p *parser) drain() *Drain {
@@ -41,14 +43,14 @@ func (p *parser) closeCode() error {
 	if err != nil {
 		return p.d.Errf("close_code is a number, such as 1012, not %q", s)
 	}
-	if problem := closeCodeProblem(code); problem != "" {
+	if problem := frame.CloseCodeProblem(code); problem != "" {
 		return p.d.Errf("close_code %s", problem)
 	}
 	p.drain().CloseCode = code
 	if !p.d.NextArg() {
 		return nil
 	}
-	if problem := closeReasonProblem(p.d.Val()); problem != "" {
+	if problem := frame.CloseReasonProblem(p.d.Val()); problem != "" {
 		return p.d.Errf("the reason of close_code %s", problem)
 	}
 	p.drain().CloseReason = p.d.Val()

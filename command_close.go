@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 )
 
 func closeCommand() *cobra.Command {
@@ -96,13 +98,13 @@ func (c *console) close() (closing closeAnswer, err error) {
 
 // checkFarewell checks what clients are to be told.
 func (c *console) checkFarewell() error {
-	if problem := closeReasonProblem(c.flags.String("reason")); problem != "" {
+	if problem := frame.CloseReasonProblem(c.flags.String("reason")); problem != "" {
 		return fmt.Errorf("--reason: %s", problem)
 	}
 	if !c.flags.Changed("code") {
 		return nil
 	}
-	if problem := closeCodeProblem(c.flags.Int("code")); problem != "" {
+	if problem := frame.CloseCodeProblem(c.flags.Int("code")); problem != "" {
 		return fmt.Errorf("--code: %s", problem)
 	}
 	return nil

@@ -3,9 +3,7 @@ package websocketproxy
 import (
 	"errors"
 	"fmt"
-	"math"
 	"time"
-	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -43,10 +41,6 @@ type Drain struct {
 	CloseReason string `json:"close_reason,omitempty"`
 }
 
-// longestReason is what fits into a control frame besides the status (RFC 6455
-// section 5.5).
-const longestReason = 123
-
 // check reports what is wrong with the values.
 func (d *Drain) check() error {
 	if d == nil {
@@ -56,11 +50,11 @@ func (d *Drain) check() error {
 		return errors.New("drain.shutdown_period: is shorter than a second")
 	}
 	if d.CloseCode != 0 {
-		if problem := closeCodeProblem(d.CloseCode); problem != "" {
+		if problem := frame.CloseCodeProblem(d.CloseCode); problem != "" {
 			return fmt.Errorf("drain.close_code: %s", problem)
 		}
 	}
-	if problem := closeReasonProblem(d.CloseReason); problem != "" {
+	if problem := frame.CloseReasonProblem(d.CloseReason); problem != "" {
 		return fmt.Errorf("drain.close_reason: %s", problem)
 	}
 	return nil
@@ -74,25 +68,4 @@ func (d *Drain) apply(t *tunnel.Options, p *leasePolicy) {
 	if d.CloseCode != 0 {
 		p.closeCode = uint16(d.CloseCode)
 	}
-}
-
-// closeCodeProblem returns what is wrong with a status for a Close frame, if
-// anything.
-func closeCodeProblem(code int) string {
-	if code < 0 || code > math.MaxUint16 || !frame.ValidCloseCode(uint16(code)) {
-		return fmt.Sprintf("%d is not allowed in a Close frame; use 1012, or one from 3000 to 4999", code)
-	}
-	return ""
-}
-
-// closeReasonProblem returns what is wrong with a text for a Close frame, if
-// anything.
-func closeReasonProblem(text string) string {
-	switch {
-	case len(text) > longestReason:
-		return fmt.Sprintf("has %d bytes; at most %d fit into a Close frame", len(text), longestReason)
-	case !utf8.ValidString(text):
-		return "is not UTF-8"
-	}
-	return ""
 }

@@ -7,6 +7,8 @@ package frame
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"fmt"
+	"math"
 	"math/bits"
 	"unicode/utf8"
 )
@@ -55,6 +57,7 @@ const (
 
 	maxControlPayload = 125 // bytes, RFC 6455 §5.5
 	closeCodeSize     = 2   // bytes, RFC 6455 §5.5.1
+	maxCloseReason    = maxControlPayload - closeCodeSize
 )
 
 // Header is the header of one frame (RFC 6455 §5.2).
@@ -108,7 +111,7 @@ func AppendClose(b []byte, code uint16, reason string, mask *[4]byte) []byte {
 	if code == StatusNoStatus {
 		return AppendControl(b, Close, nil, mask)
 	}
-	reason = truncate(reason, maxControlPayload-closeCodeSize)
+	reason = truncate(reason, maxCloseReason)
 	b = appendControlHeader(b, Close, closeCodeSize+len(reason), mask)
 	start := len(b)
 	b = binary.BigEndian.AppendUint16(b, code)
@@ -192,4 +195,25 @@ func ValidCloseCode(code uint16) bool {
 	default:
 		return code >= 3000 && code <= 4999
 	}
+}
+
+// CloseCodeProblem returns what is wrong with a status that somebody wants in a
+// Close frame, if anything.
+func CloseCodeProblem(code int) string {
+	if code < 0 || code > math.MaxUint16 || !ValidCloseCode(uint16(code)) {
+		return fmt.Sprintf("%d is not allowed in a Close frame; use 1012, or one from 3000 to 4999", code)
+	}
+	return ""
+}
+
+// CloseReasonProblem returns what is wrong with a text that somebody wants in a
+// Close frame, if anything (RFC 6455 §5.5 and §5.5.1).
+func CloseReasonProblem(text string) string {
+	switch {
+	case len(text) > maxCloseReason:
+		return fmt.Sprintf("has %d bytes; at most %d fit into a Close frame", len(text), maxCloseReason)
+	case !utf8.ValidString(text):
+		return "is not UTF-8"
+	}
+	return ""
 }

@@ -186,6 +186,24 @@ func TestValidCloseCode(t *testing.T) {
 		if got, want := ValidCloseCode(uint16(code)), valid(uint16(code)); got != want {
 			t.Errorf("code %d: got %v, want %v", code, got, want)
 		}
+		if problem := CloseCodeProblem(code); valid(uint16(code)) != (problem == "") {
+			t.Errorf("code %d: the problem is %q", code, problem)
+		}
+	}
+}
+
+func TestWhatIsWrongWithACloseFrameIsSaid(t *testing.T) {
+	for _, c := range []struct{ got, want string }{
+		{CloseCodeProblem(-1), "-1 is not allowed in a Close frame; use 1012, or one from 3000 to 4999"},
+		{CloseCodeProblem(1<<16 + 1000), "66536 is not allowed in a Close frame; use 1012, or one from 3000 to 4999"},
+		{CloseReasonProblem(""), ""},
+		{CloseReasonProblem(strings.Repeat("x", 123)), ""},
+		{CloseReasonProblem(strings.Repeat("x", 124)), "has 124 bytes; at most 123 fit into a Close frame"},
+		{CloseReasonProblem("\xff"), "is not UTF-8"},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %q, want %q", c.got, c.want)
+		}
 	}
 }
 
