@@ -11,10 +11,6 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// longestExpiry bounds how long a state may be given for; without a bound it is
-// for ever.
-const longestExpiry = 365 * 24 * time.Hour
-
 // longestName bounds who may say that he has set a state, in bytes.
 const longestName = 128
 
@@ -227,7 +223,7 @@ func (req *stateRequest) state(now time.Time) (s upstream.State, err error) {
 		if req.State == upstream.Ready {
 			return s, adminError(http.StatusBadRequest, "ready does not expire; expires_in belongs to drain and evict")
 		}
-		after, err := seconds("expires_in", *req.ExpiresIn, longestExpiry)
+		after, err := seconds("expires_in", *req.ExpiresIn, upstream.LongestExpiry)
 		if err != nil {
 			return s, err
 		}

@@ -15,13 +15,6 @@ import (
 // checkJitter is the part of the interval by which one differs at random.
 const checkJitter = 0.1
 
-// What operators see of an upstream's health.
-const (
-	healthUp        = "up"
-	healthDown      = "down"
-	healthUnchecked = "unchecked"
-)
-
 // checker knows whether an address passes a check. It is shared by all handlers
 // and configurations that want the same check, and gets what it needs to probe
 // from the newest one that is in force.
@@ -90,13 +83,13 @@ func (t *hostTable) isDown(h *host, check string) bool {
 // healthLocked returns what operators see of the checks of h. It is down if one
 // of them says so.
 func (h *host) healthLocked() (health, lastError string, checked time.Time) {
-	health = healthUnchecked
+	health = upstream.Unchecked
 	for _, c := range h.checkers {
 		switch {
 		case c.down:
-			health = healthDown
-		case health == healthUnchecked && !c.checked.IsZero():
-			health = healthUp
+			health = upstream.Down
+		case health == upstream.Unchecked && !c.checked.IsZero():
+			health = upstream.Up
 		}
 		if lastError == "" || c.down {
 			lastError = c.lastError

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // watchInterval is how often watch looks.
@@ -102,7 +103,7 @@ func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
 			expires = "in " + brief(u.Expires.Sub(now))
 		}
 		health := u.Health
-		if u.Failing && health != healthDown {
+		if u.Failing && health != upstream.Down {
 			health = "failing"
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n",

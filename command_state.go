@@ -102,7 +102,7 @@ func (c *console) stateRequest(state string) (request stateRequest, err error) {
 	if state == upstream.Ready {
 		return request, nil
 	}
-	if request.ExpiresIn, err = c.duration("for", longestExpiry); err != nil {
+	if request.ExpiresIn, err = c.duration("for", upstream.LongestExpiry); err != nil {
 		return request, err
 	}
 	if request.ExpiresIn != nil && *request.ExpiresIn == 0 {

@@ -100,9 +100,9 @@ func TestSpellingOfACheckMakesNoDifference(t *testing.T) {
 func TestListTellsHealth(t *testing.T) {
 	var out strings.Builder
 	list := []upstreamInfo{
-		{Address: "a:1", State: upstream.Ready, Health: healthUp},
-		{Address: "b:1", State: upstream.Drain, Health: healthDown, Tunnels: 3},
-		{Address: "c:1", State: upstream.Ready, Health: healthUp, Failing: true, Queued: 7},
+		{Address: "a:1", State: upstream.Ready, Health: upstream.Up},
+		{Address: "b:1", State: upstream.Drain, Health: upstream.Down, Tunnels: 3},
+		{Address: "c:1", State: upstream.Ready, Health: upstream.Up, Failing: true, Queued: 7},
 	}
 	if err := writeUpstreams(&out, list, list[0].Since); err != nil {
 		t.Fatal(err)

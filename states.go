@@ -64,7 +64,7 @@ func (states operatorStates) plausible(now time.Time) (all operatorStates, ahead
 	all = make(operatorStates, len(states))
 	for address, s := range states {
 		was := s
-		if s.Expires.Sub(now) > longestExpiry+maxAhead {
+		if s.Expires.Sub(now) > upstream.LongestExpiry+maxAhead {
 			s.Expires = time.Time{}
 		}
 		if isAhead(s.Named, now) {

@@ -145,7 +145,7 @@ func TestTimesFarAheadAreIgnoredWhenRead(t *testing.T) {
 	drained := func(at, expires, named time.Time) upstream.State {
 		return upstream.State{State: upstream.Drain, At: at, Expires: expires, Named: named}
 	}
-	soon, late := now.Add(maxAhead), now.Add(longestExpiry+maxAhead)
+	soon, late := now.Add(maxAhead), now.Add(upstream.LongestExpiry+maxAhead)
 	for name, test := range map[string]struct {
 		stored upstream.State
 		want   operatorStates

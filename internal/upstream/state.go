@@ -18,6 +18,18 @@ const (
 	Removed = "removed"
 )
 
+// LongestExpiry bounds how long a state may be given for; without a bound it is
+// for ever.
+const LongestExpiry = 365 * 24 * time.Hour
+
+// What is said of the health of an upstream: Down if an active check says so,
+// Unchecked if none has said anything.
+const (
+	Up        = "up"
+	Down      = "down"
+	Unchecked = "unchecked"
+)
+
 // State is what an operator has said about an upstream. The zero value
 // says nothing, which means ready.
 type State struct {
