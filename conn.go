@@ -4,8 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/http"
-	"reflect"
+	"os"
 	"syscall"
 	"time"
 )
@@ -17,10 +16,11 @@ type socket struct {
 
 // CloseWrite half-closes: TLS sends close_notify, TCP a FIN.
 func (s socket) CloseWrite() error {
-	if c, ok := unwrap(s.Conn).(interface{ CloseWrite() error }); ok {
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
-	// Caddy's PROXY protocol listener keeps nothing of what is written to it.
+	// Such as that of a PROXY protocol listener, which keeps nothing of what is
+	// written to it.
 	if tcp, ok := s.tcp(); ok {
 		return tcp.CloseWrite()
 	}
@@ -43,7 +43,7 @@ func (s socket) Reset() {
 
 // Bare lets the relay take the socket itself where there is nothing around it.
 func (s socket) Bare() syscall.Conn {
-	return descriptor(unwrap(s.Conn))
+	return descriptor(s.Conn)
 }
 
 // Socket lets the relay wait for the socket where nothing but TLS could hold
@@ -79,7 +79,7 @@ func (s socket) tcp() (*net.TCPConn, bool) {
 	case *net.TCPConn:
 		return c, true
 	case interface{ TCPConn() (*net.TCPConn, bool) }:
-		return c.TCPConn() // that of Caddy's PROXY protocol listener
+		return c.TCPConn() // such as that of a PROXY protocol listener
 	}
 	return nil, false
 }
@@ -94,51 +94,14 @@ func (s socket) Backlog() int {
 
 // underneath returns the connection below TLS.
 func (s socket) underneath() net.Conn {
-	if secured, ok := unwrap(s.Conn).(*tls.Conn); ok {
+	if secured, ok := s.Conn.(*tls.Conn); ok {
 		return secured.NetConn()
 	}
-	return unwrap(s.Conn)
+	return s.Conn
 }
 
-// unwrap returns the connection inside of the one that Caddy gives to
-// connections of listeners without TLS and with only one of h1 and h2c, which
-// passes bytes on as they are once the handler runs, but hides CloseWrite.
-// The type is not exported; its field is.
-func unwrap(conn net.Conn) net.Conn {
-	v := reflect.ValueOf(conn)
-	if v.Kind() != reflect.Pointer || v.Type().String() != "*caddyhttp.http2Conn" {
-		return conn
-	}
-	field := v.Elem().FieldByName("Conn")
-	if !field.IsValid() || !field.CanInterface() {
-		return conn
-	}
-	if inner, ok := reflect.TypeAssert[net.Conn](field); ok {
-		return inner
-	}
-	return conn
-}
-
-// errNoHijack means that some handler in front has replaced the response
-// writer by one that hides the connection.
-var errNoHijack = errors.New("the client's connection is hidden by a response writer without Unwrap or Hijack")
-
-// innermost returns the server's own response writer. Hijacking there gives the
-// bare connection; wrappers would give one that counts bytes without locks and
-// hides CloseWrite.
-func innermost(w http.ResponseWriter) (http.Hijacker, error) {
-	if hijacker, ok := unwrapped(w).(http.Hijacker); ok {
-		return hijacker, nil
-	}
-	return nil, errNoHijack
-}
-
-func unwrapped(w http.ResponseWriter) http.ResponseWriter {
-	for {
-		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return w
-		}
-		w = inner.Unwrap()
-	}
+// isTimeout reports whether an error is that some time was over.
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &t) && t.Timeout()
 }

@@ -2,120 +2,12 @@ package websocketproxy
 
 import (
 	"crypto/tls"
-	"encoding/json"
 	"net"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/proxyprotocol" // a listener wrapper
-
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
-
-// runCaddy runs a Caddy with one server, in this process, and returns the
-// server's address. Its handler is a websocket_proxy to the upstream.
-func runCaddy(t *testing.T, up string, server map[string]any) string {
-	t.Helper()
-	server["listen"] = []string{"127.0.0.1:0"}
-	server["automatic_https"] = map[string]any{"disable": true}
-	server["routes"] = []any{map[string]any{"handle": []any{map[string]any{
-		"handler":   "websocket_proxy",
-		"upstreams": []any{map[string]any{"dial": up}},
-	}}}}
-	raw, err := json.Marshal(map[string]any{
-		"admin":   map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
-		"logging": map[string]any{"logs": map[string]any{"default": map[string]any{"level": "ERROR"}}},
-		"apps": map[string]any{
-			"tls":  map[string]any{"disable_storage_check": true, "disable_storage_clean": true},
-			"http": map[string]any{"servers": map[string]any{"test": server}},
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cfg caddy.Config
-	if err := json.Unmarshal(raw, &cfg); err != nil {
-		t.Fatal(err)
-	}
-	if err := caddy.Run(&cfg); err != nil {
-		t.Fatalf("running Caddy: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Errorf("stopping Caddy: %v", err)
-		}
-		expectNothingHeld(t)
-	})
-	return listenAddress(t)
-}
-
-// listenAddress asks the running Caddy where its server listens.
-func listenAddress(t *testing.T) string {
-	t.Helper()
-	app, err := caddy.ActiveContext().App("http")
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, ok := app.(*caddyhttp.App)
-	if !ok {
-		t.Fatalf("the http app is a %T", app)
-	}
-	return running.Servers["test"].Listeners()[0].Addr().String()
-}
-
-// Caddy wraps connections in types that hide how to half-close them, and does
-// not export these types. Here its own server makes them: if it wraps in
-// another way some day, this test waits in vain for the end of a stream.
-func TestEndOfStreamPassesCaddysOwnConnections(t *testing.T) {
-	tests := map[string]struct {
-		server   map[string]any
-		preamble string
-	}{
-		"HTTP/1 and HTTP/2": {
-			server: map[string]any{},
-		},
-		"only HTTP/1": {
-			server: map[string]any{"protocols": []string{"h1"}},
-		},
-		"with access log": {
-			server: map[string]any{"protocols": []string{"h1"}, "logs": map[string]any{}},
-		},
-		"with metrics": {
-			server: map[string]any{"protocols": []string{"h1"}, "metrics": map[string]any{}, "logs": map[string]any{}},
-		},
-		"PROXY protocol": {
-			server: map[string]any{
-				"listener_wrappers": []any{map[string]any{"wrapper": "proxy_protocol"}},
-			},
-			preamble: "PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n",
-		},
-		"PROXY protocol, only HTTP/1": {
-			server: map[string]any{
-				"protocols":         []string{"h1"},
-				"listener_wrappers": []any{map[string]any{"wrapper": "proxy_protocol"}},
-			},
-			preamble: "PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n",
-		},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			up := testbed.NewUpstream(t, nil)
-			c := testbed.Dial(t, runCaddy(t, up.Addr, test.server))
-			c.Send(test.preamble)
-			u := accept(t, up, c)
-			u.CloseWrite()
-			c.ExpectEOF()
-			c.WriteFrame(testbed.NewFrame(testbed.Text, "still here"))
-			u.ExpectFrame(testbed.Text, "still here")
-			c.Close()
-			u.ExpectEOF()
-			u.Close()
-			eventually(t, "the tunnel has ended", func() bool { return liveTunnels.Count() == 0 })
-		})
-	}
-}
 
 // concealed is a connection of which only a net.Conn is known.
 type concealed struct{ net.Conn }
@@ -130,18 +22,9 @@ type proxied struct {
 func (p proxied) TCPConn() (*net.TCPConn, bool) { return p.tcp, p.tcp != nil }
 
 func TestConnectionsThatCannotBeHalfClosed(t *testing.T) {
-	for _, conn := range []net.Conn{concealed{}, proxied{}} {
-		if err := (socket{conn}).CloseWrite(); err != nil {
-			t.Errorf("%T: %v", conn, err)
-		}
-	}
-}
-
-func TestUnwrapOpensOnlyWhatItKnows(t *testing.T) {
-	inner := new(net.TCPConn)
-	for _, conn := range []net.Conn{inner, concealed{inner}, &concealed{inner}, proxied{Conn: inner}, new(tls.Conn)} {
-		if got := unwrap(conn); got != conn {
-			t.Errorf("%T becomes %T", conn, got)
+	for _, c := range []net.Conn{concealed{}, proxied{}} {
+		if err := (socket{c}).CloseWrite(); err != nil {
+			t.Errorf("%T: %v", c, err)
 		}
 	}
 }
@@ -150,19 +33,19 @@ func TestUnwrapOpensOnlyWhatItKnows(t *testing.T) {
 func TestAbortOfTLSDoesNotWait(t *testing.T) {
 	certs := testbed.NewCerts(t)
 	up := testbed.NewTLSUpstream(t, certs.ServerConfig(), testbed.BlackHole)
-	conn, err := (&tls.Dialer{Config: certs.ClientConfig()}).DialContext(t.Context(), "tcp", up.Addr)
+	c, err := (&tls.Dialer{Config: certs.ClientConfig()}).DialContext(t.Context(), "tcp", up.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	stuck := testbed.Go(t, func(testing.TB) {
 		for block := make([]byte, 1<<20); ; {
-			if _, err := conn.Write(block); err != nil {
+			if _, err := c.Write(block); err != nil {
 				return
 			}
 		}
 	})
 	began := time.Now()
-	s := socket{conn}
+	s := socket{c}
 	s.Abort()
 	stuck()
 	_ = s.Close()

@@ -96,7 +96,7 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handsha
 			upstream: a.choice.host.address,
 		})
 	}
-	hijacker, err := innermost(w)
+	writer, err := hijacker(w)
 	if err != nil {
 		return abandon(err)
 	}
@@ -105,12 +105,12 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handsha
 		header["Connection"] = []string{"Upgrade"}
 		header[fieldAccept] = []string{acceptFor(hs.key)}
 	}, http.StatusSwitchingProtocols)
-	conn, buffered, err := hijacker.Hijack()
+	taken, buffered, err := writer.Hijack()
 	if err != nil {
 		return abandon(fmt.Errorf("taking over the client's connection: %w", err))
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	side := socket{conn}
+	side := socket{bare(taken)}
 	side.giveUpAfter(h.userTimeout())
 	h.startTunnel(r, hs, a, relay.Side{Conn: side, Glued: slices.Clone(early)})
 	return nil
@@ -122,15 +122,13 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 	h.writeHeader(w, r, a, func(header http.Header) {
 		delete(header, fieldAccept)
 	}, http.StatusOK)
-	s, restore := newStream(r.Context(), w, r.Body)
-	defer restore()
+	s := newStream(r.Context(), w, r.Body, keptConn(r.Context()))
+	defer liftIdleTimeouts(r.Context())()
 	defer s.detach()
-	// The client waits for the 200 before it sends anything.
-	if err := s.ctrl.Flush(); err != nil {
+	if err := s.accept(); err != nil {
 		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.host.address}, statusClientClosed)
 		return nil
 	}
-	s.takeOver()
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
 	stop := s.onGone(t.ClientGone)
 	defer stop()

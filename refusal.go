@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,11 +146,6 @@ func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, 
 		}
 	}
 	return f
-}
-
-func isTimeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &t) && t.Timeout()
 }
 
 // refuse counts and logs a refusal and hands it to Caddy's error routes.

@@ -47,7 +47,7 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 // the final response, by whatever handlers. For the same reason it goes past them. A
 // client that does not read does not hold the handshake up beyond its time.
 func inform(ctx context.Context, w http.ResponseWriter, resp *http.Response) {
-	w = unwrapped(w)
+	w = innermost(w)
 	if end, ok := ctx.Deadline(); ok {
 		ctrl := http.NewResponseController(w)
 		_ = ctrl.SetWriteDeadline(end) // where that is not known, there is none

@@ -2,7 +2,6 @@ package websocketproxy
 
 import (
 	"bytes"
-	"crypto/tls"
 	"io"
 	"net"
 	"strings"
@@ -86,37 +85,4 @@ func TestSlowClientThatHasNotComeToThePingIsNotLost(t *testing.T) {
 		t.Errorf("the tunnel was closed: %v", p.closedLine())
 	}
 	c.Reset()
-}
-
-func TestBacklogIsWhatThePeerHasNotTaken(t *testing.T) {
-	certs := testbed.NewCerts(t)
-	dials := map[string]func() (net.Conn, error){
-		"tcp": func() (net.Conn, error) {
-			return net.Dial("tcp", testbed.NewUpstream(t, testbed.BlackHole).Addr)
-		},
-		"unix": func() (net.Conn, error) {
-			return net.Dial("unix", testbed.NewUnixUpstream(t, testbed.BlackHole).Addr)
-		},
-		"tls": func() (net.Conn, error) {
-			up := testbed.NewTLSUpstream(t, certs.ServerConfig(), testbed.BlackHole)
-			return tls.Dial("tcp", up.Addr, certs.ClientConfig())
-		},
-	}
-	for kind, dial := range dials {
-		t.Run(kind, func(t *testing.T) {
-			conn, err := dial()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer socket{conn}.Abort()
-			eventually(t, "nothing is left of a handshake", func() bool { return socket{conn}.Backlog() == 0 })
-			_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-			for block := make([]byte, 1<<20); err == nil; {
-				_, err = conn.Write(block)
-			}
-			if got := (socket{conn}).Backlog(); got <= 0 {
-				t.Errorf("the backlog is %d bytes though the peer does not read", got)
-			}
-		})
-	}
 }

@@ -11,9 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
@@ -35,25 +32,21 @@ type stream struct {
 	ended bool
 }
 
-// newStream takes over the stream of an extended CONNECT that was accepted.
-// The server's idle timeouts, which are one minute, are lifted: tunnels have
-// their own. restore has to be called when the tunnel has ended.
-func newStream(ctx context.Context, w http.ResponseWriter, body io.ReadCloser) (s *stream, restore func()) {
-	const never = 100 * 365 * 24 * time.Hour
-	reader, writer := caddyhttp.IdleTimeoutsFromContext(ctx)
-	var restorers []func()
-	if reader != nil {
-		restorers = append(restorers, reader.Override(never, 0))
+// newStream takes over the stream of an extended CONNECT that was accepted. conn is
+// the connection of the stream, if that is one of HTTP/2, and life the context of
+// its request.
+func newStream(life context.Context, w http.ResponseWriter, body io.ReadCloser, conn net.Conn) *stream {
+	return &stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn, life: life}
+}
+
+// accept sends the header of the response, and takes the stream from its server as
+// far as there is a need for that. The client waits for it before it sends anything.
+func (s *stream) accept() error {
+	if err := s.ctrl.Flush(); err != nil {
+		return err
 	}
-	if writer != nil {
-		restorers = append(restorers, writer.Override(never, 0, 0))
-	}
-	conn, _ := ctx.Value(connKey{}).(net.Conn)
-	return &stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn, life: ctx}, func() {
-		for _, f := range restorers {
-			f()
-		}
-	}
+	s.takeOver()
+	return nil
 }
 
 // onGone has gone called when there is no client any more, though nobody reads or
@@ -94,7 +87,7 @@ func streamError(err error) error {
 		return err
 	}
 	if tooMuch := new(http.MaxBytesError); errors.As(err, &tooMuch) {
-		return err // Caddy's request_body counts a stream as one body
+		return err // of some handler in front, which counts a stream as one body
 	}
 	return fmt.Errorf("%w: %w", relay.ErrReset, err)
 }
@@ -116,24 +109,6 @@ func (s *stream) Abort() {
 	time.AfterFunc(stuckTime, s.cut)
 }
 
-// connKey is where the context of a request has its connection.
-type connKey struct{}
-
-// keepConns has a server put the connections into the contexts of requests.
-func keepConns(ctx caddy.Context) error {
-	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
-		server.RegisterConnContext(keepConn)
-	}
-	return nil
-}
-
-func keepConn(ctx context.Context, conn net.Conn) context.Context {
-	if ctx.Value(connKey{}) != nil {
-		return ctx // the server has more than one handler of ours
-	}
-	return context.WithValue(ctx, connKey{}, conn)
-}
-
 // stuckTime is how long a Write may take to fail when it was made to.
 const stuckTime = 500 * time.Millisecond
 
@@ -145,15 +120,15 @@ func (s *stream) cut() {
 	}
 }
 
-// expireWrite makes a pending Write fail. Caddy's writer around the server's own
-// is not made for calls during a Write; the server's is.
+// expireWrite makes a pending Write fail. The server's own writer is made for calls
+// during a Write; those that handlers put around it may not be.
 func (s *stream) expireWrite() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.w == nil {
 		return
 	}
-	_ = http.NewResponseController(unwrapped(s.w)).SetWriteDeadline(time.Unix(1, 0))
+	_ = http.NewResponseController(innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))
 }
 
 func (s *stream) Close() error {

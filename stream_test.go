@@ -33,9 +33,10 @@ func TestStreamTellsThatItsClientHasGone(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
-				s, restore := newStream(ctx, httptest.NewRecorder(), io.NopCloser(strings.NewReader("")))
-				defer restore()
-				s.takeOver() // which is for HTTP/3 only
+				s := newStream(ctx, httptest.NewRecorder(), io.NopCloser(strings.NewReader("")), nil)
+				if err := s.accept(); err != nil {
+					t.Fatal(err)
+				}
 				told := make(chan error, 1)
 				test.end(cancel, s.onGone(func(err error) { told <- err }))
 				synctest.Wait()
