@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -96,7 +97,7 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handsha
 			upstream: a.choice.host.address,
 		})
 	}
-	writer, err := hijacker(w)
+	writer, err := conn.Hijacker(w)
 	if err != nil {
 		return abandon(err)
 	}
@@ -110,8 +111,8 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handsha
 		return abandon(fmt.Errorf("taking over the client's connection: %w", err))
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	side := socket{bare(taken)}
-	side.giveUpAfter(h.userTimeout())
+	side := conn.Socket{bare(taken)}
+	side.GiveUpAfter(h.userTimeout())
 	h.startTunnel(r, hs, a, relay.Side{Conn: side, Glued: slices.Clone(early)})
 	return nil
 }
@@ -122,15 +123,15 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 	h.writeHeader(w, r, a, func(header http.Header) {
 		delete(header, fieldAccept)
 	}, http.StatusOK)
-	s := newStream(r.Context(), w, r.Body, keptConn(r.Context()))
+	s := conn.NewStream(r.Context(), w, r.Body, keptConn(r.Context()))
 	defer liftIdleTimeouts(r.Context())()
-	defer s.detach()
-	if err := s.accept(); err != nil {
+	defer s.Detach()
+	if err := s.Accept(); err != nil {
 		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.host.address}, statusClientClosed)
 		return nil
 	}
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
-	stop := s.onGone(t.ClientGone)
+	stop := s.OnGone(t.ClientGone)
 	defer stop()
 	<-t.Over()
 	return nil
@@ -140,8 +141,8 @@ func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client 
 	held := &lease{host: a.choice.host, from: a.choice.endpoint.from, place: hs.place, policy: h.leasePolicy}
 	hs.place, a.taken = nil, true
 	t := tunnel.New(tunnel.About{ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.host.address, Handler: h.Name}, h.tunnelPolicy, h.live, held)
-	side := socket{a.conn}
-	side.giveUpAfter(h.userTimeout())
+	side := conn.Socket{a.conn}
+	side.GiveUpAfter(h.userTimeout())
 	other := relay.Side{Conn: side, Glued: a.detach()}
 	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
 	return t

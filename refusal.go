@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -137,7 +138,7 @@ func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, 
 	case over != nil || isOver(ctx):
 		f.cause, f.status, f.err = causeHandshakeTimeout, http.StatusGatewayTimeout,
 			fmt.Errorf("%s: the handshake took too long", whileDoing)
-	case isTimeout(err):
+	case conn.IsTimeout(err):
 		f.cause, f.status = timeout, http.StatusGatewayTimeout
 	default:
 		if lack := shortageIn(err); lack != "" {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
 )
 
 // writeHeader sends the header of an upstream's answer to the client: without
@@ -47,7 +49,7 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 // the final response, by whatever handlers. For the same reason it goes past them. A
 // client that does not read does not hold the handshake up beyond its time.
 func inform(ctx context.Context, w http.ResponseWriter, resp *http.Response) {
-	w = innermost(w)
+	w = conn.Innermost(w)
 	if end, ok := ctx.Deadline(); ok {
 		ctrl := http.NewResponseController(w)
 		_ = ctrl.SetWriteDeadline(end) // where that is not known, there is none

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package websocketproxy
+package conn
 
 import (
 	"syscall"

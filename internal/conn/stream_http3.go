@@ -1,4 +1,4 @@
-package websocketproxy
+package conn
 
 import (
 	"context"
@@ -28,7 +28,7 @@ type takenStream struct {
 // takeOver takes the stream from an HTTP/3 server, which then does not end it
 // any more. The response has to have begun.
 func (s *stream) takeOver() {
-	server, ok := innermost(s.w).(http3.HTTPStreamer)
+	server, ok := Innermost(s.w).(http3.HTTPStreamer)
 	if !ok {
 		return
 	}

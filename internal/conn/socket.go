@@ -1,4 +1,4 @@
-package websocketproxy
+package conn
 
 import (
 	"crypto/tls"
@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// socket is a side of a tunnel that is a connection of its own.
-type socket struct {
+// Socket is a side of a tunnel that is a connection of its own.
+type Socket struct {
 	net.Conn
 }
 
 // CloseWrite half-closes: TLS sends close_notify, TCP a FIN.
-func (s socket) CloseWrite() error {
+func (s Socket) CloseWrite() error {
 	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
@@ -30,25 +30,25 @@ func (s socket) CloseWrite() error {
 
 // Abort closes the socket itself: Close of a TLS connection waits up to five
 // seconds for a peer that does not read.
-func (s socket) Abort() {
+func (s Socket) Abort() {
 	_ = s.underneath().Close() // only its effect on pending calls is wanted
 }
 
 // Reset has Close and Abort tell the peer by a reset, and drop what it has not got.
-func (s socket) Reset() {
+func (s Socket) Reset() {
 	if conn, ok := s.underneath().(interface{ SetLinger(sec int) error }); ok {
 		resetOnClose(conn)
 	}
 }
 
 // Bare lets the relay take the socket itself where there is nothing around it.
-func (s socket) Bare() syscall.Conn {
+func (s Socket) Bare() syscall.Conn {
 	return descriptor(s.Conn)
 }
 
 // Socket lets the relay wait for the socket where nothing but TLS could hold
 // back what came from it.
-func (s socket) Socket() syscall.Conn {
+func (s Socket) Socket() syscall.Conn {
 	return descriptor(s.underneath())
 }
 
@@ -62,10 +62,10 @@ func descriptor(conn net.Conn) syscall.Conn {
 	return nil
 }
 
-// giveUpAfter has TCP give the peer up if bytes sent to it go unacknowledged, or
+// GiveUpAfter has TCP give the peer up if bytes sent to it go unacknowledged, or
 // its window stays closed, for so long. Other kinds of connection, and systems
 // that cannot, have their own ways.
-func (s socket) giveUpAfter(d time.Duration) {
+func (s Socket) GiveUpAfter(d time.Duration) {
 	if d > 0 {
 		if conn, ok := s.tcp(); ok {
 			setUserTimeout(conn, d)
@@ -74,7 +74,7 @@ func (s socket) giveUpAfter(d time.Duration) {
 }
 
 // tcp returns the TCP connection at the bottom, if there is one.
-func (s socket) tcp() (*net.TCPConn, bool) {
+func (s Socket) tcp() (*net.TCPConn, bool) {
 	switch c := s.underneath().(type) {
 	case *net.TCPConn:
 		return c, true
@@ -85,7 +85,7 @@ func (s socket) tcp() (*net.TCPConn, bool) {
 }
 
 // Backlog implements relay.Backlogged.
-func (s socket) Backlog() int {
+func (s Socket) Backlog() int {
 	if conn, ok := s.underneath().(syscall.Conn); ok {
 		return backlog(conn)
 	}
@@ -93,15 +93,15 @@ func (s socket) Backlog() int {
 }
 
 // underneath returns the connection below TLS.
-func (s socket) underneath() net.Conn {
+func (s Socket) underneath() net.Conn {
 	if secured, ok := s.Conn.(*tls.Conn); ok {
 		return secured.NetConn()
 	}
 	return s.Conn
 }
 
-// isTimeout reports whether an error is that some time was over.
-func isTimeout(err error) bool {
+// IsTimeout reports whether an error is that some time was over.
+func IsTimeout(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &t) && t.Timeout()
 }

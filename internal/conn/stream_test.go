@@ -1,4 +1,4 @@
-package websocketproxy
+package conn
 
 import (
 	"context"
@@ -33,12 +33,12 @@ func TestStreamTellsThatItsClientHasGone(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
-				s := newStream(ctx, httptest.NewRecorder(), io.NopCloser(strings.NewReader("")), nil)
-				if err := s.accept(); err != nil {
+				s := NewStream(ctx, httptest.NewRecorder(), io.NopCloser(strings.NewReader("")), nil)
+				if err := s.Accept(); err != nil {
 					t.Fatal(err)
 				}
 				told := make(chan error, 1)
-				test.end(cancel, s.onGone(func(err error) { told <- err }))
+				test.end(cancel, s.OnGone(func(err error) { told <- err }))
 				synctest.Wait()
 				select {
 				case err := <-told:

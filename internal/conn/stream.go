@@ -1,4 +1,4 @@
-package websocketproxy
+package conn
 
 import (
 	"context"
@@ -32,16 +32,16 @@ type stream struct {
 	ended bool
 }
 
-// newStream takes over the stream of an extended CONNECT that was accepted. conn is
+// NewStream takes over the stream of an extended CONNECT that was accepted. conn is
 // the connection of the stream, if that is one of HTTP/2, and life the context of
 // its request.
-func newStream(life context.Context, w http.ResponseWriter, body io.ReadCloser, conn net.Conn) *stream {
+func NewStream(life context.Context, w http.ResponseWriter, body io.ReadCloser, conn net.Conn) *stream {
 	return &stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn, life: life}
 }
 
-// accept sends the header of the response, and takes the stream from its server as
+// Accept sends the header of the response, and takes the stream from its server as
 // far as there is a need for that. The client waits for it before it sends anything.
-func (s *stream) accept() error {
+func (s *stream) Accept() error {
 	if err := s.ctrl.Flush(); err != nil {
 		return err
 	}
@@ -49,9 +49,9 @@ func (s *stream) accept() error {
 	return nil
 }
 
-// onGone has gone called when there is no client any more, though nobody reads or
+// OnGone has gone called when there is no client any more, though nobody reads or
 // writes, until stop is called.
-func (s *stream) onGone(gone func(err error)) (stop func() bool) {
+func (s *stream) OnGone(gone func(err error)) (stop func() bool) {
 	return context.AfterFunc(s.life, func() {
 		if errors.Is(s.life.Err(), context.DeadlineExceeded) {
 			return // of some handler in front; the client may still be there
@@ -83,7 +83,7 @@ func (s *stream) Write(p []byte) (int, error) {
 }
 
 func streamError(err error) error {
-	if err == nil || errors.Is(err, io.EOF) || isTimeout(err) {
+	if err == nil || errors.Is(err, io.EOF) || IsTimeout(err) {
 		return err
 	}
 	if tooMuch := new(http.MaxBytesError); errors.As(err, &tooMuch) {
@@ -116,7 +116,7 @@ const stuckTime = 500 * time.Millisecond
 // long as its client takes nothing, the server cannot even reset one.
 func (s *stream) cut() {
 	if s.conn != nil && s.writing.Load() {
-		socket{s.conn}.Abort()
+		Socket{s.conn}.Abort()
 	}
 }
 
@@ -128,7 +128,7 @@ func (s *stream) expireWrite() {
 	if s.w == nil {
 		return
 	}
-	_ = http.NewResponseController(innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))
+	_ = http.NewResponseController(Innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))
 }
 
 func (s *stream) Close() error {
@@ -136,9 +136,9 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// detach ends the use of the response writer, which must not be touched any
+// Detach ends the use of the response writer, which must not be touched any
 // more when the handler returns.
-func (s *stream) detach() {
+func (s *stream) Detach() {
 	s.mu.Lock()
 	s.w = nil
 	s.mu.Unlock()

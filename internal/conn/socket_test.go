@@ -1,4 +1,4 @@
-package websocketproxy
+package conn
 
 import (
 	"crypto/tls"
@@ -23,7 +23,7 @@ func (p proxied) TCPConn() (*net.TCPConn, bool) { return p.tcp, p.tcp != nil }
 
 func TestConnectionsThatCannotBeHalfClosed(t *testing.T) {
 	for _, c := range []net.Conn{concealed{}, proxied{}} {
-		if err := (socket{c}).CloseWrite(); err != nil {
+		if err := (Socket{c}).CloseWrite(); err != nil {
 			t.Errorf("%T: %v", c, err)
 		}
 	}
@@ -45,7 +45,7 @@ func TestAbortOfTLSDoesNotWait(t *testing.T) {
 		}
 	})
 	began := time.Now()
-	s := socket{c}
+	s := Socket{c}
 	s.Abort()
 	stuck()
 	_ = s.Close()

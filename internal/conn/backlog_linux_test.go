@@ -1,4 +1,4 @@
-package websocketproxy
+package conn
 
 import (
 	"crypto/tls"
@@ -29,8 +29,8 @@ func TestBacklogIsWhatThePeerHasNotTaken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer socket{c}.Abort()
-			for end := time.Now().Add(30 * time.Second); (socket{c}).Backlog() > 0; time.Sleep(time.Millisecond) {
+			defer Socket{c}.Abort()
+			for end := time.Now().Add(30 * time.Second); (Socket{c}).Backlog() > 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatal("something of the handshake is never acknowledged")
 				}
@@ -39,7 +39,7 @@ func TestBacklogIsWhatThePeerHasNotTaken(t *testing.T) {
 			for block := make([]byte, 1<<20); err == nil; {
 				_, err = c.Write(block)
 			}
-			if got := (socket{c}).Backlog(); got <= 0 {
+			if got := (Socket{c}).Backlog(); got <= 0 {
 				t.Errorf("the backlog is %d bytes though the peer does not read", got)
 			}
 		})
