@@ -1,15 +1,19 @@
+// Package conn makes of sockets, and of streams of HTTP/2 and HTTP/3, what a relay
+// wants of the two sides of a tunnel: they can be half-closed, aborted and reset, and
+// tell what their peer has not taken. It knows how net/http and quic-go serve
+// streams, but nothing of Caddy, nor of what is sent. The only lock is that of a
+// [Stream].
 package conn
 
 import (
 	"crypto/tls"
-	"errors"
 	"net"
-	"os"
 	"syscall"
 	"time"
 )
 
-// Socket is a side of a tunnel that is a connection of its own.
+// Socket is a side of a tunnel that is a connection of its own. It implements
+// [relay.Conn], and all that a relay asks of one beyond that.
 type Socket struct {
 	net.Conn
 }
@@ -98,10 +102,4 @@ func (s Socket) underneath() net.Conn {
 		return secured.NetConn()
 	}
 	return s.Conn
-}
-
-// IsTimeout reports whether an error is that some time was over.
-func IsTimeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &t) && t.Timeout()
 }

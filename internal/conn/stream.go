@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,9 +15,9 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
-// stream is a side of a tunnel that is a stream of an HTTP/2 or HTTP/3
-// connection. It ends with the handler that serves it.
-type stream struct {
+// Stream is a side of a tunnel that is a stream of an HTTP/2 or HTTP/3
+// connection. It ends with the handler that serves it. It implements [relay.Conn].
+type Stream struct {
 	body io.ReadCloser
 	w    http.ResponseWriter
 	ctrl *http.ResponseController
@@ -35,13 +36,13 @@ type stream struct {
 // NewStream takes over the stream of an extended CONNECT that was accepted. conn is
 // the connection of the stream, if that is one of HTTP/2, and life the context of
 // its request.
-func NewStream(life context.Context, w http.ResponseWriter, body io.ReadCloser, conn net.Conn) *stream {
-	return &stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn, life: life}
+func NewStream(life context.Context, w http.ResponseWriter, body io.ReadCloser, conn net.Conn) *Stream {
+	return &Stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn, life: life}
 }
 
 // Accept sends the header of the response, and takes the stream from its server as
 // far as there is a need for that. The client waits for it before it sends anything.
-func (s *stream) Accept() error {
+func (s *Stream) Accept() error {
 	if err := s.ctrl.Flush(); err != nil {
 		return err
 	}
@@ -51,7 +52,7 @@ func (s *stream) Accept() error {
 
 // OnGone has gone called when there is no client any more, though nobody reads or
 // writes, until stop is called.
-func (s *stream) OnGone(gone func(err error)) (stop func() bool) {
+func (s *Stream) OnGone(gone func(err error)) (stop func() bool) {
 	return context.AfterFunc(s.life, func() {
 		if errors.Is(s.life.Err(), context.DeadlineExceeded) {
 			return // of some handler in front; the client may still be there
@@ -60,7 +61,7 @@ func (s *stream) OnGone(gone func(err error)) (stop func() bool) {
 	})
 }
 
-func (s *stream) Read(p []byte) (int, error) {
+func (s *Stream) Read(p []byte) (int, error) {
 	if s.taken != nil {
 		s.taken.beginRead()
 		defer s.taken.endRead()
@@ -72,7 +73,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, streamError(err)
 }
 
-func (s *stream) Write(p []byte) (int, error) {
+func (s *Stream) Write(p []byte) (int, error) {
 	s.writing.Store(true)
 	defer s.writing.Store(false)
 	n, err := s.w.Write(p)
@@ -92,16 +93,22 @@ func streamError(err error) error {
 	return fmt.Errorf("%w: %w", relay.ErrReset, err)
 }
 
+// IsTimeout reports whether an error is that some time was over.
+func IsTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &t) && t.Timeout()
+}
+
 // CloseWrite ends the stream. A handler cannot end only its sending direction:
 // the client sees the end when the handler returns, which it does when reading
 // has ended too.
-func (s *stream) CloseWrite() error {
+func (s *Stream) CloseWrite() error {
 	s.end()
 	return nil
 }
 
 // Abort makes a pending Write fail too.
-func (s *stream) Abort() {
+func (s *Stream) Abort() {
 	s.end()
 	s.expireWrite()
 	// A Write that begins at this moment may set a deadline of its own first.
@@ -114,7 +121,7 @@ const stuckTime = 500 * time.Millisecond
 
 // cut closes the connection if it is stuck as a whole, with all of its streams: as
 // long as its client takes nothing, the server cannot even reset one.
-func (s *stream) cut() {
+func (s *Stream) cut() {
 	if s.conn != nil && s.writing.Load() {
 		Socket{s.conn}.Abort()
 	}
@@ -122,7 +129,7 @@ func (s *stream) cut() {
 
 // expireWrite makes a pending Write fail. The server's own writer is made for calls
 // during a Write; those that handlers put around it may not be.
-func (s *stream) expireWrite() {
+func (s *Stream) expireWrite() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.w == nil {
@@ -131,14 +138,14 @@ func (s *stream) expireWrite() {
 	_ = http.NewResponseController(Innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))
 }
 
-func (s *stream) Close() error {
+func (s *Stream) Close() error {
 	s.end()
 	return nil
 }
 
 // Detach ends the use of the response writer, which must not be touched any
 // more when the handler returns.
-func (s *stream) Detach() {
+func (s *Stream) Detach() {
 	s.mu.Lock()
 	s.w = nil
 	s.mu.Unlock()
@@ -147,7 +154,7 @@ func (s *stream) Detach() {
 	}
 }
 
-func (s *stream) end() {
+func (s *Stream) end() {
 	s.mu.Lock()
 	ended := s.ended
 	s.ended = true
@@ -157,8 +164,16 @@ func (s *stream) end() {
 	}
 }
 
-func (s *stream) hasEnded() bool {
+func (s *Stream) hasEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ended
 }
+
+// Interface guards
+var (
+	_ relay.Conn       = Socket{}
+	_ relay.Backlogged = Socket{}
+	_ relay.Resettable = Socket{}
+	_ relay.Conn       = (*Stream)(nil)
+)

@@ -27,7 +27,7 @@ type takenStream struct {
 
 // takeOver takes the stream from an HTTP/3 server, which then does not end it
 // any more. The response has to have begun.
-func (s *stream) takeOver() {
+func (s *Stream) takeOver() {
 	server, ok := Innermost(s.w).(http3.HTTPStreamer)
 	if !ok {
 		return
