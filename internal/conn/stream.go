@@ -138,6 +138,7 @@ func (s *Stream) expireWrite() {
 	_ = http.NewResponseController(Innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))
 }
 
+// Close ends the stream.
 func (s *Stream) Close() error {
 	s.end()
 	return nil
