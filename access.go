@@ -1,53 +1,26 @@
 package websocketproxy
 
 import (
+	"crypto/rand"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // access is the compiled form of Access.
 type access struct {
 	requireUpgrade bool
-	anyOrigin      bool
-	sameOrigin     bool
-	origins        []origin
+	origins        origins
 	subprotocols   []string
 }
 
-// origin is one that pages may have: exactly, or with any subdomain. The
-// opaque origin `null` has only a scheme, "null", and that of files "file".
-type origin struct {
-	scheme, host, port string
-	subdomains         bool
-}
-
 func newAccess(cfg *Access) (access, error) {
-	a := access{
-		requireUpgrade: cfg.RequireUpgrade,
-		anyOrigin:      len(cfg.Origins) == 0,
-		subprotocols:   cfg.Subprotocols,
-	}
+	a := access{requireUpgrade: cfg.RequireUpgrade, subprotocols: cfg.Subprotocols}
 	for i, s := range cfg.Origins {
-		if s == "same" {
-			a.sameOrigin = true
-			continue
-		}
-		pattern, subdomains := s, false
-		if scheme, host, ok := strings.Cut(s, "://*."); ok {
-			pattern, subdomains = scheme+"://"+host, true
-		}
-		o, ok := parseOrigin(pattern)
-		if !ok {
+		if !a.origins.add(s) {
 			return a, fmt.Errorf("access.origins[%d]: %q is not an origin; "+
 				"write same, null, file://, https://example.com or https://*.example.com", i, s)
 		}
-		o.subdomains = subdomains
-		a.origins = append(a.origins, o)
 	}
 	for i, s := range cfg.Subprotocols {
 		if !isToken(s) {
@@ -57,98 +30,31 @@ func newAccess(cfg *Access) (access, error) {
 	return a, nil
 }
 
-// parseOrigin parses a serialized origin (RFC 6454 section 6.2). Ports are
-// always explicit in the result.
-func parseOrigin(s string) (origin, bool) {
-	switch s {
-	case "null":
-		return origin{scheme: "null"}, true
-	case "file://": // of applications that wrap a browser
-		return origin{scheme: "file"}, true
-	}
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme == "" || u.Hostname() == "" ||
-		!strings.EqualFold(s, u.Scheme+"://"+u.Host) || // nothing else is in it
-		strings.HasSuffix(u.Host, ":") || strings.ContainsFunc(u.Host, neverInHost) {
-		return origin{}, false
-	}
-	return origin{
-		scheme: u.Scheme, // in lower case already
-		host:   strings.ToLower(u.Hostname()),
-		port:   portOr(u.Port(), defaultPort(u.Scheme)),
-	}, true
+// clientHandshake is a client's valid request for a tunnel.
+type clientHandshake struct {
+	offer
+
+	// tunnelID is the id of the tunnel that it may become.
+	tunnelID string
+	// place is the client's among its tunnels, until a tunnel has it.
+	place *clientPlace
+	// client is where informational responses go; nil if nobody is to get them.
+	client http.ResponseWriter
 }
 
-// neverInHost reports whether c cannot be in an origin's host, which is in
-// Punycode where a page's URL is not (RFC 6454 section 6.2). A comma rather belongs
-// to a list.
-func neverInHost(c rune) bool {
-	return c == '*' || c == ',' || c >= utf8.RuneSelf
-}
-
-func defaultPort(scheme string) string {
-	switch scheme {
-	case "http", "ws":
-		return "80"
-	case "https", "wss":
-		return "443"
+// checkHandshake checks a request for a WebSocket.
+func (h *Handler) checkHandshake(r *http.Request) (*clientHandshake, *refusal) {
+	offered, err := checkRequest(r)
+	if err == nil {
+		err = h.access.origins.check(r, h.isSecure)
 	}
-	return ""
-}
-
-func portOr(port, def string) string {
-	if port == "" {
-		return def
+	if err == nil {
+		err = offered.restrict(h.access.subprotocols)
 	}
-	return port
-}
-
-// matches reports whether o is what pattern stands for.
-func (o origin) matches(pattern origin) bool {
-	if pattern.scheme != o.scheme || pattern.port != o.port {
-		return false
-	}
-	if pattern.subdomains {
-		return strings.HasSuffix(o.host, "."+pattern.host)
-	}
-	return pattern.host == o.host
-}
-
-// checkOrigin returns an error if a page of the request's origin may not
-// connect. secure tells that the request is known to have come by TLS.
-func (a *access) checkOrigin(r *http.Request, secure bool) error {
-	values := r.Header.Values("Origin")
-	if a.anyOrigin || len(values) == 0 {
-		return nil // no browser
-	}
-	if len(values) > 1 {
-		return fmt.Errorf("%d Origin fields", len(values))
-	}
-	o, ok := parseOrigin(values[0])
-	if !ok {
-		return fmt.Errorf("origin %q is malformed", values[0])
-	}
-	if a.sameOrigin && o.isSame(r.Host, secure) || slices.ContainsFunc(a.origins, o.matches) {
-		return nil
-	}
-	return fmt.Errorf("origin %q is not in the list", values[0])
-}
-
-// isSame compares with a request's Host. An origin has a scheme too (RFC 6454 section
-// 4), so one that has come by TLS is https. Behind a proxy that ends TLS and does
-// not say so the request does not tell the scheme of the page's URL, so a Host without
-// a port stands for the default port of the origin's scheme. Origins of schemes without
-// one, such as those of browser extensions, are never the same.
-func (o origin) isSame(hostport string, secure bool) bool {
-	if secure && o.scheme != "https" {
-		return false
-	}
-	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
-		host, port = strings.Trim(hostport, "[]"), ""
+		return nil, refuseHandshake(err, offered.stream)
 	}
-	def := defaultPort(o.scheme)
-	return def != "" && strings.EqualFold(o.host, host) && o.port == portOr(port, def)
+	return &clientHandshake{offer: offered, tunnelID: rand.Text()[:16]}, nil
 }
 
 // isSecure reports whether the client is known to have sent r by TLS: to Caddy, or to a
@@ -161,22 +67,4 @@ func (h *Handler) isSecure(r *http.Request) bool {
 		}
 	}
 	return r.TLS != nil
-}
-
-// filterSubprotocols returns those of the offered subprotocols that may be
-// spoken, in the client's order of preference.
-func (a *access) filterSubprotocols(offered []string) ([]string, error) {
-	if len(a.subprotocols) == 0 || len(offered) == 0 {
-		return offered, nil
-	}
-	allowed := slices.DeleteFunc(slices.Clone(offered), func(name string) bool {
-		return !slices.Contains(a.subprotocols, name)
-	})
-	if len(allowed) == 0 {
-		// Browsers' applications send tokens as if they were subprotocols, so what
-		// was offered is not for logs.
-		return nil, fmt.Errorf("none of the %d offered subprotocols is in the list: %s",
-			len(offered), strings.Join(a.subprotocols, ", "))
-	}
-	return allowed, nil
 }

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha1" //nolint:gosec // RFC 6455 section 4.2.2 prescribes it; nothing depends on its strength
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -13,11 +11,8 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -51,7 +46,7 @@ var requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // exchange sends the request and reads the answer's header, until ctx ends. A 101
 // is verified if hs is the handshake that the request makes. What it returns has
 // to be closed, unless it was refused.
-func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request, hs *handshake) (*answer, *refusal) {
+func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request, hs *clientHandshake) (*answer, *refusal) {
 	if timeout := time.Duration(d.transport.ResponseHeaderTimeout); timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -87,7 +82,7 @@ func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request,
 
 // ask writes the request and reads the answer's header. Informational responses go to
 // the client, if the handshake has one.
-func (a *answer) ask(ctx context.Context, out *http.Request, hs *handshake) *refusal {
+func (a *answer) ask(ctx context.Context, out *http.Request, hs *clientHandshake) *refusal {
 	if refused := a.write(ctx, out); refused != nil {
 		return refused
 	}
@@ -184,43 +179,4 @@ func (a *answer) close() {
 		a.detach()
 	}
 	_ = a.conn.Close() // nothing more is expected of it
-}
-
-// verify checks a 101 (RFC 6455 section 4.2.2). What passes for a tunnel without
-// being one would let a client talk past the proxy to the upstream's HTTP.
-func (hs *handshake) verify(resp *http.Response) error {
-	header := resp.Header
-	if resp.ProtoMajor != 1 || resp.ProtoMinor < 1 {
-		return fmt.Errorf("a 101 over %s", resp.Proto)
-	}
-	// Some name it twice, which the client does not get to see.
-	if protocols := listValues(header["Upgrade"]); len(protocols) == 0 || slices.ContainsFunc(protocols, isNotWebSocket) {
-		return fmt.Errorf("the 101 switches to %q, not websocket", header["Upgrade"])
-	}
-	if !httpguts.HeaderValuesContainsToken(header["Connection"], "upgrade") {
-		return errors.New("the 101 has no Connection: Upgrade")
-	}
-	if accept := header.Values(fieldAccept); len(accept) != 1 || accept[0] != acceptFor(hs.key) {
-		return fmt.Errorf("the 101 has the wrong %s: %q", fieldAccept, accept)
-	}
-	switch chosen := header.Values(fieldProtocol); {
-	case len(chosen) > 1:
-		return fmt.Errorf("the 101 has %d subprotocols", len(chosen))
-	case len(chosen) == 1 && !slices.Contains(hs.subprotocols, chosen[0]):
-		return errors.New("the 101 has a subprotocol that was not offered") // maybe a token that was, see access
-	}
-	for _, name := range extensionNames(header.Values(fieldExtensions)) {
-		if !slices.Contains(hs.extensions, name) {
-			return fmt.Errorf("the 101 has extension %q, which was not offered", name)
-		}
-	}
-	return nil
-}
-
-func isNotWebSocket(protocol string) bool { return !strings.EqualFold(protocol, "websocket") }
-
-// acceptFor computes Sec-WebSocket-Accept (RFC 6455 section 1.3).
-func acceptFor(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // see import
-	return base64.StdEncoding.EncodeToString(sum[:])
 }

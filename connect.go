@@ -29,7 +29,7 @@ type attempts struct {
 
 // connect chooses an upstream and performs the handshake there, on another one
 // if that fails early. The caller has to give the answer back.
-func (h *Handler) connect(r *http.Request, hs *handshake) (*answer, *refusal) {
+func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refusal) {
 	ctx, cancel := h.live.UntilExit(r.Context())
 	defer cancel()
 	operators.await(ctx)
@@ -149,7 +149,7 @@ func (t *attempts) settle(a *answer, refused *refusal) (*answer, *refusal) {
 // attempt performs the handshake with one upstream, and gives its place back if
 // that comes to nothing.
 func (h *Handler) attempt(
-	ctx context.Context, c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer,
+	ctx context.Context, c *choice, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
 ) (a *answer, refused *refusal) {
 	defer func() {
 		if a == nil { // also if somebody's code has panicked
@@ -161,7 +161,7 @@ func (h *Handler) attempt(
 
 // handshakeAt performs the handshake with one upstream, within handshake_timeout.
 func (h *Handler) handshakeAt(
-	ctx context.Context, c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer,
+	ctx context.Context, c *choice, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
 ) (*answer, *refusal) {
 	inTime := ctx
 	if h.handshake > 0 {

@@ -19,7 +19,7 @@ func TestRefusedRequestIsNoHandshake(t *testing.T) {
 			r := &http.Request{ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{
 				"Connection": test.lines, "Upgrade": {"websocket"}, "X-Hop": {"1"},
 			}}
-			if !isOurs(r) {
+			if !isWebSocket(r) {
 				t.Fatal("it is not ours before")
 			}
 			disarm(r)

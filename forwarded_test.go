@@ -175,7 +175,7 @@ func TestEarlyDataIsMarked(t *testing.T) {
 	h := new(Handler)
 	for complete, want := range map[bool]string{true: "", false: "1"} {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: complete}
-		if got := h.outbound(r, new(handshake)).Header.Get("Early-Data"); got != want {
+		if got := h.outbound(r, new(clientHandshake)).Header.Get("Early-Data"); got != want {
 			t.Errorf("handshake complete: %t: Early-Data is %q, want %q", complete, got, want)
 		}
 	}

@@ -88,8 +88,8 @@ func FuzzCheckHandshake(f *testing.F) {
 			}
 		}
 		ours := hasElement(r.Header["Connection"], "upgrade") && hasElement(r.Header["Upgrade"], "websocket")
-		if isOurs(r) != ours {
-			t.Fatalf("it is ours: %t, want %t", isOurs(r), ours)
+		if isWebSocket(r) != ours {
+			t.Fatalf("it is ours: %t, want %t", isWebSocket(r), ours)
 		}
 		if !ours {
 			removeIgnoredUpgrade(r)
@@ -111,7 +111,7 @@ func FuzzCheckHandshake(f *testing.F) {
 }
 
 // checkAccepted checks the client's handshake.
-func checkAccepted(t *testing.T, r *http.Request, hs *handshake) {
+func checkAccepted(t *testing.T, r *http.Request, hs *clientHandshake) {
 	t.Helper()
 	if r.Method != http.MethodGet || r.ContentLength != 0 {
 		t.Errorf("it is a %s with a body of %d bytes", r.Method, r.ContentLength)
@@ -150,10 +150,10 @@ func checkAccepted(t *testing.T, r *http.Request, hs *handshake) {
 }
 
 // checkOutbound checks the upstream's handshake.
-func checkOutbound(t *testing.T, h *Handler, r *http.Request, hs *handshake) {
+func checkOutbound(t *testing.T, h *Handler, r *http.Request, hs *clientHandshake) {
 	t.Helper()
 	out := h.outbound(r, hs)
-	hs.finish(out)
+	hs.apply(out)
 	var raw bytes.Buffer
 	if err := out.Write(&raw); err != nil {
 		t.Fatalf("writing: %v", err)

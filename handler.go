@@ -23,7 +23,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if r.ProtoMajor == 3 {
 		h.noteServer(r.Context())
 	}
-	if !isOurs(r) {
+	// A request for a WebSocket never goes to the next handler: what stands there
+	// would open a tunnel without the checks.
+	if !isWebSocket(r) {
 		return h.passOn(w, r, next)
 	}
 	live := h.live
@@ -77,7 +79,7 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 }
 
 // logFields adds to the access log line what leads to the tunnel's own line.
-func logFields(r *http.Request, hs *handshake, a *answer) {
+func logFields(r *http.Request, hs *clientHandshake, a *answer) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("tunnel", hs.tunnelID))
 		extra.Add(zap.String("upstream", a.choice.host.address))
@@ -88,7 +90,7 @@ func logFields(r *http.Request, hs *handshake, a *answer) {
 // and starts the tunnel, which lives on when the handler has returned: it needs
 // neither the handler's goroutine nor anything of the request, and keeps
 // nothing of the configuration.
-func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handshake, a *answer) error {
+func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
 	abandon := func(err error) error {
 		return h.refuse(w, r, &refusal{
 			cause:    causeInternal,
@@ -111,7 +113,7 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handsha
 		return abandon(fmt.Errorf("taking over the client's connection: %w", err))
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	side := conn.Socket{bare(taken)}
+	side := conn.Socket{Conn: bare(taken)}
 	side.GiveUpAfter(h.userTimeout())
 	h.startTunnel(r, hs, a, relay.Side{Conn: side, Glued: slices.Clone(early)})
 	return nil
@@ -119,7 +121,7 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *handsha
 
 // openStream accepts an extended CONNECT and runs the tunnel to its end, as the
 // stream ends with the handler.
-func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handshake, a *answer) error {
+func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
 	h.writeHeader(w, r, a, func(header http.Header) {
 		delete(header, fieldAccept)
 	}, http.StatusOK)
@@ -137,11 +139,11 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *handsha
 	return nil
 }
 
-func (h *Handler) startTunnel(r *http.Request, hs *handshake, a *answer, client relay.Side) *tunnel.Tunnel {
+func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, client relay.Side) *tunnel.Tunnel {
 	held := &lease{host: a.choice.host, from: a.choice.endpoint.from, place: hs.place, policy: h.leasePolicy}
 	hs.place, a.taken = nil, true
 	t := tunnel.New(tunnel.About{ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.host.address, Handler: h.Name}, h.tunnelPolicy, h.live, held)
-	side := conn.Socket{a.conn}
+	side := conn.Socket{Conn: a.conn}
 	side.GiveUpAfter(h.userTimeout())
 	other := relay.Side{Conn: side, Glued: a.detach()}
 	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)

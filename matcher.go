@@ -28,7 +28,7 @@ func (*MatchWebSocket) CaddyModule() caddy.ModuleInfo {
 
 // MatchWithError returns true if r asks for a WebSocket. It never fails.
 func (*MatchWebSocket) MatchWithError(r *http.Request) (bool, error) {
-	return isOurs(r) || isUpgradeOfHTTP10(r), nil
+	return isWebSocket(r) || isUpgradeOfHTTP10(r), nil
 }
 
 // isUpgradeOfHTTP10 reports whether r has the fields of a handshake in a version

@@ -193,7 +193,7 @@ func (b lastBody) Close() error {
 }
 
 // exchange dials, sends the request and reads the answer's header.
-func (p *probe) exchange(r *http.Request, hs *handshake) (a *answer, closeAnswer func(), err error) {
+func (p *probe) exchange(r *http.Request, hs *clientHandshake) (a *answer, closeAnswer func(), err error) {
 	conn, closeConn, err := p.dial(r.Context())
 	if err != nil {
 		return nil, nil, err

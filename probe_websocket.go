@@ -20,8 +20,8 @@ func (p *probe) webSocket(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hs := &handshake{key: newKey()}
-	hs.finish(r)
+	hs := &clientHandshake{offer: offer{key: newKey()}}
+	hs.apply(r)
 	a, closeAnswer, err := p.exchange(r, hs)
 	if err != nil {
 		return err

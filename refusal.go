@@ -75,13 +75,30 @@ type refusal struct {
 func (f *refusal) Error() string { return printable.Text(f.err.Error()) }
 func (f *refusal) Unwrap() error { return f.err }
 
-func refuseMethod(err error) *refusal {
-	return &refusal{
-		cause:  causeMethod,
-		status: http.StatusMethodNotAllowed,
-		err:    err,
-		header: http.Header{"Allow": {http.MethodGet}},
+// refuseHandshake makes the refusal for a client's handshake that is not accepted.
+func refuseHandshake(err error, stream bool) *refusal {
+	f := &refusal{cause: causeMalformed, status: http.StatusBadRequest, err: err}
+	switch faultOf(err) {
+	case badMethod:
+		f.cause, f.status = causeMethod, http.StatusMethodNotAllowed
+		f.header = http.Header{"Allow": {http.MethodGet}}
+	case noVersion:
+		f.header = http.Header{fieldVersion: {version}}
+	case otherVersion:
+		// The client is told which one is spoken here (RFC 6455 section 4.4).
+		f.cause, f.header = causeVersion, http.Header{fieldVersion: {version}}
+		if !stream {
+			// 426 demands Upgrade, which HTTP/2 and 3 do not have.
+			f.status = http.StatusUpgradeRequired
+			f.header["Upgrade"], f.header["Connection"] = []string{"websocket"}, []string{"Upgrade"}
+		}
+	case badOrigin:
+		f.cause, f.status = causeOrigin, http.StatusForbidden
+	case badSubprotocol:
+		f.cause = causeSubprotocol
+	case malformed:
 	}
+	return f
 }
 
 // refuseConnect makes the refusal for a CONNECT that is for something else. One

@@ -29,16 +29,6 @@ var hopByHop = []string{
 	"Upgrade",
 }
 
-// websocketFields are the fields of the handshake in Go's canonical form, as
-// they arrive, and as they are sent.
-var websocketFields = map[string]string{
-	http.CanonicalHeaderKey(fieldKey):        fieldKey,
-	http.CanonicalHeaderKey(fieldAccept):     fieldAccept,
-	http.CanonicalHeaderKey(fieldVersion):    fieldVersion,
-	http.CanonicalHeaderKey(fieldProtocol):   fieldProtocol,
-	http.CanonicalHeaderKey(fieldExtensions): fieldExtensions,
-}
-
 // removeHopByHop removes what concerns one connection only, also what
 // Connection names.
 func removeHopByHop(header http.Header) {
@@ -53,7 +43,7 @@ func removeHopByHop(header http.Header) {
 // outbound makes the request for the upstream from the client's, before
 // anything that depends on the chosen upstream. Host and Origin stay as they
 // are: servers compare them with each other.
-func (h *Handler) outbound(r *http.Request, hs *handshake) *http.Request {
+func (h *Handler) outbound(r *http.Request, hs *clientHandshake) *http.Request {
 	out := (&http.Request{
 		Method: http.MethodGet,
 		URL:    r.URL,
@@ -89,28 +79,6 @@ func (h *Handler) askedOf(r, out *http.Request) *http.Request {
 	asked.Header["Connection"] = []string{"Upgrade"}
 	asked.Header["Upgrade"] = []string{"websocket"}
 	return asked
-}
-
-// finish puts the handshake's own fields into the upstream's request, in the
-// spelling of RFC 6455, after header operations, which must not break them.
-func (hs *handshake) finish(out *http.Request) {
-	for canonical, name := range websocketFields {
-		if values, ok := out.Header[canonical]; ok {
-			delete(out.Header, canonical)
-			out.Header[name] = values
-		}
-	}
-	out.Header["Connection"] = []string{"Upgrade"}
-	out.Header["Upgrade"] = []string{"websocket"}
-	out.Header[fieldKey] = []string{hs.key}
-	out.Header[fieldVersion] = []string{"13"}
-	delete(out.Header, fieldAccept)
-	if _, ok := out.Header["User-Agent"]; !ok {
-		out.Header["User-Agent"] = []string{""} // keeps Request.Write from adding Go's
-	}
-	// The upstream may choose from what it is offered, after those operations.
-	hs.subprotocols = listValues(out.Header[fieldProtocol])
-	hs.extensions = extensionNames(out.Header[fieldExtensions])
 }
 
 // setForwarded sets X-Forwarded-For, -Proto and -Host as reverse_proxy does:
@@ -177,7 +145,7 @@ func (h *Handler) forwardingPeer(r *http.Request) (ip string, trusted, known boo
 // prepareFor makes the request for the chosen upstream from a copy of out, with
 // the operator's header operations, which may use placeholders about the
 // upstream, and the handshake's own fields.
-func (h *Handler) prepareFor(c *choice, out *http.Request, hs *handshake, repl *caddy.Replacer) *http.Request {
+func (h *Handler) prepareFor(c *choice, out *http.Request, hs *clientHandshake, repl *caddy.Replacer) *http.Request {
 	c.placeholders(repl)
 	attempt := new(http.Request)
 	*attempt = *out
@@ -185,7 +153,7 @@ func (h *Handler) prepareFor(c *choice, out *http.Request, hs *handshake, repl *
 	if h.Headers != nil && h.Headers.Request != nil {
 		h.Headers.Request.ApplyToRequest(attempt)
 	}
-	hs.finish(attempt)
+	hs.apply(attempt)
 	return attempt
 }
 

@@ -31,9 +31,7 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 	via := fmt.Sprintf("%d.%d Caddy", a.ProtoMajor, a.ProtoMinor)
 	for _, fields := range []http.Header{from, a.choice.header, {"Via": {via}}} {
 		for name, values := range fields {
-			if spelled, ok := websocketFields[name]; ok {
-				name = spelled
-			}
+			name = spell(name)
 			to[name] = append(to[name], values...)
 		}
 	}
@@ -68,7 +66,7 @@ func inform(ctx context.Context, w http.ResponseWriter, resp *http.Response) {
 
 // passAnswer gives the client what the upstream answered instead of a 101. The
 // client's connection stays ordinary HTTP.
-func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *handshake, a *answer) error {
+func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
 	refused := refuseAnswered(a)
 	if hs.stream && a.StatusCode < 300 {
 		// A 2xx is how a CONNECT is accepted.

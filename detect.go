@@ -1,0 +1,73 @@
+package websocketproxy
+
+import (
+	"net/http"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// isUpgrade reports whether r asks to upgrade its HTTP/1.1 connection to
+// WebSocket, whatever its method. HTTP/1.0 has no upgrade and HTTP/2 and 3 have
+// another way (RFC 9110 section 7.8).
+func isUpgrade(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") &&
+		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
+}
+
+// isExtendedConnect reports whether r is an extended CONNECT for WebSocket.
+func isExtendedConnect(r *http.Request) bool {
+	return connectProtocol(r) == "websocket"
+}
+
+// connectProtocol returns the protocol of an extended CONNECT, or nothing. The
+// HTTP/2 server leaves the pseudo-field in the header, the HTTP/3 server puts it
+// into Proto.
+func connectProtocol(r *http.Request) string {
+	if r.Method != http.MethodConnect {
+		return ""
+	}
+	switch r.ProtoMajor {
+	case 2:
+		if protocol := r.Header[":protocol"]; len(protocol) == 1 {
+			return protocol[0]
+		}
+	case 3:
+		if r.Proto != "HTTP/3.0" {
+			return r.Proto
+		}
+	}
+	return ""
+}
+
+// isWebSocket reports whether r asks for a WebSocket, in whatever version of HTTP.
+func isWebSocket(r *http.Request) bool {
+	return isUpgrade(r) || isExtendedConnect(r)
+}
+
+// removeIgnoredUpgrade removes from a request that asks for no WebSocket what RFC
+// 9110 section 7.8 and RFC 9113 say to ignore: Upgrade outside HTTP/1.1 or not named
+// in Connection, and h2c. Whoever gets the request next may be less careful, and
+// would open a tunnel for it, past whatever protects the upstream.
+func removeIgnoredUpgrade(r *http.Request) {
+	if len(r.Header["Upgrade"]) == 0 {
+		return
+	}
+	if r.ProtoMajor != 1 || r.ProtoMinor < 1 ||
+		!httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") {
+		delete(r.Header, "Upgrade")
+		return
+	}
+	var kept []string
+	for _, protocol := range listValues(r.Header["Upgrade"]) {
+		if !strings.EqualFold(protocol, "h2c") {
+			kept = append(kept, protocol)
+		}
+	}
+	if len(kept) == 0 {
+		delete(r.Header, "Upgrade")
+		return
+	}
+	r.Header["Upgrade"] = []string{strings.Join(kept, ", ")}
+}
