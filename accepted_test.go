@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -245,7 +246,7 @@ func TestClientsConnectionThatIsHidden(t *testing.T) {
 		p.ServeHTTP(hidden{w}, r)
 	})
 	expectError(t, line, "Unwrap")
-	expectStatus(t, w.Result(), http.StatusInternalServerError, notFromNext(map[string]string{fieldAccept: "", "Via": ""}))
+	expectStatus(t, w.Result(), http.StatusInternalServerError, notFromNext(map[string]string{handshake.FieldAccept: "", "Via": ""}))
 	up.WaitOpen(t, 0)
 	if n := tunnelsOf(up.Addr); n != 0 {
 		t.Errorf("%d tunnels are counted, want 0", n)

@@ -5,25 +5,27 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 // access is the compiled form of Access.
 type access struct {
 	requireUpgrade bool
-	origins        origins
+	origins        handshake.Origins
 	subprotocols   []string
 }
 
 func newAccess(cfg *Access) (access, error) {
 	a := access{requireUpgrade: cfg.RequireUpgrade, subprotocols: cfg.Subprotocols}
 	for i, s := range cfg.Origins {
-		if !a.origins.add(s) {
+		if !a.origins.Add(s) {
 			return a, fmt.Errorf("access.origins[%d]: %q is not an origin; "+
 				"write same, null, file://, https://example.com or https://*.example.com", i, s)
 		}
 	}
 	for i, s := range cfg.Subprotocols {
-		if !isToken(s) {
+		if !handshake.IsToken(s) {
 			return a, fmt.Errorf("access.subprotocols[%d]: %q is not a token, such as graphql-ws", i, s)
 		}
 	}
@@ -32,7 +34,7 @@ func newAccess(cfg *Access) (access, error) {
 
 // clientHandshake is a client's valid request for a tunnel.
 type clientHandshake struct {
-	offer
+	handshake.Offer
 
 	// tunnelID is the id of the tunnel that it may become.
 	tunnelID string
@@ -44,17 +46,17 @@ type clientHandshake struct {
 
 // checkHandshake checks a request for a WebSocket.
 func (h *Handler) checkHandshake(r *http.Request) (*clientHandshake, *refusal) {
-	offered, err := checkRequest(r)
+	offered, err := handshake.Check(r)
 	if err == nil {
-		err = h.access.origins.check(r, h.isSecure)
+		err = h.access.origins.Check(r, h.isSecure)
 	}
 	if err == nil {
-		err = offered.restrict(h.access.subprotocols)
+		err = offered.Restrict(h.access.subprotocols)
 	}
 	if err != nil {
-		return nil, refuseHandshake(err, offered.stream)
+		return nil, refuseHandshake(err, offered.Stream)
 	}
-	return &clientHandshake{offer: offered, tunnelID: rand.Text()[:16]}, nil
+	return &clientHandshake{Offer: offered, tunnelID: rand.Text()[:16]}, nil
 }
 
 // isSecure reports whether the client is known to have sent r by TLS: to Caddy, or to a

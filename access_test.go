@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -48,7 +49,7 @@ func TestSameOriginHasTheScheme(t *testing.T) {
 				r.Header["X-Forwarded-Proto"] = test.proto
 				r.Header.Set("Origin", scheme+"://example.com")
 				r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, new(caddyhttp.Server))
-				if err := a.origins.check(r, trusting.isSecure); (err == nil) != want {
+				if err := a.origins.Check(r, trusting.isSecure); (err == nil) != want {
 					t.Errorf("%s: got %v, want it allowed: %t", scheme, err, want)
 				}
 			}
@@ -69,7 +70,7 @@ func TestSameOriginOverTLS(t *testing.T) {
 		}
 		c.Close()
 		header := http.Header{":protocol": {"websocket"}}
-		header.Set(fieldVersion, "13")
+		header.Set(handshake.FieldVersion, "13")
 		header.Set("Origin", origin+"example.com")
 		if origin == "http://" { // the other one would need a connection
 			expectStatus(t, p.serveStream(t, http.MethodConnect, header), status, nil)
@@ -127,7 +128,7 @@ func TestSubprotocolsAreFiltered(t *testing.T) {
 			c := testbed.Dial(t, p.Addr)
 			c.Send(testbed.HandshakeRequest("/", "example.com", test.offered...))
 			u := up.Next(t)
-			if got := u.ReadRequest().Header.Values(fieldProtocol); !slices.Equal(got, test.want) {
+			if got := u.ReadRequest().Header.Values(handshake.FieldProtocol); !slices.Equal(got, test.want) {
 				t.Errorf("the upstream is offered %q, want %q", got, test.want)
 			}
 			u.Close()

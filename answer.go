@@ -67,7 +67,7 @@ func (d *dialer) exchange(ctx context.Context, conn net.Conn, out *http.Request,
 		refused = refuseUpstream(ctx, ctx.Err(), "waiting for the answer", causeHandshakeTimeout, causeClosed)
 	}
 	if refused == nil && hs != nil && a.StatusCode == http.StatusSwitchingProtocols {
-		if err := hs.verify(a.Response); err != nil {
+		if err := hs.Verify(a.Response); err != nil {
 			refused = refuseAnswer(err)
 		}
 	}

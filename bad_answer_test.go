@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -84,7 +85,7 @@ func TestChoiceOfWhatWasNotOfferedIsRefused(t *testing.T) {
 			c := testbed.Dial(t, p.Addr)
 			p.expectRefusal(causeBadAnswer, http.StatusBadGateway, func() {
 				expectAnswer(t, c, testbed.HandshakeRequest("/", "example.com", offered...),
-					http.StatusBadGateway, notFromNext(map[string]string{fieldProtocol: "", fieldExtensions: ""}))
+					http.StatusBadGateway, notFromNext(map[string]string{handshake.FieldProtocol: "", handshake.FieldExtensions: ""}))
 			})
 			up.WaitOpen(t, 0)
 		})

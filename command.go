@@ -15,6 +15,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/demo"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 func init() {
@@ -188,7 +189,7 @@ func parseCommand(flags caddycmd.Flags) (*command, error) {
 func headerOp(field string) (string, error) {
 	name, value, found := strings.Cut(field, ":")
 	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-	if !found || !isToken(name) || value == "" || strings.HasSuffix(value, `\`) {
+	if !found || !handshake.IsToken(name) || value == "" || strings.HasSuffix(value, `\`) {
 		return "", fmt.Errorf(`invalid format %q (expecting "Field: value")`, field)
 	}
 	return http.CanonicalHeaderKey(name) + " " + quote(value), nil

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 const (
@@ -261,7 +263,7 @@ func (a *ActiveHealthChecks) requestProblem() (field, text string) {
 		return "uri", "is no URI: " + err.Error()
 	case u.Scheme != "" || u.Host != "":
 		return "uri", fmt.Sprintf("%s has more than a path and a query; the address is the upstream's", a.URI)
-	case a.Method != "" && !isToken(a.Method):
+	case a.Method != "" && !handshake.IsToken(a.Method):
 		return "method", fmt.Sprintf("%q is no method", a.Method)
 	}
 	for name, values := range a.Headers {

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 func TestRefusedRequestIsNoHandshake(t *testing.T) {
@@ -19,7 +21,7 @@ func TestRefusedRequestIsNoHandshake(t *testing.T) {
 			r := &http.Request{ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{
 				"Connection": test.lines, "Upgrade": {"websocket"}, "X-Hop": {"1"},
 			}}
-			if !isWebSocket(r) {
+			if !handshake.IsWebSocket(r) {
 				t.Fatal("it is not ours before")
 			}
 			disarm(r)

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 // fieldLines splits the lines of a header field, as a server gets them: valid
@@ -76,8 +78,8 @@ func FuzzCheckHandshake(f *testing.F) {
 			return
 		}
 		for name, lines := range map[string]string{
-			"Connection": connection, "Upgrade": upgrade, fieldKey: key, fieldVersion: version,
-			fieldProtocol: protocols, fieldExtensions: extensions, "Origin": origin,
+			"Connection": connection, "Upgrade": upgrade, handshake.FieldKey: key, handshake.FieldVersion: version,
+			handshake.FieldProtocol: protocols, handshake.FieldExtensions: extensions, "Origin": origin,
 		} {
 			values, valid := fieldLines(lines)
 			if !valid {
@@ -88,11 +90,11 @@ func FuzzCheckHandshake(f *testing.F) {
 			}
 		}
 		ours := hasElement(r.Header["Connection"], "upgrade") && hasElement(r.Header["Upgrade"], "websocket")
-		if isWebSocket(r) != ours {
-			t.Fatalf("it is ours: %t, want %t", isWebSocket(r), ours)
+		if handshake.IsWebSocket(r) != ours {
+			t.Fatalf("it is ours: %t, want %t", handshake.IsWebSocket(r), ours)
 		}
 		if !ours {
-			removeIgnoredUpgrade(r)
+			handshake.RemoveIgnoredUpgrade(r)
 			if hasElement(r.Header["Upgrade"], "h2c") || hasElement(r.Header["Upgrade"], "websocket") {
 				t.Errorf("the next handler sees Upgrade %q", r.Header["Upgrade"])
 			}
@@ -116,17 +118,17 @@ func checkAccepted(t *testing.T, r *http.Request, hs *clientHandshake) {
 	if r.Method != http.MethodGet || r.ContentLength != 0 {
 		t.Errorf("it is a %s with a body of %d bytes", r.Method, r.ContentLength)
 	}
-	if keys := r.Header.Values(fieldKey); len(keys) != 1 || !keyForm.MatchString(keys[0]) || hs.key != keys[0] {
-		t.Errorf("the keys are %q, used is %q", keys, hs.key)
+	if keys := r.Header.Values(handshake.FieldKey); len(keys) != 1 || !keyForm.MatchString(keys[0]) || hs.Key != keys[0] {
+		t.Errorf("the keys are %q, used is %q", keys, hs.Key)
 	}
-	versions := elements(r.Header.Values(fieldVersion))
+	versions := elements(r.Header.Values(handshake.FieldVersion))
 	if len(versions) == 0 || slices.ContainsFunc(versions, func(v string) bool { return v != "13" }) {
 		t.Errorf("the versions are %q", versions)
 	}
-	if offered := elements(r.Header.Values(fieldProtocol)); len(offered) > 0 && len(hs.subprotocols) == 0 {
+	if offered := elements(r.Header.Values(handshake.FieldProtocol)); len(offered) > 0 && len(hs.Subprotocols) == 0 {
 		t.Errorf("nothing is left of subprotocols %q", offered)
 	}
-	for _, name := range hs.subprotocols {
+	for _, name := range hs.Subprotocols {
 		if name != "chat" && name != "superchat" {
 			t.Errorf("subprotocol %q is passed on", name)
 		}
@@ -153,7 +155,7 @@ func checkAccepted(t *testing.T, r *http.Request, hs *clientHandshake) {
 func checkOutbound(t *testing.T, h *Handler, r *http.Request, hs *clientHandshake) {
 	t.Helper()
 	out := h.outbound(r, hs)
-	hs.apply(out)
+	hs.Apply(out)
 	var raw bytes.Buffer
 	if err := out.Write(&raw); err != nil {
 		t.Fatalf("writing: %v", err)
@@ -164,7 +166,7 @@ func checkOutbound(t *testing.T, h *Handler, r *http.Request, hs *clientHandshak
 		t.Fatalf("%v in:\n%s", err, text)
 	}
 	for name, want := range map[string]string{
-		"Connection": "Upgrade", "Upgrade": "websocket", fieldKey: hs.key, fieldVersion: "13",
+		"Connection": "Upgrade", "Upgrade": "websocket", handshake.FieldKey: hs.Key, handshake.FieldVersion: "13",
 	} {
 		if values := got.Header.Values(name); len(values) != 1 || values[0] != want {
 			t.Errorf("%s is %q, want %q", name, values, want)
@@ -173,7 +175,7 @@ func checkOutbound(t *testing.T, h *Handler, r *http.Request, hs *clientHandshak
 	if got.Method != http.MethodGet || got.ContentLength != 0 {
 		t.Errorf("not a GET without body:\n%s", text)
 	}
-	if offered := elements(got.Header.Values(fieldProtocol)); !slices.Equal(offered, hs.subprotocols) {
-		t.Errorf("offered is %q, expected in the answer %q", offered, hs.subprotocols)
+	if offered := elements(got.Header.Values(handshake.FieldProtocol)); !slices.Equal(offered, hs.Subprotocols) {
+		t.Errorf("offered is %q, expected in the answer %q", offered, hs.Subprotocols)
 	}
 }

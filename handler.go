@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -25,7 +26,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	// A request for a WebSocket never goes to the next handler: what stands there
 	// would open a tunnel without the checks.
-	if !isWebSocket(r) {
+	if !handshake.IsWebSocket(r) {
 		return h.passOn(w, r, next)
 	}
 	live := h.live
@@ -52,7 +53,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.passAnswer(w, r, hs, a)
 	}
 	logFields(r, hs, a)
-	if hs.stream {
+	if hs.Stream {
 		return h.openStream(w, r, hs, a)
 	}
 	return h.openSocket(w, r, hs, a)
@@ -63,7 +64,7 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if r.Method == http.MethodConnect {
 		return h.refuse(w, r, refuseConnect(r))
 	}
-	removeIgnoredUpgrade(r)
+	handshake.RemoveIgnoredUpgrade(r)
 	if !h.access.requireUpgrade {
 		return next.ServeHTTP(w, r)
 	}
@@ -106,7 +107,7 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientH
 	h.writeHeader(w, r, a, func(header http.Header) {
 		header["Upgrade"] = []string{"websocket"}
 		header["Connection"] = []string{"Upgrade"}
-		header[fieldAccept] = []string{acceptFor(hs.key)}
+		header[handshake.FieldAccept] = []string{handshake.AcceptFor(hs.Key)}
 	}, http.StatusSwitchingProtocols)
 	taken, buffered, err := writer.Hijack()
 	if err != nil {
@@ -123,7 +124,7 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientH
 // stream ends with the handler.
 func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
 	h.writeHeader(w, r, a, func(header http.Header) {
-		delete(header, fieldAccept)
+		delete(header, handshake.FieldAccept)
 	}, http.StatusOK)
 	s := conn.NewStream(r.Context(), w, r.Body, keptConn(r.Context()))
 	defer liftIdleTimeouts(r.Context())()

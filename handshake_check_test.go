@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -16,8 +17,8 @@ func handshakeWith(method, body string, extra ...string) string {
 }
 
 func TestWrongHandshakesAreRefused(t *testing.T) {
-	supported := map[string]string{fieldVersion: "13", "Upgrade": "", "Connection": ""}
-	malformed := map[string]string{fieldVersion: "", "Upgrade": "", "Connection": ""}
+	supported := map[string]string{handshake.FieldVersion: "13", "Upgrade": "", "Connection": ""}
+	malformed := map[string]string{handshake.FieldVersion: "", "Upgrade": "", "Connection": ""}
 	tests := map[string]struct {
 		raw    string
 		cause  cause
@@ -60,17 +61,17 @@ func TestWrongHandshakesAreRefused(t *testing.T) {
 		},
 		"an older version": {
 			handshakeWith("GET", "", "Sec-WebSocket-Version: 8"), causeVersion, http.StatusUpgradeRequired,
-			map[string]string{fieldVersion: "13", "Upgrade": "websocket", "Connection": "Upgrade"},
+			map[string]string{handshake.FieldVersion: "13", "Upgrade": "websocket", "Connection": "Upgrade"},
 			`"8"`,
 		},
 		"an older version twice": {
 			handshakeWith("GET", "", "Sec-WebSocket-Version: 7, 7"), causeVersion, http.StatusUpgradeRequired,
-			map[string]string{fieldVersion: "13", "Upgrade": "websocket", "Connection": "Upgrade"},
+			map[string]string{handshake.FieldVersion: "13", "Upgrade": "websocket", "Connection": "Upgrade"},
 			`"7"`,
 		},
 		"a version that is only numerically 13": {
 			handshakeWith("GET", "", "Sec-WebSocket-Version: 013"), causeVersion, http.StatusUpgradeRequired,
-			map[string]string{fieldVersion: "13"},
+			map[string]string{handshake.FieldVersion: "13"},
 			`"013"`,
 		},
 		"no key": {
@@ -96,7 +97,7 @@ func TestWrongHandshakesAreRefused(t *testing.T) {
 		"no key and a wrong version": {
 			handshakeWith("GET", "", "Sec-WebSocket-Key:", "Sec-WebSocket-Version: 1"),
 			causeVersion, http.StatusUpgradeRequired,
-			map[string]string{fieldVersion: "13"},
+			map[string]string{handshake.FieldVersion: "13"},
 			"version",
 		},
 	}
@@ -132,11 +133,11 @@ func TestAnyKeyIsTheUpstreamsToJudge(t *testing.T) {
 			c := testbed.Dial(t, proxyTo(t, up.Addr).Addr)
 			c.Send(testbed.HandshakeRequest("/", c.Host, "Sec-WebSocket-Key: "+key))
 			u := up.Next(t)
-			if got := u.ReadRequest().Header.Get(fieldKey); got != key {
+			if got := u.ReadRequest().Header.Get(handshake.FieldKey); got != key {
 				t.Errorf("the upstream gets the key %q, want %q", got, key)
 			}
 			u.Send(testbed.HandshakeResponse(key))
-			expectStatus(t, c.Response(), http.StatusSwitchingProtocols, map[string]string{fieldAccept: testbed.AcceptKey(key)})
+			expectStatus(t, c.Response(), http.StatusSwitchingProtocols, map[string]string{handshake.FieldAccept: testbed.AcceptKey(key)})
 			c.Tolerate()
 			u.Tolerate()
 			c.Close()

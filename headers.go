@@ -8,18 +8,20 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 // ownRequestFields are those that the request for the upstream has from the handshake,
 // or from net/http, whatever operations do to them.
 var ownRequestFields = []string{
-	"Upgrade", "Connection", fieldKey, fieldVersion, fieldAccept,
+	"Upgrade", "Connection", handshake.FieldKey, handshake.FieldVersion, handshake.FieldAccept,
 	"Content-Length", "Transfer-Encoding", "Trailer",
 }
 
 // ownResponseFields are those of the answer to the client. Operations on Connection
 // have an effect on answers other than 101.
-var ownResponseFields = []string{"Upgrade", fieldAccept}
+var ownResponseFields = []string{"Upgrade", handshake.FieldAccept}
 
 // headersProblem prepares header operations, and returns what is wrong with them, if
 // anything. It does not change what they say.

@@ -8,6 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 // MatchWebSocket matches requests for a WebSocket: an HTTP/1.1 request whose
@@ -28,7 +30,7 @@ func (*MatchWebSocket) CaddyModule() caddy.ModuleInfo {
 
 // MatchWithError returns true if r asks for a WebSocket. It never fails.
 func (*MatchWebSocket) MatchWithError(r *http.Request) (bool, error) {
-	return isWebSocket(r) || isUpgradeOfHTTP10(r), nil
+	return handshake.IsWebSocket(r) || isUpgradeOfHTTP10(r), nil
 }
 
 // isUpgradeOfHTTP10 reports whether r has the fields of a handshake in a version

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 // webSocket performs a handshake, has a ping answered, and closes.
@@ -20,8 +21,8 @@ func (p *probe) webSocket(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hs := &clientHandshake{offer: offer{key: newKey()}}
-	hs.apply(r)
+	hs := &clientHandshake{Offer: handshake.Offer{Key: handshake.NewKey()}}
+	hs.Apply(r)
 	a, closeAnswer, err := p.exchange(r, hs)
 	if err != nil {
 		return err
@@ -30,7 +31,7 @@ func (p *probe) webSocket(ctx context.Context) error {
 	switch {
 	case a.StatusCode != http.StatusSwitchingProtocols:
 		return fmt.Errorf("the answer has status %d, not 101", a.StatusCode)
-	case len(hs.subprotocols) > 0 && a.Header.Get(fieldProtocol) == "":
+	case len(hs.Subprotocols) > 0 && a.Header.Get(handshake.FieldProtocol) == "":
 		return errors.New("none of the offered subprotocols was chosen")
 	}
 	p.doing = "waiting for the pong"

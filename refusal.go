@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -78,25 +79,25 @@ func (f *refusal) Unwrap() error { return f.err }
 // refuseHandshake makes the refusal for a client's handshake that is not accepted.
 func refuseHandshake(err error, stream bool) *refusal {
 	f := &refusal{cause: causeMalformed, status: http.StatusBadRequest, err: err}
-	switch faultOf(err) {
-	case badMethod:
+	switch handshake.FaultOf(err) {
+	case handshake.BadMethod:
 		f.cause, f.status = causeMethod, http.StatusMethodNotAllowed
 		f.header = http.Header{"Allow": {http.MethodGet}}
-	case noVersion:
-		f.header = http.Header{fieldVersion: {version}}
-	case otherVersion:
+	case handshake.NoVersion:
+		f.header = http.Header{handshake.FieldVersion: {handshake.Version}}
+	case handshake.OtherVersion:
 		// The client is told which one is spoken here (RFC 6455 section 4.4).
-		f.cause, f.header = causeVersion, http.Header{fieldVersion: {version}}
+		f.cause, f.header = causeVersion, http.Header{handshake.FieldVersion: {handshake.Version}}
 		if !stream {
 			// 426 demands Upgrade, which HTTP/2 and 3 do not have.
 			f.status = http.StatusUpgradeRequired
 			f.header["Upgrade"], f.header["Connection"] = []string{"websocket"}, []string{"Upgrade"}
 		}
-	case badOrigin:
+	case handshake.BadOrigin:
 		f.cause, f.status = causeOrigin, http.StatusForbidden
-	case badSubprotocol:
+	case handshake.BadSubprotocol:
 		f.cause = causeSubprotocol
-	case malformed:
+	case handshake.Malformed:
 	}
 	return f
 }
@@ -110,7 +111,7 @@ func refuseConnect(r *http.Request) *refusal {
 		err:    errors.New("CONNECT is only served for WebSocket"),
 		header: http.Header{"Allow": {http.MethodGet}},
 	}
-	if protocol := connectProtocol(r); protocol != "" {
+	if protocol := handshake.ConnectProtocol(r); protocol != "" {
 		f.status, f.header = http.StatusNotImplemented, nil
 		f.err = fmt.Errorf("extended CONNECT is only served for websocket, not for %q", protocol)
 	}
@@ -190,7 +191,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, f *refusal) err
 func disarm(r *http.Request) {
 	if r.ProtoMajor == 1 {
 		delete(r.Header, "Upgrade")
-		options := slices.DeleteFunc(listValues(r.Header["Connection"]), func(option string) bool {
+		options := slices.DeleteFunc(handshake.ListValues(r.Header["Connection"]), func(option string) bool {
 			return strings.EqualFold(option, "upgrade")
 		})
 		delete(r.Header, "Connection")

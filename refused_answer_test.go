@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -48,7 +49,7 @@ func TestOtherAnswersArePassedOn(t *testing.T) {
 			"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13, 8\r\n" +
 				"Content-Length: 0\r\n\r\n",
 			"426 Upgrade Required", "",
-			map[string]string{"Upgrade": "websocket", "Connection": "Upgrade", fieldVersion: "13, 8"},
+			map[string]string{"Upgrade": "websocket", "Connection": "Upgrade", handshake.FieldVersion: "13, 8"},
 		},
 		"426 without Upgrade": {
 			"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n",

@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 // hopByHop are the fields that concern one connection only, the same that
@@ -32,7 +34,7 @@ var hopByHop = []string{
 // removeHopByHop removes what concerns one connection only, also what
 // Connection names.
 func removeHopByHop(header http.Header) {
-	for _, name := range listValues(header["Connection"]) {
+	for _, name := range handshake.ListValues(header["Connection"]) {
 		header.Del(textproto.TrimString(name))
 	}
 	for _, name := range hopByHop {
@@ -55,9 +57,9 @@ func (h *Handler) outbound(r *http.Request, hs *clientHandshake) *http.Request {
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
 		out.Header["Early-Data"] = []string{"1"} // RFC 8470 section 5.1
 	}
-	delete(out.Header, http.CanonicalHeaderKey(fieldProtocol))
-	if len(hs.subprotocols) > 0 {
-		out.Header.Set(fieldProtocol, strings.Join(hs.subprotocols, ", "))
+	delete(out.Header, http.CanonicalHeaderKey(handshake.FieldProtocol))
+	if len(hs.Subprotocols) > 0 {
+		out.Header.Set(handshake.FieldProtocol, strings.Join(hs.Subprotocols, ", "))
 	}
 	h.setForwarded(out.Header, r)
 	via := strconv.Itoa(r.ProtoMajor) + "." + strconv.Itoa(r.ProtoMinor) + " Caddy"
@@ -153,7 +155,7 @@ func (h *Handler) prepareFor(c *choice, out *http.Request, hs *clientHandshake, 
 	if h.Headers != nil && h.Headers.Request != nil {
 		h.Headers.Request.ApplyToRequest(attempt)
 	}
-	hs.apply(attempt)
+	hs.Apply(attempt)
 	return attempt
 }
 

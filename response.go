@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 // writeHeader sends the header of an upstream's answer to the client: without
@@ -31,7 +32,7 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 	via := fmt.Sprintf("%d.%d Caddy", a.ProtoMajor, a.ProtoMinor)
 	for _, fields := range []http.Header{from, a.choice.header, {"Via": {via}}} {
 		for name, values := range fields {
-			name = spell(name)
+			name = handshake.Spell(name)
 			to[name] = append(to[name], values...)
 		}
 	}
@@ -68,7 +69,7 @@ func inform(ctx context.Context, w http.ResponseWriter, resp *http.Response) {
 // client's connection stays ordinary HTTP.
 func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
 	refused := refuseAnswered(a)
-	if hs.stream && a.StatusCode < 300 {
+	if hs.Stream && a.StatusCode < 300 {
 		// A 2xx is how a CONNECT is accepted.
 		refused.status = http.StatusBadGateway
 		return h.refuse(w, r, refused)
@@ -76,7 +77,7 @@ func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *clientH
 	h.logRefusal(r, refused, a.StatusCode)
 	upgrade := a.Header["Upgrade"]
 	h.writeHeader(w, r, a, func(header http.Header) {
-		if a.StatusCode == http.StatusUpgradeRequired && !hs.stream && len(upgrade) > 0 {
+		if a.StatusCode == http.StatusUpgradeRequired && !hs.Stream && len(upgrade) > 0 {
 			header["Upgrade"] = upgrade
 			header["Connection"] = []string{"Upgrade"}
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -42,26 +43,26 @@ func TestWrongExtendedConnectIsRefused(t *testing.T) {
 		fields map[string]string
 	}{
 		"no version": {
-			func(h http.Header) { h.Del(fieldVersion) },
+			func(h http.Header) { h.Del(handshake.FieldVersion) },
 			causeMalformed, http.StatusBadRequest,
-			map[string]string{fieldVersion: "13"},
+			map[string]string{handshake.FieldVersion: "13"},
 		},
 		"differing versions": {
-			func(h http.Header) { h.Set(fieldVersion, "13, 8") },
+			func(h http.Header) { h.Set(handshake.FieldVersion, "13, 8") },
 			causeMalformed, http.StatusBadRequest,
-			map[string]string{fieldVersion: "13"},
+			map[string]string{handshake.FieldVersion: "13"},
 		},
 		"an older version": {
-			func(h http.Header) { h.Set(fieldVersion, "8") },
+			func(h http.Header) { h.Set(handshake.FieldVersion, "8") },
 			causeVersion, http.StatusBadRequest,
-			map[string]string{fieldVersion: "13"},
+			map[string]string{handshake.FieldVersion: "13"},
 		},
 		"another origin": {
 			func(h http.Header) { h.Set("Origin", "https://evil.example") },
 			causeOrigin, http.StatusForbidden, nil,
 		},
 		"another subprotocol": {
-			func(h http.Header) { h.Set(fieldProtocol, "mqtt") },
+			func(h http.Header) { h.Set(handshake.FieldProtocol, "mqtt") },
 			causeSubprotocol, http.StatusBadRequest, nil,
 		},
 	}
@@ -72,7 +73,7 @@ func TestWrongExtendedConnectIsRefused(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			header := http.Header{":protocol": {"websocket"}}
-			header.Set(fieldVersion, "13")
+			header.Set(handshake.FieldVersion, "13")
 			header.Set("Origin", "https://example.com")
 			test.change(header)
 			p.expectRefusal(test.cause, test.status, func() {
@@ -88,19 +89,19 @@ func TestExtendedConnectGetsAKeyOfItsOwn(t *testing.T) {
 	keys := make(map[string]bool)
 	for range 3 {
 		header := http.Header{":protocol": {"websocket"}}
-		header.Set(fieldVersion, "13")
-		header.Set(fieldKey, "dGhlIHNhbXBsZSBub25jZQ==")
+		header.Set(handshake.FieldVersion, "13")
+		header.Set(handshake.FieldKey, "dGhlIHNhbXBsZSBub25jZQ==")
 		hs, refused := h.checkHandshake(streamRequest(t, http.MethodConnect, header))
 		if refused != nil {
 			t.Fatalf("refused: %v", refused)
 		}
-		if !hs.stream {
+		if !hs.Stream {
 			t.Error("it is not known to be a stream")
 		}
-		if key, err := base64.StdEncoding.DecodeString(hs.key); err != nil || len(key) != 16 {
-			t.Errorf("key %q is not 16 bytes: %v", hs.key, err)
+		if key, err := base64.StdEncoding.DecodeString(hs.Key); err != nil || len(key) != 16 {
+			t.Errorf("key %q is not 16 bytes: %v", hs.Key, err)
 		}
-		keys[hs.key] = true
+		keys[hs.Key] = true
 	}
 	if len(keys) != 3 {
 		t.Errorf("keys are %v, want 3 different ones", keys)
@@ -113,7 +114,7 @@ func TestExtendedConnectWithALengthIsRefused(t *testing.T) {
 	h := new(Handler)
 	handshake := func(length int64, field ...string) *http.Request {
 		header := http.Header{":protocol": {"websocket"}, "Content-Length": field}
-		header.Set(fieldVersion, "13")
+		header.Set(handshake.FieldVersion, "13")
 		r := streamRequest(t, http.MethodConnect, header)
 		r.ContentLength = length
 		return r
@@ -170,7 +171,7 @@ func TestSuccessInsteadOfATunnelIsAnErrorForAStream(t *testing.T) {
 			up := testbed.NewUpstream(t, testbed.RespondKeepOpen(test.raw))
 			p := proxyTo(t, up.Addr)
 			header := http.Header{":protocol": {"websocket"}}
-			header.Set(fieldVersion, "13")
+			header.Set(handshake.FieldVersion, "13")
 			p.expectRefusal(test.cause, test.status, func() {
 				expectStatus(t, p.serveStream(t, http.MethodConnect, header), test.status, notFromNext(test.fields))
 			})
@@ -183,15 +184,15 @@ func TestStreamsRequestOnTheWire(t *testing.T) {
 	up := testbed.NewUpstream(t, nil)
 	p := proxyTo(t, up.Addr)
 	header := http.Header{":protocol": {"websocket"}, "Cookie": {"a=1"}}
-	header.Set(fieldVersion, "13")
-	header.Set(fieldProtocol, "chat")
-	header.Set(fieldExtensions, "permessage-deflate")
+	header.Set(handshake.FieldVersion, "13")
+	header.Set(handshake.FieldProtocol, "chat")
+	header.Set(handshake.FieldExtensions, "permessage-deflate")
 	wait := testbed.Go(t, func(tb testing.TB) {
 		tb.Helper()
 		expectStatus(tb, p.serveStream(tb, http.MethodConnect, header), http.StatusForbidden, nil)
 	})
 	u := up.Next(t)
-	key := u.ReadRequest().Header.Get(fieldKey)
+	key := u.ReadRequest().Header.Get(handshake.FieldKey)
 	expectHead(t, u.RawHead(),
 		"GET / HTTP/1.1",
 		"Host: example.com",
@@ -225,8 +226,8 @@ func TestExtendedConnectOpensATunnel(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.EchoWith("X-Upstream: 1", "Content-Length: 5", "Sec-WebSocket-Protocol: chat"))
 	p := proxyTo(t, up.Addr)
 	header := http.Header{":protocol": {"websocket"}}
-	header.Set(fieldVersion, "13")
-	header.Set(fieldProtocol, "chat")
+	header.Set(handshake.FieldVersion, "13")
+	header.Set(handshake.FieldProtocol, "chat")
 	r := streamRequest(t, http.MethodConnect, header)
 	r.ContentLength = -1
 	body, toProxy := io.Pipe()
@@ -258,11 +259,11 @@ func TestExtendedConnectOpensATunnel(t *testing.T) {
 		"Content-Length": "",
 	}))
 	// As spelled here; on the wire all names are in lower case.
-	if got := w.Header()[fieldProtocol]; len(got) != 1 || got[0] != "chat" {
-		t.Errorf("%s is %q, want chat", fieldProtocol, got)
+	if got := w.Header()[handshake.FieldProtocol]; len(got) != 1 || got[0] != "chat" {
+		t.Errorf("%s is %q, want chat", handshake.FieldProtocol, got)
 	}
-	if got, ok := w.Header()[fieldAccept]; ok {
-		t.Errorf("%s is %q, want none", fieldAccept, got)
+	if got, ok := w.Header()[handshake.FieldAccept]; ok {
+		t.Errorf("%s is %q, want none", handshake.FieldAccept, got)
 	}
 	expectFields(t, p.closedLine(), map[string]any{"reason": "client_closed", "close_code": uint16(1000)})
 	up.WaitOpen(t, 0)

@@ -1,4 +1,4 @@
-package websocketproxy
+package handshake
 
 import (
 	"net/http"
@@ -90,9 +90,9 @@ func TestOriginsAreCompared(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			var allowed origins
+			var allowed Origins
 			for _, s := range test.allowed {
-				if !allowed.add(s) {
+				if !allowed.Add(s) {
 					t.Fatalf("%q is no origin", s)
 				}
 			}
@@ -100,7 +100,7 @@ func TestOriginsAreCompared(t *testing.T) {
 			if test.sent != nil {
 				r.Header["Origin"] = test.sent
 			}
-			if err := allowed.check(r, plain); (err == nil) != test.want {
+			if err := allowed.Check(r, plain); (err == nil) != test.want {
 				t.Errorf("got %v, want it allowed: %t", err, test.want)
 			}
 		})

@@ -1,4 +1,4 @@
-package websocketproxy
+package handshake
 
 import (
 	"crypto/sha1" //nolint:gosec // RFC 6455 section 4.2.2 prescribes it; nothing depends on its strength
@@ -12,31 +12,31 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// verify checks a 101 (RFC 6455 section 4.2.2). What passes for a tunnel without
+// Verify checks a 101 (RFC 6455 section 4.2.2). What passes for a tunnel without
 // being one would let a client talk past the proxy to the upstream's HTTP.
-func (o *offer) verify(resp *http.Response) error {
+func (o *Offer) Verify(resp *http.Response) error {
 	header := resp.Header
 	if resp.ProtoMajor != 1 || resp.ProtoMinor < 1 {
 		return fmt.Errorf("a 101 over %s", resp.Proto)
 	}
 	// Some name it twice, which the client does not get to see.
-	if protocols := listValues(header["Upgrade"]); len(protocols) == 0 || slices.ContainsFunc(protocols, isNotWebSocket) {
+	if protocols := ListValues(header["Upgrade"]); len(protocols) == 0 || slices.ContainsFunc(protocols, isNotWebSocket) {
 		return fmt.Errorf("the 101 switches to %q, not websocket", header["Upgrade"])
 	}
 	if !httpguts.HeaderValuesContainsToken(header["Connection"], "upgrade") {
 		return errors.New("the 101 has no Connection: Upgrade")
 	}
-	if accept := header.Values(fieldAccept); len(accept) != 1 || accept[0] != acceptFor(o.key) {
-		return fmt.Errorf("the 101 has the wrong %s: %q", fieldAccept, accept)
+	if accept := header.Values(FieldAccept); len(accept) != 1 || accept[0] != AcceptFor(o.Key) {
+		return fmt.Errorf("the 101 has the wrong %s: %q", FieldAccept, accept)
 	}
-	switch chosen := header.Values(fieldProtocol); {
+	switch chosen := header.Values(FieldProtocol); {
 	case len(chosen) > 1:
 		return fmt.Errorf("the 101 has %d subprotocols", len(chosen))
-	case len(chosen) == 1 && !slices.Contains(o.subprotocols, chosen[0]):
+	case len(chosen) == 1 && !slices.Contains(o.Subprotocols, chosen[0]):
 		return errors.New("the 101 has a subprotocol that was not offered") // maybe a token that was, see restrict
 	}
-	for _, name := range extensionNames(header.Values(fieldExtensions)) {
-		if !slices.Contains(o.extensions, name) {
+	for _, name := range extensionNames(header.Values(FieldExtensions)) {
+		if !slices.Contains(o.Extensions, name) {
 			return fmt.Errorf("the 101 has extension %q, which was not offered", name)
 		}
 	}
@@ -45,8 +45,8 @@ func (o *offer) verify(resp *http.Response) error {
 
 func isNotWebSocket(protocol string) bool { return !strings.EqualFold(protocol, "websocket") }
 
-// acceptFor computes Sec-WebSocket-Accept (RFC 6455 section 1.3).
-func acceptFor(key string) string {
+// AcceptFor computes Sec-WebSocket-Accept (RFC 6455 section 1.3).
+func AcceptFor(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // see import
 	return base64.StdEncoding.EncodeToString(sum[:])
 }

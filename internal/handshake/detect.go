@@ -1,4 +1,4 @@
-package websocketproxy
+package handshake
 
 import (
 	"net/http"
@@ -18,13 +18,13 @@ func isUpgrade(r *http.Request) bool {
 
 // isExtendedConnect reports whether r is an extended CONNECT for WebSocket.
 func isExtendedConnect(r *http.Request) bool {
-	return connectProtocol(r) == "websocket"
+	return ConnectProtocol(r) == "websocket"
 }
 
-// connectProtocol returns the protocol of an extended CONNECT, or nothing. The
+// ConnectProtocol returns the protocol of an extended CONNECT, or nothing. The
 // HTTP/2 server leaves the pseudo-field in the header, the HTTP/3 server puts it
 // into Proto.
-func connectProtocol(r *http.Request) string {
+func ConnectProtocol(r *http.Request) string {
 	if r.Method != http.MethodConnect {
 		return ""
 	}
@@ -41,16 +41,16 @@ func connectProtocol(r *http.Request) string {
 	return ""
 }
 
-// isWebSocket reports whether r asks for a WebSocket, in whatever version of HTTP.
-func isWebSocket(r *http.Request) bool {
+// IsWebSocket reports whether r asks for a WebSocket, in whatever version of HTTP.
+func IsWebSocket(r *http.Request) bool {
 	return isUpgrade(r) || isExtendedConnect(r)
 }
 
-// removeIgnoredUpgrade removes from a request that asks for no WebSocket what RFC
+// RemoveIgnoredUpgrade removes from a request that asks for no WebSocket what RFC
 // 9110 section 7.8 and RFC 9113 say to ignore: Upgrade outside HTTP/1.1 or not named
 // in Connection, and h2c. Whoever gets the request next may be less careful, and
 // would open a tunnel for it, past whatever protects the upstream.
-func removeIgnoredUpgrade(r *http.Request) {
+func RemoveIgnoredUpgrade(r *http.Request) {
 	if len(r.Header["Upgrade"]) == 0 {
 		return
 	}
@@ -60,7 +60,7 @@ func removeIgnoredUpgrade(r *http.Request) {
 		return
 	}
 	var kept []string
-	for _, protocol := range listValues(r.Header["Upgrade"]) {
+	for _, protocol := range ListValues(r.Header["Upgrade"]) {
 		if !strings.EqualFold(protocol, "h2c") {
 			kept = append(kept, protocol)
 		}

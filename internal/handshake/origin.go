@@ -1,4 +1,4 @@
-package websocketproxy
+package handshake
 
 import (
 	"fmt"
@@ -10,16 +10,16 @@ import (
 	"unicode/utf8"
 )
 
-// origins are those that pages may have which connect (RFC 6455 section 10.2). The
+// Origins are those that pages may have which connect (RFC 6455 section 10.2). The
 // zero value is all.
-type origins struct {
+type Origins struct {
 	same bool // as the request's host
 	list []origin
 }
 
-// add adds `same`, `null`, `file://`, or an origin, which may have the wildcard *. in
+// Add adds `same`, `null`, `file://`, or an origin, which may have the wildcard *. in
 // place of its subdomains. It returns false if s is none of them.
-func (l *origins) add(s string) bool {
+func (l *Origins) Add(s string) bool {
 	if s == "same" {
 		l.same = true
 		return true
@@ -37,24 +37,24 @@ func (l *origins) add(s string) bool {
 	return true
 }
 
-// check returns an error if a page of the request's origin may not connect.
+// Check returns an error if a page of the request's origin may not connect.
 // isSecure reports whether the request is known to have come by TLS.
-func (l *origins) check(r *http.Request, isSecure func(*http.Request) bool) error {
+func (l *Origins) Check(r *http.Request, isSecure func(*http.Request) bool) error {
 	values := r.Header.Values("Origin")
 	if !l.same && len(l.list) == 0 || len(values) == 0 {
 		return nil // any, or no browser
 	}
 	if len(values) > 1 {
-		return &handshakeError{badOrigin, fmt.Errorf("%d Origin fields", len(values))}
+		return &Error{BadOrigin, fmt.Errorf("%d Origin fields", len(values))}
 	}
 	o, ok := parseOrigin(values[0])
 	if !ok {
-		return &handshakeError{badOrigin, fmt.Errorf("origin %q is malformed", values[0])}
+		return &Error{BadOrigin, fmt.Errorf("origin %q is malformed", values[0])}
 	}
 	if l.same && o.isSame(r.Host, isSecure(r)) || slices.ContainsFunc(l.list, o.matches) {
 		return nil
 	}
-	return &handshakeError{badOrigin, fmt.Errorf("origin %q is not in the list", values[0])}
+	return &Error{BadOrigin, fmt.Errorf("origin %q is not in the list", values[0])}
 }
 
 // origin is one that pages may have: exactly, or with any subdomain. The
