@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"encoding/base64"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -81,62 +80,6 @@ func TestWrongExtendedConnectIsRefused(t *testing.T) {
 					notFromNext(map[string]string{"Upgrade": "", "Connection": ""}))
 			})
 		})
-	}
-}
-
-func TestExtendedConnectGetsAKeyOfItsOwn(t *testing.T) {
-	h := new(Handler)
-	keys := make(map[string]bool)
-	for range 3 {
-		header := http.Header{":protocol": {"websocket"}}
-		header.Set(handshake.FieldVersion, "13")
-		header.Set(handshake.FieldKey, "dGhlIHNhbXBsZSBub25jZQ==")
-		hs, refused := h.checkHandshake(streamRequest(t, http.MethodConnect, header))
-		if refused != nil {
-			t.Fatalf("refused: %v", refused)
-		}
-		if !hs.Stream {
-			t.Error("it is not known to be a stream")
-		}
-		if key, err := base64.StdEncoding.DecodeString(hs.Key); err != nil || len(key) != 16 {
-			t.Errorf("key %q is not 16 bytes: %v", hs.Key, err)
-		}
-		keys[hs.Key] = true
-	}
-	if len(keys) != 3 {
-		t.Errorf("keys are %v, want 3 different ones", keys)
-	}
-}
-
-// Content-Length has no meaning in a CONNECT (RFC 9110 section 9.3.6). A server
-// would take the tunnel's bytes for too much of a body.
-func TestExtendedConnectWithALengthIsRefused(t *testing.T) {
-	h := new(Handler)
-	handshake := func(length int64, field ...string) *http.Request {
-		header := http.Header{":protocol": {"websocket"}, "Content-Length": field}
-		header.Set(handshake.FieldVersion, "13")
-		r := streamRequest(t, http.MethodConnect, header)
-		r.ContentLength = length
-		return r
-	}
-	// What net/http2 makes of fields.
-	for name, r := range map[string]*http.Request{
-		"5":                                   handshake(5, "5"),
-		"0":                                   handshake(0, "0"),
-		"garbage":                             handshake(0, "five"),
-		"5, and the stream has ended already": handshake(0, "5"),
-	} {
-		if _, refused := h.checkHandshake(r); refused == nil || refused.cause != causeMalformed {
-			t.Errorf("%s: got %v, want a refusal as malformed", name, refused)
-		}
-	}
-	for name, r := range map[string]*http.Request{
-		"a stream without a length is how it has to be": handshake(-1),
-		"one that has ended already":                    handshake(0),
-	} {
-		if _, refused := h.checkHandshake(r); refused != nil {
-			t.Errorf("%s: refused: %v", name, refused)
-		}
 	}
 }
 

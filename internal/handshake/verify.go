@@ -33,7 +33,7 @@ func (o *Offer) Verify(resp *http.Response) error {
 	case len(chosen) > 1:
 		return fmt.Errorf("the 101 has %d subprotocols", len(chosen))
 	case len(chosen) == 1 && !slices.Contains(o.Subprotocols, chosen[0]):
-		return errors.New("the 101 has a subprotocol that was not offered") // maybe a token that was, see restrict
+		return errors.New("the 101 has a subprotocol that was not offered") // maybe a token that was, see Restrict
 	}
 	for _, name := range extensionNames(header.Values(FieldExtensions)) {
 		if !slices.Contains(o.Extensions, name) {
