@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // closeEach is the time for one tunnel when many are closed by one call and no
@@ -37,18 +36,18 @@ type closeAnswer struct {
 // farewellFor checks the status and the text for Close frames.
 func farewellFor(code *int, text string) (uint16, error) {
 	if problem := frame.CloseReasonProblem(text); problem != "" {
-		return 0, adminError(http.StatusBadRequest, "reason: %s", problem)
+		return 0, refuse(http.StatusBadRequest, "reason: %s", problem)
 	}
 	if code == nil {
 		return frame.StatusGoingAway, nil
 	}
 	if problem := frame.CloseCodeProblem(*code); problem != "" {
-		return 0, adminError(http.StatusBadRequest, "code: %s", problem)
+		return 0, refuse(http.StatusBadRequest, "code: %s", problem)
 	}
 	return uint16(*code), nil
 }
 
-func closeTunnel(w http.ResponseWriter, r *http.Request) error {
+func (a *adminServer) closeTunnel(w http.ResponseWriter, r *http.Request) error {
 	query, err := readQuery(r, "code", "reason")
 	if err != nil {
 		return err
@@ -57,7 +56,7 @@ func closeTunnel(w http.ResponseWriter, r *http.Request) error {
 	if s := query.Get("code"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil {
-			return adminError(http.StatusBadRequest, "code is a number, not %q", s)
+			return refuse(http.StatusBadRequest, "code is a number, not %q", s)
 		}
 		code = &n
 	}
@@ -65,15 +64,15 @@ func closeTunnel(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	t, err := pathTunnel(r)
+	t, err := a.pathTunnel(r)
 	if err != nil {
 		return err
 	}
-	t.End(tunnel.Ending{Reason: tunnel.Killed, Code: status, Text: query.Get("reason")})
+	t.Close(status, query.Get("reason"))
 	return writeJSON(w, http.StatusAccepted, closeAnswer{Closing: 1})
 }
 
-func closeTunnels(w http.ResponseWriter, r *http.Request) error {
+func (a *adminServer) closeTunnels(w http.ResponseWriter, r *http.Request) error {
 	var req closeRequest
 	if err := readJSON(r, &req); err != nil {
 		return err
@@ -82,7 +81,7 @@ func closeTunnels(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if req.isEmpty() != req.All {
-		return adminError(http.StatusBadRequest,
+		return refuse(http.StatusBadRequest,
 			"say which tunnels: upstream, client or handler, or all for every one")
 	}
 	code, err := farewellFor(req.Code, req.Reason)
@@ -95,12 +94,11 @@ func closeTunnels(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	tunnels := liveTunnels.Collect(req.matches)
+	tunnels := a.Tunnels(&req.tunnelFilter)
 	if period < 0 {
 		period = time.Duration(len(tunnels)) * closeEach
 	}
 	answer := closeAnswer{Closing: len(tunnels), Period: period.Seconds()}
-	how := tunnel.Ending{Reason: tunnel.Killed, Code: code, Text: req.Reason}
-	liveTunnels.EndOneByOne(tunnels, period, func(*tunnel.Tunnel) (tunnel.Ending, bool) { return how, true })
+	a.Close(tunnels, period, code, req.Reason)
 	return writeJSON(w, http.StatusAccepted, answer)
 }

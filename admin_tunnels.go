@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // defaultPage is how many tunnels a list has if the request does not say.
@@ -40,23 +39,6 @@ type tunnelInfo struct {
 	BytesOut    uint64 `json:"bytes_out"`
 	MessagesIn  uint64 `json:"messages_in"`
 	MessagesOut uint64 `json:"messages_out"`
-}
-
-func infoOf(t *tunnel.Tunnel, now time.Time) tunnelInfo {
-	s := t.Snapshot()
-	return tunnelInfo{
-		ID:          s.ID,
-		ClientIP:    s.ClientIP,
-		Upstream:    s.Upstream,
-		Handler:     s.Handler,
-		Opened:      s.Opened,
-		Age:         max(0, now.Sub(s.Opened).Seconds()),
-		Idle:        max(0, now.Sub(s.Active).Seconds()),
-		BytesIn:     s.BytesIn,
-		BytesOut:    s.BytesOut,
-		MessagesIn:  s.MessagesIn,
-		MessagesOut: s.MessagesOut,
-	}
 }
 
 // tunnelFilter says which tunnels are meant: those that match all that is set.
@@ -90,7 +72,7 @@ func (f *tunnelFilter) parse() error {
 		f.clients = netip.PrefixFrom(plainAddr(addr), plainAddr(addr).BitLen())
 	}
 	if err != nil {
-		return adminError(http.StatusBadRequest, "client is an IP address or a CIDR range, not %q", f.Client)
+		return refuse(http.StatusBadRequest, "client is an IP address or a CIDR range, not %q", f.Client)
 	}
 	if addr := f.clients.Addr(); addr.Is4In6() && f.clients.Bits() >= 96 {
 		f.clients = netip.PrefixFrom(addr.Unmap(), f.clients.Bits()-96)
@@ -104,18 +86,19 @@ func plainAddr(addr netip.Addr) netip.Addr {
 	return addr.Unmap().WithZone("")
 }
 
-func (f *tunnelFilter) matches(t *tunnel.Tunnel) bool {
-	if f.Upstream != "" && t.Upstream != f.Upstream || f.Handler != "" && t.Handler != f.Handler {
+// Matches reports whether a tunnel is meant. The filter has been parsed.
+func (f *tunnelFilter) Matches(upstream, handler, clientIP string) bool {
+	if f.Upstream != "" && upstream != f.Upstream || f.Handler != "" && handler != f.Handler {
 		return false
 	}
 	if f.Client == "" {
 		return true
 	}
-	addr, err := netip.ParseAddr(t.ClientIP)
+	addr, err := netip.ParseAddr(clientIP)
 	return err == nil && f.clients.Contains(plainAddr(addr))
 }
 
-func listTunnels(w http.ResponseWriter, r *http.Request) error {
+func (a *adminServer) listTunnels(w http.ResponseWriter, r *http.Request) error {
 	query, err := readQuery(r, "upstream", "client", "handler", "limit", "after")
 	if err != nil {
 		return err
@@ -129,10 +112,10 @@ func listTunnels(w http.ResponseWriter, r *http.Request) error {
 	limit := defaultPage
 	if s := query.Get("limit"); s != "" {
 		if limit, err = strconv.Atoi(s); err != nil || limit < 1 {
-			return adminError(http.StatusBadRequest, "limit is a number of tunnels, not %q", s)
+			return refuse(http.StatusBadRequest, "limit is a number of tunnels, not %q", s)
 		}
 	}
-	all := liveTunnels.Collect(filter.matches)
+	all := a.Tunnels(&filter)
 	page, next := pageOf(all, query.Get("after"), limit)
 	streamTunnels(w, page, len(all), next)
 	return nil
@@ -140,23 +123,23 @@ func listTunnels(w http.ResponseWriter, r *http.Request) error {
 
 // pageOf returns those of all tunnels that come next after an id, and the id to
 // go on from, if any.
-func pageOf(all []*tunnel.Tunnel, after string, limit int) (page []*tunnel.Tunnel, next string) {
+func pageOf(all []liveTunnel, after string, limit int) (page []liveTunnel, next string) {
 	for _, t := range all {
-		if t.ID > after {
+		if t.ID() > after {
 			page = append(page, t)
 		}
 	}
-	slices.SortFunc(page, func(a, b *tunnel.Tunnel) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(page, func(a, b liveTunnel) int { return strings.Compare(a.ID(), b.ID()) })
 	if limit < len(page) {
 		page = page[:limit]
-		next = page[limit-1].ID
+		next = page[limit-1].ID()
 	}
 	return page, next
 }
 
 // streamTunnels writes a page of the list one by one, so that a long one is
 // never in memory as a whole. It gives up when nobody is there to read.
-func streamTunnels(w http.ResponseWriter, page []*tunnel.Tunnel, total int, next string) {
+func streamTunnels(w http.ResponseWriter, page []liveTunnel, total int, next string) {
 	w.Header().Set("Content-Type", "application/json")
 	if _, err := fmt.Fprintf(w, `{"total":%d,"next":%q,"tunnels":[`, total, next); err != nil {
 		return
@@ -168,7 +151,7 @@ func streamTunnels(w http.ResponseWriter, page []*tunnel.Tunnel, total int, next
 				return
 			}
 		}
-		item, err := printable.JSON(infoOf(t, now))
+		item, err := printable.JSON(t.Info(now))
 		if err != nil {
 			return
 		}
@@ -179,22 +162,22 @@ func streamTunnels(w http.ResponseWriter, page []*tunnel.Tunnel, total int, next
 	_, _ = io.WriteString(w, "]}\n") // as above
 }
 
-func showTunnel(w http.ResponseWriter, r *http.Request) error {
+func (a *adminServer) showTunnel(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(r); err != nil {
 		return err
 	}
-	t, err := pathTunnel(r)
+	t, err := a.pathTunnel(r)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, infoOf(t, time.Now()))
+	return writeJSON(w, http.StatusOK, t.Info(time.Now()))
 }
 
 // pathTunnel returns the tunnel that a request's path names.
-func pathTunnel(r *http.Request) (*tunnel.Tunnel, error) {
+func (a *adminServer) pathTunnel(r *http.Request) (liveTunnel, error) {
 	id := r.PathValue("id")
-	if t := liveTunnels.Find(id); t != nil {
+	if t, ok := a.Tunnel(id); ok {
 		return t, nil
 	}
-	return nil, adminError(http.StatusNotFound, "there is no tunnel %q; it may have ended", id)
+	return nil, refuse(http.StatusNotFound, "there is no tunnel %q; it may have ended", id)
 }

@@ -3,12 +3,12 @@ package websocketproxy
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+	"time"
 )
 
 func TestTunnelFilterForClients(t *testing.T) {
@@ -38,7 +38,7 @@ func TestTunnelFilterForClients(t *testing.T) {
 			t.Errorf("%s: %v", c.filter, err)
 			continue
 		}
-		if got := f.matches(&tunnel.Tunnel{About: tunnel.About{ClientIP: c.client}}); got != c.want {
+		if got := f.Matches("localhost:9000", "chat", c.client); got != c.want {
 			t.Errorf("%q is in %s: %t, want %t", c.client, c.filter, got, c.want)
 		}
 	}
@@ -61,22 +61,32 @@ func (g *goneReader) Write(p []byte) (int, error) {
 	return g.Buffer.Write(p)
 }
 
+// fakeTunnel is one with this id.
+type fakeTunnel string
+
+func (t fakeTunnel) ID() string                { return string(t) }
+func (t fakeTunnel) Info(time.Time) tunnelInfo { return tunnelInfo{ID: string(t)} }
+func (fakeTunnel) Close(uint16, string)        {}
+
 func TestALongListIsStreamed(t *testing.T) {
-	inFlock(t, func(f *flock) {
-		h := &Handler{Upstreams: upstreams(hostA)}
-		f.load(h)
-		f.visit(h)
-		page := f.open(1000)
-		w := new(goneReader)
-		streamTunnels(w, page, len(page), "")
-		if w.writes != 6 || w.Len() == 0 || w.Len() > 2000 {
-			t.Errorf("%d bytes in %d writes to somebody who leaves at the sixth", w.Len(), w.writes)
-		}
-		all := httptest.NewRecorder()
-		streamTunnels(all, page, len(page), "next")
-		var list tunnelList
-		if err := json.Unmarshal(all.Body.Bytes(), &list); err != nil || len(list.Tunnels) != len(page) || list.Next != "next" {
-			t.Errorf("%d tunnels, next %q, %v", len(list.Tunnels), list.Next, err)
-		}
-	})
+	page := make([]liveTunnel, 1000)
+	for i := range page {
+		page[i] = fakeTunnel(fmt.Sprintf("%04d", i))
+	}
+	w := new(goneReader)
+	streamTunnels(w, page, len(page), "")
+	if w.writes != 6 || w.Len() == 0 || w.Len() > 2000 {
+		t.Errorf("%d bytes in %d writes to somebody who leaves at the sixth", w.Len(), w.writes)
+	}
+	all := httptest.NewRecorder()
+	streamTunnels(all, page, len(page), "next")
+	var list struct {
+		Total   int
+		Next    string
+		Tunnels []tunnelInfo
+	}
+	if err := json.Unmarshal(all.Body.Bytes(), &list); err != nil || list.Total != len(page) ||
+		len(list.Tunnels) != len(page) || list.Next != "next" {
+		t.Errorf("%d tunnels of %d, next %q, %v", len(list.Tunnels), list.Total, list.Next, err)
+	}
 }

@@ -2,12 +2,9 @@ package websocketproxy
 
 import (
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -52,96 +49,16 @@ type upstreamInfo struct {
 	Expires time.Time `json:"expires,omitzero"`
 }
 
-// list returns all upstreams that are configured, have tunnels or have been
-// given a state, by address.
-func (t *hostTable) list() []upstreamInfo {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := make([]upstreamInfo, 0, len(t.m)+len(t.states))
-	queued, failing := t.queuedLocked(), t.failingLocked()
-	for address, h := range t.m {
-		info := t.infoLocked(address, h)
-		info.Queued, info.Failing = queued[address], failing[address]
-		all = append(all, info)
-	}
-	for address := range t.states {
-		if t.m[address] == nil {
-			all = append(all, t.infoLocked(address, new(host)))
-		}
-	}
-	slices.SortFunc(all, func(a, b upstreamInfo) int { return strings.Compare(a.Address, b.Address) })
-	return all
-}
-
-func (t *hostTable) infoLocked(address string, h *host) upstreamInfo {
-	s := t.states[address]
-	info := upstreamInfo{
-		Address:    address,
-		State:      upstream.Ready,
-		Tunnels:    h.tunnels,
-		Configured: h.named > 0,
-		Source:     h.source,
-		By:         s.By,
-		Since:      s.At,
-		Expires:    s.Expires,
-	}
-	if s.Closes() {
-		info.State = s.State
-	}
-	info.Health, info.HealthError, info.Checked = h.healthLocked()
-	return info
-}
-
-// info returns what is known about an address, or false if nothing is.
-func (t *hostTable) info(address string) (upstreamInfo, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	h, known := t.m[address]
-	if !known {
-		_, known = t.states[address]
-		h = new(host)
-	}
-	info := t.infoLocked(address, h)
-	info.Queued, info.Failing = t.queuedLocked()[address], t.failingLocked()[address]
-	return info, known
-}
-
 // upstreamList is the answer with all upstreams.
 type upstreamList struct {
 	Upstreams []upstreamInfo `json:"upstreams"`
 }
 
-func listUpstreams(w http.ResponseWriter, r *http.Request) error {
+func (a *adminServer) listUpstreams(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(r); err != nil {
 		return err
 	}
-	list := hosts.list()
-	markRemoved(list)
-	return writeJSON(w, http.StatusOK, upstreamList{list})
-}
-
-// markRemoved gives those the state removed that have nothing but tunnels which
-// would not be opened today.
-func markRemoved(list []upstreamInfo) {
-	// All tunnels are looked at only if there is something to find.
-	doubtful := make(map[string]*upstreamInfo)
-	for i := range list {
-		if u := &list[i]; u.State == upstream.Ready && !u.Configured && u.Tunnels > 0 {
-			doubtful[u.Address] = u
-		}
-	}
-	if len(doubtful) == 0 {
-		return
-	}
-	tunnels := liveTunnels.Collect(func(t *tunnel.Tunnel) bool { return doubtful[t.Upstream] != nil })
-	for _, t := range tunnels {
-		doubtful[t.Upstream].State = upstream.Removed
-	}
-	for _, t := range tunnels {
-		if l := leaseOf(t); hosts.isNamed(l.host, l.from) {
-			doubtful[t.Upstream].State = upstream.Ready
-		}
-	}
+	return writeJSON(w, http.StatusOK, upstreamList{a.Upstreams()})
 }
 
 // stateRequest gives an upstream a state.
@@ -171,7 +88,7 @@ type stateAnswer struct {
 	Local bool `json:"local,omitempty"`
 }
 
-func setUpstreamState(w http.ResponseWriter, r *http.Request) error {
+func (a *adminServer) setState(w http.ResponseWriter, r *http.Request) error {
 	var req stateRequest
 	if err := readJSON(r, &req); err != nil {
 		return err
@@ -183,16 +100,13 @@ func setUpstreamState(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, known := hosts.info(req.Address); !known {
-		return adminError(http.StatusNotFound, "there is no upstream %q; GET /websocket_proxy/upstreams lists them",
+	if _, known := a.Upstream(req.Address); !known {
+		return refuse(http.StatusNotFound, "there is no upstream %q; GET /websocket_proxy/upstreams lists them",
 			req.Address)
 	}
-	problem := operators.set(r.Context(), req.Address, s)
-	answer := stateAnswer{Stored: problem == nil, Local: isLocal(req.Address)}
-	info, _ := hosts.info(req.Address)
-	list := []upstreamInfo{info}
-	markRemoved(list)
-	answer.upstreamInfo = list[0]
+	local, problem := a.SetState(r.Context(), req.Address, s)
+	answer := stateAnswer{Stored: problem == nil, Local: local}
+	answer.upstreamInfo, _ = a.Upstream(req.Address)
 	if problem != nil {
 		answer.Problem = problem.Error()
 	}
@@ -205,14 +119,14 @@ func (req *stateRequest) state(now time.Time) (s upstream.State, err error) {
 	switch req.State {
 	case upstream.Ready, upstream.Drain, upstream.Evict:
 	default:
-		return s, adminError(http.StatusBadRequest, "state is ready, drain or evict, not %q", req.State)
+		return s, refuse(http.StatusBadRequest, "state is ready, drain or evict, not %q", req.State)
 	}
 	if len(s.By) > longestName || !printable.Is(s.By) {
-		return s, adminError(http.StatusBadRequest, "by is a name of up to %d bytes, without control characters", longestName)
+		return s, refuse(http.StatusBadRequest, "by is a name of up to %d bytes, without control characters", longestName)
 	}
 	if req.Period != nil {
 		if req.State != upstream.Evict {
-			return s, adminError(http.StatusBadRequest, "period belongs to the state evict")
+			return s, refuse(http.StatusBadRequest, "period belongs to the state evict")
 		}
 		if _, err := seconds("period", *req.Period, longestPeriod); err != nil {
 			return s, err
@@ -221,14 +135,14 @@ func (req *stateRequest) state(now time.Time) (s upstream.State, err error) {
 	}
 	if req.ExpiresIn != nil {
 		if req.State == upstream.Ready {
-			return s, adminError(http.StatusBadRequest, "ready does not expire; expires_in belongs to drain and evict")
+			return s, refuse(http.StatusBadRequest, "ready does not expire; expires_in belongs to drain and evict")
 		}
 		after, err := seconds("expires_in", *req.ExpiresIn, upstream.LongestExpiry)
 		if err != nil {
 			return s, err
 		}
 		if after == 0 {
-			return s, adminError(http.StatusBadRequest, "expires_in is more than 0; without it the state stays")
+			return s, refuse(http.StatusBadRequest, "expires_in is more than 0; without it the state stays")
 		}
 		s.Expires = now.Add(after)
 	}

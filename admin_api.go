@@ -1,0 +1,178 @@
+package websocketproxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
+)
+
+// adminPath is where all paths of the API are.
+const adminPath = "/websocket_proxy/"
+
+const (
+	// maxAdminBody bounds what is read of a request, in bytes.
+	maxAdminBody = 1 << 16
+	// longestPeriod bounds the time over which an operator may have tunnels
+	// ended.
+	longestPeriod = 24 * time.Hour
+)
+
+// adminBackend is where tunnels and upstreams are.
+type adminBackend interface {
+	// Tunnels returns the live tunnels that match.
+	Tunnels(*tunnelFilter) []liveTunnel
+	// Tunnel returns a live tunnel by its id, or false if there is none.
+	Tunnel(id string) (liveTunnel, bool)
+	// Close begins to end tunnels, spread evenly over a period, those first in which
+	// nothing has happened for the longest time.
+	Close(tunnels []liveTunnel, period time.Duration, code uint16, reason string)
+
+	// Upstreams returns all that are configured, have tunnels or have been given a
+	// state, by address.
+	Upstreams() []upstreamInfo
+	// Upstream returns what is known of an address, or false if nothing is.
+	Upstream(address string) (upstreamInfo, bool)
+	// SetState gives an upstream a state, and tells whether its address means
+	// another backend on every machine. The error is why it could not be stored.
+	SetState(ctx context.Context, address string, s upstream.State) (local bool, problem error)
+}
+
+// liveTunnel is a tunnel while it is open, or shortly after.
+type liveTunnel interface {
+	ID() string
+	// Info is what operators see of it.
+	Info(now time.Time) tunnelInfo
+	// Close begins to end it, with a status and a text for the client.
+	Close(code uint16, reason string)
+}
+
+// adminServer has the handlers.
+type adminServer struct{ adminBackend }
+
+// adminRoute is a path of the API.
+type adminRoute struct {
+	// Pattern is one of net/http, without a method: what the mux itself answers to
+	// a wrong method is no JSON, and neither logged nor counted by Caddy.
+	Pattern string
+	// Methods are its handlers, by method.
+	Methods map[string]adminHandlerFunc
+}
+
+// adminHandlerFunc answers a request, or returns why not, which is to be
+// answered.
+type adminHandlerFunc func(http.ResponseWriter, *http.Request) error
+
+// adminRoutes returns all paths, and one for those that do not exist.
+func adminRoutes(b adminBackend) []adminRoute {
+	a := &adminServer{b}
+	return []adminRoute{
+		{Pattern: adminPath},
+		{adminPath + "upstreams", map[string]adminHandlerFunc{http.MethodGet: a.listUpstreams}},
+		{adminPath + "upstreams/state", map[string]adminHandlerFunc{http.MethodPost: a.setState}},
+		{adminPath + "tunnels", map[string]adminHandlerFunc{http.MethodGet: a.listTunnels}},
+		{adminPath + "tunnels/{id}", map[string]adminHandlerFunc{
+			http.MethodGet: a.showTunnel, http.MethodDelete: a.closeTunnel,
+		}},
+		{adminPath + "tunnels/close", map[string]adminHandlerFunc{http.MethodPost: a.closeTunnels}},
+	}
+}
+
+// ServeHTTP answers a request for the path, or returns why not.
+func (r adminRoute) ServeHTTP(w http.ResponseWriter, req *http.Request) error {
+	if r.Methods == nil {
+		return refuse(http.StatusNotFound, "there is /websocket_proxy/upstreams and /websocket_proxy/tunnels")
+	}
+	method := req.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if handler, ok := r.Methods[method]; ok {
+		return handler(w, req)
+	}
+	allowed := slices.Sorted(maps.Keys(r.Methods))
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	return refuse(http.StatusMethodNotAllowed, "the method is %s here, not %s",
+		strings.Join(allowed, " or "), req.Method)
+}
+
+// apiRefusal is an error with the status to answer with.
+type apiRefusal struct {
+	Status int
+	Err    error
+}
+
+func (e *apiRefusal) Error() string { return e.Err.Error() }
+func (e *apiRefusal) Unwrap() error { return e.Err }
+
+func refuse(status int, format string, args ...any) error {
+	return &apiRefusal{status, fmt.Errorf(format, args...)}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	text, err := printable.JSON(v)
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // to somebody who has left there is nothing to say
+	return nil
+}
+
+// readJSON reads a request's body, which is one object with no other fields
+// than v.
+func readJSON(r *http.Request, v any) error {
+	d := json.NewDecoder(io.LimitReader(r.Body, maxAdminBody))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows the object")
+		}
+	}
+	if err != nil {
+		return refuse(http.StatusBadRequest, "the body is not the JSON object that belongs here: %w", err)
+	}
+	return nil
+}
+
+// readQuery returns a request's parameters. Those that are not among names are
+// refused, as a filter that is misspelled would mean every tunnel.
+func readQuery(r *http.Request, names ...string) (url.Values, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "reading the parameters: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		switch {
+		case len(names) == 0:
+			return nil, refuse(http.StatusBadRequest, "there are no parameters here, such as %q", name)
+		case !slices.Contains(names, name):
+			return nil, refuse(http.StatusBadRequest, "the parameters are %s, not %q", strings.Join(names, ", "), name)
+		case len(query[name]) > 1:
+			return nil, refuse(http.StatusBadRequest, "%s is given %d times", name, len(query[name]))
+		}
+	}
+	return query, nil
+}
+
+// seconds makes a duration of a number in a request.
+func seconds(name string, n float64, longest time.Duration) (time.Duration, error) {
+	// Written so that NaN fails it.
+	if !(n >= 0 && n <= longest.Seconds()) {
+		return 0, refuse(http.StatusBadRequest, "%s is a number of seconds from 0 to %.0f, not %g",
+			name, longest.Seconds(), n)
+	}
+	return time.Duration(n * float64(time.Second)), nil
+}

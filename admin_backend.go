@@ -1,0 +1,160 @@
+package websocketproxy
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
+)
+
+// operated is the process as the admin API sees it.
+type operated struct{}
+
+func (operated) Tunnels(f *tunnelFilter) []liveTunnel {
+	found := liveTunnels.Collect(func(t *tunnel.Tunnel) bool { return f.Matches(t.Upstream, t.Handler, t.ClientIP) })
+	all := make([]liveTunnel, len(found))
+	for i, t := range found {
+		all[i] = operatedTunnel{t}
+	}
+	return all
+}
+
+func (operated) Tunnel(id string) (liveTunnel, bool) {
+	t := liveTunnels.Find(id)
+	return operatedTunnel{t}, t != nil
+}
+
+func (operated) Close(all []liveTunnel, period time.Duration, code uint16, reason string) {
+	tunnels := make([]*tunnel.Tunnel, len(all))
+	for i, t := range all {
+		tunnels[i] = t.(operatedTunnel).t
+	}
+	how := killed(code, reason)
+	liveTunnels.EndOneByOne(tunnels, period, func(*tunnel.Tunnel) (tunnel.Ending, bool) { return how, true })
+}
+
+func killed(code uint16, text string) tunnel.Ending {
+	return tunnel.Ending{Reason: tunnel.Killed, Code: code, Text: text}
+}
+
+func (operated) Upstreams() []upstreamInfo {
+	list := hosts.list()
+	markRemoved(list)
+	return list
+}
+
+func (operated) Upstream(address string) (upstreamInfo, bool) {
+	info, known := hosts.info(address)
+	list := []upstreamInfo{info}
+	markRemoved(list)
+	return list[0], known
+}
+
+func (operated) SetState(ctx context.Context, address string, s upstream.State) (local bool, problem error) {
+	return isLocal(address), operators.set(ctx, address, s)
+}
+
+// operatedTunnel is a live tunnel as the admin API sees it.
+type operatedTunnel struct{ t *tunnel.Tunnel }
+
+func (o operatedTunnel) ID() string { return o.t.ID }
+
+func (o operatedTunnel) Close(code uint16, reason string) { o.t.End(killed(code, reason)) }
+
+func (o operatedTunnel) Info(now time.Time) tunnelInfo {
+	s := o.t.Snapshot()
+	return tunnelInfo{
+		ID:          s.ID,
+		ClientIP:    s.ClientIP,
+		Upstream:    s.Upstream,
+		Handler:     s.Handler,
+		Opened:      s.Opened,
+		Age:         max(0, now.Sub(s.Opened).Seconds()),
+		Idle:        max(0, now.Sub(s.Active).Seconds()),
+		BytesIn:     s.BytesIn,
+		BytesOut:    s.BytesOut,
+		MessagesIn:  s.MessagesIn,
+		MessagesOut: s.MessagesOut,
+	}
+}
+
+// markRemoved gives those the state removed that have nothing but tunnels which
+// would not be opened today.
+func markRemoved(list []upstreamInfo) {
+	// All tunnels are looked at only if there is something to find.
+	doubtful := make(map[string]*upstreamInfo)
+	for i := range list {
+		if u := &list[i]; u.State == upstream.Ready && !u.Configured && u.Tunnels > 0 {
+			doubtful[u.Address] = u
+		}
+	}
+	if len(doubtful) == 0 {
+		return
+	}
+	tunnels := liveTunnels.Collect(func(t *tunnel.Tunnel) bool { return doubtful[t.Upstream] != nil })
+	for _, t := range tunnels {
+		doubtful[t.Upstream].State = upstream.Removed
+	}
+	for _, t := range tunnels {
+		if l := leaseOf(t); hosts.isNamed(l.host, l.from) {
+			doubtful[t.Upstream].State = upstream.Ready
+		}
+	}
+}
+
+// list returns all upstreams that are configured, have tunnels or have been
+// given a state, by address.
+func (t *hostTable) list() []upstreamInfo {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]upstreamInfo, 0, len(t.m)+len(t.states))
+	queued, failing := t.queuedLocked(), t.failingLocked()
+	for address, h := range t.m {
+		info := t.infoLocked(address, h)
+		info.Queued, info.Failing = queued[address], failing[address]
+		all = append(all, info)
+	}
+	for address := range t.states {
+		if t.m[address] == nil {
+			all = append(all, t.infoLocked(address, new(host)))
+		}
+	}
+	slices.SortFunc(all, func(a, b upstreamInfo) int { return strings.Compare(a.Address, b.Address) })
+	return all
+}
+
+func (t *hostTable) infoLocked(address string, h *host) upstreamInfo {
+	s := t.states[address]
+	info := upstreamInfo{
+		Address:    address,
+		State:      upstream.Ready,
+		Tunnels:    h.tunnels,
+		Configured: h.named > 0,
+		Source:     h.source,
+		By:         s.By,
+		Since:      s.At,
+		Expires:    s.Expires,
+	}
+	if s.Closes() {
+		info.State = s.State
+	}
+	info.Health, info.HealthError, info.Checked = h.healthLocked()
+	return info
+}
+
+// info returns what is known about an address, or false if nothing is.
+func (t *hostTable) info(address string) (upstreamInfo, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h, known := t.m[address]
+	if !known {
+		_, known = t.states[address]
+		h = new(host)
+	}
+	info := t.infoLocked(address, h)
+	info.Queued, info.Failing = t.queuedLocked()[address], t.failingLocked()[address]
+	return info, known
+}
