@@ -77,7 +77,7 @@ func (a *adminServer) closeTunnels(w http.ResponseWriter, r *http.Request) error
 	if err := readJSON(r, &req); err != nil {
 		return err
 	}
-	if err := req.parse(); err != nil {
+	if err := req.Parse(); err != nil {
 		return err
 	}
 	if req.isEmpty() != req.All {

@@ -12,12 +12,12 @@ import (
 )
 
 func TestAdminRefusesBadRequests(t *testing.T) {
-	admin := startAdmin(t)
+	api := startAdmin(t)
 	up := testbed.NewUpstream(t, testbed.Echo)
 	p := proxyTo(t, up.Addr)
 	c := openTunnels(t, p, 1)[0]
 	c.Echo("hello")
-	one := "tunnels/" + admin.list(nil).ids()[0]
+	one := "tunnels/" + api.list(nil).ids()[0]
 	set := func(rest string) string { return fmt.Sprintf(`{"address": %q, %s}`, up.Addr, rest) }
 	for _, bad := range []struct {
 		method, path, body string
@@ -69,7 +69,7 @@ func TestAdminRefusesBadRequests(t *testing.T) {
 		{"POST", "upstreams/state", set(`"state": "drain", "by": "a\tb"`), 400, "by is a name"},
 		{"POST", "upstreams/state", set(`"status": "drain"`), 400, `\"status\"`},
 	} {
-		resp, answer := admin.do(bad.method, bad.path, bad.body)
+		resp, answer := api.do(bad.method, bad.path, bad.body)
 		if resp.StatusCode != bad.status || !strings.Contains(answer, bad.says) {
 			t.Errorf("%s %s %.60s: %d %s, want %d with %s",
 				bad.method, bad.path, bad.body, resp.StatusCode, answer, bad.status, bad.says)
@@ -82,7 +82,7 @@ func TestAdminRefusesBadRequests(t *testing.T) {
 }
 
 func TestAdminAllowsMethods(t *testing.T) {
-	admin := startAdmin(t)
+	api := startAdmin(t)
 	for path, allowed := range map[string]string{
 		"upstreams":       "GET",
 		"upstreams/state": "POST",
@@ -91,7 +91,7 @@ func TestAdminAllowsMethods(t *testing.T) {
 		"tunnels/close":   "POST",
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "DRAIN"} {
-			resp, answer := admin.do(method, path, "")
+			resp, answer := api.do(method, path, "")
 			asGet := strings.Replace(method, "HEAD", "GET", 1)
 			if slices.Contains(strings.Split(allowed, ", "), asGet) {
 				if resp.StatusCode == http.StatusMethodNotAllowed {

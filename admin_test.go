@@ -150,7 +150,7 @@ func namedProxies(t *testing.T, handlers ...*Handler) (proxies []*testProxy) {
 }
 
 func TestAdminShowsTunnels(t *testing.T) {
-	admin := startAdmin(t)
+	api := startAdmin(t)
 	up := testbed.NewUpstream(t, testbed.Echo)
 	p := newProxy(t, &Handler{Name: "chat", Upstreams: upstreams(up.Addr)})
 	before := time.Now()
@@ -160,7 +160,7 @@ func TestAdminShowsTunnels(t *testing.T) {
 
 	var list tunnelList
 	eventually(t, "all that the client has got is counted", func() bool {
-		list = admin.list(nil)
+		list = api.list(nil)
 		if list.Total != 1 || list.Next != "" || len(list.Tunnels) != 1 {
 			t.Fatalf("the list is %+v, want one tunnel", list)
 		}
@@ -182,7 +182,7 @@ func TestAdminShowsTunnels(t *testing.T) {
 		t.Errorf("the tunnel is %+v, want %+v", got, want)
 	}
 
-	shown := get[tunnelInfo](admin, "GET", "tunnels/"+got.ID, "", http.StatusOK)
+	shown := get[tunnelInfo](api, "GET", "tunnels/"+got.ID, "", http.StatusOK)
 	shown.Age, shown.Idle = got.Age, got.Idle
 	if shown != want {
 		t.Errorf("by its id, the tunnel is %+v, want %+v", shown, want)
@@ -195,14 +195,14 @@ func TestAdminShowsTunnels(t *testing.T) {
 }
 
 func TestAdminFiltersAndPages(t *testing.T) {
-	admin := startAdmin(t)
+	api := startAdmin(t)
 	one, two := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
 	proxies := namedProxies(t, &Handler{Name: "first", Upstreams: upstreams(one.Addr)},
 		&Handler{Name: "second", Upstreams: upstreams(one.Addr, two.Addr)})
 	openTunnels(t, proxies[0], 3)
 	openTunnels(t, proxies[1], 5)
 
-	atOne := 3 + len(admin.list(url.Values{"handler": {"second"}, "upstream": {one.Addr}}).Tunnels)
+	atOne := 3 + len(api.list(url.Values{"handler": {"second"}, "upstream": {one.Addr}}).Tunnels)
 	for query, want := range map[string]int{
 		"":                     8,
 		"handler=first":        3,
@@ -220,20 +220,20 @@ func TestAdminFiltersAndPages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		list := admin.list(values)
+		list := api.list(values)
 		if list.Total != want || len(list.Tunnels) != want {
 			t.Errorf("%q gives %d tunnels of %d, want %d", query, len(list.Tunnels), list.Total, want)
 		}
 	}
 
-	all := admin.list(nil).ids()
+	all := api.list(nil).ids()
 	if !slices.IsSorted(all) {
 		t.Errorf("the ids are in the order %v", all)
 	}
 	var paged []string
 	query := url.Values{"limit": {"3"}}
 	for page := range 4 {
-		list := admin.list(query)
+		list := api.list(query)
 		if list.Total != 8 || len(list.Tunnels) > 3 {
 			t.Errorf("page %d has %d tunnels of %d, want up to 3 of 8", page, len(list.Tunnels), list.Total)
 		}
@@ -246,7 +246,7 @@ func TestAdminFiltersAndPages(t *testing.T) {
 	if !slices.Equal(paged, all) {
 		t.Errorf("the pages have %v, want %v", paged, all)
 	}
-	if got := admin.list(url.Values{"limit": {"9223372036854775807"}, "after": {all[6]}}).ids(); !slices.Equal(got, all[7:]) {
+	if got := api.list(url.Values{"limit": {"9223372036854775807"}, "after": {all[6]}}).ids(); !slices.Equal(got, all[7:]) {
 		t.Errorf("after the seventh comes %v, want %v", got, all[7:])
 	}
 }
@@ -262,11 +262,11 @@ func TestAdminClosesOneTunnel(t *testing.T) {
 		"with a registered code": {"?code=1013", 1013, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			admin := startAdmin(t)
+			api := startAdmin(t)
 			p, c, u := openTunnel(t, nil)
 			eventually(t, "there is a tunnel", func() bool { return liveTunnels.Count() == 1 })
-			id := admin.list(nil).ids()[0]
-			closing := get[closeAnswer](admin, "DELETE", "tunnels/"+id+want.query, "", http.StatusAccepted)
+			id := api.list(nil).ids()[0]
+			closing := get[closeAnswer](api, "DELETE", "tunnels/"+id+want.query, "", http.StatusAccepted)
 			if closing.Closing != 1 {
 				t.Errorf("%d tunnels are being closed, want 1", closing.Closing)
 			}
@@ -283,7 +283,7 @@ func TestAdminClosesOneTunnel(t *testing.T) {
 				"tunnel": id, "reason": "killed", "closed_by": "proxy", "close_code": want.code,
 			})
 			eventually(t, "the tunnel is not found any more", func() bool {
-				resp, _ := admin.do("DELETE", "tunnels/"+id, "")
+				resp, _ := api.do("DELETE", "tunnels/"+id, "")
 				return resp.StatusCode == http.StatusNotFound
 			})
 		})
@@ -291,12 +291,12 @@ func TestAdminClosesOneTunnel(t *testing.T) {
 }
 
 func TestAdminClosesTunnelsThatMatch(t *testing.T) {
-	admin := startAdmin(t)
+	api := startAdmin(t)
 	up := testbed.NewUpstream(t, testbed.Echo)
 	proxies := namedProxies(t, &Handler{Name: "stay", Upstreams: upstreams(up.Addr)},
 		&Handler{Name: "leave", Upstreams: upstreams(up.Addr)})
 	stay, leave := openTunnels(t, proxies[0], 2), openTunnels(t, proxies[1], 20)
-	closing := get[closeAnswer](admin, "POST", "tunnels/close",
+	closing := get[closeAnswer](api, "POST", "tunnels/close",
 		`{"handler": "leave", "client": "127.0.0.0/8", "code": 1013, "reason": "later", "period": 0.5}`,
 		http.StatusAccepted)
 	if want := (closeAnswer{Closing: 20, Period: 0.5}); closing != want {
@@ -311,8 +311,8 @@ func TestAdminClosesTunnelsThatMatch(t *testing.T) {
 	for _, c := range stay {
 		c.Echo("still here")
 	}
-	eventually(t, "two tunnels are left", func() bool { return admin.list(nil).Total == 2 })
-	closing = get[closeAnswer](admin, "POST", "tunnels/close", `{"all": true}`, http.StatusAccepted)
+	eventually(t, "two tunnels are left", func() bool { return api.list(nil).Total == 2 })
+	closing = get[closeAnswer](api, "POST", "tunnels/close", `{"all": true}`, http.StatusAccepted)
 	if want := (closeAnswer{Closing: 2, Period: 0.002}); closing != want {
 		t.Errorf("the answer is %+v, want %+v", closing, want)
 	}
@@ -328,11 +328,11 @@ func TestHandshakesGoOnWhileAdminClosesTunnels(t *testing.T) {
 	for _, period := range []int{0, 60} {
 		t.Run(fmt.Sprintf("period=%d", period), func(t *testing.T) {
 			const many = 200
-			admin := startAdmin(t)
+			api := startAdmin(t)
 			up := testbed.NewUpstream(t, testbed.Echo)
 			p := proxyTo(t, up.Addr)
 			old := openTunnels(t, p, many)
-			closing := get[closeAnswer](admin, "POST", "tunnels/close",
+			closing := get[closeAnswer](api, "POST", "tunnels/close",
 				fmt.Sprintf(`{"all": true, "period": %d}`, period), http.StatusAccepted)
 			if want := (closeAnswer{Closing: many, Period: float64(period)}); closing != want {
 				t.Fatalf("the answer is %+v, want %+v", closing, want)
@@ -362,7 +362,7 @@ func TestHandshakesGoOnWhileAdminClosesTunnels(t *testing.T) {
 }
 
 func TestAdminSetsStates(t *testing.T) {
-	admin := startAdmin(t)
+	api := startAdmin(t)
 	one, two := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
 	p := proxyTo(t, one.Addr, two.Addr)
 	old := openTunnels(t, p, 4)
@@ -371,7 +371,7 @@ func TestAdminSetsStates(t *testing.T) {
 	}
 
 	before := time.Now()
-	got := admin.setState(one.Addr, "drain")
+	got := api.setState(one.Addr, "drain")
 	if got.Address != one.Addr || got.State != "drain" || got.Tunnels != 2 || !got.Configured || got.By != "me" ||
 		got.Since.Before(before.Truncate(0)) || !got.Expires.IsZero() || got.Stored != (got.Problem == "") {
 		t.Errorf("the answer is %+v", got)
@@ -380,14 +380,14 @@ func TestAdminSetsStates(t *testing.T) {
 	if n := tunnelsOf(one.Addr); n != 2 {
 		t.Errorf("an upstream in drain has %d tunnels, want the 2 that were there", n)
 	}
-	list := get[upstreamList](admin, "GET", "upstreams", "", http.StatusOK).Upstreams
+	list := get[upstreamList](api, "GET", "upstreams", "", http.StatusOK).Upstreams
 	want := []upstreamInfo{got.upstreamInfo, {Address: two.Addr, State: "ready", Tunnels: 5, Configured: true, Health: "unchecked"}}
 	slices.SortFunc(want, func(a, b upstreamInfo) int { return strings.Compare(a.Address, b.Address) })
 	if !slices.Equal(list, want) {
 		t.Errorf("the upstreams are %+v, want %+v", list, want)
 	}
 
-	if got := admin.setState(one.Addr, "ready"); got.State != "ready" || got.Tunnels != 2 {
+	if got := api.setState(one.Addr, "ready"); got.State != "ready" || got.Tunnels != 2 {
 		t.Errorf("the answer is %+v", got)
 	}
 	openTunnels(t, p, 3)
@@ -396,7 +396,7 @@ func TestAdminSetsStates(t *testing.T) {
 	}
 
 	body := fmt.Sprintf(`{"address": %q, "state": "evict", "period": 0, "expires_in": 3600}`, two.Addr)
-	evicting := get[stateAnswer](admin, "POST", "upstreams/state", body, http.StatusOK)
+	evicting := get[stateAnswer](api, "POST", "upstreams/state", body, http.StatusOK)
 	t.Cleanup(func() { _ = operators.set(t.Context(), two.Addr, upstream.State{State: upstream.Ready}) })
 	if lasts := evicting.Expires.Sub(evicting.Since); evicting.State != "evict" || lasts != time.Hour {
 		t.Errorf("the state is %s for %v, want evict for an hour", evicting.State, lasts)

@@ -58,8 +58,8 @@ func (f *tunnelFilter) isEmpty() bool {
 	return f.Upstream == "" && f.Client == "" && f.Handler == ""
 }
 
-// parse reads the clients that are meant.
-func (f *tunnelFilter) parse() error {
+// Parse reads the clients that are meant.
+func (f *tunnelFilter) Parse() error {
 	if f.Client == "" {
 		return nil
 	}
@@ -106,7 +106,7 @@ func (a *adminServer) listTunnels(w http.ResponseWriter, r *http.Request) error 
 	filter := tunnelFilter{
 		Upstream: query.Get("upstream"), Client: query.Get("client"), Handler: query.Get("handler"),
 	}
-	if err := filter.parse(); err != nil {
+	if err := filter.Parse(); err != nil {
 		return err
 	}
 	limit := defaultPage

@@ -34,7 +34,7 @@ func TestTunnelFilterForClients(t *testing.T) {
 		{"0.0.0.0/0", "@", false},
 	} {
 		f := tunnelFilter{Client: c.filter}
-		if err := f.parse(); err != nil {
+		if err := f.Parse(); err != nil {
 			t.Errorf("%s: %v", c.filter, err)
 			continue
 		}

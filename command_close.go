@@ -39,11 +39,12 @@ that.
 		if err != nil {
 			return 0, err
 		}
-		return caddy.ExitCodeSuccess, c.print(closing, closing.String())
+		return caddy.ExitCodeSuccess, c.print(closing, sayClosing(closing))
 	})
 }
 
-func (a closeAnswer) String() string {
+// sayClosing says for people what is happening.
+func sayClosing(a closeAnswer) string {
 	text := fmt.Sprintf("closing %d tunnels", a.Closing)
 	if a.Closing == 1 {
 		text = "closing 1 tunnel"
@@ -82,7 +83,7 @@ func (c *console) close() (closing closeAnswer, err error) {
 		All:    all,
 		Reason: c.flags.String("reason"),
 	}
-	if err := request.parse(); err != nil {
+	if err := request.Parse(); err != nil {
 		return closing, fmt.Errorf("--%w", err) // which begins with the name
 	}
 	if c.flags.Changed("code") {
@@ -132,7 +133,7 @@ func (c *console) closeEach(ids []string) (closing closeAnswer, err error) {
 		closing.Closing += answer.Closing
 	}
 	if len(problems) > 0 && closing.Closing > 0 {
-		problems = append(problems, fmt.Errorf("but %s", closing))
+		problems = append(problems, errors.New("but " + sayClosing(closing)))
 	}
 	return closing, errors.Join(problems...)
 }

@@ -63,7 +63,7 @@ filter. IN and OUT are seen from the client.
 		list := c.listUpstreams
 		if filter := c.filter(); c.flags.Bool("tunnels") || len(filter) > 0 {
 			asked := tunnelFilter{Client: filter.Get("client")}
-			if err := asked.parse(); err != nil {
+			if err := asked.Parse(); err != nil {
 				return 0, fmt.Errorf("--%w", err) // which begins with the name
 			}
 			list = func() error { return c.listTunnels(filter) }
@@ -193,7 +193,7 @@ func (c *console) watch() error {
 		if err != nil {
 			return err
 		}
-		if first || redrawn || !slices.EqualFunc(list, last, upstreamInfo.same) {
+		if first || redrawn || !slices.EqualFunc(list, last, sameUpstream) {
 			last = list
 			if err := c.printAgain(list, first, redrawn); err != nil {
 				return err
@@ -203,10 +203,10 @@ func (c *console) watch() error {
 	}
 }
 
-// same reports whether nothing has changed that is worth telling.
-func (u upstreamInfo) same(other upstreamInfo) bool {
-	u.Checked, u.HealthError = other.Checked, other.HealthError
-	return u == other
+// sameUpstream reports whether nothing has changed that is worth telling.
+func sameUpstream(a, b upstreamInfo) bool {
+	a.Checked, a.HealthError = b.Checked, b.HealthError
+	return a == b
 }
 
 // printAgain prints the list in one piece: in place of the last one if it is

@@ -85,7 +85,7 @@ func (c *console) setState(state string) (int, error) {
 	if state == upstream.Evict && !c.flags.Bool("no-wait") {
 		err = c.awaitEmpty(&answer)
 	} else {
-		err = c.print(answer, answer.String())
+		err = c.print(answer, sayState(&answer.upstreamInfo))
 	}
 	if err != nil {
 		return 0, err
@@ -127,8 +127,8 @@ func whoAsks() string {
 	return strings.ToValidUTF8(name[:min(len(name), longestName)], "") // where it ends within a character
 }
 
-// String says for people what the state means.
-func (u upstreamInfo) String() string {
+// sayState says for people what the state of an upstream means.
+func sayState(u *upstreamInfo) string {
 	address := printable.Text(u.Address)
 	switch u.State {
 	case upstream.Drain:
@@ -147,7 +147,7 @@ func (c *console) awaitEmpty(answer *stateAnswer) error {
 	p := countdown{console: c}
 	defer p.end()
 	for answer.Tunnels > 0 {
-		if err := p.show(answer.upstreamInfo); err != nil {
+		if err := p.show(&answer.upstreamInfo); err != nil {
 			return err
 		}
 		time.Sleep(countInterval)
@@ -155,7 +155,7 @@ func (c *console) awaitEmpty(answer *stateAnswer) error {
 		if err != nil {
 			return err
 		}
-		if err := answer.update(list); err != nil {
+		if err := update(answer, list); err != nil {
 			return err
 		}
 	}
@@ -163,9 +163,9 @@ func (c *console) awaitEmpty(answer *stateAnswer) error {
 	return c.print(answer, printable.Text(answer.Address)+" is empty")
 }
 
-// update finds the upstream in a newer list. One that is neither configured nor
-// has tunnels may be missing.
-func (a *stateAnswer) update(list []upstreamInfo) error {
+// update finds the upstream of an answer in a newer list. One that is neither
+// configured nor has tunnels may be missing.
+func update(a *stateAnswer, list []upstreamInfo) error {
 	for _, u := range list {
 		if u.Address != a.Address {
 			continue
@@ -189,16 +189,16 @@ type countdown struct {
 	last int // what was shown last, or 0
 }
 
-func (p *countdown) show(u upstreamInfo) error {
+func (p *countdown) show(u *upstreamInfo) error {
 	if p.json || u.Tunnels == p.last {
 		return nil
 	}
 	p.last = u.Tunnels
 	if !p.terminal {
-		_, err := fmt.Fprintln(p.out, u)
+		_, err := fmt.Fprintln(p.out, sayState(u))
 		return err
 	}
-	_, err := fmt.Fprintf(p.out, "\r\x1b[K%s", u)
+	_, err := fmt.Fprintf(p.out, "\r\x1b[K%s", sayState(u))
 	return err
 }
 

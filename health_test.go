@@ -116,7 +116,7 @@ func TestListTellsHealth(t *testing.T) {
 	}
 	later := list[0]
 	later.HealthError, later.Checked = "another one", later.Checked.AddDate(0, 0, 1)
-	if !list[0].same(later) || list[0].same(list[1]) {
+	if !sameUpstream(list[0], later) || sameUpstream(list[0], list[1]) {
 		t.Error("a probe is a change, or a state is not")
 	}
 }

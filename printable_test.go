@@ -37,13 +37,13 @@ func TestAddressesWithControlCharactersAreRefused(t *testing.T) {
 }
 
 func TestWhoSetsAStateHasAPrintableName(t *testing.T) {
-	admin := startAdmin(t)
+	api := startAdmin(t)
 	for _, by := range []string{"a\u009b31m", "\u202eb", "c\x7f"} {
 		body, err := json.Marshal(stateRequest{Address: "a:1", State: upstream.Drain, By: by})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if resp, answer := admin.do("POST", "upstreams/state", string(body)); resp.StatusCode != http.StatusBadRequest ||
+		if resp, answer := api.do("POST", "upstreams/state", string(body)); resp.StatusCode != http.StatusBadRequest ||
 			!strings.Contains(answer, "by is a name") {
 			t.Errorf("by %q: %d %s", by, resp.StatusCode, answer)
 		}
