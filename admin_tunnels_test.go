@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 )
 
 func TestTunnelFilterForClients(t *testing.T) {
@@ -60,13 +59,6 @@ func (g *goneReader) Write(p []byte) (int, error) {
 	}
 	return g.Buffer.Write(p)
 }
-
-// fakeTunnel is one with this id.
-type fakeTunnel string
-
-func (t fakeTunnel) ID() string                { return string(t) }
-func (t fakeTunnel) Info(time.Time) tunnelInfo { return tunnelInfo{ID: string(t)} }
-func (fakeTunnel) Close(uint16, string)        {}
 
 func TestALongListIsStreamed(t *testing.T) {
 	page := make([]liveTunnel, 1000)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -33,20 +32,6 @@ func TestAddressesWithControlCharactersAreRefused(t *testing.T) {
 	err := provisionJSON(t, fmt.Sprintf(`{"upstreams": [{"dial": %q}]}`, "10.0.0.1\u009b:80"))
 	if err == nil || !strings.Contains(err.Error(), "has control characters") {
 		t.Errorf("the configuration with such an address: %v", err)
-	}
-}
-
-func TestWhoSetsAStateHasAPrintableName(t *testing.T) {
-	api := startAdmin(t)
-	for _, by := range []string{"a\u009b31m", "\u202eb", "c\x7f"} {
-		body, err := json.Marshal(stateRequest{Address: "a:1", State: upstream.Drain, By: by})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if resp, answer := api.do("POST", "upstreams/state", string(body)); resp.StatusCode != http.StatusBadRequest ||
-			!strings.Contains(answer, "by is a name") {
-			t.Errorf("by %q: %d %s", by, resp.StatusCode, answer)
-		}
 	}
 }
 
