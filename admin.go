@@ -5,6 +5,8 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 )
 
 func init() {
@@ -38,17 +40,17 @@ func (*adminAPI) CaddyModule() caddy.ModuleInfo {
 // Routes returns the routes of the API. Everything that they use belongs to the
 // process, as nobody tells this module when its configuration is unloaded.
 func (*adminAPI) Routes() (routes []caddy.AdminRoute) {
-	for _, route := range adminRoutes(operated{}) {
+	for _, route := range admin.Routes(operated{}) {
 		routes = append(routes, caddy.AdminRoute{Pattern: route.Pattern, Handler: adminHandler(route.ServeHTTP)})
 	}
 	return routes
 }
 
 // adminHandler gives refusals the form of Caddy's errors.
-func adminHandler(serve adminHandlerFunc) caddy.AdminHandlerFunc {
+func adminHandler(serve admin.HandlerFunc) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := serve(w, r)
-		if refusal, ok := errors.AsType[*apiRefusal](err); ok {
+		if refusal, ok := errors.AsType[*admin.Refusal](err); ok {
 			return caddy.APIError{HTTPStatus: refusal.Status, Err: refusal.Err, Message: refusal.Error()}
 		}
 		return err

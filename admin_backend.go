@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -13,21 +14,21 @@ import (
 // operated is the process as the admin API sees it.
 type operated struct{}
 
-func (operated) Tunnels(f *tunnelFilter) []liveTunnel {
+func (operated) Tunnels(f *admin.Filter) []admin.LiveTunnel {
 	found := liveTunnels.Collect(func(t *tunnel.Tunnel) bool { return f.Matches(t.Upstream, t.Handler, t.ClientIP) })
-	all := make([]liveTunnel, len(found))
+	all := make([]admin.LiveTunnel, len(found))
 	for i, t := range found {
 		all[i] = operatedTunnel{t}
 	}
 	return all
 }
 
-func (operated) Tunnel(id string) (liveTunnel, bool) {
+func (operated) Tunnel(id string) (admin.LiveTunnel, bool) {
 	t := liveTunnels.Find(id)
 	return operatedTunnel{t}, t != nil
 }
 
-func (operated) Close(all []liveTunnel, period time.Duration, code uint16, reason string) {
+func (operated) Close(all []admin.LiveTunnel, period time.Duration, code uint16, reason string) {
 	tunnels := make([]*tunnel.Tunnel, len(all))
 	for i, t := range all {
 		tunnels[i] = t.(operatedTunnel).t
@@ -40,15 +41,15 @@ func killed(code uint16, text string) tunnel.Ending {
 	return tunnel.Ending{Reason: tunnel.Killed, Code: code, Text: text}
 }
 
-func (operated) Upstreams() []upstreamInfo {
+func (operated) Upstreams() []admin.Upstream {
 	list := hosts.list()
 	markRemoved(list)
 	return list
 }
 
-func (operated) Upstream(address string) (upstreamInfo, bool) {
+func (operated) Upstream(address string) (admin.Upstream, bool) {
 	info, known := hosts.info(address)
-	list := []upstreamInfo{info}
+	list := []admin.Upstream{info}
 	markRemoved(list)
 	return list[0], known
 }
@@ -64,9 +65,9 @@ func (o operatedTunnel) ID() string { return o.t.ID }
 
 func (o operatedTunnel) Close(code uint16, reason string) { o.t.End(killed(code, reason)) }
 
-func (o operatedTunnel) Info(now time.Time) tunnelInfo {
+func (o operatedTunnel) Info(now time.Time) admin.Tunnel {
 	s := o.t.Snapshot()
-	return tunnelInfo{
+	return admin.Tunnel{
 		ID:          s.ID,
 		ClientIP:    s.ClientIP,
 		Upstream:    s.Upstream,
@@ -83,9 +84,9 @@ func (o operatedTunnel) Info(now time.Time) tunnelInfo {
 
 // markRemoved gives those the state removed that have nothing but tunnels which
 // would not be opened today.
-func markRemoved(list []upstreamInfo) {
+func markRemoved(list []admin.Upstream) {
 	// All tunnels are looked at only if there is something to find.
-	doubtful := make(map[string]*upstreamInfo)
+	doubtful := make(map[string]*admin.Upstream)
 	for i := range list {
 		if u := &list[i]; u.State == upstream.Ready && !u.Configured && u.Tunnels > 0 {
 			doubtful[u.Address] = u
@@ -107,10 +108,10 @@ func markRemoved(list []upstreamInfo) {
 
 // list returns all upstreams that are configured, have tunnels or have been
 // given a state, by address.
-func (t *hostTable) list() []upstreamInfo {
+func (t *hostTable) list() []admin.Upstream {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make([]upstreamInfo, 0, len(t.m)+len(t.states))
+	all := make([]admin.Upstream, 0, len(t.m)+len(t.states))
 	queued, failing := t.queuedLocked(), t.failingLocked()
 	for address, h := range t.m {
 		info := t.infoLocked(address, h)
@@ -122,13 +123,13 @@ func (t *hostTable) list() []upstreamInfo {
 			all = append(all, t.infoLocked(address, new(host)))
 		}
 	}
-	slices.SortFunc(all, func(a, b upstreamInfo) int { return strings.Compare(a.Address, b.Address) })
+	slices.SortFunc(all, func(a, b admin.Upstream) int { return strings.Compare(a.Address, b.Address) })
 	return all
 }
 
-func (t *hostTable) infoLocked(address string, h *host) upstreamInfo {
+func (t *hostTable) infoLocked(address string, h *host) admin.Upstream {
 	s := t.states[address]
-	info := upstreamInfo{
+	info := admin.Upstream{
 		Address:    address,
 		State:      upstream.Ready,
 		Tunnels:    h.tunnels,
@@ -146,7 +147,7 @@ func (t *hostTable) infoLocked(address string, h *host) upstreamInfo {
 }
 
 // info returns what is known about an address, or false if nothing is.
-func (t *hostTable) info(address string) (upstreamInfo, bool) {
+func (t *hostTable) info(address string) (admin.Upstream, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h, known := t.m[address]

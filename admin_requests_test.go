@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 )
 
 // TestAdminRefusesAsCaddyDoes checks what becomes of refusals outside.
@@ -29,7 +31,7 @@ func TestAdminRefusesAsCaddyDoes(t *testing.T) {
 func TestDocumentationHasTheAdminAPI(t *testing.T) {
 	const file = "docs/operations.md"
 	documentation := readFile(t, file)
-	for _, route := range adminRoutes(operated{}) {
+	for _, route := range admin.Routes(operated{}) {
 		for method := range route.Methods {
 			request := method + " " + strings.TrimPrefix(route.Pattern, "/websocket_proxy/")
 			if !strings.Contains(documentation, "| `"+request+"` |") {
@@ -38,7 +40,7 @@ func TestDocumentationHasTheAdminAPI(t *testing.T) {
 		}
 	}
 	for _, v := range []any{
-		upstreamInfo{}, stateRequest{}, stateAnswer{}, tunnelInfo{}, tunnelFilter{}, closeRequest{}, closeAnswer{},
+		admin.Upstream{}, admin.StateRequest{}, admin.StateAnswer{}, admin.Tunnel{}, admin.Filter{}, admin.CloseRequest{}, admin.CloseAnswer{},
 	} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(v)) {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")

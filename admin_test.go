@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -85,9 +86,9 @@ func get[T any](a *testAdmin, method, path, body string, status int) (answer T) 
 
 // tunnelList is the answer with a page of tunnels.
 type tunnelList struct {
-	Total   int          `json:"total"`
-	Next    string       `json:"next"`
-	Tunnels []tunnelInfo `json:"tunnels"`
+	Total   int            `json:"total"`
+	Next    string         `json:"next"`
+	Tunnels []admin.Tunnel `json:"tunnels"`
 }
 
 func (l tunnelList) ids() (ids []string) {
@@ -104,13 +105,13 @@ func (a *testAdmin) list(query url.Values) tunnelList {
 }
 
 // setState gives an upstream a state for the time of the test.
-func (a *testAdmin) setState(address, state string) stateAnswer {
+func (a *testAdmin) setState(address, state string) admin.StateAnswer {
 	a.tb.Helper()
 	body := fmt.Sprintf(`{"address": %q, "state": %q, "by": "me"}`, address, state)
 	a.tb.Cleanup(func() {
 		_ = operators.set(a.tb.Context(), address, upstream.State{State: upstream.Ready})
 	})
-	return get[stateAnswer](a, "POST", "upstreams/state", body, http.StatusOK)
+	return get[admin.StateAnswer](a, "POST", "upstreams/state", body, http.StatusOK)
 }
 
 // openTunnels opens tunnels to upstreams that echo. A client is answered a
@@ -173,7 +174,7 @@ func TestAdminShowsTunnels(t *testing.T) {
 	if got.Age < 0 || got.Age > time.Since(before).Seconds() || got.Idle < 0 || got.Idle > got.Age+1 {
 		t.Errorf("age %v and idle %v after %v", got.Age, got.Idle, time.Since(before))
 	}
-	want := tunnelInfo{
+	want := admin.Tunnel{
 		ID: got.ID, ClientIP: "127.0.0.1", Upstream: up.Addr, Handler: "chat",
 		Opened: got.Opened, Age: got.Age, Idle: got.Idle,
 		BytesIn: 2*6 + 11, BytesOut: 2*2 + 11, MessagesIn: 2, MessagesOut: 2,
@@ -182,7 +183,7 @@ func TestAdminShowsTunnels(t *testing.T) {
 		t.Errorf("the tunnel is %+v, want %+v", got, want)
 	}
 
-	shown := get[tunnelInfo](api, "GET", "tunnels/"+got.ID, "", http.StatusOK)
+	shown := get[admin.Tunnel](api, "GET", "tunnels/"+got.ID, "", http.StatusOK)
 	shown.Age, shown.Idle = got.Age, got.Idle
 	if shown != want {
 		t.Errorf("by its id, the tunnel is %+v, want %+v", shown, want)
@@ -266,7 +267,7 @@ func TestAdminClosesOneTunnel(t *testing.T) {
 			p, c, u := openTunnel(t, nil)
 			eventually(t, "there is a tunnel", func() bool { return liveTunnels.Count() == 1 })
 			id := api.list(nil).ids()[0]
-			closing := get[closeAnswer](api, "DELETE", "tunnels/"+id+want.query, "", http.StatusAccepted)
+			closing := get[admin.CloseAnswer](api, "DELETE", "tunnels/"+id+want.query, "", http.StatusAccepted)
 			if closing.Closing != 1 {
 				t.Errorf("%d tunnels are being closed, want 1", closing.Closing)
 			}
@@ -296,10 +297,10 @@ func TestAdminClosesTunnelsThatMatch(t *testing.T) {
 	proxies := namedProxies(t, &Handler{Name: "stay", Upstreams: upstreams(up.Addr)},
 		&Handler{Name: "leave", Upstreams: upstreams(up.Addr)})
 	stay, leave := openTunnels(t, proxies[0], 2), openTunnels(t, proxies[1], 20)
-	closing := get[closeAnswer](api, "POST", "tunnels/close",
+	closing := get[admin.CloseAnswer](api, "POST", "tunnels/close",
 		`{"handler": "leave", "client": "127.0.0.0/8", "code": 1013, "reason": "later", "period": 0.5}`,
 		http.StatusAccepted)
-	if want := (closeAnswer{Closing: 20, Period: 0.5}); closing != want {
+	if want := (admin.CloseAnswer{Closing: 20, Period: 0.5}); closing != want {
 		t.Errorf("the answer is %+v, want %+v", closing, want)
 	}
 	for _, c := range leave {
@@ -312,8 +313,8 @@ func TestAdminClosesTunnelsThatMatch(t *testing.T) {
 		c.Echo("still here")
 	}
 	eventually(t, "two tunnels are left", func() bool { return api.list(nil).Total == 2 })
-	closing = get[closeAnswer](api, "POST", "tunnels/close", `{"all": true}`, http.StatusAccepted)
-	if want := (closeAnswer{Closing: 2, Period: 0.002}); closing != want {
+	closing = get[admin.CloseAnswer](api, "POST", "tunnels/close", `{"all": true}`, http.StatusAccepted)
+	if want := (admin.CloseAnswer{Closing: 2, Period: 0.002}); closing != want {
 		t.Errorf("the answer is %+v, want %+v", closing, want)
 	}
 	for _, c := range stay {
@@ -332,9 +333,9 @@ func TestHandshakesGoOnWhileAdminClosesTunnels(t *testing.T) {
 			up := testbed.NewUpstream(t, testbed.Echo)
 			p := proxyTo(t, up.Addr)
 			old := openTunnels(t, p, many)
-			closing := get[closeAnswer](api, "POST", "tunnels/close",
+			closing := get[admin.CloseAnswer](api, "POST", "tunnels/close",
 				fmt.Sprintf(`{"all": true, "period": %d}`, period), http.StatusAccepted)
-			if want := (closeAnswer{Closing: many, Period: float64(period)}); closing != want {
+			if want := (admin.CloseAnswer{Closing: many, Period: float64(period)}); closing != want {
 				t.Fatalf("the answer is %+v, want %+v", closing, want)
 			}
 			fresh := openTunnels(t, p, 20)
@@ -380,9 +381,9 @@ func TestAdminSetsStates(t *testing.T) {
 	if n := tunnelsOf(one.Addr); n != 2 {
 		t.Errorf("an upstream in drain has %d tunnels, want the 2 that were there", n)
 	}
-	list := get[upstreamList](api, "GET", "upstreams", "", http.StatusOK).Upstreams
-	want := []upstreamInfo{got.upstreamInfo, {Address: two.Addr, State: "ready", Tunnels: 5, Configured: true, Health: "unchecked"}}
-	slices.SortFunc(want, func(a, b upstreamInfo) int { return strings.Compare(a.Address, b.Address) })
+	list := get[admin.UpstreamList](api, "GET", "upstreams", "", http.StatusOK).Upstreams
+	want := []admin.Upstream{got.Upstream, {Address: two.Addr, State: "ready", Tunnels: 5, Configured: true, Health: "unchecked"}}
+	slices.SortFunc(want, func(a, b admin.Upstream) int { return strings.Compare(a.Address, b.Address) })
 	if !slices.Equal(list, want) {
 		t.Errorf("the upstreams are %+v, want %+v", list, want)
 	}
@@ -396,7 +397,7 @@ func TestAdminSetsStates(t *testing.T) {
 	}
 
 	body := fmt.Sprintf(`{"address": %q, "state": "evict", "period": 0, "expires_in": 3600}`, two.Addr)
-	evicting := get[stateAnswer](api, "POST", "upstreams/state", body, http.StatusOK)
+	evicting := get[admin.StateAnswer](api, "POST", "upstreams/state", body, http.StatusOK)
 	t.Cleanup(func() { _ = operators.set(t.Context(), two.Addr, upstream.State{State: upstream.Ready}) })
 	if lasts := evicting.Expires.Sub(evicting.Since); evicting.State != "evict" || lasts != time.Hour {
 		t.Errorf("the state is %s for %v, want evict for an hour", evicting.State, lasts)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -28,7 +29,7 @@ const (
 )
 
 // health is what operators see of an address.
-func health(tb testing.TB, address string) upstreamInfo {
+func health(tb testing.TB, address string) admin.Upstream {
 	tb.Helper()
 	info, known := hosts.info(address)
 	if !known {

@@ -14,6 +14,7 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 )
 
@@ -103,14 +104,14 @@ func (c *console) explain(err error) error {
 }
 
 // upstreams asks for all upstreams.
-func (c *console) upstreams() ([]upstreamInfo, error) {
-	var list upstreamList
+func (c *console) upstreams() ([]admin.Upstream, error) {
+	var list admin.UpstreamList
 	err := c.ask(http.MethodGet, "upstreams", nil, &list)
 	return list.Upstreams, err
 }
 
 // upstreamsThroughReload is upstreams while the configuration may be reloaded.
-func (c *console) upstreamsThroughReload() ([]upstreamInfo, error) {
+func (c *console) upstreamsThroughReload() ([]admin.Upstream, error) {
 	for deadline := time.Now().Add(reloadTime); ; time.Sleep(countInterval) {
 		list, err := c.upstreams()
 		if err == nil || time.Now().After(deadline) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 )
 
@@ -44,7 +45,7 @@ that.
 }
 
 // sayClosing says for people what is happening.
-func sayClosing(a closeAnswer) string {
+func sayClosing(a admin.CloseAnswer) string {
 	text := fmt.Sprintf("closing %d tunnels", a.Closing)
 	if a.Closing == 1 {
 		text = "closing 1 tunnel"
@@ -56,7 +57,7 @@ func sayClosing(a closeAnswer) string {
 }
 
 // close does what the flags say.
-func (c *console) close() (closing closeAnswer, err error) {
+func (c *console) close() (closing admin.CloseAnswer, err error) {
 	filter, all, ids := c.filter(), c.flags.Bool("all"), c.flags.Args()
 	wanted := 0
 	for _, given := range []bool{len(filter) > 0, all, len(ids) > 0} {
@@ -76,8 +77,8 @@ func (c *console) close() (closing closeAnswer, err error) {
 	if len(ids) > 0 {
 		return c.closeEach(ids)
 	}
-	request := closeRequest{
-		tunnelFilter: tunnelFilter{
+	request := admin.CloseRequest{
+		Filter: admin.Filter{
 			Upstream: filter.Get("upstream"), Client: filter.Get("client"), Handler: filter.Get("handler"),
 		},
 		All:    all,
@@ -90,7 +91,7 @@ func (c *console) close() (closing closeAnswer, err error) {
 		code := c.flags.Int("code")
 		request.Code = &code
 	}
-	if request.Period, err = c.duration("period", longestPeriod); err != nil {
+	if request.Period, err = c.duration("period", admin.LongestPeriod); err != nil {
 		return closing, err
 	}
 	err = c.ask(http.MethodPost, "tunnels/close", request, &closing)
@@ -112,7 +113,7 @@ func (c *console) checkFarewell() error {
 }
 
 // closeEach closes tunnels by their ids, also if some of them are not there.
-func (c *console) closeEach(ids []string) (closing closeAnswer, err error) {
+func (c *console) closeEach(ids []string) (closing admin.CloseAnswer, err error) {
 	query := make(url.Values)
 	if c.flags.Changed("code") {
 		query.Set("code", strconv.Itoa(c.flags.Int("code")))
@@ -122,7 +123,7 @@ func (c *console) closeEach(ids []string) (closing closeAnswer, err error) {
 	}
 	var problems []error
 	for _, id := range ids {
-		var answer closeAnswer
+		var answer admin.CloseAnswer
 		err := c.ask(http.MethodDelete, "tunnels/"+url.PathEscape(id)+"?"+query.Encode(), nil, &answer)
 		if errors.Is(err, errUnreachable) {
 			return closing, err
@@ -133,7 +134,7 @@ func (c *console) closeEach(ids []string) (closing closeAnswer, err error) {
 		closing.Closing += answer.Closing
 	}
 	if len(problems) > 0 && closing.Closing > 0 {
-		problems = append(problems, errors.New("but " + sayClosing(closing)))
+		problems = append(problems, errors.New("but "+sayClosing(closing)))
 	}
 	return closing, errors.Join(problems...)
 }

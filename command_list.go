@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -62,7 +63,7 @@ filter. IN and OUT are seen from the client.
 		}
 		list := c.listUpstreams
 		if filter := c.filter(); c.flags.Bool("tunnels") || len(filter) > 0 {
-			asked := tunnelFilter{Client: filter.Get("client")}
+			asked := admin.Filter{Client: filter.Get("client")}
 			if err := asked.Parse(); err != nil {
 				return 0, fmt.Errorf("--%w", err) // which begins with the name
 			}
@@ -80,15 +81,15 @@ func (c *console) listUpstreams() error {
 	return c.printUpstreams(list)
 }
 
-func (c *console) printUpstreams(list []upstreamInfo) error {
+func (c *console) printUpstreams(list []admin.Upstream) error {
 	if c.json {
-		return c.printJSON(upstreamList{list})
+		return c.printJSON(admin.UpstreamList{Upstreams: list})
 	}
 	return writeUpstreams(c.out, list, time.Now())
 }
 
 // writeUpstreams writes upstreams as a table.
-func writeUpstreams(out io.Writer, list []upstreamInfo, now time.Time) error {
+func writeUpstreams(out io.Writer, list []admin.Upstream, now time.Time) error {
 	w := newTable(out)
 	_, _ = fmt.Fprintln(w, "ADDRESS\tSTATE\tHEALTH\tTUNNELS\tQUEUED\tSINCE\tBY\tEXPIRES") // Flush has the error
 	for _, u := range list {
@@ -123,7 +124,7 @@ func (c *console) listTunnels(filter url.Values) error {
 	w := newTable(c.out)
 	_, _ = fmt.Fprintln(w, "ID\tCLIENT\tUPSTREAM\tHANDLER\tAGE\tIDLE\tIN\tOUT\tMSGS IN\tMSGS OUT") // as above
 	err := c.eachTunnel(filter, func(text json.RawMessage) error {
-		var t tunnelInfo
+		var t admin.Tunnel
 		if err := json.Unmarshal(text, &t); err != nil {
 			return fmt.Errorf("reading a tunnel: %w", err)
 		}
@@ -187,7 +188,7 @@ whenever something has changed. With --json each list is a line.
 // watch goes on until the list cannot be had or printed.
 func (c *console) watch() error {
 	redrawn := c.terminal && !c.json
-	var last []upstreamInfo
+	var last []admin.Upstream
 	for first := true; ; first = false {
 		list, err := c.upstreamsThroughReload()
 		if err != nil {
@@ -204,14 +205,14 @@ func (c *console) watch() error {
 }
 
 // sameUpstream reports whether nothing has changed that is worth telling.
-func sameUpstream(a, b upstreamInfo) bool {
+func sameUpstream(a, b admin.Upstream) bool {
 	a.Checked, a.HealthError = b.Checked, b.HealthError
 	return a == b
 }
 
 // printAgain prints the list in one piece: in place of the last one if it is
 // redrawn, else below.
-func (c *console) printAgain(list []upstreamInfo, first, redrawn bool) error {
+func (c *console) printAgain(list []admin.Upstream, first, redrawn bool) error {
 	var text bytes.Buffer
 	switch {
 	case redrawn:

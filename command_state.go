@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -59,7 +60,7 @@ func (c *console) setState(state string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	var answer stateAnswer
+	var answer admin.StateAnswer
 	err = c.ask(http.MethodPost, "upstreams/state", request, &answer)
 	if refused, ok := errors.AsType[*answerError](err); ok && refused.status == "404" {
 		return 0, fmt.Errorf("there is no upstream %q; caddy websockets list shows the addresses that there are",
@@ -85,7 +86,7 @@ func (c *console) setState(state string) (int, error) {
 	if state == upstream.Evict && !c.flags.Bool("no-wait") {
 		err = c.awaitEmpty(&answer)
 	} else {
-		err = c.print(answer, sayState(&answer.upstreamInfo))
+		err = c.print(answer, sayState(&answer.Upstream))
 	}
 	if err != nil {
 		return 0, err
@@ -93,12 +94,12 @@ func (c *console) setState(state string) (int, error) {
 	return code, nil
 }
 
-func (c *console) stateRequest(state string) (request stateRequest, err error) {
+func (c *console) stateRequest(state string) (request admin.StateRequest, err error) {
 	args := c.flags.Args()
 	if len(args) != 1 || args[0] == "" {
 		return request, errors.New("say which upstream: one address, as the list has it")
 	}
-	request = stateRequest{Address: args[0], State: state, By: whoAsks()}
+	request = admin.StateRequest{Address: args[0], State: state, By: whoAsks()}
 	if state == upstream.Ready {
 		return request, nil
 	}
@@ -109,7 +110,7 @@ func (c *console) stateRequest(state string) (request stateRequest, err error) {
 		return request, errors.New("--for is more than 0; without it the state stays")
 	}
 	if state == upstream.Evict {
-		request.Period, err = c.duration("period", longestPeriod)
+		request.Period, err = c.duration("period", admin.LongestPeriod)
 	}
 	return request, err
 }
@@ -124,11 +125,11 @@ func whoAsks() string {
 		name += "@" + host
 	}
 	name = printable.Text(name)
-	return strings.ToValidUTF8(name[:min(len(name), longestName)], "") // where it ends within a character
+	return strings.ToValidUTF8(name[:min(len(name), admin.LongestName)], "") // where it ends within a character
 }
 
 // sayState says for people what the state of an upstream means.
-func sayState(u *upstreamInfo) string {
+func sayState(u *admin.Upstream) string {
 	address := printable.Text(u.Address)
 	switch u.State {
 	case upstream.Drain:
@@ -143,11 +144,11 @@ func sayState(u *upstreamInfo) string {
 
 // awaitEmpty shows how many tunnels an upstream has left until there is none, or
 // somebody has changed its state.
-func (c *console) awaitEmpty(answer *stateAnswer) error {
+func (c *console) awaitEmpty(answer *admin.StateAnswer) error {
 	p := countdown{console: c}
 	defer p.end()
 	for answer.Tunnels > 0 {
-		if err := p.show(&answer.upstreamInfo); err != nil {
+		if err := p.show(&answer.Upstream); err != nil {
 			return err
 		}
 		time.Sleep(countInterval)
@@ -165,7 +166,7 @@ func (c *console) awaitEmpty(answer *stateAnswer) error {
 
 // update finds the upstream of an answer in a newer list. One that is neither
 // configured nor has tunnels may be missing.
-func update(a *stateAnswer, list []upstreamInfo) error {
+func update(a *admin.StateAnswer, list []admin.Upstream) error {
 	for _, u := range list {
 		if u.Address != a.Address {
 			continue
@@ -174,7 +175,7 @@ func update(a *stateAnswer, list []upstreamInfo) error {
 			return fmt.Errorf("%s is not being emptied any more: its state is %s, and %d are left",
 				printable.Text(u.Address), printable.Text(u.State), u.Tunnels)
 		}
-		a.upstreamInfo = u
+		a.Upstream = u
 		return nil
 	}
 	a.Tunnels = 0
@@ -189,7 +190,7 @@ type countdown struct {
 	last int // what was shown last, or 0
 }
 
-func (p *countdown) show(u *upstreamInfo) error {
+func (p *countdown) show(u *admin.Upstream) error {
 	if p.json || u.Tunnels == p.last {
 		return nil
 	}

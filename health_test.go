@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -99,7 +100,7 @@ func TestSpellingOfACheckMakesNoDifference(t *testing.T) {
 
 func TestListTellsHealth(t *testing.T) {
 	var out strings.Builder
-	list := []upstreamInfo{
+	list := []admin.Upstream{
 		{Address: "a:1", State: upstream.Ready, Health: upstream.Up},
 		{Address: "b:1", State: upstream.Drain, Health: upstream.Down, Tunnels: 3},
 		{Address: "c:1", State: upstream.Ready, Health: upstream.Up, Failing: true, Queued: 7},

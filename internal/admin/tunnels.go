@@ -1,4 +1,4 @@
-package websocketproxy
+package admin
 
 import (
 	"fmt"
@@ -16,9 +16,9 @@ import (
 // defaultPage is how many tunnels a list has if the request does not say.
 const defaultPage = 1000
 
-// tunnelInfo is what operators see of a tunnel. Directions are seen from the
+// Tunnel is what operators see of a tunnel. Directions are seen from the
 // client.
-type tunnelInfo struct {
+type Tunnel struct {
 	// ID is the tunnel's, as in the logs.
 	ID string `json:"id"`
 	// ClientIP is the client's address, which Caddy's trusted_proxies may have
@@ -41,8 +41,8 @@ type tunnelInfo struct {
 	MessagesOut uint64 `json:"messages_out"`
 }
 
-// tunnelFilter says which tunnels are meant: those that match all that is set.
-type tunnelFilter struct {
+// Filter says which tunnels are meant: those that match all that is set.
+type Filter struct {
 	// Upstream is an address as in the list of upstreams.
 	Upstream string `json:"upstream"`
 	// Client is an IP address or a CIDR range.
@@ -54,12 +54,12 @@ type tunnelFilter struct {
 }
 
 // isEmpty reports whether the filter means all tunnels.
-func (f *tunnelFilter) isEmpty() bool {
+func (f *Filter) isEmpty() bool {
 	return f.Upstream == "" && f.Client == "" && f.Handler == ""
 }
 
 // Parse reads the clients that are meant.
-func (f *tunnelFilter) Parse() error {
+func (f *Filter) Parse() error {
 	if f.Client == "" {
 		return nil
 	}
@@ -87,7 +87,7 @@ func plainAddr(addr netip.Addr) netip.Addr {
 }
 
 // Matches reports whether a tunnel is meant. The filter has been parsed.
-func (f *tunnelFilter) Matches(upstream, handler, clientIP string) bool {
+func (f *Filter) Matches(upstream, handler, clientIP string) bool {
 	if f.Upstream != "" && upstream != f.Upstream || f.Handler != "" && handler != f.Handler {
 		return false
 	}
@@ -98,12 +98,12 @@ func (f *tunnelFilter) Matches(upstream, handler, clientIP string) bool {
 	return err == nil && f.clients.Contains(plainAddr(addr))
 }
 
-func (a *adminServer) listTunnels(w http.ResponseWriter, r *http.Request) error {
+func (a *server) listTunnels(w http.ResponseWriter, r *http.Request) error {
 	query, err := readQuery(r, "upstream", "client", "handler", "limit", "after")
 	if err != nil {
 		return err
 	}
-	filter := tunnelFilter{
+	filter := Filter{
 		Upstream: query.Get("upstream"), Client: query.Get("client"), Handler: query.Get("handler"),
 	}
 	if err := filter.Parse(); err != nil {
@@ -123,13 +123,13 @@ func (a *adminServer) listTunnels(w http.ResponseWriter, r *http.Request) error 
 
 // pageOf returns those of all tunnels that come next after an id, and the id to
 // go on from, if any.
-func pageOf(all []liveTunnel, after string, limit int) (page []liveTunnel, next string) {
+func pageOf(all []LiveTunnel, after string, limit int) (page []LiveTunnel, next string) {
 	for _, t := range all {
 		if t.ID() > after {
 			page = append(page, t)
 		}
 	}
-	slices.SortFunc(page, func(a, b liveTunnel) int { return strings.Compare(a.ID(), b.ID()) })
+	slices.SortFunc(page, func(a, b LiveTunnel) int { return strings.Compare(a.ID(), b.ID()) })
 	if limit < len(page) {
 		page = page[:limit]
 		next = page[limit-1].ID()
@@ -139,7 +139,7 @@ func pageOf(all []liveTunnel, after string, limit int) (page []liveTunnel, next 
 
 // streamTunnels writes a page of the list one by one, so that a long one is
 // never in memory as a whole. It gives up when nobody is there to read.
-func streamTunnels(w http.ResponseWriter, page []liveTunnel, total int, next string) {
+func streamTunnels(w http.ResponseWriter, page []LiveTunnel, total int, next string) {
 	w.Header().Set("Content-Type", "application/json")
 	if _, err := fmt.Fprintf(w, `{"total":%d,"next":%q,"tunnels":[`, total, next); err != nil {
 		return
@@ -162,7 +162,7 @@ func streamTunnels(w http.ResponseWriter, page []liveTunnel, total int, next str
 	_, _ = io.WriteString(w, "]}\n") // as above
 }
 
-func (a *adminServer) showTunnel(w http.ResponseWriter, r *http.Request) error {
+func (a *server) showTunnel(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(r); err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func (a *adminServer) showTunnel(w http.ResponseWriter, r *http.Request) error {
 }
 
 // pathTunnel returns the tunnel that a request's path names.
-func (a *adminServer) pathTunnel(r *http.Request) (liveTunnel, error) {
+func (a *server) pathTunnel(r *http.Request) (LiveTunnel, error) {
 	id := r.PathValue("id")
 	if t, ok := a.Tunnel(id); ok {
 		return t, nil

@@ -1,4 +1,4 @@
-package websocketproxy
+package admin
 
 import (
 	"context"
@@ -16,24 +16,24 @@ import (
 // fakeTunnel is one with this id.
 type fakeTunnel string
 
-func (t fakeTunnel) ID() string                { return string(t) }
-func (t fakeTunnel) Info(time.Time) tunnelInfo { return tunnelInfo{ID: string(t)} }
-func (fakeTunnel) Close(uint16, string)        { panic("a tunnel is closed") }
+func (t fakeTunnel) ID() string            { return string(t) }
+func (t fakeTunnel) Info(time.Time) Tunnel { return Tunnel{ID: string(t)} }
+func (fakeTunnel) Close(uint16, string)    { panic("a tunnel is closed") }
 
 // untouched is a backend that has the tunnel one and the upstream up:1, of which
 // nothing may be changed.
 type untouched struct{}
 
-func (untouched) Tunnels(*tunnelFilter) []liveTunnel { return []liveTunnel{fakeTunnel("one")} }
+func (untouched) Tunnels(*Filter) []LiveTunnel { return []LiveTunnel{fakeTunnel("one")} }
 
-func (untouched) Tunnel(id string) (liveTunnel, bool) { return fakeTunnel(id), id == "one" }
+func (untouched) Tunnel(id string) (LiveTunnel, bool) { return fakeTunnel(id), id == "one" }
 
-func (untouched) Close([]liveTunnel, time.Duration, uint16, string) { panic("tunnels are closed") }
+func (untouched) Close([]LiveTunnel, time.Duration, uint16, string) { panic("tunnels are closed") }
 
-func (untouched) Upstreams() []upstreamInfo { return nil }
+func (untouched) Upstreams() []Upstream { return nil }
 
-func (untouched) Upstream(address string) (upstreamInfo, bool) {
-	return upstreamInfo{}, address == "up:1"
+func (untouched) Upstream(address string) (Upstream, bool) {
+	return Upstream{}, address == "up:1"
 }
 
 func (untouched) SetState(context.Context, string, upstream.State) (bool, error) {
@@ -43,17 +43,17 @@ func (untouched) SetState(context.Context, string, upstream.State) (bool, error)
 // request does a request to an API and returns what is answered.
 func request(api http.Handler, method, path, body string) (w *httptest.ResponseRecorder, answer string) {
 	w = httptest.NewRecorder()
-	api.ServeHTTP(w, httptest.NewRequest(method, adminPath+path, strings.NewReader(body)))
+	api.ServeHTTP(w, httptest.NewRequest(method, Prefix+path, strings.NewReader(body)))
 	return w, w.Body.String()
 }
 
 // newAPI returns the API of a backend. Refusals are answered with their text.
-func newAPI(b adminBackend) http.Handler {
+func newAPI(b Backend) http.Handler {
 	mux := http.NewServeMux()
-	for _, route := range adminRoutes(b) {
+	for _, route := range Routes(b) {
 		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
 			err := route.ServeHTTP(w, r)
-			var refusal *apiRefusal
+			var refusal *Refusal
 			switch {
 			case errors.As(err, &refusal):
 				http.Error(w, refusal.Error(), refusal.Status)
@@ -107,7 +107,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"POST", "tunnels/close", `{"all": true, "period": -1}`, 400, "period"},
 		{"POST", "tunnels/close", `{"all": true, "period": 86401}`, 400, "86400"},
 		{"POST", "tunnels/close", `{"client": "x"}`, 400, "IP address"},
-		{"POST", "tunnels/close", `{"handler": "` + strings.Repeat("x", maxAdminBody) + `"}`, 400, "EOF"},
+		{"POST", "tunnels/close", `{"handler": "` + strings.Repeat("x", maxBody) + `"}`, 400, "EOF"},
 		{"POST", "upstreams/state", `{"address": "none:1", "state": "drain"}`, 404, `no upstream "none:1"`},
 		{"POST", "upstreams/state", set(`"state": "maint"`), 400, "ready, drain or evict"},
 		{"POST", "upstreams/state", set(`"state": "drain", "period": 1`), 400, "evict"},
@@ -156,4 +156,3 @@ func TestMethodsOfPaths(t *testing.T) {
 		}
 	}
 }
-

@@ -1,4 +1,4 @@
-package websocketproxy
+package admin
 
 import (
 	"net/http"
@@ -12,9 +12,9 @@ import (
 // time is given.
 const closeEach = time.Millisecond
 
-// closeRequest says which tunnels to close and how.
-type closeRequest struct {
-	tunnelFilter
+// CloseRequest says which tunnels to close and how.
+type CloseRequest struct {
+	Filter
 
 	// All has to be set if no filter is.
 	All bool `json:"all"`
@@ -27,8 +27,8 @@ type closeRequest struct {
 	Period *float64 `json:"period"`
 }
 
-// closeAnswer tells how many tunnels are being closed, over how many seconds.
-type closeAnswer struct {
+// CloseAnswer tells how many tunnels are being closed, over how many seconds.
+type CloseAnswer struct {
 	Closing int     `json:"closing"`
 	Period  float64 `json:"period"`
 }
@@ -47,7 +47,7 @@ func farewellFor(code *int, text string) (uint16, error) {
 	return uint16(*code), nil
 }
 
-func (a *adminServer) closeTunnel(w http.ResponseWriter, r *http.Request) error {
+func (a *server) closeTunnel(w http.ResponseWriter, r *http.Request) error {
 	query, err := readQuery(r, "code", "reason")
 	if err != nil {
 		return err
@@ -69,11 +69,11 @@ func (a *adminServer) closeTunnel(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	t.Close(status, query.Get("reason"))
-	return writeJSON(w, http.StatusAccepted, closeAnswer{Closing: 1})
+	return writeJSON(w, http.StatusAccepted, CloseAnswer{Closing: 1})
 }
 
-func (a *adminServer) closeTunnels(w http.ResponseWriter, r *http.Request) error {
-	var req closeRequest
+func (a *server) closeTunnels(w http.ResponseWriter, r *http.Request) error {
+	var req CloseRequest
 	if err := readJSON(r, &req); err != nil {
 		return err
 	}
@@ -90,15 +90,15 @@ func (a *adminServer) closeTunnels(w http.ResponseWriter, r *http.Request) error
 	}
 	period := time.Duration(-1)
 	if req.Period != nil {
-		if period, err = seconds("period", *req.Period, longestPeriod); err != nil {
+		if period, err = seconds("period", *req.Period, LongestPeriod); err != nil {
 			return err
 		}
 	}
-	tunnels := a.Tunnels(&req.tunnelFilter)
+	tunnels := a.Tunnels(&req.Filter)
 	if period < 0 {
 		period = time.Duration(len(tunnels)) * closeEach
 	}
-	answer := closeAnswer{Closing: len(tunnels), Period: period.Seconds()}
+	answer := CloseAnswer{Closing: len(tunnels), Period: period.Seconds()}
 	a.Close(tunnels, period, code, req.Reason)
 	return writeJSON(w, http.StatusAccepted, answer)
 }

@@ -1,4 +1,4 @@
-package websocketproxy
+package admin
 
 import (
 	"context"
@@ -17,79 +17,79 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// adminPath is where all paths of the API are.
-const adminPath = "/websocket_proxy/"
+// Prefix is where all paths of the API are.
+const Prefix = "/websocket_proxy/"
 
 const (
-	// maxAdminBody bounds what is read of a request, in bytes.
-	maxAdminBody = 1 << 16
-	// longestPeriod bounds the time over which an operator may have tunnels
+	// maxBody bounds what is read of a request, in bytes.
+	maxBody = 1 << 16
+	// LongestPeriod bounds the time over which an operator may have tunnels
 	// ended.
-	longestPeriod = 24 * time.Hour
+	LongestPeriod = 24 * time.Hour
 )
 
-// adminBackend is where tunnels and upstreams are.
-type adminBackend interface {
+// Backend is where tunnels and upstreams are.
+type Backend interface {
 	// Tunnels returns the live tunnels that match.
-	Tunnels(*tunnelFilter) []liveTunnel
+	Tunnels(*Filter) []LiveTunnel
 	// Tunnel returns a live tunnel by its id, or false if there is none.
-	Tunnel(id string) (liveTunnel, bool)
+	Tunnel(id string) (LiveTunnel, bool)
 	// Close begins to end tunnels, spread evenly over a period, those first in which
 	// nothing has happened for the longest time.
-	Close(tunnels []liveTunnel, period time.Duration, code uint16, reason string)
+	Close(tunnels []LiveTunnel, period time.Duration, code uint16, reason string)
 
 	// Upstreams returns all that are configured, have tunnels or have been given a
 	// state, by address.
-	Upstreams() []upstreamInfo
+	Upstreams() []Upstream
 	// Upstream returns what is known of an address, or false if nothing is.
-	Upstream(address string) (upstreamInfo, bool)
+	Upstream(address string) (Upstream, bool)
 	// SetState gives an upstream a state, and tells whether its address means
 	// another backend on every machine. The error is why it could not be stored.
 	SetState(ctx context.Context, address string, s upstream.State) (local bool, problem error)
 }
 
-// liveTunnel is a tunnel while it is open, or shortly after.
-type liveTunnel interface {
+// LiveTunnel is a tunnel while it is open, or shortly after.
+type LiveTunnel interface {
 	ID() string
 	// Info is what operators see of it.
-	Info(now time.Time) tunnelInfo
+	Info(now time.Time) Tunnel
 	// Close begins to end it, with a status and a text for the client.
 	Close(code uint16, reason string)
 }
 
-// adminServer has the handlers.
-type adminServer struct{ adminBackend }
+// server has the handlers.
+type server struct{ Backend }
 
-// adminRoute is a path of the API.
-type adminRoute struct {
+// Route is a path of the API.
+type Route struct {
 	// Pattern is one of net/http, without a method: what the mux itself answers to
 	// a wrong method is no JSON, and neither logged nor counted by Caddy.
 	Pattern string
 	// Methods are its handlers, by method.
-	Methods map[string]adminHandlerFunc
+	Methods map[string]HandlerFunc
 }
 
-// adminHandlerFunc answers a request, or returns why not, which is to be
+// HandlerFunc answers a request, or returns why not, which is to be
 // answered.
-type adminHandlerFunc func(http.ResponseWriter, *http.Request) error
+type HandlerFunc func(http.ResponseWriter, *http.Request) error
 
-// adminRoutes returns all paths, and one for those that do not exist.
-func adminRoutes(b adminBackend) []adminRoute {
-	a := &adminServer{b}
-	return []adminRoute{
-		{Pattern: adminPath},
-		{adminPath + "upstreams", map[string]adminHandlerFunc{http.MethodGet: a.listUpstreams}},
-		{adminPath + "upstreams/state", map[string]adminHandlerFunc{http.MethodPost: a.setState}},
-		{adminPath + "tunnels", map[string]adminHandlerFunc{http.MethodGet: a.listTunnels}},
-		{adminPath + "tunnels/{id}", map[string]adminHandlerFunc{
+// Routes returns all paths, and one for those that do not exist.
+func Routes(b Backend) []Route {
+	a := &server{b}
+	return []Route{
+		{Pattern: Prefix},
+		{Prefix + "upstreams", map[string]HandlerFunc{http.MethodGet: a.listUpstreams}},
+		{Prefix + "upstreams/state", map[string]HandlerFunc{http.MethodPost: a.setState}},
+		{Prefix + "tunnels", map[string]HandlerFunc{http.MethodGet: a.listTunnels}},
+		{Prefix + "tunnels/{id}", map[string]HandlerFunc{
 			http.MethodGet: a.showTunnel, http.MethodDelete: a.closeTunnel,
 		}},
-		{adminPath + "tunnels/close", map[string]adminHandlerFunc{http.MethodPost: a.closeTunnels}},
+		{Prefix + "tunnels/close", map[string]HandlerFunc{http.MethodPost: a.closeTunnels}},
 	}
 }
 
 // ServeHTTP answers a request for the path, or returns why not.
-func (r adminRoute) ServeHTTP(w http.ResponseWriter, req *http.Request) error {
+func (r Route) ServeHTTP(w http.ResponseWriter, req *http.Request) error {
 	if r.Methods == nil {
 		return refuse(http.StatusNotFound, "there is /websocket_proxy/upstreams and /websocket_proxy/tunnels")
 	}
@@ -106,17 +106,17 @@ func (r adminRoute) ServeHTTP(w http.ResponseWriter, req *http.Request) error {
 		strings.Join(allowed, " or "), req.Method)
 }
 
-// apiRefusal is an error with the status to answer with.
-type apiRefusal struct {
+// Refusal is an error with the status to answer with.
+type Refusal struct {
 	Status int
 	Err    error
 }
 
-func (e *apiRefusal) Error() string { return e.Err.Error() }
-func (e *apiRefusal) Unwrap() error { return e.Err }
+func (e *Refusal) Error() string { return e.Err.Error() }
+func (e *Refusal) Unwrap() error { return e.Err }
 
 func refuse(status int, format string, args ...any) error {
-	return &apiRefusal{status, fmt.Errorf(format, args...)}
+	return &Refusal{status, fmt.Errorf(format, args...)}
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {
@@ -133,7 +133,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 // readJSON reads a request's body, which is one object with no other fields
 // than v.
 func readJSON(r *http.Request, v any) error {
-	d := json.NewDecoder(io.LimitReader(r.Body, maxAdminBody))
+	d := json.NewDecoder(io.LimitReader(r.Body, maxBody))
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
 	if err == nil {

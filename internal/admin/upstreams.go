@@ -1,4 +1,4 @@
-package websocketproxy
+package admin
 
 import (
 	"net/http"
@@ -8,15 +8,15 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// longestName bounds who may say that he has set a state, in bytes.
-const longestName = 128
+// LongestName bounds who may say that he has set a state, in bytes.
+const LongestName = 128
 
 // shortestPeriod stands for no time, in seconds: in a state, zero means the
 // default.
 const shortestPeriod = 1e-6
 
-// upstreamInfo is what operators see of an upstream.
-type upstreamInfo struct {
+// Upstream is what operators see of an upstream.
+type Upstream struct {
 	// Address is host and port, with the network in front if it is not TCP.
 	Address string `json:"address"`
 	// State is ready, drain (no new tunnels), evict (the present ones end, too)
@@ -49,20 +49,20 @@ type upstreamInfo struct {
 	Expires time.Time `json:"expires,omitzero"`
 }
 
-// upstreamList is the answer with all upstreams.
-type upstreamList struct {
-	Upstreams []upstreamInfo `json:"upstreams"`
+// UpstreamList is the answer with all upstreams.
+type UpstreamList struct {
+	Upstreams []Upstream `json:"upstreams"`
 }
 
-func (a *adminServer) listUpstreams(w http.ResponseWriter, r *http.Request) error {
+func (a *server) listUpstreams(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(r); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, upstreamList{a.Upstreams()})
+	return writeJSON(w, http.StatusOK, UpstreamList{a.Upstreams()})
 }
 
-// stateRequest gives an upstream a state.
-type stateRequest struct {
+// StateRequest gives an upstream a state.
+type StateRequest struct {
 	// Address is that of an upstream in the list.
 	Address string `json:"address"`
 	// State is ready, drain or evict.
@@ -75,9 +75,9 @@ type stateRequest struct {
 	By string `json:"by,omitempty"`
 }
 
-// stateAnswer is the upstream after its state was set.
-type stateAnswer struct {
-	upstreamInfo
+// StateAnswer is the upstream after its state was set.
+type StateAnswer struct {
+	Upstream
 
 	// Stored tells whether the state was written to the storage. If not, it
 	// holds for this process, which goes on trying, and Problem says why.
@@ -88,8 +88,8 @@ type stateAnswer struct {
 	Local bool `json:"local,omitempty"`
 }
 
-func (a *adminServer) setState(w http.ResponseWriter, r *http.Request) error {
-	var req stateRequest
+func (a *server) setState(w http.ResponseWriter, r *http.Request) error {
+	var req StateRequest
 	if err := readJSON(r, &req); err != nil {
 		return err
 	}
@@ -105,8 +105,8 @@ func (a *adminServer) setState(w http.ResponseWriter, r *http.Request) error {
 			req.Address)
 	}
 	local, problem := a.SetState(r.Context(), req.Address, s)
-	answer := stateAnswer{Stored: problem == nil, Local: local}
-	answer.upstreamInfo, _ = a.Upstream(req.Address)
+	answer := StateAnswer{Stored: problem == nil, Local: local}
+	answer.Upstream, _ = a.Upstream(req.Address)
 	if problem != nil {
 		answer.Problem = problem.Error()
 	}
@@ -114,21 +114,21 @@ func (a *adminServer) setState(w http.ResponseWriter, r *http.Request) error {
 }
 
 // state checks the request.
-func (req *stateRequest) state(now time.Time) (s upstream.State, err error) {
+func (req *StateRequest) state(now time.Time) (s upstream.State, err error) {
 	s = upstream.State{State: req.State, By: req.By, At: now}
 	switch req.State {
 	case upstream.Ready, upstream.Drain, upstream.Evict:
 	default:
 		return s, refuse(http.StatusBadRequest, "state is ready, drain or evict, not %q", req.State)
 	}
-	if len(s.By) > longestName || !printable.Is(s.By) {
-		return s, refuse(http.StatusBadRequest, "by is a name of up to %d bytes, without control characters", longestName)
+	if len(s.By) > LongestName || !printable.Is(s.By) {
+		return s, refuse(http.StatusBadRequest, "by is a name of up to %d bytes, without control characters", LongestName)
 	}
 	if req.Period != nil {
 		if req.State != upstream.Evict {
 			return s, refuse(http.StatusBadRequest, "period belongs to the state evict")
 		}
-		if _, err := seconds("period", *req.Period, longestPeriod); err != nil {
+		if _, err := seconds("period", *req.Period, LongestPeriod); err != nil {
 			return s, err
 		}
 		s.Period = max(*req.Period, shortestPeriod)

@@ -1,4 +1,4 @@
-package websocketproxy
+package admin
 
 import (
 	"bytes"
@@ -32,7 +32,7 @@ func TestTunnelFilterForClients(t *testing.T) {
 		{"0.0.0.0/0", "", false},
 		{"0.0.0.0/0", "@", false},
 	} {
-		f := tunnelFilter{Client: c.filter}
+		f := Filter{Client: c.filter}
 		if err := f.Parse(); err != nil {
 			t.Errorf("%s: %v", c.filter, err)
 			continue
@@ -61,7 +61,7 @@ func (g *goneReader) Write(p []byte) (int, error) {
 }
 
 func TestALongListIsStreamed(t *testing.T) {
-	page := make([]liveTunnel, 1000)
+	page := make([]LiveTunnel, 1000)
 	for i := range page {
 		page[i] = fakeTunnel(fmt.Sprintf("%04d", i))
 	}
@@ -75,7 +75,7 @@ func TestALongListIsStreamed(t *testing.T) {
 	var list struct {
 		Total   int
 		Next    string
-		Tunnels []tunnelInfo
+		Tunnels []Tunnel
 	}
 	if err := json.Unmarshal(all.Body.Bytes(), &list); err != nil || list.Total != len(page) ||
 		len(list.Tunnels) != len(page) || list.Next != "next" {
