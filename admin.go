@@ -50,7 +50,7 @@ func (*adminAPI) Routes() (routes []caddy.AdminRoute) {
 func adminHandler(serve admin.HandlerFunc) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := serve(w, r)
-		if refusal, ok := errors.AsType[*admin.Refusal](err); ok {
+		if refusal, ok := errors.AsType[*admin.Error](err); ok {
 			return caddy.APIError{HTTPStatus: refusal.Status, Err: refusal.Err, Message: refusal.Error()}
 		}
 		return err

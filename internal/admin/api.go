@@ -1,3 +1,8 @@
+// Package admin is the API by which operators see and close tunnels, and take
+// upstreams out of service: its types, which the commands use too, and its routes
+// for net/http. It knows what may be asked, and how that is answered. Where tunnels
+// and upstreams are is a [Backend]'s; neither Caddy nor that must be known here. It
+// has no lock.
 package admin
 
 import (
@@ -28,7 +33,8 @@ const (
 	LongestPeriod = 24 * time.Hour
 )
 
-// Backend is where tunnels and upstreams are.
+// Backend is where tunnels and upstreams are. All of it may be called at any time,
+// by several goroutines.
 type Backend interface {
 	// Tunnels returns the live tunnels that match.
 	Tunnels(*Filter) []LiveTunnel
@@ -57,21 +63,20 @@ type LiveTunnel interface {
 	Close(code uint16, reason string)
 }
 
-// server has the handlers.
-type server struct{ Backend }
-
 // Route is a path of the API.
 type Route struct {
 	// Pattern is one of net/http, without a method: what the mux itself answers to
 	// a wrong method is no JSON, and neither logged nor counted by Caddy.
 	Pattern string
-	// Methods are its handlers, by method.
+	// Methods are its handlers, by method. None means that the path does not exist.
 	Methods map[string]HandlerFunc
 }
 
-// HandlerFunc answers a request, or returns why not, which is to be
-// answered.
+// HandlerFunc answers a request, or returns an error, which is to be the answer.
 type HandlerFunc func(http.ResponseWriter, *http.Request) error
+
+// server has the handlers.
+type server struct{ Backend }
 
 // Routes returns all paths, and one for those that do not exist.
 func Routes(b Backend) []Route {
@@ -88,7 +93,7 @@ func Routes(b Backend) []Route {
 	}
 }
 
-// ServeHTTP answers a request for the path, or returns why not.
+// ServeHTTP is the [HandlerFunc] of the path.
 func (r Route) ServeHTTP(w http.ResponseWriter, req *http.Request) error {
 	if r.Methods == nil {
 		return refuse(http.StatusNotFound, "there is /websocket_proxy/upstreams and /websocket_proxy/tunnels")
@@ -106,17 +111,17 @@ func (r Route) ServeHTTP(w http.ResponseWriter, req *http.Request) error {
 		strings.Join(allowed, " or "), req.Method)
 }
 
-// Refusal is an error with the status to answer with.
-type Refusal struct {
+// Error is why a request is refused, and the status to answer with.
+type Error struct {
 	Status int
 	Err    error
 }
 
-func (e *Refusal) Error() string { return e.Err.Error() }
-func (e *Refusal) Unwrap() error { return e.Err }
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
 
 func refuse(status int, format string, args ...any) error {
-	return &Refusal{status, fmt.Errorf(format, args...)}
+	return &Error{status, fmt.Errorf(format, args...)}
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {
@@ -126,7 +131,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(text, '\n')) // to somebody who has left there is nothing to say
+	// To somebody who has left there is nothing to say.
+	_, _ = w.Write(append(text, '\n')) //nolint:gosec // it is JSON
 	return nil
 }
 

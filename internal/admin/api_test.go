@@ -53,7 +53,7 @@ func newAPI(b Backend) http.Handler {
 	for _, route := range Routes(b) {
 		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
 			err := route.ServeHTTP(w, r)
-			var refusal *Refusal
+			var refusal *Error
 			switch {
 			case errors.As(err, &refusal):
 				http.Error(w, refusal.Error(), refusal.Status)

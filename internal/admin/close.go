@@ -33,8 +33,8 @@ type CloseAnswer struct {
 	Period  float64 `json:"period"`
 }
 
-// farewellFor checks the status and the text for Close frames.
-func farewellFor(code *int, text string) (uint16, error) {
+// closeFrame checks the status and the text for Close frames.
+func closeFrame(code *int, text string) (uint16, error) {
 	if problem := frame.CloseReasonProblem(text); problem != "" {
 		return 0, refuse(http.StatusBadRequest, "reason: %s", problem)
 	}
@@ -60,7 +60,7 @@ func (a *server) closeTunnel(w http.ResponseWriter, r *http.Request) error {
 		}
 		code = &n
 	}
-	status, err := farewellFor(code, query.Get("reason"))
+	status, err := closeFrame(code, query.Get("reason"))
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (a *server) closeTunnels(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusBadRequest,
 			"say which tunnels: upstream, client or handler, or all for every one")
 	}
-	code, err := farewellFor(req.Code, req.Reason)
+	code, err := closeFrame(req.Code, req.Reason)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,8 @@ type Tunnel struct {
 	MessagesOut uint64 `json:"messages_out"`
 }
 
-// Filter says which tunnels are meant: those that match all that is set.
+// Filter says which tunnels are meant: those that match all that is set. Parse
+// comes before Matches.
 type Filter struct {
 	// Upstream is an address as in the list of upstreams.
 	Upstream string `json:"upstream"`
@@ -58,7 +59,8 @@ func (f *Filter) isEmpty() bool {
 	return f.Upstream == "" && f.Client == "" && f.Handler == ""
 }
 
-// Parse reads the clients that are meant.
+// Parse reads which clients are meant. The text of an error begins with the name of
+// the field.
 func (f *Filter) Parse() error {
 	if f.Client == "" {
 		return nil
@@ -86,7 +88,7 @@ func plainAddr(addr netip.Addr) netip.Addr {
 	return addr.Unmap().WithZone("")
 }
 
-// Matches reports whether a tunnel is meant. The filter has been parsed.
+// Matches reports whether a tunnel is meant, by what is known of it.
 func (f *Filter) Matches(upstream, handler, clientIP string) bool {
 	if f.Upstream != "" && upstream != f.Upstream || f.Handler != "" && handler != f.Handler {
 		return false
@@ -159,7 +161,7 @@ func streamTunnels(w http.ResponseWriter, page []LiveTunnel, total int, next str
 			return
 		}
 	}
-	_, _ = io.WriteString(w, "]}\n") // as above
+	_, _ = io.WriteString(w, "]}\n") // as in writeJSON
 }
 
 func (a *server) showTunnel(w http.ResponseWriter, r *http.Request) error {
