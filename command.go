@@ -19,7 +19,13 @@ import (
 )
 
 func init() {
-	caddycmd.RegisterCommand(caddycmd.Command{
+	caddycmd.RegisterCommand(proxyCommand())
+	caddycmd.RegisterCommand(websocketsCommand())
+}
+
+// proxyCommand is `caddy websocket-proxy`.
+func proxyCommand() caddycmd.Command {
+	return caddycmd.Command{
 		Name: "websocket-proxy",
 		Usage: `[--from <addr>] [--to <addr>] [--demo] [--change-host-header] [--insecure] [--internal-certs] ` +
 			`[--disable-redirects] [--header-up "Field: value"] [--header-down "Field: value"] [--access-log] [--debug]`,
@@ -61,7 +67,7 @@ The other flags are those of the reverse-proxy command:
 			flags.BoolP("debug", "v", false, "Enable verbose debug logs")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(runCommand)
 		},
-	})
+	}
 }
 
 // command is what the websocket-proxy command was asked to do: the data of

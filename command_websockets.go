@@ -20,8 +20,9 @@ import (
 // to, but not for every instance and not for after a restart.
 const exitNotStored = 2
 
-func init() {
-	caddycmd.RegisterCommand(caddycmd.Command{
+// websocketsCommand is `caddy websockets`.
+func websocketsCommand() caddycmd.Command {
+	return caddycmd.Command{
 		Name:  "websockets",
 		Usage: "<command>",
 		Short: "Shows and operates the WebSocket tunnels of a running Caddy",
@@ -49,7 +50,7 @@ be stored, so it holds for the one Caddy that was asked, until that ends.
 			cmd.AddCommand(listCommand(), watchCommand(), closeCommand(),
 				stateCommand(upstream.Drain), stateCommand(upstream.Evict), stateCommand(upstream.Ready))
 		},
-	})
+	}
 }
 
 // console is one run of a command: what it was asked, and where it prints.

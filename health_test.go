@@ -2,11 +2,7 @@ package websocketproxy
 
 import (
 	"net/http"
-	"strings"
 	"testing"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func TestMistakesInChecksAreToldWithTheirPath(t *testing.T) {
@@ -95,29 +91,5 @@ func TestSpellingOfACheckMakesNoDifference(t *testing.T) {
 	}
 	if got := canonical([]byte(` {"b": 1, "a" : 2}`)); got != `{"a":2,"b":1}` || canonical([]byte("{")) != "{" {
 		t.Errorf("the transport's form is %s", got)
-	}
-}
-
-func TestListTellsHealth(t *testing.T) {
-	var out strings.Builder
-	list := []admin.Upstream{
-		{Address: "a:1", State: upstream.Ready, Health: upstream.Up},
-		{Address: "b:1", State: upstream.Drain, Health: upstream.Down, Tunnels: 3},
-		{Address: "c:1", State: upstream.Ready, Health: upstream.Up, Failing: true, Queued: 7},
-	}
-	if err := writeUpstreams(&out, list, list[0].Since); err != nil {
-		t.Fatal(err)
-	}
-	want := "ADDRESS  STATE  HEALTH   TUNNELS  QUEUED  SINCE  BY  EXPIRES\n" +
-		"a:1      ready  up       0        0       -      -   -\n" +
-		"b:1      drain  down     3        0       -      -   -\n" +
-		"c:1      ready  failing  0        7       -      -   -\n"
-	if got := out.String(); got != want {
-		t.Errorf("the list is\n%s\nwant\n%s", got, want)
-	}
-	later := list[0]
-	later.HealthError, later.Checked = "another one", later.Checked.AddDate(0, 0, 1)
-	if !sameUpstream(list[0], later) || sameUpstream(list[0], list[1]) {
-		t.Error("a probe is a change, or a state is not")
 	}
 }
