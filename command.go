@@ -14,13 +14,14 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cli"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/demo"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 func init() {
 	caddycmd.RegisterCommand(proxyCommand())
-	caddycmd.RegisterCommand(websocketsCommand())
+	caddycmd.RegisterCommand(cli.Command())
 }
 
 // proxyCommand is `caddy websocket-proxy`.

@@ -1,4 +1,4 @@
-package websocketproxy
+package cli
 
 import (
 	"fmt"
@@ -20,8 +20,8 @@ import (
 // to, but not for every instance and not for after a restart.
 const exitNotStored = 2
 
-// websocketsCommand is `caddy websockets`.
-func websocketsCommand() caddycmd.Command {
+// Command is `caddy websockets`.
+func Command() caddycmd.Command {
 	return caddycmd.Command{
 		Name:  "websockets",
 		Usage: "<command>",
