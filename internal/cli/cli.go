@@ -1,3 +1,7 @@
+// Package cli is `caddy websockets`, by which operators see and close the tunnels of
+// a running Caddy and take upstreams out of service. It knows the admin API and its
+// types, and how a console shows them; nothing of the process that it asks, which is
+// another one. It has no lock.
 package cli
 
 import (
@@ -20,7 +24,7 @@ import (
 // to, but not for every instance and not for after a restart.
 const exitNotStored = 2
 
-// Command is `caddy websockets`.
+// Command returns `caddy websockets`.
 func Command() caddycmd.Command {
 	return caddycmd.Command{
 		Name:  "websockets",
@@ -67,12 +71,12 @@ type console struct {
 // did, the process's exit code.
 func runs(cmd *cobra.Command, run func(*console) (code int, err error)) *cobra.Command {
 	wrapped := caddycmd.WrapCommandFuncForCobra(func(flags caddycmd.Flags) (int, error) {
-		admin, err := adminAddress(flags)
+		address, err := adminAddress(flags)
 		if err != nil {
 			return caddy.ExitCodeFailedStartup, err
 		}
 		code, err := run(&console{
-			flags: flags, out: os.Stdout, admin: admin,
+			flags: flags, out: os.Stdout, admin: address,
 			json: flags.Bool("json"), terminal: isTerminal(os.Stdout),
 		})
 		if err != nil {

@@ -71,7 +71,7 @@ func (c *console) ask(method, path string, body, answer any) error {
 	}
 	// Each request has a connection of its own, as a reload closes them.
 	header := http.Header{"Connection": {"close"}}
-	resp, err := caddycmd.AdminAPIRequest(c.admin, method, "/websocket_proxy/"+path, header, reader)
+	resp, err := caddycmd.AdminAPIRequest(c.admin, method, admin.Prefix+path, header, reader)
 	if err != nil {
 		return c.explain(err)
 	}

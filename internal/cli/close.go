@@ -71,7 +71,7 @@ func (c *console) close() (closing admin.CloseAnswer, err error) {
 	case len(ids) > 0 && c.flags.Changed("period"):
 		return closing, errors.New("--period is for filters; tunnels with these ids are closed at once")
 	}
-	if err := c.checkFarewell(); err != nil {
+	if err := c.checkCloseFrame(); err != nil {
 		return closing, err
 	}
 	if len(ids) > 0 {
@@ -98,8 +98,8 @@ func (c *console) close() (closing admin.CloseAnswer, err error) {
 	return closing, err
 }
 
-// checkFarewell checks what clients are to be told.
-func (c *console) checkFarewell() error {
+// checkCloseFrame checks what clients are to be told.
+func (c *console) checkCloseFrame() error {
 	if problem := frame.CloseReasonProblem(c.flags.String("reason")); problem != "" {
 		return fmt.Errorf("--reason: %s", problem)
 	}
