@@ -40,7 +40,7 @@ type clientHandshake struct {
 	tunnelID string
 	// place is the client's among its tunnels, until a tunnel has it.
 	place *clientPlace
-	// client is where informational responses go; nil if nobody is to get them.
+	// client is where informational responses go.
 	client http.ResponseWriter
 }
 

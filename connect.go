@@ -169,7 +169,7 @@ func (h *Handler) handshakeAt(
 		inTime, cancel = context.WithTimeout(ctx, h.handshake)
 		defer cancel()
 	}
-	conn, err := h.dialer.dial(inTime, c.endpoint, repl)
+	conn, err := h.transport.dial(inTime, c.endpoint, repl)
 	if err != nil {
 		// It is the upstream that has taken the time, unless that of the request is over.
 		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, causeDialFailed)
@@ -184,18 +184,45 @@ func (h *Handler) handshakeAt(
 		refused.upstream = c.host.address
 		return nil, refused
 	}
-	a, refused := h.dialer.exchange(inTime, conn, out, hs)
-	if refused != nil {
+	answered, err := h.transport.exchange(inTime, conn, out, &hs.Offer, hs.inform)
+	if err != nil {
+		refused := refuseUnanswered(err)
 		refused.upstream = c.host.address
 		return nil, refused
 	}
-	a.choice = c
-	return a, nil
+	return &answer{dialAnswer: answered, choice: c}, nil
 }
 
 func (h *Handler) logRetry(c *choice, why *refusal) {
 	if l := h.logger.Check(zapcore.DebugLevel, "trying another upstream"); l != nil {
 		l.Write(zap.String("upstream", c.host.address), failure(why.err))
+	}
+}
+
+// answer is what an upstream said to a handshake, and the place there.
+type answer struct {
+	*dialAnswer
+
+	choice *choice
+	// taken tells that a tunnel has the connection, and the place at the upstream,
+	// and left that the place is given back.
+	taken, left bool
+}
+
+// giveBack discards the answer and ends the count of its choice, unless a tunnel
+// has taken over both.
+func (a *answer) giveBack() {
+	if !a.taken {
+		a.discard()
+		a.leave()
+	}
+}
+
+// leave ends the count of the answer's choice.
+func (a *answer) leave() {
+	if !a.left {
+		a.left = true
+		hosts.tunnelEnded(a.choice.host)
 	}
 }
 

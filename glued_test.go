@@ -1,9 +1,7 @@
 package websocketproxy
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 
@@ -124,22 +122,5 @@ func TestRequestAfterARefusedHandshakeMayBeGlued(t *testing.T) {
 	expectAnswer(t, c, lines("GET / HTTP/1.1"), 502, notFromNext(nil))
 	if resp := c.Response(); resp.StatusCode != 200 {
 		t.Errorf("the second status is %d, want 200", resp.StatusCode)
-	}
-}
-
-// Readers of answers are used again, for other clients' handshakes.
-func TestGluedBytesAreNotThoseOfALaterAnswer(t *testing.T) {
-	reader := bufio.NewReader(strings.NewReader("headerglued"))
-	a := &answer{reader: reader}
-	if _, err := io.ReadFull(reader, make([]byte, len("header"))); err != nil {
-		t.Fatal(err)
-	}
-	glued := a.detach()
-	reader.Reset(strings.NewReader("another upstream's secret"))
-	if _, err := reader.Peek(1); err != nil {
-		t.Fatal(err)
-	}
-	if string(glued) != "glued" {
-		t.Errorf("the tunnel begins with %q, want glued", glued)
 	}
 }

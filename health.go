@@ -22,9 +22,9 @@ type activeCheck struct {
 	uri      *url.URL
 	body     *regexp.Regexp // nil: any
 	// key is the same for all that want the same.
-	key    string
-	dialer *dialer
-	logger *zap.Logger
+	key       string
+	transport *transport
+	logger    *zap.Logger
 
 	mu      sync.Mutex // guards what follows
 	runs    bool       // the configuration is in force
@@ -37,7 +37,7 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 	if h.HealthChecks == nil || h.HealthChecks.Active == nil {
 		return nil
 	}
-	c, err := newActiveCheck(h.HealthChecks.Active, h.dialer)
+	c, err := newActiveCheck(h.HealthChecks.Active, h.transport)
 	if err != nil {
 		return fmt.Errorf("health_checks.active: %w", err)
 	}
@@ -72,8 +72,8 @@ func (h *Handler) healthProblem() (field, text string) {
 }
 
 // newActiveCheck makes a check of settings that have no problem.
-func newActiveCheck(a *ActiveHealthChecks, d *dialer) (*activeCheck, error) {
-	c := &activeCheck{settings: a.withDefaults(), dialer: d, probers: make(map[*endpoint]*prober)}
+func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
+	c := &activeCheck{settings: a.withDefaults(), transport: t, probers: make(map[*endpoint]*prober)}
 	var err error
 	if c.uri, err = url.Parse(a.URI); err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func newActiveCheck(a *ActiveHealthChecks, d *dialer) (*activeCheck, error) {
 	}
 	probe := c.settings
 	probe.OnUnhealthy = "" // is about tunnels, not about probes
-	key, err := json.Marshal([]any{probe, d.config})
+	key, err := json.Marshal([]any{probe, t.config})
 	c.key = string(key)
 	return c, err
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -109,7 +108,7 @@ type Handler struct {
 	retry          retry
 	access         access
 	trustedProxies []netip.Prefix
-	dialer         *dialer
+	transport      *transport
 	handshake      time.Duration
 	tunnelPolicy   *tunnel.Options
 	leasePolicy    *leasePolicy
@@ -156,38 +155,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.reporter = reporters.add(h.logger)
 	h.leasePolicy.report = h.reporter.tunnelClosed
-	return nil
-}
-
-func (h *Handler) provisionTransport(ctx caddy.Context) error {
-	if len(h.TransportRaw) == 0 {
-		h.TransportRaw = json.RawMessage(`{"protocol": "http"}`)
-	}
-	// Once it is loaded, the transport does not tell any more what it was given.
-	var given struct {
-		NetworkProxy json.RawMessage `json:"network_proxy"`
-		KeepAlive    struct {
-			ProbeInterval json.RawMessage `json:"probe_interval"`
-		} `json:"keep_alive"`
-	}
-	understood := json.Unmarshal(h.TransportRaw, &given) == nil
-	config := canonical(h.TransportRaw)
-	if understood && len(given.NetworkProxy) > 0 {
-		return refusedOption("network_proxy")
-	}
-	mod, err := ctx.LoadModule(h, "TransportRaw")
-	if err != nil {
-		return fmt.Errorf("transport: %w", err)
-	}
-	transport, ok := mod.(*reverseproxy.HTTPTransport)
-	if !ok {
-		return fmt.Errorf("transport: %T cannot carry a tunnel; use `http`", mod)
-	}
-	if h.dialer, err = newDialer(transport); err != nil {
-		return err
-	}
-	h.dialer.config = config
-	h.dialer.probes = understood && len(given.KeepAlive.ProbeInterval) > 0
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (h *Handler) oddities(ctx caddy.Context) []oddity {
 		}
 	}
 	visitDurations(reflect.ValueOf(h), "", nanoseconds)
-	visitDurations(reflect.ValueOf(h.dialer.transport), "transport.", nanoseconds)
+	visitDurations(reflect.ValueOf(h.transport.http), "transport.", nanoseconds)
 	p := h.tunnelPolicy
 	if p.Ping > 0 && p.Idle > 0 && p.Ping >= p.Idle {
 		add("keepalive.ping_interval", "is %v, but a tunnel that is silent ends after %v, by timeouts.idle; "+

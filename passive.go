@@ -187,7 +187,7 @@ func (t *hostTable) pass(f *failures, now time.Time) (recovered []*endpoint) {
 // wrongly, a frame that it resets the tunnel for. None of that counts, or one client
 // could take the upstream from all others.
 func (h *Handler) noteFailure(c *choice, err error) {
-	if h.dialer.mayBeTheClients(err) {
+	if h.transport.mayBeTheClients(err) {
 		return
 	}
 	if hosts.failed(c.endpoint.failures) {

@@ -87,7 +87,7 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	if h.retry, err = newRetry(lb); err != nil {
 		return err
 	}
-	p := &pool{transport: h.dialer.config, check: h.check}
+	p := &pool{transport: h.transport.config, check: h.check}
 	if err := h.provisionLimitsOf(p, lb); err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
 // prober is what a configuration gives a checker to probe one upstream.
@@ -70,7 +72,7 @@ func (p *prober) probe() error {
 // function returned must do, it does not work beyond the end of ctx.
 func (p *probe) dial(ctx context.Context) (conn net.Conn, closeConn func(), err error) {
 	p.doing = "dialing"
-	conn, err = p.check.dialer.dial(ctx, p.target, p.repl)
+	conn, err = p.check.transport.dial(ctx, p.target, p.repl)
 	if err != nil {
 		return nil, nil, fmt.Errorf("dialing: %w", err)
 	}
@@ -96,7 +98,7 @@ func (p *probe) request(ctx context.Context) (*http.Request, error) {
 	settings := &p.check.settings
 	u := *p.check.uri
 	u.Scheme, u.Host, u.Fragment = "http", p.target.address, ""
-	if p.check.dialer.useTLS(p.target) {
+	if p.check.transport.useTLS(p.target) {
 		u.Scheme = "https"
 	}
 	if p.target.network == "unix" {
@@ -192,20 +194,21 @@ func (b lastBody) Close() error {
 	return nil
 }
 
-// exchange dials, sends the request and reads the answer's header.
-func (p *probe) exchange(r *http.Request, hs *clientHandshake) (a *answer, closeAnswer func(), err error) {
+// exchange dials, sends the request and reads the answer's header. closeAnswer has to
+// be called, also when the answer was detached.
+func (p *probe) exchange(r *http.Request, offer *handshake.Offer) (a *dialAnswer, closeAnswer func(), err error) {
 	conn, closeConn, err := p.dial(r.Context())
 	if err != nil {
 		return nil, nil, err
 	}
 	p.doing = "waiting for the answer"
-	a, refused := p.check.dialer.exchange(r.Context(), conn, r, hs)
-	if refused != nil {
+	a, err = p.check.transport.exchange(r.Context(), conn, r, offer, nil)
+	if err != nil {
 		closeConn()
-		return nil, nil, refused.err
+		return nil, nil, err
 	}
 	return a, func() {
 		closeConn()
-		a.detach()
+		a.discard()
 	}, nil
 }

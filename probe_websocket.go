@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
 // webSocket performs a handshake, has a ping answered, and closes.
@@ -21,9 +22,9 @@ func (p *probe) webSocket(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hs := &clientHandshake{Offer: handshake.Offer{Key: handshake.NewKey()}}
-	hs.Apply(r)
-	a, closeAnswer, err := p.exchange(r, hs)
+	offer := &handshake.Offer{Key: handshake.NewKey()}
+	offer.Apply(r)
+	a, closeAnswer, err := p.exchange(r, offer)
 	if err != nil {
 		return err
 	}
@@ -31,11 +32,11 @@ func (p *probe) webSocket(ctx context.Context) error {
 	switch {
 	case a.StatusCode != http.StatusSwitchingProtocols:
 		return fmt.Errorf("the answer has status %d, not 101", a.StatusCode)
-	case len(hs.Subprotocols) > 0 && a.Header.Get(handshake.FieldProtocol) == "":
+	case len(offer.Subprotocols) > 0 && a.Header.Get(handshake.FieldProtocol) == "":
 		return errors.New("none of the offered subprotocols was chosen")
 	}
 	p.doing = "waiting for the pong"
-	s := &checkedSocket{answer: a, payload: []byte(rand.Text())}
+	s := newCheckedSocket(a.detach(0))
 	if err := s.ping(); err != nil {
 		return err
 	}
@@ -48,10 +49,18 @@ const hangUpTime = 2 * time.Second
 
 // checkedSocket is a WebSocket as the client of it sees it.
 type checkedSocket struct {
-	*answer
-
+	conn    relay.Conn
+	reader  *bufio.Reader
 	scanner frame.Scanner
 	payload []byte // of the ping
+}
+
+func newCheckedSocket(side relay.Side) *checkedSocket {
+	return &checkedSocket{
+		conn:    side.Conn,
+		reader:  bufio.NewReader(io.MultiReader(bytes.NewReader(side.Glued), side.Conn)),
+		payload: []byte(rand.Text()),
+	}
 }
 
 // ping sends a ping and waits for its pong. Data that the upstream sends
@@ -84,7 +93,7 @@ func (s *checkedSocket) ping() error {
 func (s *checkedSocket) hangUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, hangUpTime)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, s.conn.Abort)
 	defer stop()
 	if _, err := s.conn.Write(frame.AppendClose(nil, frame.StatusNormal, "", frame.NewMask())); err != nil {
 		return

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -144,16 +146,44 @@ func refuseExiting(whileDoing string) *refusal {
 // refuseUpstream makes the refusal for a failure on the upstream's side:
 // whileDoing says of what, timeout and failed are the causes to choose from.
 func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, failed cause) *refusal {
-	over := ctx.Err() // once, as it may end at any moment
+	ended, why := endOf(ctx)
+	return refuseFailed(ended, why, err, whileDoing, timeout, failed)
+}
+
+// refuseUnanswered makes the refusal for a handshake that an upstream has not
+// answered, or not as it has to.
+func refuseUnanswered(err error) *refusal {
+	e, ok := errors.AsType[*dialError](err)
+	if !ok {
+		return &refusal{cause: causeInternal, status: http.StatusInternalServerError, err: err}
+	}
+	failed := causeClosed
+	switch e.stage {
+	case making: // header operations have made a Host that cannot be sent
+		return &refusal{cause: causeInternal, status: http.StatusInternalServerError, err: err}
+	case judging:
+		return &refusal{cause: causeBadAnswer, status: http.StatusBadGateway, err: err}
+	case reading:
+		failed = causeBadAnswer
+	case sending, waiting:
+	}
+	f := refuseFailed(e.ended, e.why, e.err, e.stage.String(), causeHandshakeTimeout, failed)
+	f.retry = f.cause == causeClosed
+	return f
+}
+
+// refuseFailed makes the refusal for a failure that there was when a context had, or
+// had not, ended.
+func refuseFailed(ended, why, err error, whileDoing string, timeout, failed cause) *refusal {
 	f := &refusal{cause: failed, status: http.StatusBadGateway, err: fmt.Errorf("%s: %w", whileDoing, err)}
 	switch {
-	case over != nil && errors.Is(context.Cause(ctx), tunnel.ErrExiting):
+	case ended != nil && errors.Is(why, tunnel.ErrExiting):
 		return refuseExiting(whileDoing + ": ")
-	case errors.Is(over, context.Canceled):
+	case errors.Is(ended, context.Canceled):
 		// The client has gone: each of the servers gives that another cause, so it is
 		// the kind of end that tells. Times end it otherwise.
 		f.cause, f.status, f.err = causeClientGone, statusClientClosed, fmt.Errorf("%s: the client has gone", whileDoing)
-	case over != nil || isOver(ctx):
+	case ended != nil:
 		f.cause, f.status, f.err = causeHandshakeTimeout, http.StatusGatewayTimeout,
 			fmt.Errorf("%s: the handshake took too long", whileDoing)
 	case conn.IsTimeout(err):
@@ -165,6 +195,21 @@ func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, 
 		}
 	}
 	return f
+}
+
+// shortageInterval is how often a line tells of a shortage, at most.
+const shortageInterval = time.Minute
+
+// toldShortage is when one has, in nanoseconds since 1970.
+var toldShortage atomic.Int64
+
+// tellShortage writes the line about something that this side has run out of, unless
+// there was one lately.
+func tellShortage(log *zap.Logger, lack string, err error) {
+	now, told := time.Now().UnixNano(), toldShortage.Load()
+	if now-told >= int64(shortageInterval) && toldShortage.CompareAndSwap(told, now) {
+		log.Error("connections to upstreams fail for want of resources here: "+lack, failure(err))
+	}
 }
 
 // refuse counts and logs a refusal and hands it to Caddy's error routes.

@@ -47,8 +47,8 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 // 15.2), with its own fields only: the server would send with it all that is set for
 // the final response, by whatever handlers. For the same reason it goes past them. A
 // client that does not read does not hold the handshake up beyond its time.
-func inform(ctx context.Context, w http.ResponseWriter, resp *http.Response) {
-	w = conn.Innermost(w)
+func (hs *clientHandshake) inform(ctx context.Context, resp *http.Response) {
+	w := conn.Innermost(hs.client)
 	if end, ok := ctx.Deadline(); ok {
 		ctrl := http.NewResponseController(w)
 		_ = ctrl.SetWriteDeadline(end) // where that is not known, there is none
@@ -95,12 +95,12 @@ func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *clientH
 // copyBody streams the body of an answer to the client, within the times that
 // a tunnel may take.
 func (h *Handler) copyBody(ctx context.Context, w http.ResponseWriter, a *answer) error {
-	stop := context.AfterFunc(ctx, func() { _ = a.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = a.setReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	ctrl := http.NewResponseController(w)
 	buf := make([]byte, 8<<10)
 	for {
-		if err := a.conn.SetReadDeadline(deadline(h.tunnelPolicy.Idle)); err != nil {
+		if err := a.setReadDeadline(deadline(h.tunnelPolicy.Idle)); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -5,11 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"syscall"
-	"time"
-
-	"go.uber.org/zap"
 )
 
 // shortages are the errors that say that this side has run out of something, with
@@ -98,19 +94,4 @@ func shortageOfLookups() string {
 	}
 	_ = conn.Close() // nothing was sent
 	return ""
-}
-
-// shortageInterval is how often a line tells of a shortage, at most.
-const shortageInterval = time.Minute
-
-// toldShortage is when one has, in nanoseconds since 1970.
-var toldShortage atomic.Int64
-
-// tellShortage writes the line about something that this side has run out of, unless
-// there was one lately.
-func tellShortage(log *zap.Logger, lack string, err error) {
-	now, told := time.Now().UnixNano(), toldShortage.Load()
-	if now-told >= int64(shortageInterval) && toldShortage.CompareAndSwap(told, now) {
-		log.Error("connections to upstreams fail for want of resources here: "+lack, failure(err))
-	}
 }

@@ -1,0 +1,139 @@
+package websocketproxy
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// runningOut has dials fail as they do when this side has run out of something, while
+// lacks is set.
+func runningOut(h *Handler, err error, lacks func() bool) {
+	dial := h.transport.connect
+	h.transport.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if !lacks() {
+			return dial(ctx, network, address)
+		}
+		return nil, reverseproxy.NewDialError(&net.OpError{Op: "dial", Net: network, Err: err})
+	}
+}
+
+// shortOf are the errors for which this side has run out of something.
+var shortOf = map[string]error{
+	"descriptors of the process": os.NewSyscallError("socket", syscall.EMFILE),
+	"descriptors of the system":  os.NewSyscallError("socket", syscall.ENFILE),
+	"buffers":                    os.NewSyscallError("connect", syscall.ENOBUFS),
+	"memory":                     os.NewSyscallError("socket", syscall.ENOMEM),
+	"ports":                      os.NewSyscallError("connect", syscall.EADDRNOTAVAIL),
+	"ports for an address":       os.NewSyscallError("bind", syscall.EADDRINUSE),
+	"descriptors in a lookup":    &net.DNSError{Err: "dial udp 127.0.0.53:53: socket: too many open files", Name: "a"},
+}
+
+func resetShortage(t *testing.T) {
+	t.Helper()
+	toldShortage.Store(0)
+	t.Cleanup(func() { toldShortage.Store(0) })
+}
+
+func TestOwnShortageIsNotTheUpstreams(t *testing.T) {
+	for name, err := range shortOf {
+		t.Run(name, func(t *testing.T) {
+			resetShortage(t)
+			up := testbed.NewUpstream(t, testbed.Echo)
+			p := newProxy(t, watching(up.Addr))
+			lacks := true
+			runningOut(p.handler, err, func() bool { return lacks })
+			for range 5 {
+				c := testbed.Dial(t, p.Addr)
+				line := p.expectRefusal(causeExhausted, http.StatusServiceUnavailable, func() {
+					c.Send(testbed.HandshakeRequest("/", c.Host))
+					resp := c.Response()
+					if resp.Header.Get("Retry-After") == "" {
+						t.Error("no Retry-After")
+					}
+					c.Body(resp)
+				})
+				expectFields(t, line, map[string]any{"upstream": up.Addr})
+				c.Close()
+			}
+			if failing := failingAddresses(); len(failing) > 0 {
+				t.Errorf("failing are %v, want none", failing)
+			}
+			told := p.logs.Filter(func(e observer.LoggedEntry) bool {
+				return strings.HasPrefix(e.Message, "connections to upstreams fail for want of resources here: ")
+			})
+			if told.Len() != 1 {
+				t.Errorf("%d lines tell of it, want 1", told.Len())
+			}
+			lacks = false
+			c := testbed.Dial(t, p.Addr)
+			c.Handshake("/")
+			c.Close()
+		})
+	}
+}
+
+// A probe that cannot be made finds nothing out, and ends no tunnel.
+func TestProbesForWantOfResources(t *testing.T) {
+	for _, kind := range []string{checkTCP, checkHTTP, checkWebSocket} {
+		t.Run(kind, func(t *testing.T) {
+			resetShortage(t)
+			up := testbed.NewUpstream(t, testbed.Echo)
+			h := with(t, up.Addr, `{"health_checks": {"active": {"kind": "`+kind+`", "on_unhealthy": "evict", "interval": "1h"}}}`)
+			p := newProxy(t, h)
+			core, logs := observer.New(zapcore.DebugLevel)
+			h.check.logger = zap.New(core)
+			c := testbed.Dial(t, p.Addr)
+			c.Handshake("/")
+			var dials int
+			runningOut(h, shortOf["descriptors of the process"], func() bool { dials++; return true })
+			e := h.pool.fixed[0]
+			prober := h.check.probers[e]
+			e.checker.probers = append(e.checker.probers, prober)
+			stop := make(chan struct{})
+			e.checker.stop = stop
+			for range 3 {
+				e.checker.once(stop)
+			}
+			e.checker.probers, e.checker.stop = nil, nil
+			if dials != 3 || logs.FilterLevelExact(zapcore.ErrorLevel).Len() != 1 {
+				t.Errorf("%d dials and %d lines, want 3 and 1", dials, logs.FilterLevelExact(zapcore.ErrorLevel).Len())
+			}
+			hosts.mu.Lock()
+			down, checked := e.down, e.checker.checked
+			hosts.mu.Unlock()
+			if down || !checked.IsZero() {
+				t.Errorf("is down: %v, checked at %v; want nothing to be known", down, checked)
+			}
+			c.Echo("still there")
+			c.CloseHandshake(1000)
+			c.Close()
+		})
+	}
+}
+
+func TestShortageIsToldOnceAMinute(t *testing.T) {
+	resetShortage(t)
+	core, logs := observer.New(zapcore.DebugLevel)
+	for range 3 {
+		tellShortage(zap.New(core), "x", syscall.EMFILE)
+	}
+	toldShortage.Store(time.Now().Add(-shortageInterval).UnixNano())
+	tellShortage(zap.New(core), "x", syscall.EMFILE)
+	if logs.Len() != 2 {
+		t.Errorf("%d lines, want 2", logs.Len())
+	}
+}

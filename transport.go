@@ -1,0 +1,151 @@
+package websocketproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// transport performs handshakes with the means of reverse_proxy's HTTP transport.
+type transport struct {
+	dialer
+
+	http   *reverseproxy.HTTPTransport
+	config string // its configuration, in one form however that was spelled
+	// tellsRequest is set if what is said to an upstream before the handshake
+	// depends on the request.
+	tellsRequest bool
+}
+
+// refusedInTransport are the options of the HTTP transport that would be
+// ignored or would break a tunnel, with what to use instead.
+var refusedInTransport = map[string]string{
+	"versions":           "a tunnel needs HTTP/1.1 to the upstream; leave it out",
+	"network_proxy":      "tunnels are dialed directly; leave it out",
+	"forward_proxy_url":  "tunnels are dialed directly; leave it out",
+	"read_timeout":       "use idle_timeout of websocket_proxy",
+	"write_timeout":      "use write_timeout of websocket_proxy, outside the transport",
+	"max_conns_per_host": "use max_tunnels of an upstream",
+}
+
+func refusedOption(name string) error {
+	return fmt.Errorf("transport.%s: %s", name, refusedInTransport[name])
+}
+
+func (h *Handler) provisionTransport(ctx caddy.Context) error {
+	if len(h.TransportRaw) == 0 {
+		h.TransportRaw = json.RawMessage(`{"protocol": "http"}`)
+	}
+	// Once it is loaded, the transport does not tell any more what it was given.
+	var given struct {
+		NetworkProxy json.RawMessage `json:"network_proxy"`
+		KeepAlive    struct {
+			ProbeInterval json.RawMessage `json:"probe_interval"`
+		} `json:"keep_alive"`
+	}
+	understood := json.Unmarshal(h.TransportRaw, &given) == nil
+	config := canonical(h.TransportRaw)
+	if understood && len(given.NetworkProxy) > 0 {
+		return refusedOption("network_proxy")
+	}
+	mod, err := ctx.LoadModule(h, "TransportRaw")
+	if err != nil {
+		return fmt.Errorf("transport: %w", err)
+	}
+	carrier, ok := mod.(*reverseproxy.HTTPTransport)
+	if !ok {
+		return fmt.Errorf("transport: %T cannot carry a tunnel; use `http`", mod)
+	}
+	if h.transport, err = newTransport(carrier); err != nil {
+		return err
+	}
+	h.transport.config = config
+	h.transport.probes = understood && len(given.KeepAlive.ProbeInterval) > 0
+	return nil
+}
+
+func newTransport(t *reverseproxy.HTTPTransport) (*transport, error) {
+	// Provision has filled in the default.
+	onlyHTTP1 := slices.Equal(t.Versions, []string{"1.1"})
+	if !onlyHTTP1 && !slices.Equal(t.Versions, []string{"1.1", "2"}) {
+		return nil, refusedOption("versions")
+	}
+	for name, set := range map[string]bool{
+		"forward_proxy_url":  t.ForwardProxyURL != "",
+		"read_timeout":       t.ReadTimeout != 0,
+		"write_timeout":      t.WriteTimeout != 0,
+		"max_conns_per_host": t.MaxConnsPerHost != 0,
+	} {
+		if set {
+			return nil, refusedOption(name)
+		}
+	}
+	d := dialer{
+		connect:       t.Transport.DialContext,
+		timeout:       time.Duration(t.DialTimeout),
+		answerTimeout: time.Duration(t.ResponseHeaderTimeout),
+		maxHeader:     t.MaxResponseHeaderSize,
+	}
+	tellsRequest := t.ProxyProtocolEnabled()
+	if t.TLS != nil {
+		d.tlsTimeout = time.Duration(t.TLS.HandshakeTimeout)
+		tellsRequest = tellsRequest || len(requestPlaceholders(t.TLS.ServerName)) > 0
+	}
+	return &transport{dialer: d, http: t, tellsRequest: tellsRequest}, nil
+}
+
+// canonical returns JSON in a form in which spaces and the order of members make
+// no difference.
+func canonical(raw json.RawMessage) string {
+	var value any
+	if json.Unmarshal(raw, &value) == nil {
+		if same, err := json.Marshal(value); err == nil {
+			return string(same)
+		}
+	}
+	return string(raw)
+}
+
+// dial connects to an upstream, with TLS where the configuration says so.
+func (t *transport) dial(ctx context.Context, e *endpoint, repl *caddy.Replacer) (net.Conn, error) {
+	to := target{network: e.network, address: e.address, hostname: e.hostname, port: e.port}
+	return t.dialer.dial(ctx, to, t.tlsFor(e, repl))
+}
+
+// tlsFor returns the configuration of TLS with an upstream, or nil if there is none.
+func (t *transport) tlsFor(e *endpoint, repl *caddy.Replacer) *tls.Config {
+	if !t.useTLS(e) {
+		return nil
+	}
+	cfg := t.http.Transport.TLSClientConfig
+	if cfg == nil {
+		cfg = new(tls.Config)
+	}
+	cfg = cfg.Clone()
+	cfg.NextProtos = nil // HTTP/1.1; the transport has added h2
+	if cfg.ServerName = repl.ReplaceAll(cfg.ServerName, ""); cfg.ServerName == "" {
+		cfg.ServerName = e.hostname
+	}
+	return cfg
+}
+
+func (t *transport) useTLS(e *endpoint) bool {
+	return t.http.TLS != nil && !slices.Contains(t.http.TLS.ExceptPorts, e.port)
+}
+
+// mayBeTheClients reports whether a client may have had a part in a failure to
+// connect to an address that does not depend on its request: with a server name
+// that does, or because the PROXY protocol has told the upstream who it is, when
+// the connection was there already.
+func (t *transport) mayBeTheClients(err error) bool {
+	// The transport hides what kind of error it met.
+	return t.tellsRequest && !strings.HasPrefix(err.Error(), "dial ")
+}
