@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -157,7 +158,7 @@ func (c *checker) once(stop chan struct{}) time.Duration {
 	if p.ctx.Err() != nil {
 		return 0 // what it found out may be due to its end; others go on
 	}
-	if lack := shortageIn(err); lack != "" {
+	if lack := dial.Shortage(err); lack != "" {
 		tellShortage(p.check.logger, lack, err) // nothing was found out
 	} else {
 		c.note(p, err)

@@ -114,7 +114,7 @@ func TestProbesAreSpreadOut(t *testing.T) {
 		unload := load(t, h)
 		var probes []time.Time
 		var took atomic.Int64
-		h.transport.connect = func(context.Context, string, string) (net.Conn, error) {
+		h.transport.Connect = func(context.Context, string, string) (net.Conn, error) {
 			probes = append(probes, time.Now())
 			time.Sleep(time.Duration(took.Load()))
 			return nil, errors.New("nobody is there")

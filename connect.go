@@ -11,6 +11,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 )
 
 // attempts are what one handshake has tried so far.
@@ -184,13 +186,13 @@ func (h *Handler) handshakeAt(
 		refused.upstream = c.host.address
 		return nil, refused
 	}
-	answered, err := h.transport.exchange(inTime, conn, out, &hs.Offer, hs.inform)
+	answered, err := h.transport.Exchange(inTime, conn, out, &hs.Offer, hs.inform)
 	if err != nil {
 		refused := refuseUnanswered(err)
 		refused.upstream = c.host.address
 		return nil, refused
 	}
-	return &answer{dialAnswer: answered, choice: c}, nil
+	return &answer{Answer: answered, choice: c}, nil
 }
 
 func (h *Handler) logRetry(c *choice, why *refusal) {
@@ -201,7 +203,7 @@ func (h *Handler) logRetry(c *choice, why *refusal) {
 
 // answer is what an upstream said to a handshake, and the place there.
 type answer struct {
-	*dialAnswer
+	*dial.Answer
 
 	choice *choice
 	// taken tells that a tunnel has the connection, and the place at the upstream,
@@ -213,7 +215,7 @@ type answer struct {
 // has taken over both.
 func (a *answer) giveBack() {
 	if !a.taken {
-		a.discard()
+		a.Discard()
 		a.leave()
 	}
 }

@@ -22,8 +22,8 @@ import (
 // runningOut has dials fail as they do when this side has run out of something, while
 // lacks is set.
 func runningOut(h *Handler, err error, lacks func() bool) {
-	dial := h.transport.connect
-	h.transport.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+	dial := h.transport.Connect
+	h.transport.Connect = func(ctx context.Context, network, address string) (net.Conn, error) {
 		if !lacks() {
 			return dial(ctx, network, address)
 		}

@@ -144,7 +144,7 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 	held := &lease{host: a.choice.host, from: a.choice.endpoint.from, place: hs.place, policy: h.leasePolicy}
 	hs.place, a.taken = nil, true
 	t := tunnel.New(tunnel.About{ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.host.address, Handler: h.Name}, h.tunnelPolicy, h.live, held)
-	other := a.detach(h.userTimeout())
+	other := a.Detach(h.userTimeout())
 	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
 	return t
 }

@@ -27,7 +27,7 @@ func (brokenWriter) WriteHeader(int) { panic("a mistake in a middleware") }
 func TestPanicsTakeNoPlaces(t *testing.T) {
 	for name, breakIt := range map[string]func(h *Handler, w http.ResponseWriter) http.ResponseWriter{
 		"before the upstream's answer": func(h *Handler, w http.ResponseWriter) http.ResponseWriter {
-			h.transport.connect = func(context.Context, string, string) (net.Conn, error) {
+			h.transport.Connect = func(context.Context, string, string) (net.Conn, error) {
 				panic("a mistake in a module for networks")
 			}
 			return w

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
@@ -62,7 +63,7 @@ func (p *prober) probe() error {
 		checkWebSocket: one.webSocket,
 		checkTCP:       one.tcp,
 	}[p.check.settings.Kind](ctx)
-	if err != nil && isOver(ctx) {
+	if err != nil && dial.IsOver(ctx) {
 		return fmt.Errorf("%s: took longer than %v", one.doing, timeout)
 	}
 	return err
@@ -196,19 +197,19 @@ func (b lastBody) Close() error {
 
 // exchange dials, sends the request and reads the answer's header. closeAnswer has to
 // be called, also when the answer was detached.
-func (p *probe) exchange(r *http.Request, offer *handshake.Offer) (a *dialAnswer, closeAnswer func(), err error) {
+func (p *probe) exchange(r *http.Request, offer *handshake.Offer) (a *dial.Answer, closeAnswer func(), err error) {
 	conn, closeConn, err := p.dial(r.Context())
 	if err != nil {
 		return nil, nil, err
 	}
 	p.doing = "waiting for the answer"
-	a, err = p.check.transport.exchange(r.Context(), conn, r, offer, nil)
+	a, err = p.check.transport.Exchange(r.Context(), conn, r, offer, nil)
 	if err != nil {
 		closeConn()
 		return nil, nil, err
 	}
 	return a, func() {
 		closeConn()
-		a.discard()
+		a.Discard()
 	}, nil
 }

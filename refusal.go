@@ -21,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -146,28 +147,28 @@ func refuseExiting(whileDoing string) *refusal {
 // refuseUpstream makes the refusal for a failure on the upstream's side:
 // whileDoing says of what, timeout and failed are the causes to choose from.
 func refuseUpstream(ctx context.Context, err error, whileDoing string, timeout, failed cause) *refusal {
-	ended, why := endOf(ctx)
+	ended, why := dial.Ended(ctx)
 	return refuseFailed(ended, why, err, whileDoing, timeout, failed)
 }
 
 // refuseUnanswered makes the refusal for a handshake that an upstream has not
 // answered, or not as it has to.
 func refuseUnanswered(err error) *refusal {
-	e, ok := errors.AsType[*dialError](err)
+	e, ok := errors.AsType[*dial.Error](err)
 	if !ok {
 		return &refusal{cause: causeInternal, status: http.StatusInternalServerError, err: err}
 	}
 	failed := causeClosed
-	switch e.stage {
-	case making: // header operations have made a Host that cannot be sent
+	switch e.Stage {
+	case dial.Making: // header operations have made a Host that cannot be sent
 		return &refusal{cause: causeInternal, status: http.StatusInternalServerError, err: err}
-	case judging:
+	case dial.Judging:
 		return &refusal{cause: causeBadAnswer, status: http.StatusBadGateway, err: err}
-	case reading:
+	case dial.Reading:
 		failed = causeBadAnswer
-	case sending, waiting:
+	case dial.Sending, dial.Waiting:
 	}
-	f := refuseFailed(e.ended, e.why, e.err, e.stage.String(), causeHandshakeTimeout, failed)
+	f := refuseFailed(e.Ended, e.Cause, e.Err, e.Stage.String(), causeHandshakeTimeout, failed)
 	f.retry = f.cause == causeClosed
 	return f
 }
@@ -189,7 +190,7 @@ func refuseFailed(ended, why, err error, whileDoing string, timeout, failed caus
 	case conn.IsTimeout(err):
 		f.cause, f.status = timeout, http.StatusGatewayTimeout
 	default:
-		if lack := shortageIn(err); lack != "" {
+		if lack := dial.Shortage(err); lack != "" {
 			f = refuseForNow(causeExhausted, f.err)
 			f.lack = lack
 		}

@@ -95,12 +95,12 @@ func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *clientH
 // copyBody streams the body of an answer to the client, within the times that
 // a tunnel may take.
 func (h *Handler) copyBody(ctx context.Context, w http.ResponseWriter, a *answer) error {
-	stop := context.AfterFunc(ctx, func() { _ = a.setReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = a.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	ctrl := http.NewResponseController(w)
 	buf := make([]byte, 8<<10)
 	for {
-		if err := a.setReadDeadline(deadline(h.tunnelPolicy.Idle)); err != nil {
+		if err := a.SetReadDeadline(deadline(h.tunnelPolicy.Idle)); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {

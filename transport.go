@@ -12,11 +12,13 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 )
 
 // transport performs handshakes with the means of reverse_proxy's HTTP transport.
 type transport struct {
-	dialer
+	dial.Dialer
 
 	http   *reverseproxy.HTTPTransport
 	config string // its configuration, in one form however that was spelled
@@ -68,7 +70,7 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 		return err
 	}
 	h.transport.config = config
-	h.transport.probes = understood && len(given.KeepAlive.ProbeInterval) > 0
+	h.transport.OwnProbes = understood && len(given.KeepAlive.ProbeInterval) > 0
 	return nil
 }
 
@@ -88,18 +90,18 @@ func newTransport(t *reverseproxy.HTTPTransport) (*transport, error) {
 			return nil, refusedOption(name)
 		}
 	}
-	d := dialer{
-		connect:       t.Transport.DialContext,
-		timeout:       time.Duration(t.DialTimeout),
-		answerTimeout: time.Duration(t.ResponseHeaderTimeout),
-		maxHeader:     t.MaxResponseHeaderSize,
+	d := dial.Dialer{
+		Connect:       t.Transport.DialContext,
+		Timeout:       time.Duration(t.DialTimeout),
+		AnswerTimeout: time.Duration(t.ResponseHeaderTimeout),
+		MaxHeader:     t.MaxResponseHeaderSize,
 	}
 	tellsRequest := t.ProxyProtocolEnabled()
 	if t.TLS != nil {
-		d.tlsTimeout = time.Duration(t.TLS.HandshakeTimeout)
+		d.TLSTimeout = time.Duration(t.TLS.HandshakeTimeout)
 		tellsRequest = tellsRequest || len(requestPlaceholders(t.TLS.ServerName)) > 0
 	}
-	return &transport{dialer: d, http: t, tellsRequest: tellsRequest}, nil
+	return &transport{Dialer: d, http: t, tellsRequest: tellsRequest}, nil
 }
 
 // canonical returns JSON in a form in which spaces and the order of members make
@@ -116,8 +118,8 @@ func canonical(raw json.RawMessage) string {
 
 // dial connects to an upstream, with TLS where the configuration says so.
 func (t *transport) dial(ctx context.Context, e *endpoint, repl *caddy.Replacer) (net.Conn, error) {
-	to := target{network: e.network, address: e.address, hostname: e.hostname, port: e.port}
-	return t.dialer.dial(ctx, to, t.tlsFor(e, repl))
+	to := dial.Target{Network: e.network, Address: e.address, Hostname: e.hostname, Port: e.port}
+	return t.Dialer.Dial(ctx, to, t.tlsFor(e, repl))
 }
 
 // tlsFor returns the configuration of TLS with an upstream, or nil if there is none.

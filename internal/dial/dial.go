@@ -1,4 +1,4 @@
-package websocketproxy
+package dial
 
 import (
 	"context"
@@ -9,26 +9,26 @@ import (
 	"time"
 )
 
-// dialer performs handshakes with upstreams.
-type dialer struct {
-	// connect opens a connection.
-	connect func(ctx context.Context, network, address string) (net.Conn, error)
-	// probes is set if connect has said how TCP probes silent peers.
-	probes bool
-	// timeout is for connecting and for TLS, unless this has tlsTimeout.
-	timeout, tlsTimeout time.Duration
-	// answerTimeout is for the header of an answer. Zero means as long as the context
+// Dialer performs handshakes with upstreams.
+type Dialer struct {
+	// Connect opens a connection.
+	Connect func(ctx context.Context, network, address string) (net.Conn, error)
+	// OwnProbes is set if connect has said how TCP probes silent peers.
+	OwnProbes bool
+	// Timeout is for connecting and for TLS, unless this has tlsTimeout.
+	Timeout, TLSTimeout time.Duration
+	// AnswerTimeout is for the header of an answer. Zero means as long as the context
 	// lets it.
-	answerTimeout time.Duration
-	// maxHeader is the most bytes that this header may have; zero means
+	AnswerTimeout time.Duration
+	// MaxHeader is the most bytes that this header may have; zero means
 	// [maxAnswerHeader].
-	maxHeader int64
+	MaxHeader int64
 }
 
-// target is an address where a handshake may be performed.
-type target struct {
-	network, address string
-	hostname, port   string // of the address
+// Target is an address where a handshake may be performed.
+type Target struct {
+	Network, Address string
+	Hostname, Port   string // of the address
 }
 
 const (
@@ -40,16 +40,16 @@ const (
 	keepaliveInterval = 10 * time.Second
 )
 
-// dial connects to an address, with TLS if there is a configuration for that.
-func (d *dialer) dial(ctx context.Context, to target, secure *tls.Config) (net.Conn, error) {
-	connecting, cancel := context.WithTimeout(ctx, d.timeout)
+// Dial connects to an address, with TLS if there is a configuration for that.
+func (d *Dialer) Dial(ctx context.Context, to Target, secure *tls.Config) (net.Conn, error) {
+	connecting, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
 	c, err := d.open(connecting, to)
 	if err != nil || secure == nil {
 		return c, err
 	}
-	if d.tlsTimeout > 0 {
-		connecting, cancel = context.WithTimeout(ctx, d.tlsTimeout)
+	if d.TLSTimeout > 0 {
+		connecting, cancel = context.WithTimeout(ctx, d.TLSTimeout)
 		defer cancel()
 	}
 	secured := tls.Client(c, secure)
@@ -61,12 +61,12 @@ func (d *dialer) dial(ctx context.Context, to target, secure *tls.Config) (net.C
 
 // open opens the connection. Some hide what kind of error they met, so the clock
 // tells whether the time was over.
-func (d *dialer) open(ctx context.Context, to target) (net.Conn, error) {
-	c, err := d.connect(ctx, to.network, to.address)
-	if err != nil && isOver(ctx) {
+func (d *Dialer) open(ctx context.Context, to Target) (net.Conn, error) {
+	c, err := d.Connect(ctx, to.Network, to.Address)
+	if err != nil && IsOver(ctx) {
 		err = timeoutError{err}
 	}
-	if tcp, ok := c.(*net.TCPConn); ok && !d.probes {
+	if tcp, ok := c.(*net.TCPConn); ok && !d.OwnProbes {
 		const unchanged = -1
 		// A connection that it fails for has just been reset, which is noticed
 		// soon enough.

@@ -1,4 +1,4 @@
-package websocketproxy
+package dial
 
 import (
 	"errors"
@@ -40,10 +40,10 @@ const (
 	wsaNoBuffers        = syscall.Errno(10055)
 )
 
-// shortageIn returns what the error of a dial says this side has run out of, or
+// Shortage returns what the error of a dial says this side has run out of, or
 // nothing. It goes by the text, as reverse_proxy's transport hides what error it has
 // met, and the resolver does so too. The texts are the system's, not the upstream's.
-func shortageIn(err error) string {
+func Shortage(err error) string {
 	if err == nil {
 		return ""
 	}

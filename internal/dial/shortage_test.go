@@ -1,4 +1,4 @@
-package websocketproxy
+package dial
 
 import (
 	"errors"
@@ -14,16 +14,16 @@ func TestAddressThatCannotBeReachedIsNoShortage(t *testing.T) {
 		Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL),
 		Addr: &net.TCPAddr{IP: net.ParseIP("fe80::1"), Port: 1, Zone: "nosuchinterface"},
 	}
-	if lack := shortageIn(unreachable); lack != "" {
+	if lack := Shortage(unreachable); lack != "" {
 		t.Errorf("taken for a shortage: %s", lack)
 	}
 	reachable := *unreachable
 	reachable.Addr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
-	if shortageIn(&reachable) == "" {
+	if Shortage(&reachable) == "" {
 		t.Error("not taken for a shortage of ports")
 	}
 	for _, err := range []error{nil, errors.New("x"), syscall.ECONNREFUSED, &net.DNSError{Err: "no such host", Name: "a"}} {
-		if lack := shortageIn(err); lack != "" {
+		if lack := Shortage(err); lack != "" {
 			t.Errorf("%v is taken for a shortage: %s", err, lack)
 		}
 	}

@@ -1,4 +1,4 @@
-package websocketproxy
+package dial
 
 import (
 	"bufio"
@@ -10,11 +10,11 @@ import (
 // Readers of answers are used again, for other clients' handshakes.
 func TestGluedBytesAreNotThoseOfALaterAnswer(t *testing.T) {
 	reader := bufio.NewReader(strings.NewReader("headerglued"))
-	a := &dialAnswer{reader: reader}
+	a := &Answer{reader: reader}
 	if _, err := io.ReadFull(reader, make([]byte, len("header"))); err != nil {
 		t.Fatal(err)
 	}
-	glued := a.detach(0).Glued
+	glued := a.Detach(0).Glued
 	reader.Reset(strings.NewReader("another upstream's secret"))
 	if _, err := reader.Peek(1); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package websocketproxy
+package dial
 
 import (
 	"bufio"
@@ -26,12 +26,12 @@ const (
 	maxInformational = 5
 )
 
-// dialAnswer is what an upstream said to a handshake. Its connection is the answer's
+// Answer is what an upstream said to a handshake. Its connection is the answer's
 // until [dialAnswer.detach].
-type dialAnswer struct {
+type Answer struct {
 	*http.Response
 
-	c      net.Conn
+	conn   net.Conn
 	reader *bufio.Reader    // nil: nothing is expected any more
 	limit  io.LimitedReader // of the header
 }
@@ -44,37 +44,37 @@ var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
 // goes out in one piece.
 var requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// exchange sends a request over c and reads the header of the answer, until ctx ends.
+// Exchange sends a request over c and reads the header of the answer, until ctx ends.
 // A 101 is verified if the request is a handshake with an offer. Informational
 // responses are told inform, if there is one. The answer has to be discarded or
 // detached; if there is none, c is closed. Its errors are of the type [dialError].
-func (d *dialer) exchange(
+func (d *Dialer) Exchange(
 	ctx context.Context, c net.Conn, out *http.Request, offer *handshake.Offer, inform func(context.Context, *http.Response),
-) (*dialAnswer, error) {
-	if d.answerTimeout > 0 {
+) (*Answer, error) {
+	if d.AnswerTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d.answerTimeout)
+		ctx, cancel = context.WithTimeout(ctx, d.AnswerTimeout)
 		defer cancel()
 	}
-	maxHeader := d.maxHeader
+	maxHeader := d.MaxHeader
 	if maxHeader <= 0 {
 		maxHeader = maxAnswerHeader
 	}
 	// The deadline is put on the connection only when ctx has ended, which
 	// costs nothing in a handshake that goes well.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	a := &dialAnswer{c: c, limit: io.LimitedReader{R: c, N: maxHeader}}
+	a := &Answer{conn: c, limit: io.LimitedReader{R: c, N: maxHeader}}
 	a.reader, _ = readers.Get().(*bufio.Reader)
 	a.reader.Reset(&a.limit)
 	err := a.ask(ctx, out, inform)
 	if !stop() && err == nil {
-		err = failedAt(ctx, waiting, ctx.Err())
+		err = failedAt(ctx, Waiting, ctx.Err())
 	}
 	if err == nil && offer != nil && a.StatusCode == http.StatusSwitchingProtocols {
 		err = judged(offer.Verify(a.Response))
 	}
 	if err != nil {
-		a.discard()
+		a.Discard()
 		return nil, err
 	}
 	// What follows the header is not bounded: frames, or the body.
@@ -83,12 +83,12 @@ func (d *dialer) exchange(
 }
 
 // ask writes the request and reads the answer's header.
-func (a *dialAnswer) ask(ctx context.Context, out *http.Request, inform func(context.Context, *http.Response)) error {
+func (a *Answer) ask(ctx context.Context, out *http.Request, inform func(context.Context, *http.Response)) error {
 	if err := a.write(ctx, out); err != nil {
 		return err
 	}
 	if _, err := a.reader.Peek(1); err != nil {
-		return failedAt(ctx, waiting, err)
+		return failedAt(ctx, Waiting, err)
 	}
 	if first, _ := a.reader.Peek(a.reader.Buffered()); bytes.HasPrefix(first, []byte(out.Method+" ")) {
 		// What is not understood is shown in errors, and this is the client's.
@@ -100,7 +100,7 @@ func (a *dialAnswer) ask(ctx context.Context, out *http.Request, inform func(con
 			if a.limit.N <= 0 {
 				err = errors.New("its header is too large")
 			}
-			return failedAt(ctx, reading, err)
+			return failedAt(ctx, Reading, err)
 		}
 		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
 			a.Response = resp
@@ -116,45 +116,45 @@ func (a *dialAnswer) ask(ctx context.Context, out *http.Request, inform func(con
 	return judged(fmt.Errorf("more than %d informational responses", maxInformational))
 }
 
-func (a *dialAnswer) write(ctx context.Context, out *http.Request) error {
+func (a *Answer) write(ctx context.Context, out *http.Request) error {
 	buf, _ := requests.Get().(*bytes.Buffer)
 	defer requests.Put(buf)
 	buf.Reset()
 	if err := out.Write(buf); err != nil {
-		return &dialError{stage: making, err: err}
+		return &Error{Stage: Making, Err: err}
 	}
-	if _, err := a.c.Write(buf.Bytes()); err != nil {
-		return failedAt(ctx, sending, err)
+	if _, err := a.conn.Write(buf.Bytes()); err != nil {
+		return failedAt(ctx, Sending, err)
 	}
 	return nil
 }
 
-// setReadDeadline sets the time by which the body has to go on.
-func (a *dialAnswer) setReadDeadline(t time.Time) error {
-	return a.c.SetReadDeadline(t)
+// SetReadDeadline sets the time by which the body has to go on.
+func (a *Answer) SetReadDeadline(t time.Time) error {
+	return a.conn.SetReadDeadline(t)
 }
 
-// detach gives what the connection has become to its caller, with the bytes that came
+// Detach gives what the connection has become to its caller, with the bytes that came
 // together with the answer. TCP gives the peer up after a time if that is not zero.
-func (a *dialAnswer) detach(giveUpAfter time.Duration) relay.Side {
+func (a *Answer) Detach(giveUpAfter time.Duration) relay.Side {
 	buffered, _ := a.reader.Peek(a.reader.Buffered())
-	side := conn.Socket{Conn: a.c}
+	side := conn.Socket{Conn: a.conn}
 	side.GiveUpAfter(giveUpAfter)
 	taken := relay.Side{Conn: side, Glued: slices.Clone(buffered)}
 	a.free()
 	return taken
 }
 
-// discard ends the use of an answer and its connection, unless that was detached.
-func (a *dialAnswer) discard() {
+// Discard ends the use of an answer and its connection, unless that was detached.
+func (a *Answer) Discard() {
 	if a.reader != nil {
-		_ = a.c.Close() // nothing more is expected of it
+		_ = a.conn.Close() // nothing more is expected of it
 		a.free()
 	}
 }
 
 // free ends the use of the reader.
-func (a *dialAnswer) free() {
+func (a *Answer) free() {
 	a.reader.Reset(nil)
 	readers.Put(a.reader)
 	a.reader = nil
