@@ -27,7 +27,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// A request for a WebSocket never goes to the next handler: what stands there
 	// would open a tunnel without the checks.
 	if !handshake.IsWebSocket(r) {
-		return h.passOn(w, r, next)
+		return h.serveNext(w, r, next)
 	}
 	live := h.live
 	live.Begin() // before looking, so that an exit waits for it or is seen
@@ -59,8 +59,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return h.openSocket(w, r, hs, a)
 }
 
-// passOn gives a request that is not ours to the next handler.
-func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+// serveNext gives a request that is not ours to the next handler.
+func (h *Handler) serveNext(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if r.Method == http.MethodConnect {
 		return h.refuse(w, r, refuseConnect(r))
 	}

@@ -73,7 +73,7 @@ func (p *prober) probe() error {
 // function returned must do, it does not work beyond the end of ctx.
 func (p *probe) dial(ctx context.Context) (conn net.Conn, closeConn func(), err error) {
 	p.doing = "dialing"
-	conn, err = p.check.transport.dial(ctx, p.target, p.repl)
+	conn, err = p.check.transport.dial(ctx, p.target.target(), p.repl)
 	if err != nil {
 		return nil, nil, fmt.Errorf("dialing: %w", err)
 	}
@@ -99,7 +99,7 @@ func (p *probe) request(ctx context.Context) (*http.Request, error) {
 	settings := &p.check.settings
 	u := *p.check.uri
 	u.Scheme, u.Host, u.Fragment = "http", p.target.address, ""
-	if p.check.transport.useTLS(p.target) {
+	if p.check.transport.useTLS(p.target.target()) {
 		u.Scheme = "https"
 	}
 	if p.target.network == "unix" {

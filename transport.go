@@ -16,7 +16,8 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 )
 
-// transport performs handshakes with the means of reverse_proxy's HTTP transport.
+// transport performs handshakes with upstreams with the means of reverse_proxy's HTTP
+// transport.
 type transport struct {
 	dial.Dialer
 
@@ -116,15 +117,19 @@ func canonical(raw json.RawMessage) string {
 	return string(raw)
 }
 
+// target is what is dialed for e.
+func (e *endpoint) target() dial.Target {
+	return dial.Target{Network: e.network, Address: e.address, Hostname: e.hostname, Port: e.port}
+}
+
 // dial connects to an upstream, with TLS where the configuration says so.
-func (t *transport) dial(ctx context.Context, e *endpoint, repl *caddy.Replacer) (net.Conn, error) {
-	to := dial.Target{Network: e.network, Address: e.address, Hostname: e.hostname, Port: e.port}
-	return t.Dialer.Dial(ctx, to, t.tlsFor(e, repl))
+func (t *transport) dial(ctx context.Context, to dial.Target, repl *caddy.Replacer) (net.Conn, error) {
+	return t.Dialer.Dial(ctx, to, t.tlsFor(to, repl))
 }
 
 // tlsFor returns the configuration of TLS with an upstream, or nil if there is none.
-func (t *transport) tlsFor(e *endpoint, repl *caddy.Replacer) *tls.Config {
-	if !t.useTLS(e) {
+func (t *transport) tlsFor(to dial.Target, repl *caddy.Replacer) *tls.Config {
+	if !t.useTLS(to) {
 		return nil
 	}
 	cfg := t.http.Transport.TLSClientConfig
@@ -134,13 +139,13 @@ func (t *transport) tlsFor(e *endpoint, repl *caddy.Replacer) *tls.Config {
 	cfg = cfg.Clone()
 	cfg.NextProtos = nil // HTTP/1.1; the transport has added h2
 	if cfg.ServerName = repl.ReplaceAll(cfg.ServerName, ""); cfg.ServerName == "" {
-		cfg.ServerName = e.hostname
+		cfg.ServerName = to.Hostname
 	}
 	return cfg
 }
 
-func (t *transport) useTLS(e *endpoint) bool {
-	return t.http.TLS != nil && !slices.Contains(t.http.TLS.ExceptPorts, e.port)
+func (t *transport) useTLS(to dial.Target) bool {
+	return t.http.TLS != nil && !slices.Contains(t.http.TLS.ExceptPorts, to.Port)
 }
 
 // mayBeTheClients reports whether a client may have had a part in a failure to
@@ -148,6 +153,6 @@ func (t *transport) useTLS(e *endpoint) bool {
 // that does, or because the PROXY protocol has told the upstream who it is, when
 // the connection was there already.
 func (t *transport) mayBeTheClients(err error) bool {
-	// The transport hides what kind of error it met.
+	// Caddy's transport hides what kind of error it met.
 	return t.tellsRequest && !strings.HasPrefix(err.Error(), "dial ")
 }

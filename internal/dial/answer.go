@@ -20,14 +20,14 @@ import (
 )
 
 const (
-	// maxAnswerHeader bounds the header of an answer unless a dialer says more.
+	// maxAnswerHeader bounds the header of an answer, unless MaxHeader does.
 	maxAnswerHeader = 1 << 20
 	// maxInformational is how many 1xx responses may come before the answer.
 	maxInformational = 5
 )
 
 // Answer is what an upstream said to a handshake. Its connection is the answer's
-// until [dialAnswer.detach].
+// until [Answer.Detach].
 type Answer struct {
 	*http.Response
 
@@ -47,7 +47,7 @@ var requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // Exchange sends a request over c and reads the header of the answer, until ctx ends.
 // A 101 is verified if the request is a handshake with an offer. Informational
 // responses are told inform, if there is one. The answer has to be discarded or
-// detached; if there is none, c is closed. Its errors are of the type [dialError].
+// detached; if there is none, c is closed. Its errors are of the type [*Error].
 func (d *Dialer) Exchange(
 	ctx context.Context, c net.Conn, out *http.Request, offer *handshake.Offer, inform func(context.Context, *http.Response),
 ) (*Answer, error) {
@@ -68,7 +68,7 @@ func (d *Dialer) Exchange(
 	a.reader.Reset(&a.limit)
 	err := a.ask(ctx, out, inform)
 	if !stop() && err == nil {
-		err = failedAt(ctx, Waiting, ctx.Err())
+		err = failed(ctx, Waiting, ctx.Err())
 	}
 	if err == nil && offer != nil && a.StatusCode == http.StatusSwitchingProtocols {
 		err = judged(offer.Verify(a.Response))
@@ -88,7 +88,7 @@ func (a *Answer) ask(ctx context.Context, out *http.Request, inform func(context
 		return err
 	}
 	if _, err := a.reader.Peek(1); err != nil {
-		return failedAt(ctx, Waiting, err)
+		return failed(ctx, Waiting, err)
 	}
 	if first, _ := a.reader.Peek(a.reader.Buffered()); bytes.HasPrefix(first, []byte(out.Method+" ")) {
 		// What is not understood is shown in errors, and this is the client's.
@@ -100,7 +100,7 @@ func (a *Answer) ask(ctx context.Context, out *http.Request, inform func(context
 			if a.limit.N <= 0 {
 				err = errors.New("its header is too large")
 			}
-			return failedAt(ctx, Reading, err)
+			return failed(ctx, Reading, err)
 		}
 		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
 			a.Response = resp
@@ -124,7 +124,7 @@ func (a *Answer) write(ctx context.Context, out *http.Request) error {
 		return &Error{Stage: Making, Err: err}
 	}
 	if _, err := a.conn.Write(buf.Bytes()); err != nil {
-		return failedAt(ctx, Sending, err)
+		return failed(ctx, Sending, err)
 	}
 	return nil
 }

@@ -1,3 +1,8 @@
+// Package dial performs a handshake at one address: it connects, with or without TLS,
+// sends the request, reads the header of the answer, and has a 101 verified. How a
+// connection is opened is a function that it is given. It knows neither Caddy nor who
+// has chosen the address, and has no locks. Its errors are facts: which cause,
+// status or log line they make is for its callers to say.
 package dial
 
 import (
@@ -11,24 +16,23 @@ import (
 
 // Dialer performs handshakes with upstreams.
 type Dialer struct {
-	// Connect opens a connection.
+	// Connect opens a connection without TLS.
 	Connect func(ctx context.Context, network, address string) (net.Conn, error)
-	// OwnProbes is set if connect has said how TCP probes silent peers.
+	// OwnProbes is set if Connect says how TCP probes silent peers.
 	OwnProbes bool
-	// Timeout is for connecting and for TLS, unless this has tlsTimeout.
+	// Timeout is for connecting and for TLS, unless this has its own TLSTimeout.
 	Timeout, TLSTimeout time.Duration
 	// AnswerTimeout is for the header of an answer. Zero means as long as the context
 	// lets it.
 	AnswerTimeout time.Duration
-	// MaxHeader is the most bytes that this header may have; zero means
-	// [maxAnswerHeader].
+	// MaxHeader is the most bytes that this header may have; zero means 1 MiB.
 	MaxHeader int64
 }
 
-// Target is an address where a handshake may be performed.
+// Target is an address where a handshake may be performed: what is dialed, and its
+// parts.
 type Target struct {
-	Network, Address string
-	Hostname, Port   string // of the address
+	Network, Address, Hostname, Port string
 }
 
 const (
@@ -40,7 +44,8 @@ const (
 	keepaliveInterval = 10 * time.Second
 )
 
-// Dial connects to an address, with TLS if there is a configuration for that.
+// Dial connects to an address, with TLS if there is a configuration for that. Its
+// error is a timeout if the time was over.
 func (d *Dialer) Dial(ctx context.Context, to Target, secure *tls.Config) (net.Conn, error) {
 	connecting, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()

@@ -8,9 +8,8 @@ import (
 
 // Error tells why there is no answer to a handshake.
 type Error struct {
-	// Stage is how far the handshake has come.
 	Stage Stage
-	// Ended is how the context had ended by then, and why that; nil if it had not.
+	// Ended is how the context had ended by then, and Cause why; nil if it had not.
 	Ended, Cause error
 	Err          error
 }
@@ -18,10 +17,11 @@ type Error struct {
 // Stage is how far a handshake has come.
 type Stage int
 
+// The stages, in their order.
 const (
 	// Making: the request cannot be sent as it is, so the upstream is not to blame.
 	Making Stage = iota
-	// Sending and waiting: not one byte of an answer has come. As far as anyone can tell
+	// Sending and Waiting: not one byte of an answer has come. As far as anyone can tell
 	// the upstream has not seen the handshake.
 	Sending
 	Waiting
@@ -53,8 +53,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// failedAt makes the error for a failure of the connection.
-func failedAt(ctx context.Context, at Stage, err error) error {
+// failed makes the error for a failure of the connection.
+func failed(ctx context.Context, at Stage, err error) error {
 	e := &Error{Stage: at, Err: err}
 	e.Ended, e.Cause = Ended(ctx)
 	return e
@@ -69,7 +69,7 @@ func judged(err error) error {
 }
 
 // Ended returns how a context has ended, and why; nil if it has not.
-func Ended(ctx context.Context) (ended, why error) {
+func Ended(ctx context.Context) (ended, cause error) {
 	switch err := ctx.Err(); { // once, as it may end at any moment
 	case err != nil:
 		return err, context.Cause(ctx)

@@ -41,8 +41,8 @@ const (
 )
 
 // Shortage returns what the error of a dial says this side has run out of, or
-// nothing. It goes by the text, as reverse_proxy's transport hides what error it has
-// met, and the resolver does so too. The texts are the system's, not the upstream's.
+// nothing. It goes by the text, as [Dialer.Connect] may hide what error it has met,
+// and the resolver does so too. The texts are the system's, not the upstream's.
 func Shortage(err error) string {
 	if err == nil {
 		return ""
