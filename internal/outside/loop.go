@@ -2,11 +2,8 @@ package outside
 
 import "time"
 
-// Loop makes calls one at a time: now and then, and when it is woken. It never waits for
-// one: a call that does not come back keeps only others from being made.
-//
-// Its functions are called by its goroutine, and by nobody else.
-type Loop[T any] struct {
+// Caller is what a loop calls for. Its functions are called by the loop's goroutine.
+type Caller[T any] struct {
 	// Tick is called now and then, also while a call is under way; if none is, one begins
 	// then. It returns after what time it is called again.
 	Tick func() time.Duration
@@ -18,6 +15,12 @@ type Loop[T any] struct {
 	// Overdue is told of a call that has not come back in time. It is waited for all the
 	// same.
 	Overdue func(*Call[T])
+}
+
+// Loop makes calls one at a time: now and then, and when it is woken. It never waits for
+// one: a call that does not come back keeps only others from being made.
+type Loop[T any] struct {
+	caller  Caller[T]
 
 	wake    chan struct{} // has room for one
 	stop    chan struct{}
@@ -25,11 +28,18 @@ type Loop[T any] struct {
 	current *Call[T] // run's; after that, Stop's
 }
 
-// Start starts the loop with a tick.
-func (l *Loop[T]) Start() {
-	l.wake, l.stop, l.ended = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
-	go l.run()
+// NewLoop returns a loop that is still to be started.
+func NewLoop[T any](c Caller[T]) *Loop[T] {
+	return &Loop[T]{
+		caller: c,
+		wake:   make(chan struct{}, 1),
+		stop:   make(chan struct{}),
+		ended:  make(chan struct{}),
+	}
 }
+
+// Start starts the loop, which ticks at once.
+func (l *Loop[T]) Start() { go l.run() }
 
 // Wake has a call begun: when the one that is under way has come back, or at once if that
 // is abandoned.
@@ -65,7 +75,7 @@ func (l *Loop[T]) run() {
 		case <-l.stop:
 			return
 		case <-timer.C:
-			timer.Reset(l.Tick())
+			timer.Reset(l.caller.Tick())
 			wanted = wanted || l.current == nil
 		case <-l.wake:
 			wanted = true
@@ -74,11 +84,11 @@ func (l *Loop[T]) run() {
 		case <-late:
 			told = true
 			if l.current.IsLate() && !l.current.IsAbandoned() {
-				l.Overdue(l.current)
+				l.caller.Overdue(l.current)
 			}
 		}
 		if wanted && (l.current == nil || l.current.IsAbandoned()) {
-			l.current, wanted, told = l.Begin(), false, false
+			l.current, wanted, told = l.caller.Begin(), false, false
 		}
 	}
 }
@@ -89,7 +99,7 @@ func (l *Loop[T]) settle(timer *time.Timer) {
 	if c.IsAbandoned() {
 		return
 	}
-	if next := l.Settle(c); next > 0 {
+	if next := l.caller.Settle(c); next > 0 {
 		timer.Reset(next)
 	}
 }

@@ -12,7 +12,7 @@ import (
 // caller is what a loop calls for in tests. All that happens to it is in its diary, after
 // the seconds since the beginning.
 type caller struct {
-	Loop[string]
+	*Loop[string]
 	callee *Callee
 	began  time.Time
 
@@ -27,11 +27,11 @@ type caller struct {
 func newCaller(t *testing.T, next function) *caller {
 	t.Helper()
 	c := &caller{callee: newCallee(100), began: time.Now(), next: next}
-	c.Tick = func() time.Duration {
+	tick := func() time.Duration {
 		c.note("tick")
 		return time.Minute
 	}
-	c.Begin = func() *Call[string] {
+	begin := func() *Call[string] {
 		next, _ := c.plan()
 		if next == nil {
 			return nil
@@ -43,7 +43,7 @@ func newCaller(t *testing.T, next function) *caller {
 		c.last = call
 		return call
 	}
-	c.Settle = func(call *Call[string]) time.Duration {
+	settle := func(call *Call[string]) time.Duration {
 		value, _, err := call.Result()
 		if err != nil {
 			value = err.Error()
@@ -52,7 +52,8 @@ func newCaller(t *testing.T, next function) *caller {
 		_, pause := c.plan()
 		return pause
 	}
-	c.Overdue = func(*Call[string]) { c.note("overdue") }
+	overdue := func(*Call[string]) { c.note("overdue") }
+	c.Loop = NewLoop(Caller[string]{Tick: tick, Begin: begin, Settle: settle, Overdue: overdue})
 	c.Start()
 	synctest.Wait()
 	return c
