@@ -20,7 +20,7 @@ type Caller[T any] struct {
 // Loop makes calls one at a time: now and then, and when it is woken. It never waits for
 // one: a call that does not come back keeps only others from being made.
 type Loop[T any] struct {
-	caller  Caller[T]
+	caller Caller[T]
 
 	wake    chan struct{} // has room for one
 	stop    chan struct{}
