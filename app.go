@@ -47,7 +47,7 @@ func (a *statesApp) Start() error {
 	a.sharer = operators.attach(a.storage, a.log)
 	operators.awaitFirst()
 	for _, h := range a.handlers {
-		h.pool.startSources()
+		h.sources.start()
 		h.startJoined()
 		h.startChecks()
 	}
@@ -57,11 +57,11 @@ func (a *statesApp) Start() error {
 // Stop leaves the storage and the sources of upstreams. In a reload, those of the
 // new configuration are looked at already.
 func (a *statesApp) Stop() error {
-	var sources []*finder
+	var all sources
 	for _, h := range a.handlers {
-		sources = append(sources, h.pool.sources...)
+		all = append(all, h.sources...)
 	}
-	retire(sources)
+	retire(all)
 	operators.detach(a.sharer)
 	a.sharer = nil
 	return nil

@@ -117,10 +117,11 @@ func newFound(up *reverseproxy.Upstream) (*endpoint, error) {
 	case strings.Contains(up.Dial, "{"):
 		return nil, fmt.Errorf("%q has a placeholder", up.Dial)
 	}
-	e, err := newEndpoint(nil, up.Dial)
+	a, err := parseAddress(up.Dial)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", up.Dial, err)
 	}
+	e := newEndpoint(nil, a)
 	e.dial = up.Dial
 	return e, nil
 }

@@ -62,15 +62,7 @@ func upstreamsByName(pools []*loadedPool) map[string]map[string]string {
 		if all[p.name] == nil {
 			all[p.name] = make(map[string]string)
 		}
-		for _, e := range p.pool.fixed {
-			all[p.name][e.host.address] = e.host.address
-		}
-		for _, t := range p.pool.templates {
-			all[p.name][t.dial] = t.dial
-		}
-		for _, f := range p.pool.sources {
-			all[p.name][f.config] = "dynamic " + f.name // the rest may be secret
-		}
+		maps.Copy(all[p.name], p.shown)
 	}
 	return all
 }

@@ -13,9 +13,9 @@ import (
 func TestReloadTellsWhatItChanges(t *testing.T) {
 	pools := func(config chan struct{}, byName map[string][]string) (all []*loadedPool) {
 		for name, addresses := range byName {
-			p := &loadedPool{lineage: &lineage{name: name}, config: config, pool: new(pool)}
+			p := &loadedPool{lineage: &lineage{name: name}, config: config, pool: new(pool), shown: make(map[string]string)}
 			for _, address := range addresses {
-				p.pool.fixed = append(p.pool.fixed, &endpoint{host: &host{address: address}})
+				p.shown[address] = address
 			}
 			all = append(all, p)
 		}

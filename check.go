@@ -59,7 +59,7 @@ func (up *Upstream) check() error {
 	case strings.Contains(up.Dial, "{"):
 		return nil // it is known in a handshake only
 	}
-	if _, err := newEndpoint(nil, up.Dial); err != nil {
+	if _, err := parseAddress(up.Dial); err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
 	return nil

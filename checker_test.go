@@ -59,17 +59,16 @@ func logged(h *Handler) *observer.ObservedLogs {
 }
 
 // checkerOf returns the checker of h's only upstream.
-func checkerOf(h *Handler) *checker { return h.pool.fixed[0].checker }
+func checkerOf(h *Handler) *checker { return h.check.probers[h.pool.fixed[0]].checker }
 
 // uses returns who probes for a checker, newest last.
 func (c *checker) uses() []*prober {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return slices.Clone(c.probers)
 }
 
 func TestAddressIsDownAfterSoManyFails(t *testing.T) {
-	bad := errors.New("bad")
 	for name, test := range map[string]struct {
 		passes, fails int
 		probes        string // x fails
@@ -81,15 +80,15 @@ func TestAddressIsDownAfterSoManyFails(t *testing.T) {
 		"both, and flapping": {2, 2, "x.x.x.xx.x.x..x", ".......xxxxxx.."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := new(checker)
+			c := new(verdict)
 			got := ""
 			for _, probe := range test.probes {
-				var err error
+				problem := ""
 				if probe == 'x' {
-					err = bad
+					problem = "bad"
 				}
 				before := c.down
-				if changed := c.countLocked(err, test.passes, test.fails); changed != (before != c.down) {
+				if changed := c.countLocked(problem, test.passes, test.fails); changed != (before != c.down) {
 					t.Errorf("after %s it says that it has changed: %t", got, changed)
 				}
 				if c.down {
@@ -97,7 +96,7 @@ func TestAddressIsDownAfterSoManyFails(t *testing.T) {
 				} else {
 					got += "."
 				}
-				if c.down && c.lastError == "" || !c.down && err == nil && c.lastError != "" {
+				if c.down && c.lastError == "" || !c.down && problem == "" && c.lastError != "" {
 					t.Errorf("after %s the last error is %q", got, c.lastError)
 				}
 			}
@@ -283,15 +282,16 @@ func TestEndpointsThatJoinLaterAreProbedAtOnce(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
 	h := checked("{env.NOWHERE}", ActiveHealthChecks{Kind: "tcp", Interval: seldom})
 	running(t, h)
-	e, err := newEndpoint(h.pool.templates[0].slot, up.Addr)
+	a, err := parseAddress(up.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
+	e := newEndpoint(h.pool.templates[0].slot, a)
 	e.host = hosts.name(e.key(), "")
 	h.pool.join(e)
 	expectHealth(t, up.Addr, "up")
 	h.pool.leave(e)
-	if len(e.host.checkers) > 0 {
+	if len(e.host.verdicts) > 0 {
 		t.Error("it is checked although it has left")
 	}
 	hosts.unname(e.host, "", false)
@@ -302,10 +302,11 @@ func TestEndpointsThatJoinLaterMayBeOfAnotherKind(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	h := checked("{env.NOWHERE}", ActiveHealthChecks{Kind: "tcp", Port: 80, Interval: seldom})
 	running(t, h)
-	e, err := newEndpoint(h.pool.templates[0].slot, "unix//run/chat.sock")
+	a, err := parseAddress("unix//run/chat.sock")
 	if err != nil {
 		t.Fatal(err)
 	}
+	e := newEndpoint(h.pool.templates[0].slot, a)
 	e.host = hosts.name(e.key(), "")
 	h.pool.join(e)
 	expectHealth(t, e.key(), "down")

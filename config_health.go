@@ -251,7 +251,7 @@ func (a *ActiveHealthChecks) targetProblem() (field, text string) {
 	case strings.Contains(a.Upstream, "://"):
 		return "upstream", fmt.Sprintf("%s is a URL; write host:port, and enable TLS in the transport", a.Upstream)
 	}
-	if _, err := newEndpoint(nil, a.Upstream); err != nil {
+	if _, err := parseAddress(a.Upstream); err != nil {
 		return "upstream", "is no address: " + err.Error()
 	}
 	return "", ""

@@ -19,6 +19,7 @@ import (
 type attempts struct {
 	*retry
 
+	guest      *guest
 	candidates *candidates
 	began      time.Time
 	retried    int
@@ -37,19 +38,19 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	operators.await(ctx)
 	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Set("http.websocket_proxy.tunnel.id", hs.tunnelID)
-	candidates, err := h.pool.candidates(repl)
+	candidates, err := h.pool.candidates(expander(repl))
 	if err != nil {
 		return nil, &refusal{cause: causeBadAddress, status: http.StatusBadGateway, err: err}
 	}
 	defer candidates.close()
-	last := candidates.discover(ctx, r)
+	last := h.discover(ctx, candidates, r)
 	if last != nil && last.cause != causeNoUpstream {
 		return nil, last
 	}
 	setProxyProtocol(r)
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
-	t := attempts{retry: &h.retry, candidates: candidates, began: time.Now(), last: last}
+	t := attempts{retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last}
 	defer t.drop()
 	for {
 		chosen, refused := t.next(ctx, asked)
@@ -65,17 +66,30 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 }
 
 // next chooses an upstream, in as many rounds as there is time for.
-func (t *attempts) next(ctx context.Context, asked *http.Request) (*choice, *refusal) {
+func (t *attempts) next(ctx context.Context, asked *http.Request) (picked, *refusal) {
 	for {
-		chosen, refused := t.candidates.next(ctx, asked)
-		if chosen != nil || refused != nil {
+		chosen, refused := t.pick(ctx, asked)
+		if chosen.choice != nil || refused != nil {
 			return chosen, refused
 		}
 		if refused := t.wait(ctx); refused != nil {
-			return nil, refused
+			return picked{}, refused
 		}
 		t.candidates.nextRound()
 	}
+}
+
+// pick chooses an upstream of this round, if there is one. A policy of another module
+// is not waited for: what it would choose when there is a place is not known.
+func (t *attempts) pick(ctx context.Context, asked *http.Request) (picked, *refusal) {
+	if t.guest != nil {
+		return t.guest.pick(t.candidates, asked), nil
+	}
+	chosen, err := t.candidates.next(ctx)
+	if err != nil {
+		return picked{}, refuseQueued(ctx, err)
+	}
+	return picked{choice: chosen}, nil
 }
 
 // wait waits for the next round with all upstreams. It returns why there is none.
@@ -151,7 +165,7 @@ func (t *attempts) settle(a *answer, refused *refusal) (*answer, *refusal) {
 // attempt performs the handshake with one upstream, and gives its place back if
 // that comes to nothing.
 func (h *Handler) attempt(
-	ctx context.Context, c *choice, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
+	ctx context.Context, c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
 ) (a *answer, refused *refusal) {
 	defer func() {
 		if a == nil { // also if somebody's code has panicked
@@ -163,7 +177,7 @@ func (h *Handler) attempt(
 
 // handshakeAt performs the handshake with one upstream, within handshake_timeout.
 func (h *Handler) handshakeAt(
-	ctx context.Context, c *choice, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
+	ctx context.Context, c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
 ) (*answer, *refusal) {
 	inTime := ctx
 	if h.handshake > 0 {
@@ -195,7 +209,7 @@ func (h *Handler) handshakeAt(
 	return &answer{Answer: answered, choice: c}, nil
 }
 
-func (h *Handler) logRetry(c *choice, why *refusal) {
+func (h *Handler) logRetry(c picked, why *refusal) {
 	if l := h.logger.Check(zapcore.DebugLevel, "trying another upstream"); l != nil {
 		l.Write(zap.String("upstream", c.host.address), failure(why.err))
 	}
@@ -205,7 +219,7 @@ func (h *Handler) logRetry(c *choice, why *refusal) {
 type answer struct {
 	*dial.Answer
 
-	choice *choice
+	choice picked
 	// taken tells that a tunnel has the connection, and the place at the upstream,
 	// and left that the place is given back.
 	taken, left bool
@@ -235,5 +249,21 @@ func refuseAnswered(a *answer) *refusal {
 		status:   a.StatusCode,
 		err:      fmt.Errorf("the upstream answered %s", a.Status),
 		upstream: a.choice.host.address,
+	}
+}
+
+// noteFailure has passive checks see that no connection could be made. Whatever
+// comes after that, a client may have had its part in: a path that the upstream
+// closes the connection for or takes long to answer, subprotocols that it repeats
+// wrongly, a frame that it resets the tunnel for. None of that counts, or one client
+// could take the upstream from all others.
+func (h *Handler) noteFailure(c picked, err error) {
+	if h.transport.mayBeTheClients(err) {
+		return
+	}
+	if hosts.failed(c.endpoint.failures) {
+		if l := h.logger.Check(zapcore.WarnLevel, "upstream fails; it gets tunnels only if no other one can"); l != nil {
+			l.Write(zap.String("upstream", c.host.address), failure(err))
+		}
 	}
 }

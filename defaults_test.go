@@ -16,7 +16,7 @@ import (
 func fieldDocs(tb testing.TB, config reflect.Type) map[string]string {
 	tb.Helper()
 	docs := make(map[string]string)
-	for _, file := range sources(tb) {
+	for _, file := range goSources(tb) {
 		if file.Name.Name != "websocketproxy" {
 			continue
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,28 +23,28 @@ const (
 	askTimeout         = 2 * time.Second
 )
 
-// discover waits for upstreams that are still to be found, and asks the sources
-// for those that depend on the request. It returns why none was found, or that the
+// discover waits for upstreams that are still to be found, and asks the handler's
+// sources for those that depend on the request. It returns why none was found, or that the
 // client has gone meanwhile or that the time is over; nil if there are some, or no
 // sources of them.
-func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
-	if len(c.pool.sources) == 0 {
+func (h *Handler) discover(ctx context.Context, c *candidates, r *http.Request) *refusal {
+	if len(h.sources) == 0 {
 		return nil
 	}
-	calls := make([]*asking, len(c.pool.sources))
-	for i, s := range c.pool.sources {
+	calls := make([]*asking, len(h.sources))
+	for i, s := range h.sources {
 		if s.discovery == nil {
 			calls[i] = s.ask(s.requestLike(ctx, r), askTimeout) // all at once, so that a slow one does not take the time of others
 		}
 	}
-	c.pool.awaitFound(ctx)
+	h.awaitFound(ctx)
 	var problems []string
-	for i, s := range c.pool.sources {
+	for i, s := range h.sources {
 		var err error
 		if s.discovery != nil {
 			err = s.discovery.problem()
 		} else {
-			err = c.takeOver(ctx, calls[i])
+			err = calls[i].give(ctx, c)
 		}
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("source %s: %v", s.name, err))
@@ -66,9 +65,9 @@ func (c *candidates) discover(ctx context.Context, r *http.Request) *refusal {
 	return nil
 }
 
-// takeOver adds what a source finds for the request, but for what the pool has by
+// give adds what a source finds for the request, but for what the pool has by
 // itself: that has settings, and may be checked.
-func (c *candidates) takeOver(ctx context.Context, a *asking) error {
+func (a *asking) give(ctx context.Context, c *candidates) error {
 	select {
 	case <-a.done:
 	case <-a.ctx.Done():
@@ -90,9 +89,8 @@ func (c *candidates) takeOver(ctx context.Context, a *asking) error {
 		if c.has(e.key()) {
 			continue
 		}
-		e.slot, e.from = a.source.slotFor(e.dial), new(provenance)
-		e.host = hosts.acquire(e.key(), a.source.name)
-		c.expanded = append(c.expanded, e)
+		e.slot = a.source.slotFor(e.dial)
+		c.add(e, new(provenance), a.source.name)
 	}
 	return nil
 }
@@ -114,26 +112,17 @@ func (s *finder) requestLike(ctx context.Context, r *http.Request) *http.Request
 	return like
 }
 
-// has reports whether there is an endpoint with an address already.
-func (c *candidates) has(address string) bool {
-	isIt := func(e *endpoint) bool { return e.host.address == address }
-	return slices.ContainsFunc(c.pool.standing(), isIt) || slices.ContainsFunc(c.expanded, isIt)
-}
-
 // awaitFound waits until all sources have been asked once, and there is an
 // upstream, unless the request may bring one.
-func (p *pool) awaitFound(ctx context.Context) {
+func (h *Handler) awaitFound(ctx context.Context) {
 	var pending []<-chan struct{}
-	needsRequest := len(p.templates) > 0
-	for _, s := range p.sources {
-		if s.discovery == nil {
-			needsRequest = true
-		} else if !isClosed(s.discovery.tried) {
+	for _, s := range h.sources {
+		if s.discovery != nil && !isClosed(s.discovery.tried) {
 			pending = append(pending, s.discovery.tried)
 		}
 	}
-	if !needsRequest && !isClosed(p.found.some) {
-		pending = append(pending, p.found.some)
+	if some := h.pool.found.some; !h.pool.expands() && !isClosed(some) {
+		pending = append(pending, some)
 	}
 	if len(pending) == 0 {
 		return

@@ -46,7 +46,7 @@ func TestSourcesWithPlaceholdersAreAskedInHandshakes(t *testing.T) {
 		s := newScript(t, tellsRoom)
 		h := &Handler{DynamicUpstreamsRaw: s.raw(byRoom), Upstreams: upstreams(hostC)}
 		f.load(h)
-		h.pool.startSources()
+		h.sources.start()
 		time.Sleep(time.Minute)
 		if s.called() > 0 {
 			t.Errorf("the source was asked %d times without a request", s.called())
@@ -129,7 +129,7 @@ func TestCallsThatAreNeverAnsweredHarmNoOtherSource(t *testing.T) {
 		}
 		close(released)
 		synctest.Wait()
-		if got := h.pool.sources[0].lost.Load(); got != 0 {
+		if got := h.sources[0].lost.Load(); got != 0 {
 			t.Errorf("%d calls are counted as lost", got)
 		}
 	})
@@ -197,7 +197,7 @@ func TestPlacesOfARoomStay(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := &Handler{DynamicUpstreamsRaw: newScript(t, gives(hostA, hostB)).raw(byRoom)}
 		f.load(h)
-		s := h.pool.sources[0]
+		s := h.sources[0]
 		first, other := s.slotFor(hostA), s.slotFor(hostB)
 		if again := s.slotFor(hostA); again != first {
 			t.Error("an address has another place in each handshake")
@@ -205,8 +205,8 @@ func TestPlacesOfARoomStay(t *testing.T) {
 		if first == other {
 			t.Error("two addresses share a place")
 		}
-		if first.foreign.Dial != hostA {
-			t.Errorf("policies see %s", first.foreign.Dial)
+		if first.dial != hostA {
+			t.Errorf("policies see %s", first.dial)
 		}
 		for i := range 2 * maxSlots {
 			s.slotFor(fmt.Sprint("host:", i))

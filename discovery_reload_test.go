@@ -96,7 +96,7 @@ func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 				if err := h.Provision(config); err != nil {
 					t.Fatal(err)
 				}
-				h.pool.startSources()
+				h.sources.start()
 			}
 			unload()
 			if got := lost.isOrphan(); got != tt.orphan {
@@ -126,13 +126,13 @@ func TestUnloadingTheSourceEvicts(t *testing.T) {
 			inFlock(t, func(f *flock) {
 				h := &Handler{DynamicUpstreamsRaw: newScript(t, gives(hostA)).raw("")}
 				unload := f.load(h)
-				h.pool.startSources()
+				h.sources.start()
 				synctest.Wait()
 				opened := f.openAt(h)
 				unloadAfter := func() {}
 				if after != nil {
 					unloadAfter = f.load(after)
-					after.pool.startSources()
+					after.sources.start()
 				}
 				unload()
 				if got := leaseOf(opened).isOrphan(); got != (after == nil) {
@@ -152,7 +152,7 @@ func TestConfigurationThatFailsToLoadChangesNothing(t *testing.T) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		f.load(h)
-		h.pool.startSources()
+		h.sources.start()
 		synctest.Wait()
 		asked := s.lastAsked()
 		unload := f.load(&Handler{DynamicUpstreamsRaw: s.raw("")})
@@ -174,7 +174,7 @@ func TestTunnelsMoveToWhatASourceFinds(t *testing.T) {
 		f.load(h)
 		f.visit(h)
 		h.startJoined()
-		h.pool.startSources()
+		h.sources.start()
 		time.Sleep(time.Second)
 		f.open(300)
 		f.expect(0, map[string]int{hostA: 100, hostB: 100, hostC: 100})
@@ -200,7 +200,7 @@ func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
 		h.DynamicUpstreamsRaw = s.raw("")
 		f.load(&Handler{Upstreams: upstreams("busy.test:80")})
 		f.load(h)
-		h.pool.startSources()
+		h.sources.start()
 		time.Sleep(time.Second)
 		hosts.mu.Lock()
 		held := hosts.reserveLocked(hosts.m["busy.test:80"])
@@ -234,7 +234,7 @@ func TestFirstAnswerMayBringNewcomers(t *testing.T) {
 			if tt.known != nil {
 				load(t, &Handler{Upstreams: upstreams(tt.known...)})
 			}
-			found := []*endpoint{{address: hostA}, {address: hostB}}
+			found := []*endpoint{{address: address{hostport: hostA}}, {address: address{hostport: hostB}}}
 			if got := newcomers(nil, found); !slices.Equal(got, tt.want) {
 				t.Errorf("newcomers are %v, want %v", got, tt.want)
 			}
@@ -247,7 +247,7 @@ func TestSourcesAreSharedByLineage(t *testing.T) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		f.load(h)
-		if got := h.loaded.upstreams; len(got) != 1 || got[0] != h.pool.sources[0].config {
+		if got := h.loaded.upstreams; len(got) != 1 || got[0] != h.sources[0].config {
 			t.Errorf("the pool consists of %q", got)
 		}
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}

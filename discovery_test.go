@@ -236,12 +236,12 @@ func lookFor(tb testing.TB, h *Handler, extra ...string) (addresses []string, re
 	}
 	repl := caddy.NewReplacer()
 	r = caddyhttp.PrepareRequest(r, repl, nil, new(caddyhttp.Server))
-	c, err := h.pool.candidates(repl)
+	c, err := h.pool.candidates(expander(repl))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer c.close()
-	refused = c.discover(r.Context(), r)
+	refused = h.discover(r.Context(), c, r)
 	for _, e := range c.endpoints {
 		addresses = append(addresses, e.host.address)
 	}
@@ -272,7 +272,7 @@ func TestHandshakesWaitForTheFirstAnswer(t *testing.T) {
 			inFlock(t, func(f *flock) {
 				h := &Handler{Upstreams: upstreams(tt.dials...), DynamicUpstreamsRaw: newScript(t, tt.act).raw("")}
 				f.load(h)
-				h.pool.startSources()
+				h.sources.start()
 				began := time.Now()
 				found, refused := lookFor(t, h)
 				if got := time.Since(began); got != tt.within {
@@ -313,8 +313,8 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		s := newScript(t, hangs(released, gives(hostA)))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		unload := f.load(h)
-		h.pool.sources[0].log = zap.NewNop()
-		h.pool.startSources()
+		h.sources[0].log = zap.NewNop()
+		h.sources.start()
 		time.Sleep(pollTimeout)
 		synctest.Wait()
 		if _, refused := lookFor(t, h); !strings.Contains(refused.Error(), "no answer within") {
@@ -328,7 +328,7 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		unloadAgain := f.load(again)
 		s.do(takes(time.Minute, gives(hostB)))
-		again.pool.startSources()
+		again.sources.start()
 		began := time.Now()
 		unload()
 		synctest.Wait()
@@ -343,7 +343,7 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		s.do(hangs(released, gives(hostA)))
 		third := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		unload = f.load(third)
-		third.pool.startSources()
+		third.sources.start()
 		synctest.Wait()
 		unload()
 		if got := time.Since(began); got != leaveTimeout {
@@ -367,7 +367,7 @@ func TestTooManyLostCalls(t *testing.T) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		f.load(h)
-		h.pool.startSources()
+		h.sources.start()
 		if _, refused := lookFor(t, h); !strings.Contains(refused.Error(), "restart Caddy") || s.called() > 0 {
 			t.Errorf("the client would be told %v, and the source was asked %d times", refused, s.called())
 		}
@@ -379,7 +379,7 @@ func TestAnswerThatComesLateCounts(t *testing.T) {
 		released := make(chan struct{})
 		h := &Handler{DynamicUpstreamsRaw: newScript(t, hangs(released, gives(hostA))).raw("")}
 		f.load(h)
-		h.pool.startSources()
+		h.sources.start()
 		time.Sleep(time.Minute)
 		close(released)
 		synctest.Wait()

@@ -34,7 +34,7 @@ var parseSources = sync.OnceValues(func() (files []*ast.File, err error) {
 	return files, err
 })
 
-func sources(tb testing.TB) []*ast.File {
+func goSources(tb testing.TB) []*ast.File {
 	tb.Helper()
 	files, err := parseSources()
 	if err != nil || len(files) < 30 {
@@ -50,7 +50,7 @@ var isWord = regexp.MustCompile(`^[a-z_]+$`).MatchString
 func constantsOf(tb testing.TB, typ string) []string {
 	tb.Helper()
 	var values []string
-	for _, file := range sources(tb) {
+	for _, file := range goSources(tb) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			spec, ok := n.(*ast.ValueSpec)
 			if !ok {
@@ -120,7 +120,7 @@ func TestEveryLogLineIsExplained(t *testing.T) {
 	literals := make(map[string]bool)
 	lines := make(map[string]bool)
 	constants := make(map[string]string)
-	files := sources(t)
+	files := goSources(t)
 	for _, file := range files {
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {

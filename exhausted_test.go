@@ -96,31 +96,32 @@ func TestProbesForWantOfResources(t *testing.T) {
 			p := newProxy(t, h)
 			core, logs := observer.New(zapcore.DebugLevel)
 			h.check.logger = zap.New(core)
-			c := testbed.Dial(t, p.Addr)
-			c.Handshake("/")
+			client := testbed.Dial(t, p.Addr)
+			client.Handshake("/")
 			var dials int
 			runningOut(h, shortOf["descriptors of the process"], func() bool { dials++; return true })
 			e := h.pool.fixed[0]
 			prober := h.check.probers[e]
-			e.checker.probers = append(e.checker.probers, prober)
+			c := prober.checker
+			c.probers = append(c.probers, prober)
 			stop := make(chan struct{})
-			e.checker.stop = stop
+			c.stop = stop
 			for range 3 {
-				e.checker.once(stop)
+				c.once(stop)
 			}
-			e.checker.probers, e.checker.stop = nil, nil
+			c.probers, c.stop = nil, nil
 			if dials != 3 || logs.FilterLevelExact(zapcore.ErrorLevel).Len() != 1 {
 				t.Errorf("%d dials and %d lines, want 3 and 1", dials, logs.FilterLevelExact(zapcore.ErrorLevel).Len())
 			}
 			hosts.mu.Lock()
-			down, checked := e.down, e.checker.checked
+			down, checked := e.down, e.verdict.checked
 			hosts.mu.Unlock()
 			if down || !checked.IsZero() {
 				t.Errorf("is down: %v, checked at %v; want nothing to be known", down, checked)
 			}
-			c.Echo("still there")
-			c.CloseHandshake(1000)
-			c.Close()
+			client.Echo("still there")
+			client.CloseHandshake(1000)
+			client.Close()
 		})
 	}
 }

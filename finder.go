@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,57 +37,13 @@ type finder struct {
 	// runs tells that the configuration is in force. It is guarded by the
 	// discovery's mu.
 	runs bool
-	// endpoints are what was found last. They are guarded by the pool's found.mu.
+	// endpoints are what was found last. They are guarded by the discovery's mu.
 	endpoints []*endpoint
+	index     int // in the pool
 	// lost counts the calls of a source that is asked in handshakes which have not
 	// been answered in time.
 	lost  atomic.Int32
 	slots slots
-}
-
-// foundUpstreams are the upstreams of a pool that do not depend on the request,
-// if it has sources.
-type foundUpstreams struct {
-	mu  sync.Mutex // makes changes one step
-	all atomic.Pointer[[]*endpoint]
-	// some is closed as soon as there are any.
-	some     chan struct{}
-	someOnce sync.Once
-}
-
-// standing returns the upstreams that do not depend on the request. What it
-// returns does not change.
-func (p *pool) standing() []*endpoint {
-	if all := p.found.all.Load(); all != nil {
-		return *all
-	}
-	return p.fixed
-}
-
-// setFound sets what a source has found. An address that the pool has already
-// does not get a second place.
-func (p *pool) setFound(s *finder, endpoints []*endpoint) {
-	f := &p.found
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	s.endpoints = endpoints
-	all := slices.Clone(p.fixed)
-	seen := make(map[string]bool)
-	for _, e := range p.fixed {
-		seen[e.host.address] = true
-	}
-	for _, s := range p.sources {
-		for _, e := range s.endpoints {
-			if !seen[e.host.address] {
-				seen[e.host.address] = true
-				all = append(all, e)
-			}
-		}
-	}
-	f.all.Store(&all)
-	if len(all) > 0 {
-		f.someOnce.Do(func() { close(f.some) })
-	}
 }
 
 // provisionSources loads the sources of upstreams, without asking them.
@@ -100,15 +55,15 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	p := h.pool
-	p.found.some = make(chan struct{})
-	all := make([]*finder, len(raws))
+	all := make(sources, len(raws))
 	for i, raw := range raws {
 		if all[i], err = h.loadSource(ctx, raw); err != nil {
 			return fmt.Errorf("dynamic_upstreams: %w", err)
 		}
+		all[i].index = i
 	}
-	p.sources = all
+	h.pool.grow(len(all), all.areAsked())
+	h.sources = all
 	for _, s := range all {
 		if len(s.placeholders) == 0 {
 			discoveries.join(s)
@@ -216,7 +171,8 @@ func (h *Handler) dynamicSlot(dial string) *slot {
 	return &slot{
 		weight:     defaultWeight,
 		maxTunnels: h.pool.maxTunnels,
-		foreign:    &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)},
+		dial:       dial,
+		known:      guestUpstream(dial),
 	}
 }
 
@@ -295,7 +251,8 @@ func (s *finder) update(found []*endpoint) (orphaned bool) {
 		}
 		endpoints = append(endpoints, e)
 	}
-	s.pool.setFound(s, endpoints)
+	s.endpoints = endpoints
+	s.pool.set(s.index, endpoints)
 	for _, e := range gone {
 		s.pool.leave(e)
 		orphaned = hosts.unname(e.host, s.name, true) || orphaned
@@ -321,27 +278,36 @@ func (s *finder) release() (orphaned bool) {
 	return orphaned
 }
 
-// isPending reports whether a source that is asked has not answered yet.
-func (p *pool) isPending() bool {
-	return slices.ContainsFunc(p.sources, func(s *finder) bool {
+// sources are those of a handler.
+type sources []*finder
+
+// areAsked reports whether some are asked in handshakes.
+func (all sources) areAsked() bool {
+	return slices.ContainsFunc(all, func(s *finder) bool { return len(s.placeholders) > 0 })
+}
+
+// arePending reports whether a source that is asked in the background has not
+// answered yet.
+func (all sources) arePending() bool {
+	return slices.ContainsFunc(all, func(s *finder) bool {
 		return s.discovery != nil && s.discovery.pending.Load()
 	})
 }
 
-// startSources tells that the configuration of the pool is in force.
-func (p *pool) startSources() {
-	for _, s := range p.sources {
+// start tells that the configuration of the handler is in force.
+func (all sources) start() {
+	for _, s := range all {
 		if s.discovery != nil {
 			s.discovery.start(s)
 		}
 	}
 }
 
-// releaseSources gives back what sources have found. It reports whether some
-// upstream is not configured any more.
-func (p *pool) releaseSources() (orphaned bool) {
-	retire(p.sources)
-	for _, s := range p.sources {
+// release gives back what they have found. It reports whether some upstream is not
+// configured any more.
+func (all sources) release() (orphaned bool) {
+	retire(all)
+	for _, s := range all {
 		if s.discovery != nil {
 			orphaned = discoveries.leave(s) || orphaned
 		}

@@ -87,13 +87,13 @@ func (f *flock) openOver(site *Handler, begin func(relay.Hooks) relay.Relay) *tu
 	f.t.Helper()
 	repl := caddy.NewReplacer()
 	repl.Set("backend", "b.test:80")
-	candidates, err := site.pool.candidates(repl)
+	candidates, err := site.pool.candidates(expander(repl))
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	defer candidates.close()
-	chosen := candidates.choose(new(http.Request))
-	if chosen == nil {
+	chosen := site.choose(candidates, new(http.Request))
+	if chosen.choice == nil {
 		f.t.Fatal("no upstream is available")
 	}
 	held := &lease{host: chosen.host, from: chosen.endpoint.from, policy: site.leasePolicy}

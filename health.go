@@ -60,11 +60,11 @@ func (h *Handler) healthProblem() (field, text string) {
 		if up == nil || strings.Contains(up.Dial, "{") {
 			continue
 		}
-		e, err := newEndpoint(new(slot), up.Dial)
+		of, err := parseAddress(up.Dial)
 		if err != nil {
 			continue // which is said elsewhere
 		}
-		if _, err := a.target(e); err != nil {
+		if _, err := a.target(of); err != nil {
 			return "port", "has no effect: " + err.Error()
 		}
 	}
@@ -90,27 +90,26 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 	return c, err
 }
 
-// target returns what is dialed to check e.
-func (a *ActiveHealthChecks) target(e *endpoint) (*endpoint, error) {
+// target returns what is dialed to check the upstream at an address.
+func (a *ActiveHealthChecks) target(of address) (address, error) {
 	switch {
 	case a.Upstream != "":
-		return newEndpoint(e.slot, a.Upstream)
+		return parseAddress(a.Upstream)
 	case a.Port == 0:
-		return e, nil
-	case e.network == "unix":
-		return nil, fmt.Errorf("%s is a unix socket and has no port", e.key())
+		return of, nil
+	case of.network == "unix":
+		return of, fmt.Errorf("%s is a unix socket and has no port", of.key())
 	}
-	port := strconv.Itoa(a.Port)
-	return &endpoint{
-		slot: e.slot, network: e.network, hostname: e.hostname, port: port,
-		address: net.JoinHostPort(e.hostname, port),
-	}, nil
+	of.port = strconv.Itoa(a.Port)
+	of.hostport = net.JoinHostPort(of.hostname, of.port)
+	return of, nil
 }
 
 // join gives e a checker, and has it probed if the configuration is in force.
 func (c *activeCheck) join(e *endpoint) {
-	p := &prober{check: c, upstream: e.key(), checker: hosts.acquireChecker(e, c.key)}
-	p.target, p.problem = c.settings.target(e)
+	p := &prober{check: c, upstream: e.key(), checker: checkers.join(hosts.judge(e, c.key))}
+	p.target, p.problem = c.settings.target(e.address)
+	p.most = e.slot.maxTunnels
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,9 +128,10 @@ func (c *activeCheck) leave(e *endpoint) {
 	c.mu.Unlock()
 	if joined {
 		p.checker.detach(p)
+		checkers.leave(p.checker)
 		// In a reload, the new check has been at work already, but tunnels went by
 		// this one as long as it was there.
-		if hosts.releaseChecker(e) {
+		if hosts.unjudge(e) {
 			evictions.unhealthy(e.host.address)
 		}
 	}

@@ -58,7 +58,7 @@ func newKeeper(t *hostTable, evict func(string, time.Duration), ready func([]str
 	}
 }
 
-var operators = newKeeper(&hosts, evictions.from, becameReady)
+var operators = newKeeper(hosts, evictions.from, becameReady)
 
 // set takes note of what an operator says, which counts from now on, and stores
 // it. Its error says why it could not be stored within storageTimeout; that is

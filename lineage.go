@@ -40,8 +40,12 @@ type loadedPool struct {
 	*lineage
 
 	// config is the same for all handlers of a configuration, and for no others.
-	config    <-chan struct{}
-	pool      *pool
+	config  <-chan struct{}
+	pool    *pool
+	handler *Handler
+	pending func() bool // tells that a source is still to give its first answer
+	// shown is how the elements of upstreams are shown in the log.
+	shown     map[string]string
 	rebalance *rebalancer // nil: off
 
 	// joined tells that what it has brought has started slowly, and runs that the
@@ -146,7 +150,7 @@ func (s *poolSet) mayFind(l *lineage) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return l != nil && slices.ContainsFunc(s.all, func(p *loadedPool) bool {
-		if p.name != l.name || !p.pool.isPending() {
+		if p.name != l.name || !p.pending() {
 			return false
 		}
 		match := s.matchLocked(l, p.config)

@@ -103,6 +103,8 @@ type Handler struct {
 
 	live           *tunnel.Registry
 	pool           *pool
+	sources        sources
+	guest          *guest       // nil: the pool has a policy of its own
 	check          *activeCheck // nil: none
 	loaded         *loadedPool
 	retry          retry
@@ -257,8 +259,11 @@ func (h *Handler) Cleanup() error {
 	if caddy.Exiting() {
 		<-liveTunnels.ShutDown()
 	}
-	if h.pool != nil && h.pool.release() {
-		evictions.orphans()
+	if h.pool != nil {
+		orphaned := h.pool.release()
+		if h.sources.release() || orphaned {
+			evictions.orphans()
+		}
 	}
 	if h.reporter != nil {
 		reporters.remove(h.reporter)

@@ -1,40 +1,14 @@
 package websocketproxy
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
-
-// mostMaxFails bounds what is remembered of one address.
-const mostMaxFails = 1000
 
 // failureLimits are those of passive checks, which are off if max is zero.
 type failureLimits struct {
 	duration time.Duration
 	max      int
-}
-
-func newFailureLimits(cfg *PassiveHealthChecks) (failureLimits, error) {
-	if cfg == nil {
-		cfg = new(PassiveHealthChecks)
-	}
-	limits := failureLimits{duration: orDefault(cfg.FailDuration, defaultFailDuration), max: cfg.MaxFails}
-	switch {
-	case limits.duration == 0 && cfg.MaxFails != 0:
-		return limits, errors.New("health_checks.passive.max_fails: has no effect as fail_duration is off; set that too")
-	case limits.duration == 0, limits.max < 0:
-		return failureLimits{}, nil
-	case limits.max == 0:
-		limits.max = defaultMaxFails
-	case limits.max > mostMaxFails:
-		return limits, fmt.Errorf("health_checks.passive.max_fails: %d is more than %d", limits.max, mostMaxFails)
-	}
-	return limits, nil
 }
 
 // failureKey is what failures are counted for: the same address may work with
@@ -156,8 +130,7 @@ func (t *hostTable) failed(f *failures) (ejected bool) {
 // review forgets the failures whose time is over.
 func (t *hostTable) review(f *failures) {
 	if again := t.pass(f, time.Now()); len(again) > 0 {
-		reporters.newest().Info("upstream is tried again", zap.String("upstream", f.key.address))
-		recovered(again)
+		t.changed(change{kind: addressTried, address: f.key.address, endpoints: again})
 	}
 }
 
@@ -179,20 +152,4 @@ func (t *hostTable) pass(f *failures, now time.Time) (recovered []*endpoint) {
 	}
 	f.timer.Reset(f.recent[0].Add(f.key.limits.duration).Sub(now))
 	return recovered
-}
-
-// noteFailure has passive checks see that no connection could be made. Whatever
-// comes after that, a client may have had its part in: a path that the upstream
-// closes the connection for or takes long to answer, subprotocols that it repeats
-// wrongly, a frame that it resets the tunnel for. None of that counts, or one client
-// could take the upstream from all others.
-func (h *Handler) noteFailure(c *choice, err error) {
-	if h.transport.mayBeTheClients(err) {
-		return
-	}
-	if hosts.failed(c.endpoint.failures) {
-		if l := h.logger.Check(zapcore.WarnLevel, "upstream fails; it gets tunnels only if no other one can"); l != nil {
-			l.Write(zap.String("upstream", c.host.address), failure(err))
-		}
-	}
 }

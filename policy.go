@@ -87,11 +87,14 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	if h.retry, err = newRetry(lb); err != nil {
 		return err
 	}
-	p := &pool{transport: h.transport.config, check: h.check}
+	p := &pool{transport: h.transport.config}
+	if h.check != nil {
+		p.joins, p.leaves = append(p.joins, h.check.join), append(p.leaves, h.check.leave)
+	}
 	if err := h.provisionLimitsOf(p, lb); err != nil {
 		return err
 	}
-	weights, err := loadPolicy(ctx, lb, p)
+	weights, err := h.loadPolicy(ctx, lb, p)
 	if err != nil {
 		return fmt.Errorf("load_balancing.selection_policy: %w", err)
 	}
@@ -123,9 +126,9 @@ func (h *Handler) provisionLimitsOf(p *pool, lb *LoadBalancing) (err error) {
 	return err
 }
 
-// loadPolicy sets the pool's policy or selector. It returns the weights that a
+// loadPolicy sets the pool's policy, or who chooses instead. It returns the weights that a
 // policy brings itself.
-func loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *pool) (weights []int, err error) {
+func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *pool) (weights []int, err error) {
 	own, err := lb.ownPolicy()
 	if err != nil {
 		return nil, err
@@ -142,7 +145,7 @@ func loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *pool) (weights []int, e
 	if !ok {
 		return nil, fmt.Errorf("%T does not select upstreams", mod)
 	}
-	p.selector = selector
+	h.guest = &guest{selector}
 	return nil, nil
 }
 
@@ -171,7 +174,8 @@ func (up *Upstream) slot(weight, maxTunnels int) *slot {
 		weight:     max(weight, defaultWeight),
 		maxTunnels: maxTunnels,
 		backup:     up.Backup,
-		foreign:    &reverseproxy.Upstream{Dial: up.Dial, Host: new(reverseproxy.Host)},
+		dial:       up.Dial,
+		known:      guestUpstream(up.Dial),
 	}
 }
 
@@ -183,10 +187,11 @@ func (p *pool) add(up *Upstream, weight int) error {
 		p.templates = append(p.templates, template{slot: s, dial: up.Dial, from: &provenance{template: up.Dial}})
 		return nil
 	}
-	e, err := newEndpoint(s, up.Dial)
+	a, err := parseAddress(up.Dial)
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
+	e := newEndpoint(s, a)
 	e.host = hosts.name(e.key(), "")
 	p.join(e)
 	p.fixed = append(p.fixed, e)
@@ -203,5 +208,47 @@ func (p *pool) release() (orphaned bool) {
 	for _, t := range p.templates {
 		orphaned = hosts.unnameTemplate(t.dial) || orphaned
 	}
-	return p.releaseSources() || orphaned
+	return orphaned
+}
+
+// newQueueLimits applies the defaults. Without a cap there is nothing to wait
+// for.
+func newQueueLimits(q *Queue) (queueLimits, error) {
+	limits := queueLimits{size: defaultQueueSize, timeout: defaultQueueTimeout}
+	if q == nil {
+		return limits, nil
+	}
+	switch {
+	case q.Timeout < 0:
+		return limits, errors.New("load_balancing.queue.timeout: must not be negative; " +
+			"a negative size means that nobody waits")
+	case q.Size < 0 && q.Timeout != 0:
+		return limits, errors.New("load_balancing.queue.timeout: has no effect without a size; set that too")
+	case q.Size != 0:
+		limits.size = max(0, q.Size)
+	}
+	limits.timeout = orDefault(q.Timeout, defaultQueueTimeout)
+	return limits, nil
+}
+
+// mostMaxFails bounds what is remembered of one address.
+const mostMaxFails = 1000
+
+// newFailureLimits applies the defaults of passive checks.
+func newFailureLimits(cfg *PassiveHealthChecks) (failureLimits, error) {
+	if cfg == nil {
+		cfg = new(PassiveHealthChecks)
+	}
+	limits := failureLimits{duration: orDefault(cfg.FailDuration, defaultFailDuration), max: cfg.MaxFails}
+	switch {
+	case limits.duration == 0 && cfg.MaxFails != 0:
+		return limits, errors.New("health_checks.passive.max_fails: has no effect as fail_duration is off; set that too")
+	case limits.duration == 0, limits.max < 0:
+		return failureLimits{}, nil
+	case limits.max == 0:
+		limits.max = defaultMaxFails
+	case limits.max > mostMaxFails:
+		return limits, fmt.Errorf("health_checks.passive.max_fails: %d is more than %d", limits.max, mostMaxFails)
+	}
+	return limits, nil
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 func TestPoliciesAreWhatTheConfigurationSays(t *testing.T) {
@@ -46,13 +48,18 @@ func TestPoliciesAreWhatTheConfigurationSays(t *testing.T) {
 			h := new(Handler)
 			mustParse(t, json.RawMessage(test.config), h)
 			provision(t, h)
-			if got := fmt.Sprintf("%#v %#v", h.pool.policy, h.pool.selector); got != test.want {
+			var selector reverseproxy.Selector
+			if h.guest != nil {
+				selector = h.guest.selector
+			}
+			if got := fmt.Sprintf("%#v %#v", h.pool.policy, selector); got != test.want {
 				t.Errorf("the policy is %s, want %s", got, test.want)
 			}
 			var slots []any
 			for i, e := range h.pool.fixed {
 				slots = append(slots, []any{e.slot.weight, e.slot.maxTunnels, e.slot.backup})
-				if got, want := e.slot.foreign.Dial, h.Upstreams[i].Dial; got != want || !e.slot.foreign.Available() {
+				seen, _ := e.slot.known.(*reverseproxy.Upstream)
+				if got, want := seen.Dial, h.Upstreams[i].Dial; got != want || !seen.Available() {
 					t.Errorf("other modules see %s, want %s, available", got, want)
 				}
 			}

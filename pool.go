@@ -1,29 +1,26 @@
 package websocketproxy
 
 import (
-	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 // pool is the upstreams of a handler and the policy that chooses one.
 type pool struct {
-	// policy is nil if selector is set: a policy of another module.
-	policy   policy
-	selector reverseproxy.Selector
+	// policy is nil if somebody else chooses.
+	policy policy
 	// fixed are the upstreams whose address has no placeholder. The handler
 	// holds a reference to the host of each.
 	fixed []*endpoint
 	// templates are the others: for each, what to expand.
 	templates []template
-	// sources find further upstreams.
-	sources []*finder
-	found   foundUpstreams
+	// grows tells that sources find further upstreams, and asks that some are asked
+	// in handshakes.
+	grows, asks bool
+	found       foundUpstreams
 	// slowStart is how long a newcomer gets less than its share; zero means not
 	// at all.
 	slowStart time.Duration
@@ -31,8 +28,10 @@ type pool struct {
 	maxTunnels int
 	queue      queueLimits
 	passive    failureLimits
-	check      *activeCheck // nil: none
-	transport  string       // its configuration, as the dialer has it
+	// joins and leaves are told when an endpoint can be chosen, and when it cannot any
+	// more. They are called without a lock.
+	joins, leaves []func(*endpoint)
+	transport     string // its configuration, as the dialer has it
 
 	// All are guarded by hosts.mu.
 	scratch []*endpoint // what a pick filters into
@@ -47,16 +46,70 @@ type pool struct {
 // configuration, before it can be chosen, and without hosts.mu.
 func (p *pool) join(e *endpoint) {
 	p.watch(e)
-	if p.check != nil {
-		p.check.join(e)
+	for _, tell := range p.joins {
+		tell(e)
 	}
 }
 
 // leave is called when it cannot be chosen any more.
 func (p *pool) leave(e *endpoint) {
 	hosts.unwatch(e)
-	if p.check != nil {
-		p.check.leave(e)
+	for _, tell := range p.leaves {
+		tell(e)
+	}
+}
+
+// foundUpstreams are the upstreams of a pool that do not depend on the request,
+// if it has sources.
+type foundUpstreams struct {
+	mu  sync.Mutex    // guards by, and makes changes one step
+	by  [][]*endpoint // each source
+	all atomic.Pointer[[]*endpoint]
+	// some is closed as soon as there are any.
+	some     chan struct{}
+	someOnce sync.Once
+}
+
+// grow tells how many sources find further upstreams, and whether some of them are
+// asked in handshakes.
+func (p *pool) grow(sources int, asks bool) {
+	p.grows, p.asks = true, asks
+	p.found.by = make([][]*endpoint, sources)
+	p.found.some = make(chan struct{})
+}
+
+// standing returns the upstreams that do not depend on the request. What it
+// returns does not change.
+func (p *pool) standing() []*endpoint {
+	if all := p.found.all.Load(); all != nil {
+		return *all
+	}
+	return p.fixed
+}
+
+// set sets what a source has found. An address that the pool has already
+// does not get a second place.
+func (p *pool) set(source int, endpoints []*endpoint) {
+	f := &p.found
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.by[source] = endpoints
+	all := slices.Clone(p.fixed)
+	seen := make(map[string]bool)
+	for _, e := range p.fixed {
+		seen[e.host.address] = true
+	}
+	for _, endpoints := range f.by {
+		for _, e := range endpoints {
+			if !seen[e.host.address] {
+				seen[e.host.address] = true
+				all = append(all, e)
+			}
+		}
+	}
+	f.all.Store(&all)
+	if len(all) > 0 {
+		f.someOnce.Do(func() { close(f.some) })
 	}
 }
 
@@ -68,7 +121,7 @@ type template struct {
 
 // expands reports whether handshakes may have upstreams of their own.
 func (p *pool) expands() bool {
-	return len(p.templates) > 0 || slices.ContainsFunc(p.sources, func(s *finder) bool { return s.discovery == nil })
+	return len(p.templates) > 0 || p.asks
 }
 
 // candidates are the endpoints that one handshake can choose from.
@@ -85,24 +138,34 @@ type candidates struct {
 	waited time.Duration
 }
 
-// candidates expands the pool's placeholders for one handshake. Its close must
-// be called. Endpoints that are made here do not join: whether they are healthy
-// is not known, and as clients decide what they are, nothing is held against them.
-func (p *pool) candidates(repl *caddy.Replacer) (*candidates, error) {
+// candidates are those for one handshake, which makes an address of each template
+// with expand. Their close must be called. Endpoints that are made here do not join:
+// whether they are healthy is not known, and as clients decide what they are, nothing
+// is held against them.
+func (p *pool) candidates(expand func(dial string) (address, error)) (*candidates, error) {
 	c := &candidates{pool: p}
 	for _, t := range p.templates {
-		dial := repl.ReplaceAll(t.dial, "")
-		e, err := newEndpoint(t.slot, dial)
+		a, err := expand(t.dial)
 		if err != nil {
 			c.close()
-			return nil, fmt.Errorf("upstream %s became %q: %w", t.dial, dial, err)
+			return nil, err
 		}
-		e.from = t.from
-		e.host = hosts.acquire(e.key(), "")
-		c.expanded = append(c.expanded, e)
+		c.add(newEndpoint(t.slot, a), t.from, "")
 	}
 	c.renew()
 	return c, nil
+}
+
+// add adds an endpoint for this handshake, which a source may have found.
+func (c *candidates) add(e *endpoint, from *provenance, source string) {
+	e.from, e.host = from, hosts.acquire(e.key(), source)
+	c.expanded = append(c.expanded, e)
+}
+
+// has reports whether there is an endpoint with an address already.
+func (c *candidates) has(address string) bool {
+	isIt := func(e *endpoint) bool { return e.host.address == address }
+	return slices.ContainsFunc(c.pool.standing(), isIt) || slices.ContainsFunc(c.expanded, isIt)
 }
 
 // renew looks at what there is to choose from now.
@@ -126,9 +189,8 @@ func (c *candidates) close() {
 type choice struct {
 	endpoint *endpoint
 	host     *host
-	tunnels  int         // at the host right after the choice
-	fails    int         // that passive checks remember
-	header   http.Header // what the policy wants the client to get, such as a cookie
+	tunnels  int // at the host right after the choice
+	fails    int // that passive checks remember
 }
 
 // chooseLocked picks an endpoint that was not tried before and counts a tunnel
@@ -148,32 +210,32 @@ func (c *candidates) chooseLocked() *choice {
 	return c.reserveLocked(e)
 }
 
-// chooseForeign lets a selection policy of another module choose. Its code
-// runs without the lock, so that it can neither block the other handshakes of
-// the process nor deadlock; if its choice has filled up meanwhile, it is asked
-// again.
-func (c *candidates) chooseForeign(r *http.Request) *choice {
-	for range len(c.endpoints) + 1 {
-		hosts.mu.Lock()
-		options := eligible(nil, c.endpoints, c.tried)
-		hosts.mu.Unlock()
-		upstreams := make(reverseproxy.UpstreamPool, len(options))
-		for i, e := range options {
-			upstreams[i] = e.slot.foreign
+// count is how many endpoints there are, eligible or not.
+func (c *candidates) count() int { return len(c.endpoints) }
+
+// options are the endpoints that may be chosen now, for who chooses without the lock.
+func (c *candidates) options() []*endpoint {
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	return eligible(nil, c.endpoints, c.tried)
+}
+
+// usable returns how the endpoints are spelled that would be chosen from now, full ones
+// too.
+func (c *candidates) usable() (dials []string) {
+	hosts.mu.Lock()
+	defer hosts.mu.Unlock()
+	for class := range classes {
+		for _, e := range c.endpoints {
+			if e.class() == class && e.isUsable() {
+				dials = append(dials, e.slot.dial)
+			}
 		}
-		// Not the client's header: a choice that comes to nothing must not
-		// leave its cookie there.
-		w := scratchWriter{header: make(http.Header)}
-		i := slices.Index(upstreams, c.pool.selector.Select(upstreams, r, w))
-		if i < 0 {
-			return nil
-		}
-		if chosen := c.reserve(options[i]); chosen != nil {
-			chosen.header = w.header
-			return chosen
+		if len(dials) > 0 {
+			break
 		}
 	}
-	return nil
+	return dials
 }
 
 // reserve counts a tunnel at e. It returns nil if e is full.
@@ -198,13 +260,3 @@ func (c *candidates) nextRound() {
 	c.tried = c.tried[:0]
 	c.renew()
 }
-
-// scratchWriter is a response that is never sent. It collects the header
-// fields that a selection policy sets.
-type scratchWriter struct {
-	header http.Header
-}
-
-func (w scratchWriter) Header() http.Header         { return w.header }
-func (w scratchWriter) Write(p []byte) (int, error) { return len(p), nil }
-func (w scratchWriter) WriteHeader(int)             {}

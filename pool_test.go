@@ -58,26 +58,26 @@ func theirChoice(tb testing.TB, config string, dials []string, r *http.Request) 
 }
 
 // choose makes a choice without waiting for one.
-func (c *candidates) choose(r *http.Request) *choice {
-	if c.pool.selector != nil {
-		return c.chooseForeign(r)
+func (h *Handler) choose(c *candidates, r *http.Request) picked {
+	if h.guest != nil {
+		return h.guest.pick(c, r)
 	}
 	hosts.mu.Lock()
 	defer hosts.mu.Unlock()
-	return c.chooseLocked()
+	return picked{choice: c.chooseLocked()}
 }
 
 // chooseOnce makes one choice, and ends the tunnel at once.
 func chooseOnce(tb testing.TB, h *Handler, r *http.Request) (string, http.Header) {
 	tb.Helper()
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	c, err := h.pool.candidates(repl)
+	c, err := h.pool.candidates(expander(repl))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer c.close()
-	chosen := c.choose(r)
-	if chosen == nil {
+	chosen := h.choose(c, r)
+	if chosen.choice == nil {
 		return "", nil
 	}
 	hosts.tunnelEnded(chosen.host)
@@ -170,19 +170,19 @@ func (f selectorFunc) Select(
 	return f(pool, w)
 }
 
-// poolWith is a pool with a policy of another module.
-func poolWith(tb testing.TB, selector reverseproxy.Selector, list ...*Upstream) *pool {
+// poolWith is a handler with a policy of another module.
+func poolWith(tb testing.TB, selector reverseproxy.Selector, list ...*Upstream) *Handler {
 	tb.Helper()
 	tb.Cleanup(func() { expectNothingHeld(tb) })
 	h := &Handler{Upstreams: list}
 	load(tb, h)
-	h.pool.policy, h.pool.selector = nil, selector
-	return h.pool
+	h.pool.policy, h.guest = nil, &guest{selector}
+	return h
 }
 
 func TestPoliciesOfOtherModulesSeeOnlyTheEligible(t *testing.T) {
 	var seen []string
-	p := poolWith(t, selectorFunc(func(pool reverseproxy.UpstreamPool, _ http.ResponseWriter) *reverseproxy.Upstream {
+	h := poolWith(t, selectorFunc(func(pool reverseproxy.UpstreamPool, _ http.ResponseWriter) *reverseproxy.Upstream {
 		seen = nil
 		for _, up := range pool {
 			seen = append(seen, up.Dial)
@@ -192,24 +192,24 @@ func TestPoliciesOfOtherModulesSeeOnlyTheEligible(t *testing.T) {
 		}
 		return pool[0]
 	}), &Upstream{Dial: "a:1", MaxTunnels: 1}, &Upstream{Dial: "b:1"}, &Upstream{Dial: "c:1", Backup: true})
-	holding, _ := p.candidates(nil)
-	first := holding.choose(nil) // a, which is full from here on
-	c, _ := p.candidates(nil)
+	holding, _ := h.pool.candidates(nil)
+	first := h.choose(holding, nil) // a, which is full from here on
+	c, _ := h.pool.candidates(nil)
 	for _, want := range [][]string{{"b:1"}, {"c:1"}, nil} {
-		chosen := c.choose(nil)
+		chosen := h.choose(c, nil)
 		if !slices.Equal(seen, want) {
 			t.Errorf("the policy saw %v, want %v", seen, want)
 		}
-		if (chosen == nil) != (want == nil) {
+		if (chosen.choice == nil) != (want == nil) {
 			t.Errorf("the choice is %+v", chosen)
 		}
-		if chosen != nil {
+		if chosen.choice != nil {
 			hosts.tunnelEnded(chosen.host)
 		}
 	}
 	hosts.tunnelEnded(first.host)
 	c.nextRound()
-	chosen := c.choose(nil)
+	chosen := h.choose(c, nil)
 	hosts.tunnelEnded(chosen.host)
 	if want := []string{"a:1", "b:1"}; !slices.Equal(seen, want) {
 		t.Errorf("in the next round, the policy saw %v, want %v", seen, want)
@@ -218,38 +218,38 @@ func TestPoliciesOfOtherModulesSeeOnlyTheEligible(t *testing.T) {
 
 func TestPolicyOfAnotherModuleIsAskedAgain(t *testing.T) {
 	calls := 0
-	var p *pool
-	p = poolWith(t, selectorFunc(func(pool reverseproxy.UpstreamPool, w http.ResponseWriter) *reverseproxy.Upstream {
+	var h *Handler
+	h = poolWith(t, selectorFunc(func(pool reverseproxy.UpstreamPool, w http.ResponseWriter) *reverseproxy.Upstream {
 		calls++
 		w.Header().Add("Set-Cookie", pool[0].Dial)
 		if calls == 1 {
 			// Meanwhile another handshake takes the last place.
-			other := &candidates{pool: p}
-			other.reserve(p.fixed[0])
+			other := &candidates{pool: h.pool}
+			other.reserve(h.pool.fixed[0])
 		}
 		return pool[0]
 	}), &Upstream{Dial: "a:1", MaxTunnels: 1}, &Upstream{Dial: "b:1"})
-	c, _ := p.candidates(nil)
-	chosen := c.choose(nil)
-	if chosen == nil || chosen.host.address != "b:1" || calls != 2 {
+	c, _ := h.pool.candidates(nil)
+	chosen := h.choose(c, nil)
+	if chosen.choice == nil || chosen.host.address != "b:1" || calls != 2 {
 		t.Fatalf("the choice is %+v after %d calls, want b:1 after 2", chosen, calls)
 	}
 	if got, want := chosen.header.Values("Set-Cookie"), []string{"b:1"}; !slices.Equal(got, want) {
 		t.Errorf("the header has %v, want %v", got, want)
 	}
 	hosts.tunnelEnded(chosen.host)
-	hosts.tunnelEnded(p.fixed[0].host)
+	hosts.tunnelEnded(h.pool.fixed[0].host)
 }
 
 func TestPolicyOfAnotherModuleMayChooseNothing(t *testing.T) {
 	stranger := &reverseproxy.Upstream{Dial: "a:1"}
 	for name, choice := range map[string]*reverseproxy.Upstream{"nothing": nil, "a stranger": stranger} {
 		t.Run(name, func(t *testing.T) {
-			p := poolWith(t, selectorFunc(func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream {
+			h := poolWith(t, selectorFunc(func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream {
 				return choice
 			}), &Upstream{Dial: "a:1"})
-			c, _ := p.candidates(nil)
-			if chosen := c.choose(nil); chosen != nil {
+			c, _ := h.pool.candidates(nil)
+			if chosen := h.choose(c, nil); chosen.choice != nil {
 				t.Errorf("the choice is %+v", chosen)
 			}
 			if got := tunnelsOf("a:1"); got != 0 {
@@ -266,16 +266,16 @@ func TestPlaceholdersAreExpandedForEachHandshake(t *testing.T) {
 	repl := caddy.NewReplacer()
 	for _, name := range []string{"one", "two"} {
 		repl.Set("test.host", name)
-		c, err := h.pool.candidates(repl)
+		c, err := h.pool.candidates(expander(repl))
 		if err != nil {
 			t.Fatal(err)
 		}
-		chosen := c.choose(nil)
+		chosen := h.choose(c, nil)
 		if want := name + ":9000"; chosen.host.address != want || tunnelsOf(want) != 1 {
 			t.Errorf("chose %+v, with %d tunnels, want %s with one", chosen.host, tunnelsOf(want), want)
 		}
-		second := c.choose(nil)
-		if second == nil || second.host.address != "fixed:9000" {
+		second := h.choose(c, nil)
+		if second.choice == nil || second.host.address != "fixed:9000" {
 			t.Errorf("the second choice is %+v, want the backup", second)
 		}
 		c.close()
@@ -301,7 +301,7 @@ func TestPlaceholdersMustExpandToOneAddress(t *testing.T) {
 			repl := caddy.NewReplacer()
 			repl.Set("test.good", "localhost:9000")
 			repl.Set("test.dial", value)
-			if c, err := h.pool.candidates(repl); err == nil {
+			if c, err := h.pool.candidates(expander(repl)); err == nil {
 				c.close()
 				t.Errorf("%q was taken for an address", value)
 			}
@@ -312,8 +312,7 @@ func TestPlaceholdersMustExpandToOneAddress(t *testing.T) {
 // As in reverse_proxy, zero says that there is no limit.
 func TestPlaceholderOfNoCap(t *testing.T) {
 	repl := caddy.NewReplacer()
-	c := &choice{endpoint: &endpoint{slot: &slot{maxTunnels: -1}}}
-	c.placeholders(repl)
+	setUpstream(repl, address{}, 0, -1, 0)
 	if got, _ := repl.Get("http.reverse_proxy.upstream.max_requests"); got != 0 {
 		t.Errorf("max_requests is %v, want 0", got)
 	}
@@ -329,12 +328,12 @@ func TestHostsAreToldApart(t *testing.T) {
 		"unix//run/ws.sock":     "unix//run/ws.sock",
 		"unix/relative/ws.sock": "unix/relative/ws.sock",
 	} {
-		e, err := newEndpoint(new(slot), dial)
+		a, err := parseAddress(dial)
 		if err != nil {
 			t.Errorf("%s: %v", dial, err)
 			continue
 		}
-		if got := e.key(); got != want {
+		if got := a.key(); got != want {
 			t.Errorf("the host of %s is %s, want %s", dial, got, want)
 		}
 	}

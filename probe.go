@@ -25,9 +25,10 @@ import (
 type prober struct {
 	check    *activeCheck
 	checker  *checker
-	upstream string    // the upstream's address, with its network
-	target   *endpoint // what is dialed
-	problem  error     // why there is no target
+	upstream string  // the upstream's address, with its network
+	target   address // what is dialed
+	most     int     // tunnels that the upstream may have
+	problem  error   // why there is no target
 	// ctx ends when the configuration is unloaded.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -56,7 +57,7 @@ func (p *prober) probe() error {
 		proxyProtocolVar: reverseproxy.ProxyProtocolInfo{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")},
 	})
 	one := &probe{prober: p, repl: caddy.NewReplacer()}
-	(&choice{endpoint: p.target}).placeholders(one.repl)
+	setUpstream(one.repl, p.target, 0, p.most, 0)
 	one.repl.Set("http.reverse_proxy.active.target_upstream", p.upstream)
 	err := map[string]func(context.Context) error{
 		checkHTTP:      one.http,
@@ -98,7 +99,7 @@ func (p *probe) tcp(ctx context.Context) error {
 func (p *probe) request(ctx context.Context) (*http.Request, error) {
 	settings := &p.check.settings
 	u := *p.check.uri
-	u.Scheme, u.Host, u.Fragment = "http", p.target.address, ""
+	u.Scheme, u.Host, u.Fragment = "http", p.target.hostport, ""
 	if p.check.transport.useTLS(p.target.target()) {
 		u.Scheme = "https"
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 )
@@ -17,44 +16,29 @@ type queueLimits struct {
 	timeout time.Duration
 }
 
-// newQueueLimits applies the defaults. Without a cap there is nothing to wait
-// for.
-func newQueueLimits(q *Queue) (queueLimits, error) {
-	limits := queueLimits{size: defaultQueueSize, timeout: defaultQueueTimeout}
-	if q == nil {
-		return limits, nil
-	}
-	switch {
-	case q.Timeout < 0:
-		return limits, errors.New("load_balancing.queue.timeout: must not be negative; " +
-			"a negative size means that nobody waits")
-	case q.Size < 0 && q.Timeout != 0:
-		return limits, errors.New("load_balancing.queue.timeout: has no effect without a size; set that too")
-	case q.Size != 0:
-		limits.size = max(0, q.Size)
-	}
-	limits.timeout = orDefault(q.Timeout, defaultQueueTimeout)
-	return limits, nil
-}
-
 // waiter is a handshake in the queue of its pool.
 type waiter struct {
 	candidates *candidates
 	served     chan *choice // has room for one
 }
 
-// next chooses an upstream. Where that fails because all are full, it
-// waits in the pool's queue until it is served, first come first served. Who
-// comes again, because the upstream has failed, has its old place and as much
-// time as was left. Policies of other modules are not waited for: what they
-// would choose when there is a place is not known.
-func (c *candidates) next(ctx context.Context, r *http.Request) (*choice, *refusal) {
-	if c.pool.selector != nil {
-		return c.chooseForeign(r), nil
-	}
-	chosen, w, refused := c.chooseOrQueue()
+var (
+	// errNoneLeft means that no upstream is available any more that could be waited for.
+	errNoneLeft = errors.New("no upstream is available any more")
+	// errQueueTimeout means that nobody has made place in time.
+	errQueueTimeout = errors.New("all upstreams are full, and no tunnel has ended in time; see max_tunnels")
+	// errQueueFull means that too many wait already.
+	errQueueFull = errors.New("all upstreams are full")
+)
+
+// next chooses an upstream; nil if there is none now. Where that fails because all are
+// full, it waits in the pool's queue until it is served, first come first served. Who
+// comes again, because the upstream has failed, has its old place and as much time as
+// was left. The error is that of ctx, or one of those above.
+func (c *candidates) next(ctx context.Context) (*choice, error) {
+	chosen, w, err := c.chooseOrQueue()
 	if w == nil {
-		return chosen, refused
+		return chosen, err
 	}
 	began := time.Now()
 	defer func() { c.waited += time.Since(began) }()
@@ -72,25 +56,24 @@ func (c *candidates) next(ctx context.Context, r *http.Request) (*choice, *refus
 		}
 		hosts.tunnelEnded(chosen.host)
 	}
-	return nil, c.refuseWaiting(ctx)
+	return nil, c.whyNot(ctx)
 }
 
-// refuseWaiting says why nobody is served any more.
-func (c *candidates) refuseWaiting(ctx context.Context) *refusal {
-	const whileDoing = "waiting for a place at an upstream"
-	if ctx.Err() != nil { // or the process exits
-		return refuseUpstream(ctx, ctx.Err(), whileDoing, causeHandshakeTimeout, causeNoUpstream)
+// whyNot says why nobody is served any more.
+func (c *candidates) whyNot(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	hosts.mu.Lock()
 	defer hosts.mu.Unlock()
 	if !c.mayWaitLocked() {
-		return refuseForNow(causeNoUpstream, errors.New("no upstream is available any more"))
+		return errNoneLeft
 	}
-	return refuseForNow(causeQueueTimeout, errors.New("all upstreams are full, and no tunnel has ended in time; see max_tunnels"))
+	return errQueueTimeout
 }
 
 // chooseOrQueue chooses, or takes its place in the queue if that can help.
-func (c *candidates) chooseOrQueue() (*choice, *waiter, *refusal) {
+func (c *candidates) chooseOrQueue() (*choice, *waiter, error) {
 	hosts.mu.Lock()
 	defer hosts.mu.Unlock()
 	p := c.pool
@@ -117,8 +100,7 @@ func (c *candidates) chooseOrQueue() (*choice, *waiter, *refusal) {
 		return nil, nil, nil
 	case isNew && len(p.waiting) > p.queue.size:
 		p.dequeueLocked(w)
-		return nil, nil, refuseForNow(causeQueueFull, fmt.Errorf("all upstreams are full, and %d handshakes wait; "+
-			"see max_tunnels and queue", len(p.waiting)))
+		return nil, nil, fmt.Errorf("%w, and %d handshakes wait; see max_tunnels and queue", errQueueFull, len(p.waiting))
 	}
 	c.queued = true
 	return nil, w, nil
@@ -200,7 +182,7 @@ func (p *pool) serveNextLocked() {
 		p.turn++
 		return
 	}
-	if len(p.sources) > 0 {
+	if p.grows {
 		w.candidates.renew() // more may have been found meanwhile
 	}
 	chosen := w.candidates.chooseLocked()

@@ -73,7 +73,7 @@ type standing struct {
 // waits. It has to be in a bubble.
 func stand(t *testing.T, h *Handler) *standing {
 	t.Helper()
-	c, err := h.pool.candidates(caddy.NewReplacer())
+	c, err := h.pool.candidates(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,10 @@ func (s *standing) again() {
 	s.chosen, s.refused = nil, nil
 	go func() {
 		defer close(s.done)
-		s.chosen, s.refused = s.next(ctx, nil)
+		var err error
+		if s.chosen, err = s.next(ctx); err != nil {
+			s.refused = refuseQueued(ctx, err)
+		}
 	}()
 	synctest.Wait()
 }
@@ -235,9 +238,9 @@ func TestQueuesOfHandlersAreServedInOneOrder(t *testing.T) {
 func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
 	h := narrow("a:1")
 	bubble(t, h, func(t *testing.T) {
-		h.pool.sources = []*finder{new(finder)}
+		h.pool.grows, h.pool.asks = true, true
 		open, waiting := stand(t, h), stand(t, h)
-		c, err := h.pool.candidates(caddy.NewReplacer())
+		c, err := h.pool.candidates(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +256,6 @@ func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
 		}
 		waiting.leave()
 		open.leave()
-		h.pool.sources = nil
 	})
 }
 

@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -38,18 +39,24 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 	if h.LoadBalancing != nil && h.LoadBalancing.Rebalance != nil {
 		r = *h.LoadBalancing.Rebalance
 	}
-	p := &loadedPool{lineage: &lineage{name: h.Name, rebalances: r.Share > 0}, config: ctx.Done(), pool: h.pool}
+	p := &loadedPool{
+		lineage: &lineage{name: h.Name, rebalances: r.Share > 0},
+		config:  ctx.Done(),
+		pool:    h.pool,
+		handler: h,
+		pending: h.sources.arePending,
+		shown:   make(map[string]string),
+	}
 	for _, e := range h.pool.fixed {
-		p.upstreams = append(p.upstreams, e.host.address)
+		p.shown[e.host.address] = e.host.address
 	}
 	for _, t := range h.pool.templates {
-		p.upstreams = append(p.upstreams, t.dial)
+		p.shown[t.dial] = t.dial
 	}
-	for _, s := range h.pool.sources {
-		p.upstreams = append(p.upstreams, s.config)
+	for _, s := range h.sources {
+		p.shown[s.config] = "dynamic " + s.name // the rest may be secret
 	}
-	slices.Sort(p.upstreams)
-	p.upstreams = slices.Compact(p.upstreams)
+	p.upstreams = slices.Sorted(maps.Keys(p.shown))
 	// The same for handlers that follow each other in reloads, as a rule.
 	if h.clientGroup = h.Name; h.Name == "" {
 		h.clientGroup = strings.Join(p.upstreams, " ")

@@ -138,6 +138,20 @@ func refuseForNow(why cause, err error) *refusal {
 	}
 }
 
+// refuseQueued makes the refusal for a handshake that has not got a place at an
+// upstream by waiting.
+func refuseQueued(ctx context.Context, err error) *refusal {
+	switch {
+	case errors.Is(err, errQueueFull):
+		return refuseForNow(causeQueueFull, err)
+	case errors.Is(err, errQueueTimeout):
+		return refuseForNow(causeQueueTimeout, err)
+	case errors.Is(err, errNoneLeft):
+		return refuseForNow(causeNoUpstream, err)
+	}
+	return refuseUpstream(ctx, err, "waiting for a place at an upstream", causeHandshakeTimeout, causeNoUpstream)
+}
+
 // refuseExiting makes the refusal for a handshake that comes, or has not come to
 // its end, when the process exits. What balances the clients sends them elsewhere.
 func refuseExiting(whileDoing string) *refusal {

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -180,7 +178,7 @@ func TestChoiceAfterCleanup(t *testing.T) {
 			t.Cleanup(func() { expectNothingHeld(t) })
 			h := &Handler{Upstreams: upstreams(address)}
 			unload := load(t, h)
-			candidates, err := h.pool.candidates(caddy.NewReplacer())
+			candidates, err := h.pool.candidates(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -189,9 +187,9 @@ func TestChoiceAfterCleanup(t *testing.T) {
 			if loadAgain {
 				load(t, after)
 			}
-			chosen := candidates.choose(nil)
+			chosen := h.choose(candidates, nil)
 			candidates.close()
-			if got := tunnelsOf(address); chosen == nil || chosen.tunnels != 1 || got != 1 {
+			if got := tunnelsOf(address); chosen.choice == nil || chosen.tunnels != 1 || got != 1 {
 				t.Fatalf("chose %+v, and %d tunnels are counted, want 1", chosen, got)
 			}
 			if loadAgain && chosen.host != after.pool.fixed[0].host {

@@ -72,7 +72,7 @@ func (h *Handler) outbound(r *http.Request, hs *clientHandshake) *http.Request {
 // X-Forwarded-For and its companions as the upstream gets them, so that a client
 // has no say in what it is taken for.
 func (h *Handler) askedOf(r, out *http.Request) *http.Request {
-	if h.pool.selector == nil {
+	if h.guest == nil {
 		return r
 	}
 	asked := new(http.Request)
@@ -147,8 +147,8 @@ func (h *Handler) forwardingPeer(r *http.Request) (ip string, trusted, known boo
 // prepareFor makes the request for the chosen upstream from a copy of out, with
 // the operator's header operations, which may use placeholders about the
 // upstream, and the handshake's own fields.
-func (h *Handler) prepareFor(c *choice, out *http.Request, hs *clientHandshake, repl *caddy.Replacer) *http.Request {
-	c.placeholders(repl)
+func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer) *http.Request {
+	setUpstream(repl, c.endpoint.address, c.tunnels, c.endpoint.slot.maxTunnels, c.fails)
 	attempt := new(http.Request)
 	*attempt = *out
 	attempt.Header = out.Header.Clone()

@@ -102,10 +102,9 @@ func TestSlowStartIsAPools(t *testing.T) {
 			synctest.Wait()
 		},
 		"a check": func(site *Handler) {
-			c := site.pool.fixed[0].checker
 			p := site.check.probers[site.pool.fixed[0]]
-			c.note(p, errors.New("down"))
-			c.note(p, nil)
+			p.checker.note(p, errors.New("down"))
+			p.checker.note(p, nil)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -159,10 +159,10 @@ func putInForce(tb testing.TB, h *Handler) (p *testProxy, unload func()) {
 	tb.Helper()
 	unload = load(tb, h)
 	p = serve(tb, h)
-	for _, s := range h.pool.sources {
+	for _, s := range h.sources {
 		s.log = h.logger
 	}
-	h.pool.startSources()
+	h.sources.start()
 	return p, unload
 }
 

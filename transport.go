@@ -117,9 +117,9 @@ func canonical(raw json.RawMessage) string {
 	return string(raw)
 }
 
-// target is what is dialed for e.
-func (e *endpoint) target() dial.Target {
-	return dial.Target{Network: e.network, Address: e.address, Hostname: e.hostname, Port: e.port}
+// target is what is dialed for an address.
+func (a address) target() dial.Target {
+	return dial.Target{Network: a.network, Address: a.hostport, Hostname: a.hostname, Port: a.port}
 }
 
 // dial connects to an upstream, with TLS where the configuration says so.

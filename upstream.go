@@ -1,18 +1,11 @@
 package websocketproxy
 
 import (
-	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -31,8 +24,8 @@ type host struct {
 	dropped bool
 	// joined is when an operator has made the address ready again, for all pools.
 	joined time.Time
-	// checkers are one for each check that somebody wants of the address.
-	checkers []*checker
+	// verdicts are one for each check that somebody wants of the address.
+	verdicts []*verdict
 	// found counts those of named that a source has found, and source is its
 	// module, also where the address depends on requests.
 	found  int
@@ -59,14 +52,37 @@ type hostTable struct {
 	// them were told when they have come.
 	queues  []*pool
 	tickets uint64
+	// changed is told what has changed, without the lock. That is a hint: whoever acts
+	// on it asks again.
+	changed func(change)
 }
 
-var hosts = hostTable{
-	m:         make(map[string]*host),
-	templates: make(map[string]int),
-	states:    make(map[string]upstream.State),
-	asked:     make(map[string]time.Time),
-	failures:  make(map[failureKey]*failures),
+// change is something that has become different at an address by itself.
+type change struct {
+	kind      changeKind
+	address   string
+	endpoints []*endpoint // that this concerns
+}
+
+type changeKind int
+
+const (
+	// addressDown and addressUp: an active check has found that.
+	addressDown changeKind = iota
+	addressUp
+	// addressTried: what failures were held against it is forgotten.
+	addressTried
+)
+
+func newHostTable(changed func(change)) *hostTable {
+	return &hostTable{
+		m:         make(map[string]*host),
+		templates: make(map[string]int),
+		states:    make(map[string]upstream.State),
+		asked:     make(map[string]time.Time),
+		failures:  make(map[failureKey]*failures),
+		changed:   changed,
+	}
 }
 
 // provenance is where an address comes from that depends on the request: another one
@@ -179,13 +195,16 @@ func (t *hostTable) isNamed(h *host, o *provenance) bool {
 	return h.named > 0 || o != nil && (o.template == "" || t.templates[o.template] > 0)
 }
 
+// usedLately is how long a handshake counts as a use of its address.
+const usedLately = time.Hour
+
 // uses reports whether a loaded configuration or a tunnel has the address, or a
 // handshake has lately made it of placeholders.
 func (t *hostTable) uses(address string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	asked, ok := t.asked[address]
-	return t.m[address] != nil || ok && time.Since(asked) < namedInterval
+	return t.m[address] != nil || ok && time.Since(asked) < usedLately
 }
 
 // stateOf returns what an operator has set.
@@ -296,11 +315,10 @@ type endpoint struct {
 	// passive checks have found it to be avoided. Both are guarded by hosts.mu.
 	down, failing bool
 
-	// checker and failures are who says so; nil if there are no such checks.
-	checker  *checker
+	// verdict and failures are what says so; nil if there are no such checks.
+	verdict  *verdict
 	failures *failures
-	// network and address are what is dialed, hostname and port its parts.
-	network, address, hostname, port string
+	address
 	// dial is how the source spells the address that has found it, if one has.
 	dial string
 	// from is where the address comes from, if it depends on the request.
@@ -313,9 +331,10 @@ type slot struct {
 	weight     int
 	maxTunnels int
 	backup     bool
-	// foreign is what selection policies of other modules get to see. They
-	// hash its Dial, so it is spelled as reverse_proxy would.
-	foreign *reverseproxy.Upstream
+	// dial is how the configuration or a source spells the address, and known what
+	// it is for who chooses instead of a policy.
+	dial  string
+	known any
 
 	// All are guarded by hosts.mu.
 	current int    // of smooth weighted round robin
@@ -325,70 +344,23 @@ type slot struct {
 	joined time.Time
 }
 
-// newEndpoint parses an address without placeholders.
-func newEndpoint(s *slot, dial string) (*endpoint, error) {
-	if !printable.Is(dial) {
-		// It would be shown in logs, lists and errors.
-		return nil, fmt.Errorf("%q has control characters", dial)
-	}
-	addr, err := caddy.ParseNetworkAddress(dial)
-	switch {
-	case hasPath(dial):
-		return nil, fmt.Errorf("%s has a path; write host:port, and change paths with a rewrite handler", dial)
-	case err != nil:
-		return nil, err
-	}
-	switch addr.Network {
-	case "tcp", "tcp4", "tcp6", "unix":
-	default:
-		return nil, fmt.Errorf("a tunnel needs tcp or unix, not %s", addr.Network)
-	}
-	if n := addr.PortRangeSize(); n != 1 {
-		return nil, fmt.Errorf("%s names %d ports; an upstream is exactly one", dial, n)
-	}
-	if !addr.IsUnixNetwork() && addr.StartPort == 0 {
-		return nil, fmt.Errorf("%s has no port", dial)
-	}
-	return &endpoint{
-		slot:     s,
-		network:  addr.Network,
-		address:  addr.JoinHostPort(0),
-		hostname: addr.Host,
-		port:     strconv.Itoa(int(addr.StartPort)),
-	}, nil
+// newEndpoint makes one without a host.
+func newEndpoint(s *slot, a address) *endpoint {
+	return &endpoint{slot: s, address: a}
 }
 
-// hasPath reports whether there is a path behind a host, which Caddy takes for the name
-// of a network then.
-func hasPath(address string) bool {
-	network, _, found := strings.Cut(strings.ToLower(address), "/")
-	switch strings.TrimRight(network, "46") {
-	case "", "tcp", "udp", "ip", "unix", "unixgram", "unixpacket", "unix+h2c", "fd", "fdgram":
-		return false
-	}
-	return found && !strings.Contains(network, "{")
+// address is what is dialed, and its parts.
+type address struct {
+	network, hostport, hostname, port string
 }
 
-// key is the name of the endpoint's host: the address, with the network where
-// that is not TCP.
-func (e *endpoint) key() string {
-	if e.network == "" || e.network == "tcp" {
-		return e.address
+// key is what the address is known by: host and port, with the network where that
+// is not TCP.
+func (a address) key() string {
+	if a.network == "" || a.network == "tcp" {
+		return a.hostport
 	}
-	return e.network + "/" + e.address
-}
-
-// placeholders sets those that reverse_proxy sets for a chosen upstream.
-// The caller's header operations may use them.
-func (c *choice) placeholders(repl *caddy.Replacer) {
-	e := c.endpoint
-	repl.Set("http.reverse_proxy.upstream.address", caddy.JoinNetworkAddress(e.network, e.hostname, e.port))
-	repl.Set("http.reverse_proxy.upstream.hostport", e.address)
-	repl.Set("http.reverse_proxy.upstream.host", e.hostname)
-	repl.Set("http.reverse_proxy.upstream.port", e.port)
-	repl.Set("http.reverse_proxy.upstream.requests", c.tunnels)
-	repl.Set("http.reverse_proxy.upstream.max_requests", max(0, e.slot.maxTunnels))
-	repl.Set("http.reverse_proxy.upstream.fails", c.fails)
+	return a.network + "/" + a.hostport
 }
 
 // setStates replaces what operators have said. It returns the addresses that

@@ -100,7 +100,7 @@ func (u *PoolUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream,
 // named returns the pools of a configuration whose handlers have this name. For a
 // request that comes when the configuration has been unloaded, they are those of
 // the newest one.
-func (s *poolSet) named(name string, config <-chan struct{}) []*pool {
+func (s *poolSet) named(name string, config <-chan struct{}) []*Handler {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pools := s.namedLocked(name, config)
@@ -115,11 +115,11 @@ func (s *poolSet) named(name string, config <-chan struct{}) []*pool {
 	return nil
 }
 
-func (s *poolSet) namedLocked(name string, config <-chan struct{}) []*pool {
-	var pools []*pool
+func (s *poolSet) namedLocked(name string, config <-chan struct{}) []*Handler {
+	var pools []*Handler
 	for _, p := range s.all {
 		if p.config == config && p.name == name {
-			pools = append(pools, p.pool)
+			pools = append(pools, p.handler)
 		}
 	}
 	return pools
@@ -128,33 +128,20 @@ func (s *poolSet) namedLocked(name string, config <-chan struct{}) []*pool {
 // usable returns the upstreams that the pool would use for a request, spelled as
 // selection policies see them: they hash that. Placeholders are left for
 // reverse_proxy, which replaces them after its choice.
-func (p *pool) usable(r *http.Request) ([]string, error) {
+func (h *Handler) usable(r *http.Request) ([]string, error) {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
 		return nil, errors.New("the request has no placeholders")
 	}
-	c, err := p.candidates(repl)
+	c, err := h.pool.candidates(expander(repl))
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
-	if refused := c.discover(r.Context(), r); refused != nil && len(c.endpoints) == 0 {
+	if refused := h.discover(r.Context(), c, r); refused != nil && c.count() == 0 {
 		return nil, refused
 	}
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
-	var dials []string
-	for class := range classes {
-		for _, e := range c.endpoints {
-			if e.class() == class && e.isUsable() {
-				dials = append(dials, e.slot.foreign.Dial)
-			}
-		}
-		if len(dials) > 0 {
-			break
-		}
-	}
-	return dials, nil
+	return c.usable(), nil
 }
 
 // Interface guards

@@ -37,7 +37,7 @@ func loadPolled(t *testing.T, pool string, handlers ...*Handler) *polledSite {
 		if err := h.Provision(ctx); err != nil {
 			t.Fatal(err)
 		}
-		h.pool.startSources()
+		h.sources.start()
 	}
 	t.Cleanup(func() {
 		for _, h := range handlers {
@@ -166,13 +166,13 @@ func TestSelectionPoliciesAgreeWithReverseProxy(t *testing.T) {
 			for _, up := range offered {
 				up.Host = new(reverseproxy.Host)
 			}
-			theirs := s.handler[0].pool.selector.Select(offered, r, nil)
-			e, err := newEndpoint(nil, theirs.Dial)
+			theirs := s.handler[0].guest.selector.Select(offered, r, nil)
+			a, err := parseAddress(theirs.Dial)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e.address != ours {
-				t.Errorf("%s: for client %d, ours is %s and theirs %s", policy, i, ours, e.address)
+			if a.hostport != ours {
+				t.Errorf("%s: for client %d, ours is %s and theirs %s", policy, i, ours, a.hostport)
 			}
 		}
 	}
