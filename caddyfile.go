@@ -244,3 +244,9 @@ func (p *parser) arg(what string) (string, error) {
 	}
 	return p.d.Val(), nil
 }
+
+func (p *parser) name() error {
+	name, err := p.arg("a name")
+	p.h.Name = name
+	return err
+}

@@ -1,11 +1,17 @@
 package websocketproxy
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"go.uber.org/zap"
 )
 
 // optionOf are the options that set what a path in JSON means. What is not there, or
@@ -104,4 +110,88 @@ func (p *parser) mistake(err error) error {
 		}
 	}
 	return errorAt(p.directive, "websocket_proxy: %s: %s", path, text)
+}
+
+// parseDirective is what httpcaddyfile has for directives that are a handler,
+// with a look at the matcher.
+func parseDirective(helper httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !helper.Next() {
+		return nil, helper.ArgErr()
+	}
+	at := helper.Token()
+	matchers, err := helper.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	if what := onlyInHTTP1(matchers); what != "" {
+		// Adapters have warnings, but none for plugins to write.
+		caddy.Log().Named("http.handlers.websocket_proxy").Warn("the matcher asks for what handshakes over HTTP/2 and HTTP/3 "+
+			"do not have, so these go to the next handler; use the matcher websocket instead",
+			zap.String("asks_for", what), zap.String("file", at.File), zap.Int("line", at.Line))
+	}
+	handler, err := parseCaddyfile(helper)
+	if err != nil {
+		return nil, err
+	}
+	return helper.NewRoute(matchers, handler), nil
+}
+
+// http1Fields are fields of a handshake that an extended CONNECT does not have
+// (RFC 8441 section 5).
+var http1Fields = []string{"Connection", "Upgrade", "Sec-WebSocket-Key"}
+
+// http1Expression finds them in an expression, as names of arguments or in
+// placeholders.
+var http1Expression = regexp.MustCompile(`(?i)header[^)]*?['".](connection|upgrade|sec-websocket-key)['"\\}]`)
+
+// onlyInHTTP1 returns what matchers ask for that only handshakes over HTTP/1.1
+// have, if anything.
+func onlyInHTTP1(matchers caddy.ModuleMap) string {
+	for _, kind := range []string{"header", "header_regexp"} {
+		var fields map[string]json.RawMessage
+		_ = json.Unmarshal(matchers[kind], &fields) // what is not there or of another form asks for nothing
+		for _, name := range http1Fields {
+			for field, values := range fields { // none where it must not be there
+				if strings.EqualFold(field, name) && string(values) != "null" {
+					return "the field " + name
+				}
+			}
+		}
+	}
+	var methods []string
+	if json.Unmarshal(matchers["method"], &methods) == nil && !slices.ContainsFunc(methods, isConnect) {
+		return "the method " + strings.Join(methods, " or ")
+	}
+	if found := http1Expression.FindSubmatch(matchers["expression"]); found != nil {
+		return "the field " + http.CanonicalHeaderKey(string(found[1]))
+	}
+	return ""
+}
+
+func isConnect(method string) bool { return strings.EqualFold(method, http.MethodConnect) }
+
+// refusedOptions are the options of reverse_proxy that have no meaning for
+// tunnels, with what to write instead.
+var refusedOptions = map[string]string{
+	"lb_retry_match": "handshakes are alike; use lb_retries, and lb_retry_status for those that an " +
+		"upstream has answered",
+	"health_path": "use health_uri",
+	"unhealthy_status": "use lb_retry_status to have the next upstream asked, " +
+		"or health_check to find out which ones cannot be used",
+	"unhealthy_latency":       "use handshake_timeout",
+	"unhealthy_request_count": "use max_tunnels of an upstream",
+	"flush_interval":          "every byte is passed on at once; remove it",
+	"request_buffers":         "a handshake has no body; remove it",
+	"response_buffers":        "frames are passed on as they come; remove it",
+	"stream_buffer_size":      "buffers follow the traffic of each tunnel; remove it",
+	"stream_timeout":          "use max_lifetime",
+	"stream_close_delay":      "tunnels outlive reloads; remove it",
+	"verbose_logs":            "each tunnel has a log line; use the debug global option for more",
+	"proxy_status_name":       "a 101 has no Proxy-Status; remove it",
+	"method":                  "a handshake is always a GET; remove it",
+	"rewrite":                 "use the rewrite or uri directive",
+	"handle_response":         "use the intercept directive",
+	"replace_status":          "use the intercept directive",
+	"copy_response":           "use the intercept directive",
+	"copy_response_headers":   "use the intercept directive",
 }

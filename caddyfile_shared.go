@@ -196,29 +196,3 @@ func (p *parser) transport() error {
 func isOnlyHTTP1(option []caddyfile.Token) bool {
 	return len(option) == 2 && option[0].Text == "versions" && option[1].Text == "1.1"
 }
-
-// refusedOptions are the options of reverse_proxy that have no meaning for
-// tunnels, with what to write instead.
-var refusedOptions = map[string]string{
-	"lb_retry_match": "handshakes are alike; use lb_retries, and lb_retry_status for those that an " +
-		"upstream has answered",
-	"health_path": "use health_uri",
-	"unhealthy_status": "use lb_retry_status to have the next upstream asked, " +
-		"or health_check to find out which ones cannot be used",
-	"unhealthy_latency":       "use handshake_timeout",
-	"unhealthy_request_count": "use max_tunnels of an upstream",
-	"flush_interval":          "every byte is passed on at once; remove it",
-	"request_buffers":         "a handshake has no body; remove it",
-	"response_buffers":        "frames are passed on as they come; remove it",
-	"stream_buffer_size":      "buffers follow the traffic of each tunnel; remove it",
-	"stream_timeout":          "use max_lifetime",
-	"stream_close_delay":      "tunnels outlive reloads; remove it",
-	"verbose_logs":            "each tunnel has a log line; use the debug global option for more",
-	"proxy_status_name":       "a 101 has no Proxy-Status; remove it",
-	"method":                  "a handshake is always a GET; remove it",
-	"rewrite":                 "use the rewrite or uri directive",
-	"handle_response":         "use the intercept directive",
-	"replace_status":          "use the intercept directive",
-	"copy_response":           "use the intercept directive",
-	"copy_response_headers":   "use the intercept directive",
-}

@@ -1,8 +1,10 @@
 package websocketproxy
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -142,4 +144,100 @@ func (p *parser) count(what string) (int, error) {
 		return 0, p.d.Errf("%s is a number of at least 1, not %q", what, s)
 	}
 	return n, nil
+}
+
+// notAnAddress says what is wrong with a word where an upstream's address belongs,
+// if it is surely something else that has come to the wrong place.
+func notAnAddress(word string) error {
+	const byPort = "; if a host has this name, write %s:80"
+	host, _, _ := strings.Cut(word, "/")
+	switch {
+	case word == "":
+		return errors.New("is empty")
+	case strings.HasPrefix(word, "@"), word == "*":
+		return matcherFirst(word)
+	case strings.Contains(word, "*"):
+		return matcherFirst("/" + strings.TrimPrefix(word, "/"))
+	case strings.HasPrefix(word, "/"):
+		return fmt.Errorf("%w, and a unix socket is written unix/%s", matcherFirst(word), word)
+	case strings.HasPrefix(word, "unix+h2c/"):
+		return errors.New("speaks HTTP/2, but a tunnel needs HTTP/1.1; use unix/")
+	case !hasPath(word) || strings.Contains(word, "://"):
+	case strings.ContainsAny(host, ".:"):
+		return fmt.Errorf("has a path; write %s, and change paths with the rewrite or uri directive", host)
+	default:
+		return fmt.Errorf("%w; and change paths with the rewrite or uri directive", matcherFirst("/"+word))
+	}
+	switch {
+	case strings.HasSuffix(word, ","):
+		return errors.New("ends with a comma; addresses are separated by spaces only")
+	case word == "weight" || word == "max_tunnels" || word == "backup":
+		return fmt.Errorf("is a setting of the option upstream, such as: upstream localhost:9000 weight 2 backup"+byPort, word)
+	case isOption(word):
+		return fmt.Errorf("is an option, which has a line of its own in the block"+byPort, word)
+	case strings.Trim(word, "0123456789") == "":
+		return fmt.Errorf("is a number; if it is a port, write localhost:%s", word)
+	}
+	return nil
+}
+
+func matcherFirst(matcher string) error {
+	return fmt.Errorf("is no address; a matcher comes right after the directive: websocket_proxy %s <upstreams...>", matcher)
+}
+
+// isOption reports whether websocket_proxy has an option of this name, or would
+// have, as reverse_proxy has it.
+func isOption(name string) bool {
+	switch name {
+	case "to", "header_up", "header_down":
+		return true
+	}
+	if _, refused := refusedOptions[name]; refused {
+		return true
+	}
+	for _, option := range optionOf {
+		if option == name {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutCommas refuses words with commas where values are separated by spaces.
+func withoutCommas(option string, t caddyfile.Token) error {
+	if strings.Contains(t.Text, ",") {
+		return errorAt(t, "%s %q has a comma; values are separated by spaces only", option, t.Text)
+	}
+	return nil
+}
+
+// schemeProblem says what is wrong with the scheme of an address, or with what
+// follows it, if anything. WebSocket URLs are HTTP URLs under another name (RFC 6455
+// section 3).
+func schemeProblem(scheme, rest string) error {
+	secure := scheme == "https" || scheme == "wss"
+	other, port, otherPort, tls := "wss", "80", "443", ""
+	if secure {
+		other, port, otherPort, tls = "ws", "443", "80", " and transport http { tls }"
+	}
+	host, isOther := strings.CutSuffix(rest, ":"+otherPort)
+	switch {
+	case scheme == "h2c":
+		return errors.New("speaks HTTP/2, but a tunnel needs HTTP/1.1; use ws://")
+	case scheme == "unix":
+		return fmt.Errorf("is written unix/%s", rest)
+	case !secure && scheme != "http" && scheme != "ws":
+		return fmt.Errorf("has the scheme %s://; use ws:// or wss://", scheme)
+	case strings.ContainsAny(rest, "/?#@"):
+		return errors.New("has more than a scheme, a host and a port; change paths with the rewrite or uri directive")
+	case rest == "":
+		return errors.New("has no host")
+	case isOther:
+		return fmt.Errorf("has the port of %s://; write %s://%s, or %s%s", other, other, host, rest, tls)
+	case strings.Contains(rest, "{") && !strings.Contains(rest, ":"):
+		return fmt.Errorf("has a placeholder, which cannot follow a scheme; write %s:%s%s", rest, port, tls)
+	case strings.Contains(rest, "{"):
+		return fmt.Errorf("has a placeholder, which cannot follow a scheme; write %s%s", rest, tls)
+	}
+	return nil
 }
