@@ -3,10 +3,8 @@ package websocketproxy
 import (
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func init() {
@@ -17,12 +15,23 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("websocket_proxy", httpcaddyfile.Before, "reverse_proxy")
 }
 
-func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+// parseDirective is what httpcaddyfile has for directives that are a handler,
+// with a look at the matcher.
+func parseDirective(helper httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !helper.Next() {
+		return nil, helper.ArgErr()
+	}
+	at := helper.Token()
+	matchers, err := helper.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	warnOfHTTP1(matchers, at)
 	h := new(Handler)
 	if err := h.UnmarshalCaddyfile(helper.Dispenser); err != nil {
 		return nil, err
 	}
-	return h, nil
+	return helper.NewRoute(matchers, h), nil
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
@@ -143,6 +152,98 @@ type parser struct {
 	given, elements map[string]caddyfile.Token
 }
 
+// option is one of the block.
+type option struct {
+	// sets are the paths in JSON that it sets, separated by spaces.
+	sets string
+	// parse reads its arguments. The dispenser stands on its name.
+	parse func(*parser) error
+}
+
+// options are all of them by name.
+var options map[string]option
+
+// The parsers ask what is an option, so the table cannot be a variable's initial value.
+func init() {
+	options = map[string]option{
+		// upstreams
+		"to":       {"", (*parser).to},
+		"upstream": {"upstreams", (*parser).upstreamOption},
+		"dynamic":  {"dynamic_upstreams", (*parser).dynamic},
+		"name":     {"name", func(p *parser) (err error) { p.h.Name, err = p.arg("a name"); return err }},
+
+		// load balancing
+		"lb_policy":       {"load_balancing.selection_policy", (*parser).policy},
+		"lb_retries":      {"load_balancing.retries", (*parser).retries},
+		"lb_retry_status": {"load_balancing.retry_status", (*parser).retryStatus},
+		"lb_try_duration": {"load_balancing.try_duration", func(p *parser) error { return p.tryTime(&p.balancing().TryDuration) }},
+		"lb_try_interval": {"load_balancing.try_interval", func(p *parser) error { return p.tryTime(&p.balancing().TryInterval) }},
+		"max_tunnels":     {"load_balancing.max_tunnels", func(p *parser) error { return p.countOrOff(&p.balancing().MaxTunnels) }},
+		"queue":           {"load_balancing.queue", (*parser).queue},
+		"slow_start":      {"load_balancing.slow_start", (*parser).slowStart},
+		"rebalance":       {"load_balancing.rebalance", (*parser).rebalance},
+
+		// passive health checks
+		"fail_duration": {"health_checks.passive.fail_duration", func(p *parser) error { return p.durationOrOff(&p.passive().FailDuration) }},
+		"max_fails":     {"health_checks.passive.max_fails", func(p *parser) error { return p.countOrOff(&p.passive().MaxFails) }},
+
+		// active health checks; health_check has the uri, too
+		"health_check":            {"health_checks.active health_checks.active.kind", (*parser).healthCheck},
+		"health_uri":              {"health_checks.active.uri", (*parser).healthOption},
+		"health_port":             {"health_checks.active.port", (*parser).healthOption},
+		"health_upstream":         {"health_checks.active.upstream", (*parser).healthOption},
+		"health_interval":         {"health_checks.active.interval", (*parser).healthOption},
+		"health_timeout":          {"health_checks.active.timeout", (*parser).healthOption},
+		"health_passes":           {"health_checks.active.passes", (*parser).healthOption},
+		"health_fails":            {"health_checks.active.fails", (*parser).healthOption},
+		"health_headers":          {"health_checks.active.headers", (*parser).healthHeaders},
+		"health_method":           {"health_checks.active.method", (*parser).healthOption},
+		"health_request_body":     {"health_checks.active.body", (*parser).healthOption},
+		"health_follow_redirects": {"health_checks.active.follow_redirects", (*parser).healthFlag},
+		"health_status":           {"health_checks.active.expect_status", (*parser).healthOption},
+		"health_body":             {"health_checks.active.expect_body", (*parser).healthOption},
+		"health_max_size":         {"health_checks.active.max_size", func(p *parser) error { return p.sizeOrOff(&p.health.active.MaxSize) }},
+		"on_unhealthy":            {"health_checks.active.on_unhealthy", (*parser).onUnhealthy},
+
+		// timeouts
+		"handshake_timeout":  {"timeouts.handshake", func(p *parser) error { return p.durationOrOff(&p.timeouts().Handshake) }},
+		"idle_timeout":       {"timeouts.idle", func(p *parser) error { return p.durationOrOff(&p.timeouts().Idle) }},
+		"write_timeout":      {"timeouts.write", func(p *parser) error { return p.durationOrOff(&p.timeouts().Write) }},
+		"half_close_timeout": {"timeouts.half_close", func(p *parser) error { return p.durationOrOff(&p.timeouts().HalfClose) }},
+		"max_lifetime":       {"timeouts.max_lifetime timeouts.lifetime_jitter", (*parser).maxLifetime},
+
+		// keepalive
+		"ping_interval": {"keepalive.ping_interval", func(p *parser) error { return p.durationOrOff(&p.keepalive().PingInterval) }},
+		"ping_timeout":  {"keepalive.ping_timeout", func(p *parser) error { return p.durationOrOff(&p.keepalive().PingTimeout) }},
+
+		// limits
+		"max_message_size":       {"limits.max_message_size", func(p *parser) error { return p.sizeOrOff(&p.limits().MaxMessageSize) }},
+		"max_message_rate":       {"limits.max_message_rate limits.message_burst limits.on_message_rate", (*parser).maxMessageRate},
+		"max_tunnels_per_client": {"limits.max_tunnels_per_client", func(p *parser) error { return p.countOrOff(&p.limits().MaxTunnelsPerClient) }},
+
+		// how tunnels end when the proxy ends them
+		"evict_period":    {"drain.evict_period", func(p *parser) error { return p.durationOrOff(&p.drain().EvictPeriod) }},
+		"shutdown_period": {"drain.shutdown_period", (*parser).shutdownPeriod},
+		"close_code":      {"drain.close_code drain.close_reason", (*parser).closeCode},
+
+		// who may connect, and how
+		"origins":         {"access.origins", func(p *parser) error { return p.words(&p.access().Origins) }},
+		"subprotocols":    {"access.subprotocols", func(p *parser) error { return p.words(&p.access().Subprotocols) }},
+		"require_upgrade": {"access.require_upgrade", func(p *parser) error { p.access().RequireUpgrade = true; return nil }},
+
+		// the request that goes upstream, and its answer
+		"header_up":       {"", (*parser).header},
+		"header_down":     {"", (*parser).header},
+		"trusted_proxies": {"trusted_proxies", (*parser).trustedProxies},
+		"transport":       {"transport", (*parser).transport},
+	}
+	for name, o := range options {
+		for path := range strings.FieldsSeq(o.sets) {
+			optionOf[path] = name
+		}
+	}
+}
+
 // repeatable are the options that may be given several times and add up.
 var repeatable = map[string]bool{
 	"to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
@@ -161,64 +262,14 @@ func (p *parser) option(name string) error {
 		return p.d.Errf("%s is given twice", name)
 	}
 	p.given[name] = p.d.Token()
-	parse, ok := map[string]func() error{
-		"to":                     p.to,
-		"upstream":               p.upstreamOption,
-		"dynamic":                p.dynamic,
-		"lb_policy":              p.policy,
-		"lb_retries":             p.retries,
-		"lb_retry_status":        p.retryStatus,
-		"lb_try_duration":        p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryDuration }),
-		"lb_try_interval":        p.tryTime(func(lb *LoadBalancing) *caddy.Duration { return &lb.TryInterval }),
-		"max_tunnels":            p.maxTunnels,
-		"queue":                  p.queue,
-		"slow_start":             p.slowStart,
-		"rebalance":              p.rebalance,
-		"fail_duration":          p.failDuration,
-		"max_fails":              p.maxFails,
-		"handshake_timeout":      p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Handshake }),
-		"idle_timeout":           p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Idle }),
-		"write_timeout":          p.timeout(func(t *Timeouts) *caddy.Duration { return &t.Write }),
-		"half_close_timeout":     p.timeout(func(t *Timeouts) *caddy.Duration { return &t.HalfClose }),
-		"max_lifetime":           p.maxLifetime,
-		"ping_interval":          p.pingInterval,
-		"ping_timeout":           p.pingTimeout,
-		"max_message_size":       p.maxMessageSize,
-		"max_message_rate":       p.maxMessageRate,
-		"max_tunnels_per_client": p.maxTunnelsPerClient,
-		"evict_period":           p.evictPeriod,
-		"shutdown_period":        p.shutdownPeriod,
-		"close_code":             p.closeCode,
-		"name":                   p.name,
-		"origins":                p.list(func(a *Access) *[]string { return &a.Origins }),
-		"subprotocols":           p.list(func(a *Access) *[]string { return &a.Subprotocols }),
-		"require_upgrade":        p.requireUpgrade,
-		"header_up":              p.header,
-		"header_down":            p.header,
-		"trusted_proxies":        p.trustedProxies,
-		"transport":              p.transport,
-
-		"health_check":            p.healthCheck,
-		"health_uri":              p.healthOption(1),
-		"health_port":             p.healthOption(1),
-		"health_upstream":         p.healthOption(1),
-		"health_interval":         p.healthOption(1),
-		"health_timeout":          p.healthOption(1),
-		"health_passes":           p.healthOption(1),
-		"health_fails":            p.healthOption(1),
-		"health_headers":          p.healthHeaders,
-		"health_method":           p.healthOption(1),
-		"health_request_body":     p.healthOption(1),
-		"health_follow_redirects": p.healthOption(0),
-		"health_status":           p.healthOption(1),
-		"health_body":             p.healthOption(1),
-		"health_max_size":         p.healthMaxSize,
-		"on_unhealthy":            p.onUnhealthy,
-	}[name]
+	o, ok := options[name]
 	if !ok {
 		return p.d.Errf("unrecognized option %s", name)
 	}
-	if err := parse(); err != nil {
+	if strings.HasPrefix(o.sets, "health_checks.active") {
+		p.health.given = append(p.health.given, p.d.Token())
+	}
+	if err := o.parse(p); err != nil {
 		return err
 	}
 	return p.surplus(name)
@@ -236,17 +287,20 @@ func (p *parser) surplus(name string) error {
 	return nil
 }
 
-// arg returns the option's next argument.
-func (p *parser) arg(what string) (string, error) {
-	option := p.d.Val()
-	if !p.d.NextArg() {
-		return "", p.d.Errf("%s needs %s", option, what)
+// section returns a part of the configuration, which is made if it is not there.
+func section[T any](part **T) *T {
+	if *part == nil {
+		*part = new(T)
 	}
-	return p.d.Val(), nil
+	return *part
 }
 
-func (p *parser) name() error {
-	name, err := p.arg("a name")
-	p.h.Name = name
-	return err
-}
+func (p *parser) balancing() *LoadBalancing { return section(&p.h.LoadBalancing) }
+func (p *parser) timeouts() *Timeouts       { return section(&p.h.Timeouts) }
+func (p *parser) keepalive() *Keepalive     { return section(&p.h.Keepalive) }
+func (p *parser) limits() *Limits           { return section(&p.h.Limits) }
+func (p *parser) drain() *Drain             { return section(&p.h.Drain) }
+func (p *parser) access() *Access           { return section(&p.h.Access) }
+func (p *parser) checks() *HealthChecks     { return section(&p.h.HealthChecks) }
+
+func (p *parser) passive() *PassiveHealthChecks { return section(&p.checks().Passive) }

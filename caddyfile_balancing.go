@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -11,45 +12,26 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// policy parses a selection policy: like reverse_proxy, but what the policy
-// does not read is an error.
 func (p *parser) policy() error {
-	segment := p.d.NextSegment()
-	d := caddyfile.NewDispenser(segment[1:])
-	if len(segment) == 1 {
-		return p.d.Err("lb_policy needs the name of a policy")
-	}
-	name := segment[1].Text
-	info, err := caddy.GetModule("http.reverse_proxy.selection_policies." + name)
+	policy, tokens, err := p.guest("http.reverse_proxy.selection_policies", "the name of a policy",
+		"least_conn, round_robin, random_choose, or another one that reverse_proxy has, such as ip_hash or cookie")
 	if err != nil {
-		return errorAt(segment[1], "lb_policy %s is not known; use least_conn, round_robin, random_choose, "+
-			"or another one that reverse_proxy has, such as ip_hash or cookie", name)
-	}
-	policy, ok := info.New().(caddyfile.Unmarshaler)
-	if !ok {
-		return errorAt(segment[1], "lb_policy %s cannot be used in a Caddyfile", name)
-	}
-	if err := policy.UnmarshalCaddyfile(d); err != nil {
 		return err
 	}
-	if d.Next() {
-		return d.Errf("lb_policy %s does not take %s", name, d.Val())
+	if err := unmarshalGuest("lb_policy", policy, tokens); err != nil {
+		return err
 	}
-	p.loadBalancing().SelectionPolicyRaw = caddyconfig.JSONModuleObject(policy, "policy", name, nil)
+	p.balancing().SelectionPolicyRaw = caddyconfig.JSONModuleObject(policy, "policy", tokens[0].Text, nil)
 	return nil
 }
 
 func (p *parser) retries() error {
-	s, err := p.arg("a number")
-	if err != nil {
+	if _, err := p.arg("a number"); err != nil {
 		return err
 	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 0 {
-		return p.d.Errf("lb_retries is a number, 0 for none, not %q", s)
-	}
-	p.loadBalancing().Retries = &n
-	return nil
+	lb := p.balancing()
+	lb.Retries = new(int)
+	return p.number(lb.Retries, 0, math.MaxInt, "lb_retries is a number, 0 for none")
 }
 
 // retryStatus parses statuses, such as 503, and classes of them, such as 5xx.
@@ -63,28 +45,20 @@ func (p *parser) retryStatus() error {
 		if err != nil || isClass != (status < 10) {
 			return p.d.Errf("lb_retry_status is a status such as 503, or a class such as 5xx, not %q", p.d.Val())
 		}
-		lb := p.loadBalancing()
+		lb := p.balancing()
 		p.note("load_balancing.retry_status", len(lb.RetryStatus), p.d.Token())
 		lb.RetryStatus = append(lb.RetryStatus, status)
 	}
 	return nil
 }
 
-// tryTime returns the parser of an option with a duration that may be zero.
-func (p *parser) tryTime(field func(*LoadBalancing) *caddy.Duration) func() error {
-	return func() error {
-		option := p.d.Val()
-		s, err := p.arg("a duration, such as 5s")
-		if err != nil {
-			return err
-		}
-		duration, err := caddy.ParseDuration(s)
-		if err != nil || duration < 0 {
-			return p.d.Errf("%s is a duration such as 5s, not %q", option, s)
-		}
-		*field(p.loadBalancing()) = caddy.Duration(duration)
-		return nil
+// tryTime parses a duration that may be zero.
+func (p *parser) tryTime(field *caddy.Duration) error {
+	option := p.d.Val()
+	if _, err := p.arg("a duration, such as 5s"); err != nil {
+		return err
 	}
+	return p.duration(field, 0, option+" is a duration such as 5s")
 }
 
 func (p *parser) rebalance() error {
@@ -93,7 +67,7 @@ func (p *parser) rebalance() error {
 		return err
 	}
 	r := new(Rebalance)
-	p.loadBalancing().Rebalance = r
+	p.balancing().Rebalance = r
 	if s == "off" {
 		r.Share = -1
 		return nil
@@ -106,73 +80,30 @@ func (p *parser) rebalance() error {
 	case !p.d.NextArg():
 		return nil
 	}
-	interval, err := caddy.ParseDuration(p.d.Val())
-	if err != nil || interval < time.Second {
-		return p.d.Errf("the interval of rebalance is a duration of at least 1s, not %q", p.d.Val())
-	}
-	r.Interval = caddy.Duration(interval)
-	return nil
+	return p.duration(&r.Interval, time.Second, "the interval of rebalance is a duration of at least 1s")
 }
 
-func (p *parser) maxTunnels() (err error) {
-	p.loadBalancing().MaxTunnels, err = p.countOrOff()
-	return err
-}
-
-func (p *parser) queue() (err error) {
+func (p *parser) queue() error {
 	q := new(Queue)
-	p.loadBalancing().Queue = q
-	if q.Size, err = p.countOrOff(); err != nil || !p.d.NextArg() {
+	p.balancing().Queue = q
+	if err := p.countOrOff(&q.Size); err != nil || !p.d.NextArg() {
 		return err
 	}
 	if q.Size < 0 {
 		return p.d.Err("queue off has no timeout")
 	}
-	timeout, err := caddy.ParseDuration(p.d.Val())
-	if err != nil || timeout <= 0 {
-		return p.d.Errf("the timeout of queue is a duration such as 5s, not %q", p.d.Val())
-	}
-	q.Timeout = caddy.Duration(timeout)
-	return nil
+	return p.duration(&q.Timeout, 1, "the timeout of queue is a duration such as 5s")
 }
 
 func (p *parser) slowStart() error {
-	duration, err := p.duration()
-	switch {
-	case err != nil:
+	lb := p.balancing()
+	if err := p.durationOrOff(&lb.SlowStart); err != nil {
 		return err
-	case duration > 0 && duration < caddy.Duration(time.Second):
+	}
+	if lb.SlowStart > 0 && lb.SlowStart < caddy.Duration(time.Second) {
 		return p.d.Errf("slow_start is at least 1s, not %s", p.d.Val())
 	}
-	p.loadBalancing().SlowStart = duration
 	return nil
-}
-
-func (p *parser) passive() *PassiveHealthChecks {
-	if p.h.HealthChecks == nil {
-		p.h.HealthChecks = new(HealthChecks)
-	}
-	if p.h.HealthChecks.Passive == nil {
-		p.h.HealthChecks.Passive = new(PassiveHealthChecks)
-	}
-	return p.h.HealthChecks.Passive
-}
-
-func (p *parser) failDuration() (err error) {
-	p.passive().FailDuration, err = p.duration()
-	return err
-}
-
-func (p *parser) maxFails() (err error) {
-	p.passive().MaxFails, err = p.countOrOff()
-	return err
-}
-
-func (p *parser) loadBalancing() *LoadBalancing {
-	if p.h.LoadBalancing == nil {
-		p.h.LoadBalancing = new(LoadBalancing)
-	}
-	return p.h.LoadBalancing
 }
 
 // healthOptions are the options about active checks.
@@ -185,24 +116,7 @@ type healthOptions struct {
 	given []caddyfile.Token
 }
 
-// zeroHealth are the options that may be set to zero, which means something else in
-// JSON.
-var zeroHealth = []struct {
-	option string
-	is     func(*ActiveHealthChecks) bool
-}{
-	{"health_uri", func(a *ActiveHealthChecks) bool { return a.URI == "" }},
-	{"health_port", func(a *ActiveHealthChecks) bool { return a.Port == 0 }},
-	{"health_method", func(a *ActiveHealthChecks) bool { return a.Method == "" }},
-	{"health_interval", func(a *ActiveHealthChecks) bool { return a.Interval == 0 }},
-	{"health_timeout", func(a *ActiveHealthChecks) bool { return a.Timeout == 0 }},
-	{"health_passes", func(a *ActiveHealthChecks) bool { return a.Passes == 0 }},
-	{"health_fails", func(a *ActiveHealthChecks) bool { return a.Fails == 0 }},
-	{"health_status", func(a *ActiveHealthChecks) bool { return a.ExpectStatus == 0 }},
-}
-
 func (p *parser) healthCheck() error {
-	p.health.given = append(p.health.given, p.d.Token())
 	kind, err := p.arg("a kind: http, websocket or tcp")
 	if err != nil {
 		return err
@@ -223,26 +137,19 @@ func (p *parser) healthCheck() error {
 	return nil
 }
 
-// healthOption returns the parser of an option that reverse_proxy has too, with
-// so many arguments.
-func (p *parser) healthOption(arguments int) func() error {
-	return func() error {
-		option := p.d.Token()
-		tokens := []caddyfile.Token{option}
-		for len(tokens) <= arguments {
-			if !p.d.NextArg() {
-				return p.d.Errf("%s needs an argument", option.Text)
-			}
-			tokens = append(tokens, p.d.Token())
-		}
-		p.health.given = append(p.health.given, option)
-		p.health.shared = append(p.health.shared, tokens...)
-		return nil
-	}
+// healthOption collects an option that reverse_proxy has too, with an argument.
+func (p *parser) healthOption() error {
+	_, err := p.sharedOption(&p.health.shared, 1)
+	return err
+}
+
+// healthFlag is healthOption for one without.
+func (p *parser) healthFlag() error {
+	p.health.shared = append(p.health.shared, p.d.Token())
+	return nil
 }
 
 func (p *parser) healthHeaders() error {
-	p.health.given = append(p.health.given, p.d.Token())
 	segment := p.d.NextSegment()
 	if len(segment) < 2 || segment[1].Text != "{" {
 		return p.d.Err("health_headers needs a block, with a field and its value in each line")
@@ -251,14 +158,7 @@ func (p *parser) healthHeaders() error {
 	return nil
 }
 
-func (p *parser) healthMaxSize() (err error) {
-	p.health.given = append(p.health.given, p.d.Token())
-	p.health.active.MaxSize, err = p.size()
-	return err
-}
-
 func (p *parser) onUnhealthy() error {
-	p.health.given = append(p.health.given, p.d.Token())
 	s, err := p.arg("keep or evict")
 	if err != nil {
 		return err
@@ -286,18 +186,37 @@ func (p *parser) finishHealth() error {
 		}
 		o.active.take(rp.HealthChecks.Active)
 	}
-	for _, zero := range zeroHealth {
-		if at, given := p.given[zero.option]; given && zero.is(&o.active) {
-			return errorAt(at, "%s is zero or empty; leave it out for the default", zero.option)
-		}
+	if err := p.refuseZeroHealth(); err != nil {
+		return err
 	}
 	if o.active.kind() == "" {
 		return errorAt(o.given[0], "%s has no effect without health_check, health_uri or health_port", o.given[0].Text)
 	}
-	if p.h.HealthChecks == nil {
-		p.h.HealthChecks = new(HealthChecks)
+	p.checks().Active = &o.active
+	return nil
+}
+
+// refuseZeroHealth refuses options that are set to zero, which means something else in
+// JSON.
+func (p *parser) refuseZeroHealth() error {
+	a := &p.health.active
+	for _, o := range []struct {
+		name   string
+		isZero bool
+	}{
+		{"health_uri", a.URI == ""},
+		{"health_port", a.Port == 0},
+		{"health_method", a.Method == ""},
+		{"health_interval", a.Interval == 0},
+		{"health_timeout", a.Timeout == 0},
+		{"health_passes", a.Passes == 0},
+		{"health_fails", a.Fails == 0},
+		{"health_status", a.ExpectStatus == 0},
+	} {
+		if at, given := p.given[o.name]; given && o.isZero {
+			return errorAt(at, "%s is zero or empty; leave it out for the default", o.name)
+		}
 	}
-	p.h.HealthChecks.Active = &o.active
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
@@ -120,7 +121,7 @@ func (s *shared) finish(h *Handler) error {
 
 // header collects a header operation.
 func (p *parser) header() error {
-	tokens, err := p.sharedOption(3)
+	tokens, err := p.sharedOption(&p.shared.options, 3)
 	if err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (p *parser) header() error {
 
 // trustedProxies collects ranges of addresses, one of which may have a name.
 func (p *parser) trustedProxies() error {
-	tokens, err := p.sharedOption(math.MaxInt)
+	tokens, err := p.sharedOption(&p.shared.options, math.MaxInt)
 	if err != nil {
 		return err
 	}
@@ -151,9 +152,9 @@ func (p *parser) trustedProxies() error {
 	return nil
 }
 
-// sharedOption collects an option that reverse_proxy has too, with at most limit
-// arguments.
-func (p *parser) sharedOption(limit int) ([]caddyfile.Token, error) {
+// sharedOption collects into list an option that reverse_proxy has too, with at least
+// one argument and at most limit.
+func (p *parser) sharedOption(list *[]caddyfile.Token, limit int) ([]caddyfile.Token, error) {
 	tokens := []caddyfile.Token{p.d.Token()}
 	for len(tokens) <= limit && p.d.NextArg() {
 		tokens = append(tokens, p.d.Token())
@@ -161,7 +162,7 @@ func (p *parser) sharedOption(limit int) ([]caddyfile.Token, error) {
 	if len(tokens) == 1 {
 		return nil, p.d.Errf("%s needs an argument", tokens[0].Text)
 	}
-	p.shared.options = append(p.shared.options, tokens...)
+	*list = append(*list, tokens...)
 	return tokens, nil
 }
 
@@ -195,4 +196,38 @@ func (p *parser) transport() error {
 // HTTP/1.1, which is what a tunnel does anyway.
 func isOnlyHTTP1(option []caddyfile.Token) bool {
 	return len(option) == 2 && option[0].Text == "versions" && option[1].Text == "1.1"
+}
+
+// guest returns the module of reverse_proxy that an option names, and the tokens from
+// its name on. needs says what the option needs, and others what else there is.
+func (p *parser) guest(namespace, needs, others string) (module any, tokens []caddyfile.Token, err error) {
+	segment := p.d.NextSegment()
+	option := segment[0].Text
+	if len(segment) == 1 {
+		return nil, nil, p.d.Errf("%s needs %s", option, needs)
+	}
+	name := segment[1]
+	info, err := caddy.GetModule(namespace + "." + name.Text)
+	if err != nil {
+		return nil, nil, errorAt(name, "%s %s is not known; use %s", option, name.Text, others)
+	}
+	return info.New(), segment[1:], nil
+}
+
+// unmarshalGuest sets up a module like reverse_proxy, but what the module does not
+// read is an error.
+func unmarshalGuest(option string, module any, tokens []caddyfile.Token) error {
+	name := tokens[0].Text
+	unmarshaler, ok := module.(caddyfile.Unmarshaler)
+	if !ok {
+		return errorAt(tokens[0], "%s %s cannot be used in a Caddyfile", option, name)
+	}
+	d := caddyfile.NewDispenser(tokens)
+	if err := unmarshaler.UnmarshalCaddyfile(d); err != nil {
+		return err
+	}
+	if d.Next() {
+		return d.Errf("%s %s does not take %s", option, name, d.Val())
+	}
+	return nil
 }

@@ -3,10 +3,8 @@ package websocketproxy
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -42,9 +40,9 @@ func (p *parser) upstreamOption() error {
 		seen[name] = true
 		switch name {
 		case "weight":
-			settings.Weight, err = p.count(name)
+			err = p.count(&settings.Weight)
 		case "max_tunnels":
-			settings.MaxTunnels, err = p.countOrOff()
+			err = p.countOrOff(&settings.MaxTunnels)
 		case "backup":
 			settings.Backup = true
 		default:
@@ -57,35 +55,20 @@ func (p *parser) upstreamOption() error {
 	return p.upstream(address, settings)
 }
 
-// dynamic parses a source of upstreams: like reverse_proxy, but what the source
-// does not read is an error.
 func (p *parser) dynamic() error {
-	segment := p.d.NextSegment()
-	if len(segment) == 1 {
-		return p.d.Err("dynamic needs the name of a source, such as a or srv")
-	}
-	name := segment[1].Text
-	info, err := caddy.GetModule("http.reverse_proxy.upstreams." + name)
+	source, tokens, err := p.guest("http.reverse_proxy.upstreams", "the name of a source, such as a or srv",
+		"a, srv, multi, or another source that reverse_proxy has")
 	if err != nil {
-		return errorAt(segment[1], "dynamic %s is not known; use a, srv, multi, or another source that reverse_proxy has", name)
-	}
-	module := info.New()
-	source, ok := module.(reverseproxy.UpstreamSource)
-	if !ok {
-		return errorAt(segment[1], "dynamic %s: %T does not find upstreams", name, module)
-	}
-	unmarshaler, ok := module.(caddyfile.Unmarshaler)
-	if !ok {
-		return errorAt(segment[1], "dynamic %s cannot be used in a Caddyfile", name)
-	}
-	d := caddyfile.NewDispenser(segment[1:])
-	if err := unmarshaler.UnmarshalCaddyfile(d); err != nil {
 		return err
 	}
-	if d.Next() {
-		return d.Errf("dynamic %s does not take %s", name, d.Val())
+	name := tokens[0].Text
+	if _, ok := source.(reverseproxy.UpstreamSource); !ok {
+		return errorAt(tokens[0], "dynamic %s: %T does not find upstreams", name, source)
 	}
-	p.noteSources("dynamic_upstreams", segment[1:])
+	if err := unmarshalGuest("dynamic", source, tokens); err != nil {
+		return err
+	}
+	p.noteSources("dynamic_upstreams", tokens)
 	p.h.DynamicUpstreamsRaw = caddyconfig.JSONModuleObject(source, "source", name, nil)
 	return nil
 }
@@ -115,35 +98,6 @@ func (p *parser) upstream(address caddyfile.Token, settings Upstream) error {
 		p.h.Upstreams = append(p.h.Upstreams, &up)
 	}
 	return nil
-}
-
-// countOrOff is count of an option that can be off.
-func (p *parser) countOrOff() (int, error) {
-	option := p.d.Val()
-	if !p.d.NextArg() {
-		return 0, p.d.Errf("%s needs a number", option)
-	}
-	if p.d.Val() == "off" {
-		return -1, nil
-	}
-	n, err := strconv.Atoi(p.d.Val())
-	if err != nil || n < 1 {
-		return 0, p.d.Errf("%s is a number of at least 1, or off, not %q", option, p.d.Val())
-	}
-	return n, nil
-}
-
-// count parses a number of at least one.
-func (p *parser) count(what string) (int, error) {
-	s, err := p.arg("a number")
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 {
-		return 0, p.d.Errf("%s is a number of at least 1, not %q", what, s)
-	}
-	return n, nil
 }
 
 // notAnAddress says what is wrong with a word where an upstream's address belongs,
@@ -188,19 +142,9 @@ func matcherFirst(matcher string) error {
 // isOption reports whether websocket_proxy has an option of this name, or would
 // have, as reverse_proxy has it.
 func isOption(name string) bool {
-	switch name {
-	case "to", "header_up", "header_down":
-		return true
-	}
-	if _, refused := refusedOptions[name]; refused {
-		return true
-	}
-	for _, option := range optionOf {
-		if option == name {
-			return true
-		}
-	}
-	return false
+	_, has := options[name]
+	_, refused := refusedOptions[name]
+	return has || refused
 }
 
 // withoutCommas refuses words with commas where values are separated by spaces.
