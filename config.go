@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
@@ -41,6 +42,43 @@ const (
 
 	maxWeight = 1 << 16 // keeps load comparisons far from overflow
 )
+
+// orDefault applies "zero means the default, negative means off", where off is
+// zero for the code that uses the value.
+func orDefault(d caddy.Duration, def time.Duration) time.Duration {
+	switch {
+	case d == 0:
+		return def
+	case d < 0:
+		return 0
+	}
+	return time.Duration(d)
+}
+
+// checkConfig returns the first mistake that shows without loading modules, and without
+// looking at files or the environment. It begins with the path in JSON, from which
+// the Caddyfile's parser finds the option and its line: so there is one set of rules
+// for both, and `caddy adapt` applies it.
+func (h *Handler) checkConfig() error {
+	for _, check := range []func() error{
+		h.checkUpstreams,
+		h.checkSources,
+		h.checkBalancing,
+		h.checkHealth,
+		h.Timeouts.check,
+		h.Keepalive.check,
+		h.Limits.check,
+		h.Drain.check,
+		h.checkAccess,
+		h.checkHeaders,
+		h.checkTrustedProxies,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Timeouts bound what a peer can keep a tunnel or its handshake waiting for.
 // Those of a live tunnel are checked about once a second. When one of them
@@ -78,6 +116,17 @@ type Timeouts struct {
 	// lifetime is shortened at random, so that tunnels opened together do not
 	// end together. A negative value means none. Default: 0.1.
 	LifetimeJitter float64 `json:"lifetime_jitter,omitempty"`
+}
+
+func (t *Timeouts) check() error {
+	switch {
+	case t == nil:
+	case !(t.LifetimeJitter <= 1): // NaN too
+		return fmt.Errorf("timeouts.lifetime_jitter: %v is more than 1", t.LifetimeJitter)
+	case t.MaxLifetime <= 0 && t.LifetimeJitter != 0:
+		return errors.New("timeouts.lifetime_jitter: has no effect without max_lifetime; set that too")
+	}
+	return nil
 }
 
 // Keepalive has a ping (RFC 6455 section 5.5.2) sent to each peer that is
@@ -197,35 +246,61 @@ func (l *Limits) apply(p *tunnel.Options) {
 	p.RefuseFast = l.OnMessageRate == closeFast
 }
 
-// Access says which handshakes are accepted.
-type Access struct {
-	// Origins of web pages whose scripts may connect (RFC 6455 section 10.2):
-	// `same` for pages of the same host and port as the request's Host, and by
-	// https if the request came by TLS or a trusted proxy says that in
-	// X-Forwarded-Proto; `https://example.com`, `https://example.com:8443`, or
-	// `https://*.example.com` for all subdomains; `null` for documents without
-	// an origin, `file://` for applications that wrap a browser. Others get 403. A request without an Origin field does not
-	// come from a browser and is accepted. Default: any origin.
-	Origins []string `json:"origins,omitempty"`
+// Drain says how tunnels end when the proxy ends them, so that their clients
+// come back neither all at once nor to the wrong place.
+type Drain struct {
+	// Time over which tunnels are ended when a reload has removed their
+	// upstream, or when an operator has it emptied and gives no other time. Each
+	// client is sent a Close frame, at a random moment of its part of the time,
+	// those of the longest idle tunnels first. A tunnel keeps the value that it
+	// was opened with. A negative value means that removed upstreams keep their
+	// tunnels. Default: 30s.
+	EvictPeriod caddy.Duration `json:"evict_period,omitempty"`
 
-	// Subprotocols that may be spoken. Others that a client offers are not
-	// passed on to the upstream; a client that offers only others gets 400,
-	// one that offers none is accepted. Default: any.
-	Subprotocols []string `json:"subprotocols,omitempty"`
+	// Time after which nothing is left of any tunnel when the process exits.
+	// The clients are sent Close frames with status 1001 in the first half of
+	// it, or up to two seconds before its end if that is later. Of the tunnels
+	// that are open, the longest time counts. HTTP/3 servers of which a request has
+	// come to a handler are closed at the end of it too, as they would wait for
+	// clients that leave their connection open. At least a second. Supervisors
+	// have to wait longer than that: Caddy's systemd unit kills after 5 seconds.
+	// Default: 4s.
+	ShutdownPeriod caddy.Duration `json:"shutdown_period,omitempty"`
 
-	// If true, a request that is not a WebSocket handshake gets 426 instead of
-	// going to the next handler. Default: false.
-	RequireUpgrade bool `json:"require_upgrade,omitempty"`
+	// Status of the Close frames that ask clients to connect again, elsewhere:
+	// one that RFC 6455 section 7.4 or its registry allows in a frame, or 3000
+	// to 4999. 1012 says that the service restarts. Default: 1012.
+	CloseCode int `json:"close_code,omitempty"`
+
+	// Text of these Close frames, up to 123 bytes. Default: none.
+	CloseReason string `json:"close_reason,omitempty"`
 }
 
-// orDefault applies "zero means the default, negative means off", where off is
-// zero for the code that uses the value.
-func orDefault(d caddy.Duration, def time.Duration) time.Duration {
-	switch {
-	case d == 0:
-		return def
-	case d < 0:
-		return 0
+// check reports what is wrong with the values.
+func (d *Drain) check() error {
+	if d == nil {
+		return nil
 	}
-	return time.Duration(d)
+	if d.ShutdownPeriod != 0 && d.ShutdownPeriod < caddy.Duration(time.Second) {
+		return errors.New("drain.shutdown_period: is shorter than a second")
+	}
+	if d.CloseCode != 0 {
+		if problem := frame.CloseCodeProblem(d.CloseCode); problem != "" {
+			return fmt.Errorf("drain.close_code: %s", problem)
+		}
+	}
+	if problem := frame.CloseReasonProblem(d.CloseReason); problem != "" {
+		return fmt.Errorf("drain.close_reason: %s", problem)
+	}
+	return nil
+}
+
+// apply makes a policy of the values.
+func (d *Drain) apply(t *tunnel.Options, p *leasePolicy) {
+	t.Shutdown = orDefault(d.ShutdownPeriod, defaultShutdownPeriod)
+	p.evict = orDefault(d.EvictPeriod, defaultEvictPeriod)
+	p.closeCode, p.closeText = frame.StatusServiceRestart, d.CloseReason
+	if d.CloseCode != 0 {
+		p.closeCode = uint16(d.CloseCode)
+	}
 }

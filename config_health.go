@@ -325,3 +325,19 @@ func (a *ActiveHealthChecks) withDefaults() ActiveHealthChecks {
 	}
 	return full
 }
+
+func (h *Handler) checkHealth() error {
+	if h.HealthChecks == nil {
+		return nil
+	}
+	if _, err := newFailureLimits(h.HealthChecks.Passive); err != nil {
+		return err
+	}
+	if h.HealthChecks.Active == nil {
+		return nil
+	}
+	if field, text := h.healthProblem(); text != "" {
+		return fmt.Errorf("health_checks.active.%s: %s", field, text)
+	}
+	return nil
+}
