@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -305,24 +306,12 @@ func (a *ActiveHealthChecks) withDefaults() ActiveHealthChecks {
 	}
 	full.Interval = caddy.Duration(orDefault(a.Interval, defaultHealthInterval))
 	full.Timeout = caddy.Duration(orDefault(a.Timeout, defaultHealthTimeout))
-	if full.Method == "" {
-		full.Method = http.MethodGet
-	}
-	if full.Passes == 0 {
-		full.Passes = defaultHealthPasses
-	}
-	if full.Fails == 0 {
-		full.Fails = defaultHealthFails
-	}
-	if full.MaxSize == 0 {
-		full.MaxSize = defaultHealthMaxSize
-	}
-	if full.ExpectStatus == 0 {
-		full.ExpectStatus = 2
-	}
-	if full.OnUnhealthy == "" {
-		full.OnUnhealthy = keepUnhealthy
-	}
+	full.Method = cmp.Or(a.Method, http.MethodGet)
+	full.Passes = cmp.Or(a.Passes, defaultHealthPasses)
+	full.Fails = cmp.Or(a.Fails, defaultHealthFails)
+	full.MaxSize = cmp.Or(a.MaxSize, defaultHealthMaxSize)
+	full.ExpectStatus = cmp.Or(a.ExpectStatus, 2)
+	full.OnUnhealthy = cmp.Or(a.OnUnhealthy, keepUnhealthy)
 	return full
 }
 
