@@ -1,6 +1,8 @@
 package websocketproxy
 
 import (
+	"context"
+
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
@@ -22,7 +24,7 @@ const statesAppID = "websocket_proxy"
 type statesApp struct {
 	storage storage
 	log     *zap.Logger
-	sharer  *sharer
+	sync    *sharer
 	// handlers are those of the configuration.
 	handlers []*Handler
 }
@@ -44,8 +46,8 @@ func (a *statesApp) Provision(ctx caddy.Context) error {
 // Start begins to look at the storage. When the process starts, it waits a
 // moment for what is there.
 func (a *statesApp) Start() error {
-	a.sharer = operators.attach(a.storage, a.log)
-	operators.awaitFirst()
+	a.sync = operators.attach(sharerConfig{Storage: a.storage, Instance: thisInstance, Observer: stateLog{a.log}})
+	operators.awaitFirst(context.Background())
 	for _, h := range a.handlers {
 		h.sources.start()
 		h.startJoined()
@@ -62,15 +64,15 @@ func (a *statesApp) Stop() error {
 		all = append(all, h.sources...)
 	}
 	retire(all)
-	operators.detach(a.sharer)
-	a.sharer = nil
+	a.sync.detach()
+	a.sync = nil
 	return nil
 }
 
 // Cleanup is Stop for a configuration that has failed when all apps had been
 // started, which Caddy does not stop.
 func (a *statesApp) Cleanup() error {
-	if a.sharer == nil {
+	if a.sync == nil {
 		return nil
 	}
 	return a.Stop()

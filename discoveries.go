@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// leaveTimeout is how long calls that are under way when their configuration is
+// unloaded may still take.
+const leaveTimeout = time.Second
+
 // discoverySet is what is looked for in the background, by configuration. It
 // outlives configurations: a new one joins before the old one leaves.
 type discoverySet struct {

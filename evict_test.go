@@ -157,14 +157,10 @@ func TestAnotherEvictionHasItsOwnPace(t *testing.T) {
 		f.open(100)
 		f.stayAway()
 		say := func(period time.Duration) {
-			evict, _ := hosts.setStates(map[string]upstream.State{
-				hostA: {State: upstream.Evict, At: time.Now(), Period: period.Seconds()},
-			})
-			for _, address := range evict {
-				(&evictor{f.live}).from(address, period)
-			}
+			operate(upstream.Evict, hostA)
+			(&evictor{f.live}).from(hostA, period)
 		}
-		defer hosts.setStates(nil)
+		defer operate(upstream.Ready, hostA)
 		say(10 * time.Second)
 		time.Sleep(time.Second)
 		say(time.Hour)

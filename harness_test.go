@@ -24,13 +24,20 @@ import (
 
 func TestMain(m *testing.M) {
 	// No storage is looked at.
-	operators.stopAwaiting()
+	awaitNothing()
 	goleak.VerifyTestMain(m,
 		// Started by packages that Caddy imports, for the life of the process.
 		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
 		// Those of the process, which wait for the next tunnel.
 		goleak.IgnoreAnyFunction("github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay.(*poller).run"),
 	)
+}
+
+// awaitNothing has nobody wait for states that are stored.
+func awaitNothing() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	operators.awaitFirst(ctx)
 }
 
 // testProxy is a server whose only handler is a websocket_proxy.

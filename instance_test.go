@@ -1,72 +1,99 @@
 package websocketproxy
 
 import (
-	"os"
-	"path/filepath"
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// TestTheInstancesIDMayBeInTheMaking has a file of another writer that is not
-// written yet, and then another id in it.
-func TestTheInstancesIDMayBeInTheMaking(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		dir := caddy.AppDataDir()
-		write := func(id string) {
-			if err := os.MkdirAll(dir, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, "instance.uuid"), []byte(id), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		write("")
-		go func() {
-			time.Sleep(100 * time.Millisecond)
-			write("11111111-1111-1111-1111-111111111111")
-		}()
+// TestTheInstancesIDMayChange has an id that becomes another one, and then none.
+func TestTheInstancesIDMayChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
-		a := runInstance(t, st)
-		a.say("localhost:9000", upstream.Drain)
-		write("22222222-2222-2222-2222-222222222222")
-		time.Sleep(pickUp)
-		host, err := os.Hostname()
-		if err != nil {
-			t.Fatal(err)
+		a := newInstance(t)
+		ids := make(chan string, 1)
+		a.identity = func(context.Context) (id, host string, err error) {
+			id = <-ids
+			ids <- id
+			if id == "" {
+				return "", "", errors.New("broken")
+			}
+			return id, "a host", nil
 		}
-		key := localKeyOf(anID("22222222-2222-2222-2222-222222222222"), host)
-		if got := st.states(t, key)["localhost:9000"].State; got != upstream.Drain {
+		is := func(id string) {
+			if len(ids) > 0 {
+				<-ids
+			}
+			ids <- id
+		}
+		is("first")
+		a.run(st)
+		a.say("localhost:9000", upstream.Drain)
+		is("final")
+		time.Sleep(pickUp)
+		if got := st.states(t, localKeyOf("final", "a host"))["localhost:9000"].State; got != upstream.Drain {
 			t.Errorf("the final id has %q, want drain; stored are %v", got, st.keys())
 		}
-		a.expectLines(map[string]int{lineFails: 0})
+		a.expectObserved(map[event]int{toldFails: 0})
 
-		write("broken")
+		is("")
 		time.Sleep(time.Minute)
-		if got := a.table.stateOf("localhost:9000").State; got != upstream.Drain {
+		if got := a.stateOf("localhost:9000"); got != upstream.Drain {
 			t.Errorf("without an id, localhost is %q, want drain", got)
 		}
 		a.say(backend, upstream.Drain) // which needs none
-		a.expectLines(map[string]int{lineFails: 1})
+		a.expectObserved(map[event]int{toldFails: 1})
 	})
 }
 
 // Machines that share Caddy's directory of data have one id.
 func TestMachinesWithOneIDHaveLocalStatesOfTheirOwn(t *testing.T) {
 	keys := make(map[string]bool)
-	for _, id := range []anID{"one", "other"} {
+	for _, id := range []string{"one", "other"} {
 		for _, host := range []string{"a", "b"} {
 			keys[localKeyOf(id, host)] = true
 		}
 	}
-	if len(keys) != 4 || !keys[localKeyOf(anID("one"), "a")] {
+	if len(keys) != 4 || !keys[localKeyOf("one", "a")] {
 		t.Errorf("the keys are %v, want one for each instance on each host", keys)
 	}
 }
 
-type anID string
+// TestWhoHasSaidOtherwiseIsPrintable has somebody who is ahead say what is no state,
+// between what is said here and its way to the storage.
+func TestWhoHasSaidOtherwiseIsPrintable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newFakeStorage()
+		a := runInstance(t, st)
+		st.be(func(_ context.Context, call string) error {
+			if call == "Lock" {
+				st.put(sharedKey, hostileDocument(t, time.Now().Add(time.Hour), "up"+testbed.Hostile))
+			}
+			return nil
+		})
+		err := a.trySay(backend, upstream.State{State: upstream.Drain})
+		if err == nil || !strings.Contains(err.Error(), "has set it to up") || !printable.Is(err.Error()) {
+			t.Errorf("setting a state: %q", err)
+		}
+	})
+}
 
-func (id anID) String() string { return string(id) }
+// hostileDocument is a document in the storage that somebody has tampered with.
+func hostileDocument(t *testing.T, at time.Time, state string) string {
+	t.Helper()
+	text, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: operatorStates{
+		backend: {State: state, By: "eve" + testbed.Hostile, At: at},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

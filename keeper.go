@@ -4,42 +4,41 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/outside"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// firstTimeout is how long, when the process starts, is waited for the states
-// that are stored.
-const firstTimeout = time.Second
+// stateTable is where states count.
+type stateTable interface {
+	// SetStates replaces what counts, unless it has been given a higher number before:
+	// calls may overtake each other. What it returns does what follows for tunnels.
+	SetStates(number uint64, states map[string]upstream.State) (follow func())
+	// Uses reports whether an address is in use, or was lately.
+	Uses(address string) bool
+}
 
 // keeper holds what operators have said about upstreams, makes it count in this
 // process, and shares it with others by way of sharers.
 type keeper struct {
-	table *hostTable
-	// evict is told to empty an address, and ready which addresses get tunnels
-	// again. They are called without a lock, so what they are told may be
-	// outdated already.
-	evict func(address string, period time.Duration)
-	ready func(addresses []string)
+	table    stateTable
+	observer stateObserver // without a configuration
 
-	calls atomic.Int32 // to storages, under way
+	storages outside.Callee
 	// first is closed when what was stored before the process started counts,
 	// or has been waited for.
 	first     chan struct{}
 	firstOnce sync.Once
 	patience  time.Duration // of those who wait for that
 
-	mu    sync.Mutex // guards what follows; the table's may be taken inside
+	mu    sync.Mutex // guards what follows; nothing else is called under it
 	known operatorStates
-	// applied is what counts, as the table has it.
+	// applied is what counts, and number how often that has changed.
 	applied operatorStates
+	number  uint64
 	// found is set when the states of a storage are known.
 	found bool
 	// sharers have the storages of the running configurations, oldest first.
@@ -47,26 +46,31 @@ type keeper struct {
 	sharers []*sharer
 }
 
-func newKeeper(t *hostTable, evict func(string, time.Duration), ready func([]string)) *keeper {
+// newKeeper returns one that is told what there is to tell by the observers of
+// configurations, or by this one if there is none. Whoever waits for what is stored
+// does so no longer than patience.
+func newKeeper(t stateTable, o stateObserver, patience time.Duration) *keeper {
 	return &keeper{
 		table:    t,
-		evict:    evict,
-		ready:    ready,
+		observer: o,
+		storages: outside.Callee{
+			Name:    "the storage",
+			MaxLost: maxCalls,
+			TooMany: errors.New("too many calls have never been answered; restart Caddy when the storage works again"),
+		},
 		first:    make(chan struct{}),
-		patience: firstTimeout,
+		patience: patience,
 		known:    make(operatorStates),
 	}
 }
-
-var operators = newKeeper(hosts, evictions.from, becameReady)
 
 // set takes note of what an operator says, which counts from now on, and stores
 // it. Its error says why it could not be stored within storageTimeout; that is
 // tried again until it works.
 func (k *keeper) set(ctx context.Context, address string, s upstream.State) error {
 	var newest *sharer
-	var next *call
-	k.change(setHere, func(now time.Time) {
+	var next *exchange
+	k.change(SetHere, func(now time.Time) {
 		s.At, s.Expires, s.Named = s.At.UTC().Round(0), s.Expires.UTC().Round(0), time.Time{}
 		// Another instance's clock may be ahead.
 		if was, said := k.known[address]; said && !s.At.After(was.At) && !isAhead(was.At, now) {
@@ -85,8 +89,9 @@ func (k *keeper) set(ctx context.Context, address string, s upstream.State) erro
 		return err
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if now := k.known[address]; !now.At.Equal(s.At) {
+	now := k.known[address]
+	k.mu.Unlock()
+	if !now.At.Equal(s.At) {
 		return fmt.Errorf("%s has set it to %s meanwhile", printable.Text(now.By), printable.Text(now.State))
 	}
 	return nil
@@ -95,7 +100,7 @@ func (k *keeper) set(ctx context.Context, address string, s upstream.State) erro
 // learn takes over what a call has found out, given what was known when it
 // began.
 func (k *keeper) learn(before, learned operatorStates) {
-	k.change(setElsewhere, func(time.Time) {
+	k.change(SetElsewhere, func(time.Time) {
 		for address, s := range k.known {
 			was, said := before[address]
 			newest, stored := learned[address]
@@ -110,12 +115,39 @@ func (k *keeper) learn(before, learned operatorStates) {
 
 // tick lets pass what time ends.
 func (k *keeper) tick() {
-	k.change("", func(now time.Time) { k.known.drop(now, k.table.uses) })
+	// The table is not asked under the lock: whoever uses an address from now on comes
+	// as late as a moment after that.
+	unused := k.aged(time.Now())
+	for address := range unused {
+		if k.table.Uses(address) {
+			delete(unused, address)
+		}
+	}
+	k.change(Expired, func(time.Time) {
+		for address, was := range unused {
+			if k.known[address].Equal(was) {
+				delete(k.known, address)
+			}
+		}
+	})
+}
+
+// aged returns the states that are to be dropped unless their addresses are in use.
+func (k *keeper) aged(now time.Time) operatorStates {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := make(operatorStates)
+	for address, s := range k.known {
+		if isAged(s, now) {
+			all[address] = s
+		}
+	}
+	return all
 }
 
 // change changes what is known, and has follow what follows. from says where it
 // comes from.
-func (k *keeper) change(from string, change func(now time.Time)) {
+func (k *keeper) change(from stateCause, change func(now time.Time)) {
 	k.mu.Lock()
 	now := time.Now()
 	change(now)
@@ -124,19 +156,15 @@ func (k *keeper) change(from string, change func(now time.Time)) {
 		k.mu.Unlock()
 		return
 	}
-	evict, ready := k.table.setStates(is)
 	k.applied = is
-	lines, log := k.linesLocked(from, was), k.logLocked()
+	k.number++
+	number, changes, observer := k.number, k.changesLocked(from, was), k.observerLocked()
 	k.mu.Unlock()
-	for _, line := range lines {
-		log.Info("upstream state changed", line...)
+	follow := k.table.SetStates(number, is)
+	for _, c := range changes {
+		observer.Changed(c)
 	}
-	for _, address := range evict {
-		k.evict(address, is[address].EvictPeriod())
-	}
-	if len(ready) > 0 {
-		k.ready(ready)
-	}
+	follow()
 }
 
 // await waits until what was stored before the process started counts. Once
@@ -159,8 +187,8 @@ func (k *keeper) await(ctx context.Context) {
 
 // awaitFirst is await for the first configuration, after which nobody waits any
 // more.
-func (k *keeper) awaitFirst() {
-	k.await(context.Background())
+func (k *keeper) awaitFirst(ctx context.Context) {
+	k.await(ctx)
 	k.stopAwaiting()
 }
 
@@ -170,20 +198,11 @@ func (k *keeper) stopAwaiting() {
 
 // attach begins to look at the storage of a configuration that runs from now
 // on.
-func (k *keeper) attach(st storage, log *zap.Logger) *sharer {
-	s := newSharer(k, st, log)
+func (k *keeper) attach(o sharerConfig) *sharer {
+	s := newSharer(k, o)
 	k.mu.Lock()
 	k.sharers = append(k.sharers, s)
 	k.mu.Unlock()
-	go s.run()
+	s.loop.Start()
 	return s
-}
-
-// detach ends that, and waits for it.
-func (k *keeper) detach(s *sharer) {
-	k.mu.Lock()
-	k.sharers = slices.DeleteFunc(k.sharers, func(other *sharer) bool { return other == s })
-	k.mu.Unlock()
-	close(s.stop)
-	<-s.ended
 }

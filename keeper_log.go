@@ -1,33 +1,65 @@
 package websocketproxy
 
-import (
-	"slices"
-	"time"
+import "github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 
-	"go.uber.org/zap"
+// stateObserver is told what happens. What it is told is as others have said it, and so
+// not always printable.
+type stateObserver interface {
+	// Found is told, once, what counts of what was stored before the process started.
+	Found(states map[string]upstream.State)
+	// Changed is told of an upstream whose state is another one than it was.
+	Changed(c stateChange)
+	// Fails is told when the storage has begun to fail, and Works when that is over.
+	Fails(err error)
+	Works()
+	// Ahead is told which addresses have times in the storage that lie too far ahead and
+	// are ignored, whenever these are others than before.
+	Ahead(addresses []string)
+}
 
-	"github.com/caddyserver/caddy/v2"
+// stateChange is an upstream's new state, and why it has it.
+type stateChange struct {
+	Address string
+	// State may be ready, with who has said that, or who had said what has expired.
+	State upstream.State
+	Cause stateCause
+}
 
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
-)
+// stateCause is why a state has changed.
+type stateCause int
 
-// Where a state comes from, for the log.
+// Why states change: somebody has said so, time has passed, or nothing has had the
+// address for too long.
 const (
-	setHere      = "set here"
-	setElsewhere = "set at another instance"
+	SetHere stateCause = iota
+	SetElsewhere
+	Expired
+	Unused
 )
 
-// linesLocked returns the fields of a line for each upstream whose state is
-// another one than it was. Those that are found when the process starts share
-// one.
-func (k *keeper) linesLocked(from string, was operatorStates) (lines [][]zap.Field) {
-	if !k.found && from == setElsewhere {
+// String returns the cause in words.
+func (c stateCause) String() string {
+	switch c {
+	case SetHere:
+		return "set here"
+	case SetElsewhere:
+		return "set at another instance"
+	case Expired:
+		return "expired"
+	default:
+		return "no configuration has had it for " + dropAfter.String()
+	}
+}
+
+// changesLocked returns the upstreams whose state is another one than it was. Those
+// that are found when the process starts have changed for nobody.
+func (k *keeper) changesLocked(from stateCause, was operatorStates) (changes []stateChange) {
+	if !k.found && from == SetElsewhere {
 		return nil
 	}
 	for address, s := range k.applied {
 		if !s.Equal(was[address]) {
-			lines = append(lines, append(stateFields(address, s), zap.String("cause", from)))
+			changes = append(changes, stateChange{address, s, from})
 		}
 	}
 	for address := range was {
@@ -38,60 +70,31 @@ func (k *keeper) linesLocked(from string, was operatorStates) (lines [][]zap.Fie
 		cause := from
 		switch {
 		case !said:
-			cause = "no configuration has had it for " + dropAfter.String()
+			cause = Unused
 		case s.Closes():
-			cause = "expired"
+			cause = Expired
 		}
 		s.State = upstream.Ready
-		lines = append(lines, append(stateFields(address, s), zap.String("cause", cause)))
+		changes = append(changes, stateChange{address, s, cause})
 	}
-	return lines
+	return changes
 }
 
-// stateFields describe a state in the log.
-func stateFields(address string, s upstream.State) []zap.Field {
-	fields := []zap.Field{zap.String("upstream", printable.Text(address)), zap.String("state", s.State)}
-	if s.By != "" {
-		fields = append(fields, zap.String("by", printable.Text(s.By)))
-	}
-	if !s.At.IsZero() {
-		fields = append(fields, zap.Time("at", s.At))
-	}
-	if !s.Expires.IsZero() {
-		fields = append(fields, zap.Time("expires", s.Expires))
-	}
-	return fields
-}
-
-// foundStates notes that the states of a storage are known. The first time, it
-// logs them.
+// foundStates notes that the states of a storage are known.
 func (k *keeper) foundStates() {
 	k.mu.Lock()
-	isFirst, all, log := !k.found, k.applied, k.logLocked()
+	isFirst, all, observer := !k.found, k.applied, k.observerLocked()
 	k.found = true
 	k.mu.Unlock()
-	if !isFirst || len(all) == 0 {
-		return
+	if isFirst && len(all) > 0 {
+		observer.Found(all)
 	}
-	var list []string
-	for address, s := range all {
-		item := address + " " + s.State + " since " + s.At.Format(time.RFC3339)
-		if s.By != "" {
-			item += " by " + s.By
-		}
-		if !s.Expires.IsZero() {
-			item += " until " + s.Expires.Format(time.RFC3339)
-		}
-		list = append(list, printable.Text(item))
-	}
-	slices.Sort(list)
-	log.Info("upstream states found", zap.Strings("states", list))
 }
 
-// logLocked returns the log of the newest configuration.
-func (k *keeper) logLocked() *zap.Logger {
+// observerLocked returns that of the newest configuration.
+func (k *keeper) observerLocked() stateObserver {
 	if n := len(k.sharers); n > 0 {
-		return k.sharers[n-1].log
+		return k.sharers[n-1].Observer
 	}
-	return caddy.Log().Named(statesAppID)
+	return k.observer
 }

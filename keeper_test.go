@@ -9,10 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
-
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -22,37 +18,21 @@ const (
 	pickUp = 5 * time.Second
 )
 
-// instance is what a Caddy process has of operators' states.
+// instance is what a process has of operators' states.
 type instance struct {
 	*keeper
-	tb   testing.TB
-	logs *observer.ObservedLogs
-	log  *zap.Logger
-
-	effects sync.Mutex // guards what follows
-	evicted []string
-	became  []string
+	tb       testing.TB
+	table    *fakeTable
+	observed *observed
+	// identity is what it is told that it is.
+	identity func(context.Context) (id, host string, err error)
 }
 
 func newInstance(tb testing.TB) *instance {
 	tb.Helper()
-	i := &instance{tb: tb}
-	core, logs := observer.New(zapcore.InfoLevel)
-	i.logs, i.log = logs, zap.New(core)
-	table := &hostTable{
-		m:      make(map[string]*host),
-		states: make(map[string]upstream.State),
-		asked:  make(map[string]time.Time),
-	}
-	i.keeper = newKeeper(table, func(address string, _ time.Duration) {
-		i.effects.Lock()
-		defer i.effects.Unlock()
-		i.evicted = append(i.evicted, address)
-	}, func(addresses []string) {
-		i.effects.Lock()
-		defer i.effects.Unlock()
-		i.became = append(i.became, addresses...)
-	})
+	i := &instance{tb: tb, table: &fakeTable{used: make(map[string]bool)}, observed: new(observed)}
+	i.identity = func(context.Context) (id, host string, err error) { return "an id", "a host", nil }
+	i.keeper = newKeeper(i.table, i.observed, patience)
 	return i
 }
 
@@ -64,19 +44,12 @@ func runInstance(tb testing.TB, st storage) *instance {
 	return i
 }
 
-// told returns what is to be emptied, and what has become ready, so far.
-func (i *instance) told() (evicted, became []string) {
-	i.effects.Lock()
-	defer i.effects.Unlock()
-	return slices.Clone(i.evicted), slices.Clone(i.became)
-}
-
 // run has the instance look at a storage, as when a configuration is loaded.
 func (i *instance) run(st storage) (unload func()) {
-	s := i.attach(st, i.log)
-	unload = sync.OnceFunc(func() { i.detach(s) })
+	s := i.attach(sharerConfig{Storage: st, Instance: i.identity, Observer: i.observed})
+	unload = sync.OnceFunc(s.detach)
 	i.tb.Cleanup(unload)
-	i.awaitFirst()
+	i.awaitFirst(context.Background())
 	return unload
 }
 
@@ -111,7 +84,7 @@ func (i *instance) sayUnstored(state, why string, most time.Duration) {
 // expect checks what counts for the backend.
 func (i *instance) expect(want string) {
 	i.tb.Helper()
-	got := i.table.stateOf(backend).State
+	got := i.stateOf(backend)
 	if got == "" {
 		got = upstream.Ready
 	}
@@ -120,29 +93,30 @@ func (i *instance) expect(want string) {
 	}
 }
 
-// expectLines checks how many log lines there are with each of some words.
-func (i *instance) expectLines(want map[string]int) {
+// stateOf is what counts for an address; empty if that is nothing.
+func (i *instance) stateOf(address string) string {
+	return i.table.stateOf(address).State
+}
+
+// expectObserved checks how often the observer was told something.
+func (i *instance) expectObserved(want map[event]int) {
 	i.tb.Helper()
-	for words, n := range want {
-		got := i.logs.Filter(func(e observer.LoggedEntry) bool { return strings.Contains(e.Message, words) })
-		if got.Len() != n {
-			i.tb.Errorf("%d lines have %q, want %d: %v", got.Len(), words, n, got.All())
+	events := i.observed.all()
+	for what, n := range want {
+		got := 0
+		for _, e := range events {
+			if e == what {
+				got++
+			}
+		}
+		if got != n {
+			i.tb.Errorf("the observer was told %d times that %s, want %d; all: %q", got, what, n, events)
 		}
 	}
 }
 
-// inBubble runs a test with a clock of its own, and a directory for the id of
-// the instance.
-func inBubble(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
-	t.Setenv("HOME", t.TempDir())
-	t.Setenv("AppData", t.TempDir())
-	synctest.Test(t, test)
-}
-
 func TestStatesReachAllInstances(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		if keys := st.keys(); len(keys) > 0 {
@@ -158,8 +132,8 @@ func TestStatesReachAllInstances(t *testing.T) {
 			time.Sleep(pickUp)
 			there.expect(state)
 		}
-		a.expectLines(map[string]int{"upstream state changed": 4, "storage": 0, "found": 0})
-		b.expectLines(map[string]int{"upstream state changed": 4, "storage": 0, "found": 0})
+		a.expectObserved(map[event]int{toldChanged: 4, toldFails: 0, toldWorks: 0, toldFound: 0})
+		b.expectObserved(map[event]int{toldChanged: 4, toldFails: 0, toldWorks: 0, toldFound: 0})
 		if by := b.table.stateOf(backend).By; by != "test" {
 			t.Errorf("it is said to be set by %q", by)
 		}
@@ -176,7 +150,7 @@ func TestStatesReachAllInstances(t *testing.T) {
 }
 
 func TestLocalStatesAreTheInstancesOwn(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a := newInstance(t)
 		unload := a.run(st)
@@ -190,17 +164,17 @@ func TestLocalStatesAreTheInstancesOwn(t *testing.T) {
 		// As if somebody had written what does not belong there.
 		st.put(sharedKey, `{"version": 1, "upstreams": {"localhost:80": {"state": "drain", "at": "2000-01-01T00:00:00Z"}}}`)
 		b := runInstance(t, st)
-		if got := b.table.stateOf("unix//run/app.sock").State; got != upstream.Evict {
+		if got := b.stateOf("unix//run/app.sock"); got != upstream.Evict {
 			t.Errorf("after a restart, the unix socket is %q, want evict", got)
 		}
-		if got := b.table.stateOf("localhost:80").State; got != "" {
+		if got := b.stateOf("localhost:80"); got != "" {
 			t.Errorf("localhost is %q, which was shared", got)
 		}
 	})
 }
 
 func TestStatesSurviveARestart(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a := newInstance(t)
 		unload := a.run(st)
@@ -212,17 +186,15 @@ func TestStatesSurviveARestart(t *testing.T) {
 		time.Sleep(time.Hour)
 		b := runInstance(t, st) // and no time passes
 		b.expect(upstream.Evict)
-		b.expectLines(map[string]int{"upstream states found": 1, "upstream state changed": 0})
-		list := b.logs.FilterMessage("upstream states found").All()[0].ContextMap()["states"]
-		states, _ := list.([]any)
-		if len(states) != 2 || !strings.Contains(states[0].(string), backend+" evict since") {
-			t.Errorf("the line has %v", list)
+		b.expectObserved(map[event]int{toldFound: 1, toldChanged: 0})
+		if states := b.observed.found; len(states) != 2 || states[backend].State != upstream.Evict {
+			t.Errorf("found are %v", states)
 		}
 	})
 }
 
 func TestAnEvictionBeginsOnceAtEveryInstance(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		a.say(backend, upstream.Evict)
@@ -230,7 +202,7 @@ func TestAnEvictionBeginsOnceAtEveryInstance(t *testing.T) {
 		st.wipe()
 		time.Sleep(time.Minute)
 		for _, i := range []*instance{a, b} {
-			if evicted, _ := i.told(); !slices.Equal(evicted, []string{backend}) {
+			if evicted, _ := i.table.told(); !slices.Equal(evicted, []string{backend}) {
 				t.Errorf("an instance has begun to empty %v, want %s", evicted, backend)
 			}
 		}
@@ -239,7 +211,7 @@ func TestAnEvictionBeginsOnceAtEveryInstance(t *testing.T) {
 		a.say(backend, upstream.Ready)
 		time.Sleep(pickUp)
 		for _, i := range []*instance{a, b} {
-			evicted, became := i.told()
+			evicted, became := i.table.told()
 			if !slices.Equal(evicted, []string{backend, backend}) || !slices.Equal(became, []string{backend}) {
 				t.Errorf("an instance has begun to empty %v, and %v have become ready; want %s twice and once",
 					evicted, became, backend)
@@ -251,7 +223,7 @@ func TestAnEvictionBeginsOnceAtEveryInstance(t *testing.T) {
 func TestStatesExpire(t *testing.T) {
 	for name, trouble := range map[string]func(context.Context, string) error{"with a storage": nil, "without": down} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				st := newFakeStorage()
 				a := newInstance(t)
 				unload := a.run(st)
@@ -265,12 +237,14 @@ func TestStatesExpire(t *testing.T) {
 				a.expect(upstream.Drain)
 				time.Sleep(pickUp)
 				a.expect(upstream.Ready)
-				if _, became := a.told(); !slices.Equal(became, []string{backend}) {
+				if _, became := a.table.told(); !slices.Equal(became, []string{backend}) {
 					t.Errorf("%v have become ready, want %s", became, backend)
 				}
-				a.expectLines(map[string]int{"upstream state changed": 2})
-				last := a.logs.FilterMessage("upstream state changed").All()[1].ContextMap()
-				expectFields(t, last, map[string]any{"upstream": backend, "state": "ready", "cause": "expired"})
+				a.expectObserved(map[event]int{toldChanged: 2})
+				last := a.observed.changes[1]
+				if last.Address != backend || last.State.State != upstream.Ready || last.Cause != Expired {
+					t.Errorf("the last change is %+v", last)
+				}
 				unload()
 				runInstance(t, st).expect(upstream.Ready)
 			})
@@ -279,7 +253,7 @@ func TestStatesExpire(t *testing.T) {
 }
 
 func TestTheLastWordCountsWhateverTheClocksSay(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		ahead := time.Now().Add(time.Hour).Format(time.RFC3339Nano)
 		st.put(sharedKey, `{"version": 1, "upstreams": {"`+backend+`": {"state": "drain", "at": "`+ahead+`"}}}`)
@@ -305,25 +279,25 @@ func stored(ago time.Duration, addresses ...string) string {
 }
 
 func TestUnusedStatesAreDropped(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const other = "10.0.0.2:9000"
 		st := newFakeStorage()
-		st.put(sharedKey, stored(dropAfter-namedInterval/2, backend, other))
+		st.put(sharedKey, stored(dropAfter-upstream.NamedInterval/2, backend, other))
 		a, b := runInstance(t, st), newInstance(t)
-		h := b.table.name(backend, "")
+		b.table.use(backend, true)
 		b.run(st)
-		time.Sleep(3 * namedInterval)
+		time.Sleep(3 * upstream.NamedInterval)
 		a.expect(upstream.Drain) // as the other instance has it
-		if got := a.table.stateOf(other).State; got != "" {
+		if got := a.stateOf(other); got != "" {
 			t.Errorf("what nobody has had for more than a day is %s", got)
 		}
 		if got, most := st.count("Store"), 5; got > most {
 			t.Errorf("stored %d times in three hours, want at most %d", got, most)
 		}
-		b.table.unname(h, "", false)
-		time.Sleep(dropAfter - 2*namedInterval)
+		b.table.use(backend, false)
+		time.Sleep(dropAfter - 2*upstream.NamedInterval)
 		a.expect(upstream.Drain)
-		time.Sleep(3 * namedInterval)
+		time.Sleep(3 * upstream.NamedInterval)
 		a.expect(upstream.Ready)
 		b.expect(upstream.Ready)
 		if got := st.states(t, sharedKey); len(got) > 0 {
@@ -332,22 +306,50 @@ func TestUnusedStatesAreDropped(t *testing.T) {
 	})
 }
 
-func TestExpandedAddressesAreInUse(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		st := newFakeStorage()
-		st.put(sharedKey, stored(dropAfter-2*namedInterval, backend))
-		a := runInstance(t, st)
-		for range 5 {
-			a.table.release(a.table.acquire(backend, "")) // a handshake that is refused
-			time.Sleep(namedInterval)
-		}
-		a.expect(upstream.Drain)
-		time.Sleep(dropAfter + 2*namedInterval)
+// TestAnOlderWordIsNoNewerOne has what one says overtaken by what another one says, on
+// the way to the table. Nobody waits for that.
+func TestAnOlderWordIsNoNewerOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newInstance(t)
+		held := make(chan struct{})
+		a.table.delay(held)
+		said := make(chan struct{})
+		go func() {
+			defer close(said)
+			_ = a.trySay(backend, upstream.State{State: upstream.Evict})
+		}()
+		synctest.Wait() // it is known, and does not count yet
 		a.expect(upstream.Ready)
-		a.table.mu.Lock()
-		defer a.table.mu.Unlock()
-		if len(a.table.asked) > 0 {
-			t.Errorf("%v is still remembered", a.table.asked)
+		a.table.delay(nil)
+		_ = a.trySay(backend, upstream.State{State: upstream.Drain})
+		a.expect(upstream.Drain)
+		close(held)
+		<-said
+		a.expect(upstream.Drain)
+		if evicted, _ := a.table.told(); len(evicted) > 0 {
+			t.Errorf("%v is to be emptied", evicted)
+		}
+		a.expectObserved(map[event]int{toldChanged: 2})
+	})
+}
+
+// TestTheTableMayAskBack has a table that asks for itself while it is told.
+func TestTheTableMayAskBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newFakeStorage()
+		st.put(sharedKey, stored(2*dropAfter, backend))
+		a := newInstance(t)
+		a.table.use(backend, true)
+		asked := 0
+		a.table.back = func() {
+			asked++
+			a.mu.Lock() // as any call would
+			defer a.mu.Unlock()
+		}
+		a.run(st)
+		a.say("10.0.0.2:9000", upstream.Drain)
+		if asked == 0 {
+			t.Error("the table was told nothing")
 		}
 	})
 }

@@ -75,14 +75,15 @@ func TestHandshakesWaitForTheStatesThatAreStored(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
 	p := proxyTo(t, up.Addr)
 	// As if the process had just been started.
-	first, patience := operators.first, operators.patience
-	operators.first, operators.patience = make(chan struct{}), time.Hour
-	t.Cleanup(func() { operators.first, operators.patience = first, patience })
+	before := operators
+	t.Cleanup(func() { operate(upstream.Ready, up.Addr) })
+	t.Cleanup(func() { operators = before })
+	operators = newKeeper(operatorTable{}, stateLog{}, time.Hour)
 	c := testbed.Dial(t, p.Addr)
 	c.Send(testbed.HandshakeRequest("/", p.Addr))
 	c.ExpectNothing(100 * time.Millisecond)
-	operatorSays(t, up.Addr, upstream.State{State: upstream.Drain})
-	close(operators.first)
+	_ = before.set(t.Context(), up.Addr, upstream.State{State: upstream.Drain, At: time.Now()}) // which is found
+	awaitNothing()
 	if resp := c.Response(); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("the handshake is answered with %d, want 503", resp.StatusCode)
 	}

@@ -285,10 +285,10 @@ func TestWaitingInVainSaysWhy(t *testing.T) {
 	h := narrow("a:1")
 	bubble(t, h, func(t *testing.T) {
 		open, waiting := stand(t, h), stand(t, h)
-		hosts.setStates(operatorStates{"a:1": {State: upstream.Drain}})
+		operate(upstream.Drain, "a:1")
 		<-waiting.done
 		waiting.expect("", causeNoUpstream)
-		hosts.setStates(operatorStates{})
+		operate(upstream.Ready, "a:1")
 		waiting.leave()
 		open.leave()
 	})
@@ -305,7 +305,7 @@ func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
 		},
 		"an upstream gets ready": func(t *testing.T, _ *Handler, _ *standing) {
 			t.Helper()
-			hosts.setStates(operatorStates{})
+			operate(upstream.Ready, "c:1")
 		},
 		"another handshake gives up": func(_ *testing.T, _ *Handler, open *standing) { open.leave() },
 	} {
@@ -313,7 +313,7 @@ func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
 			h, other := narrow("a:1", "b:1", "c:1"), &Handler{Upstreams: upstreams("b:1")}
 			bubble(t, h, func(t *testing.T) {
 				taken := stand(t, other) // b
-				hosts.setStates(operatorStates{"c:1": {State: upstream.Drain}})
+				operate(upstream.Drain, "c:1")
 				open, waiting := stand(t, h), stand(t, h)
 				if !waiting.waits() {
 					t.Fatalf("does not wait: %+v", waiting.chosen)
@@ -322,7 +322,7 @@ func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
 				if waiting.waits() || waiting.chosen == nil {
 					t.Error("was not served")
 				}
-				hosts.setStates(operatorStates{})
+				operate(upstream.Ready, "c:1")
 				waiting.leave()
 				open.leave()
 				if name == "a tunnel of another handler ends" {
@@ -356,12 +356,12 @@ func TestNobodyWaitsForWhatCannotCome(t *testing.T) {
 		h := narrow("a:1")
 		bubble(t, h, func(t *testing.T) {
 			open := stand(t, h)
-			hosts.setStates(operatorStates{"a:1": {State: upstream.Drain}})
+			operate(upstream.Drain, "a:1")
 			other := stand(t, h)
 			if other.waits() || other.chosen != nil || other.refused != nil {
 				t.Errorf("got %+v, %v; want nothing at once", other.chosen, other.refused)
 			}
-			hosts.setStates(operatorStates{})
+			operate(upstream.Ready, "a:1")
 			other.leave()
 			open.leave()
 		})

@@ -40,9 +40,9 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 	for name, join := range map[string]func(t *testing.T, h *Handler){
 		"an operator makes it ready": func(t *testing.T, _ *Handler) {
 			t.Helper()
-			hosts.setStates(operatorStates{"new:1": {State: upstream.Drain}})
+			operate(upstream.Drain, "new:1")
 			time.Sleep(time.Hour)
-			hosts.setStates(operatorStates{})
+			operate(upstream.Ready, "new:1")
 		},
 		"it has recovered": func(t *testing.T, h *Handler) {
 			t.Helper()

@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	// namedInterval is how exactly is noted when an address was last in use.
-	namedInterval = time.Hour
 	// dropAfter is how long after that its state is dropped.
 	dropAfter = 24 * time.Hour
 	// goneAfter is from when on a state that is not stored any more is taken for
@@ -111,7 +109,7 @@ func (states operatorStates) merged(stored operatorStates, now time.Time, uses f
 		all[address] = k
 	}
 	for address, s := range all { // so that others see that the address is in use
-		if uses(address) && now.Sub(s.LastNamed()) > namedInterval {
+		if uses(address) && now.Sub(s.LastNamed()) > upstream.NamedInterval {
 			s.Named = now.UTC().Round(0)
 			all[address] = s
 		}
@@ -123,8 +121,13 @@ func (states operatorStates) merged(stored operatorStates, now time.Time, uses f
 // drop removes the states of addresses that nothing has had for too long.
 func (states operatorStates) drop(now time.Time, uses func(string) bool) {
 	maps.DeleteFunc(states, func(address string, s upstream.State) bool {
-		return now.Sub(s.LastNamed()) > dropAfter && !uses(address)
+		return isAged(s, now) && !uses(address)
 	})
+}
+
+// isAged reports whether a state is dropped unless its address is in use.
+func isAged(s upstream.State, now time.Time) bool {
+	return now.Sub(s.LastNamed()) > dropAfter
 }
 
 // isLocal reports whether an address means another backend on every machine. A

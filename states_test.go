@@ -41,7 +41,7 @@ func TestMergedTakesTheNewestWord(t *testing.T) {
 		"dropped elsewhere":        {one(ago(goneAfter+1, upstream.Drain)), none, unused, none},
 		"lost long ago, but used":  {one(ago(goneAfter+1, upstream.Drain)), none, used, one(named(ago(goneAfter+1, upstream.Drain), 0))},
 		"used again":               {none, one(ago(dropAfter+1, upstream.Drain)), used, one(named(ago(dropAfter+1, upstream.Drain), 0))},
-		"used lately":              {none, one(named(ago(dropAfter, upstream.Drain), namedInterval)), used, one(named(ago(dropAfter, upstream.Drain), namedInterval))},
+		"used lately":              {none, one(named(ago(dropAfter, upstream.Drain), upstream.NamedInterval)), used, one(named(ago(dropAfter, upstream.Drain), upstream.NamedInterval))},
 		"unused for not too long":  {none, one(ago(dropAfter, upstream.Drain)), unused, one(ago(dropAfter, upstream.Drain))},
 		"unused for too long":      {none, one(ago(dropAfter+1, upstream.Drain)), unused, none},
 		"unused, known for longer": {one(ago(2*dropAfter, upstream.Drain)), one(named(ago(2*dropAfter, upstream.Drain), dropAfter)), unused, one(named(ago(2*dropAfter, upstream.Drain), dropAfter))},

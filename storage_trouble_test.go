@@ -2,15 +2,12 @@ package websocketproxy
 
 import (
 	"context"
+	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
-)
-
-const (
-	lineFails = "storage of upstream states fails"
-	lineWorks = "storage works again"
 )
 
 func TestWhatCouldNotBeStoredIsStoredLater(t *testing.T) {
@@ -22,9 +19,13 @@ func TestWhatCouldNotBeStoredIsStoredLater(t *testing.T) {
 		"everything hangs":   hangingPolitely,
 		"storing hangs":      storingHangs,
 		"the storage panics": func(context.Context, string) error { panic("a bug") },
+		"it ends goroutines": func(context.Context, string) error {
+			runtime.Goexit()
+			return nil
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				st := newFakeStorage()
 				a, b := runInstance(t, st), runInstance(t, st)
 				st.be(trouble)
@@ -32,13 +33,13 @@ func TestWhatCouldNotBeStoredIsStoredLater(t *testing.T) {
 				time.Sleep(time.Hour)
 				a.expect(upstream.Drain)
 				b.expect(upstream.Ready)
-				a.expectLines(map[string]int{lineFails: 1, lineWorks: 0})
+				a.expectObserved(map[event]int{toldFails: 1, toldWorks: 0})
 
 				st.be(nil)
 				time.Sleep(pickUp + pickUp)
 				st.expectUnlocked(t)
 				b.expect(upstream.Drain)
-				a.expectLines(map[string]int{lineFails: 1, lineWorks: 1})
+				a.expectObserved(map[event]int{toldFails: 1, toldWorks: 1})
 				a.say(backend, upstream.Ready)
 			})
 		})
@@ -46,7 +47,7 @@ func TestWhatCouldNotBeStoredIsStoredLater(t *testing.T) {
 }
 
 func TestTheNewestWordWinsWhenAStorageIsBack(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		st.be(down)
@@ -63,7 +64,7 @@ func TestTheNewestWordWinsWhenAStorageIsBack(t *testing.T) {
 
 // TestAStorageThatHangsStopsNothing has calls that never come back.
 func TestAStorageThatHangsStopsNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a := newInstance(t)
 		unload := a.run(st)
@@ -77,7 +78,7 @@ func TestAStorageThatHangsStopsNothing(t *testing.T) {
 		if calls, _ := st.atATime(); calls != 1 {
 			t.Errorf("%d calls hang, want 1", calls)
 		}
-		a.expectLines(map[string]int{lineFails: 1})
+		a.expectObserved(map[event]int{toldFails: 1})
 
 		// A reload with another storage takes what was not stored with it.
 		began := time.Now()
@@ -102,7 +103,7 @@ func TestAStorageThatHangsStopsNothing(t *testing.T) {
 }
 
 func TestAStorageThatHangsIsAskedAgainWhenItIsBack(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		trouble, end := hanging()
@@ -113,14 +114,14 @@ func TestAStorageThatHangsIsAskedAgainWhenItIsBack(t *testing.T) {
 		end()
 		time.Sleep(pickUp + pickUp)
 		b.expect(upstream.Drain)
-		a.expectLines(map[string]int{lineFails: 1, lineWorks: 1})
+		a.expectObserved(map[event]int{toldFails: 1, toldWorks: 1})
 		a.say(backend, upstream.Ready)
 	})
 }
 
 // TestHungCallsAreFew reloads with a storage that hangs.
 func TestHungCallsAreFew(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a := newInstance(t)
 		trouble, end := hanging()
@@ -151,7 +152,7 @@ func TestASlowStorageWorks(t *testing.T) {
 		"too slow every time": {slowToLoad, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				st := newFakeStorage()
 				a := runInstance(t, st)
 				b := runInstance(t, st)
@@ -159,13 +160,13 @@ func TestASlowStorageWorks(t *testing.T) {
 				_ = a.trySay(backend, upstream.State{State: upstream.Drain}) // it may take too long
 				time.Sleep(time.Minute)
 				b.expect(map[int]string{0: upstream.Drain, 1: upstream.Ready}[test.lines])
-				a.expectLines(map[string]int{lineFails: test.lines, lineWorks: 0})
-				b.expectLines(map[string]int{lineFails: test.another, lineWorks: 0})
+				a.expectObserved(map[event]int{toldFails: test.lines, toldWorks: 0})
+				b.expectObserved(map[event]int{toldFails: test.another, toldWorks: 0})
 				st.be(nil)
 				time.Sleep(time.Minute)
 				a.expect(upstream.Drain)
 				b.expect(upstream.Drain)
-				a.expectLines(map[string]int{lineFails: test.lines, lineWorks: test.lines})
+				a.expectObserved(map[event]int{toldFails: test.lines, toldWorks: test.lines})
 				st.expectUnlocked(t)
 			})
 		})
@@ -173,7 +174,7 @@ func TestASlowStorageWorks(t *testing.T) {
 }
 
 func TestADeletedStorageIsWrittenAgain(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		a.say(backend, upstream.Drain)
@@ -187,13 +188,13 @@ func TestADeletedStorageIsWrittenAgain(t *testing.T) {
 		if got := len(st.keys()); got != before || before != 2 {
 			t.Errorf("%d documents are there again, want %d, and 2", got, before)
 		}
-		a.expectLines(map[string]int{lineFails: 0, "upstream state changed": 2})
+		a.expectObserved(map[event]int{toldFails: 0, toldChanged: 2})
 		runInstance(t, st).expect(upstream.Drain)
 	})
 }
 
 func TestADeletedLockIsNoTrouble(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a := runInstance(t, st)
 		st.be(func(_ context.Context, call string) error {
@@ -208,7 +209,7 @@ func TestADeletedLockIsNoTrouble(t *testing.T) {
 		if got := st.states(t, sharedKey)[backend].State; got != upstream.Drain {
 			t.Errorf("%q is stored, want drain", got)
 		}
-		a.expectLines(map[string]int{lineFails: 0})
+		a.expectObserved(map[event]int{toldFails: 0})
 	})
 }
 
@@ -219,7 +220,7 @@ func TestWhatIsNotUnderstoodIsNotOverwritten(t *testing.T) {
 		`{"version": 2}`:                     "version 2",
 		`{}`:                                 "version 0",
 	} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			st := newFakeStorage()
 			a := runInstance(t, st)
 			st.put(sharedKey, document)
@@ -227,7 +228,7 @@ func TestWhatIsNotUnderstoodIsNotOverwritten(t *testing.T) {
 			if got := st.get(sharedKey); got != document {
 				t.Errorf("%s has become %s", document, got)
 			}
-			a.expectLines(map[string]int{lineFails: 1})
+			a.expectObserved(map[event]int{toldFails: 1})
 			st.wipe() // as the error says
 			time.Sleep(pickUp)
 			if got := st.states(t, sharedKey)[backend].State; got != upstream.Drain {
@@ -238,7 +239,7 @@ func TestWhatIsNotUnderstoodIsNotOverwritten(t *testing.T) {
 }
 
 func TestALockThatIsNeverGivenBackStopsNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		if err := st.Lock(t.Context(), sharedKey); err != nil {
@@ -246,7 +247,7 @@ func TestALockThatIsNeverGivenBackStopsNothing(t *testing.T) {
 		}
 		a.sayUnstored(upstream.Drain, "", storageTimeout)
 		time.Sleep(time.Minute)
-		a.expectLines(map[string]int{lineFails: 1})
+		a.expectObserved(map[event]int{toldFails: 1})
 		if err := st.Unlock(t.Context(), sharedKey); err != nil {
 			t.Fatal(err)
 		}
@@ -262,11 +263,11 @@ func TestStartWaitsForWhatIsStored(t *testing.T) {
 		takes time.Duration
 		want  string
 	}{
-		"which comes":          {firstTimeout / 2, upstream.Drain},
-		"which comes too late": {10 * firstTimeout, upstream.Ready},
+		"which comes":          {patience / 2, upstream.Drain},
+		"which comes too late": {10 * patience, upstream.Ready},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				st := newFakeStorage()
 				runInstance(t, st).say(backend, upstream.Drain)
 				st.be(func(context.Context, string) error {
@@ -283,12 +284,12 @@ func TestStartWaitsForWhatIsStored(t *testing.T) {
 				began := time.Now()
 				a.run(st)
 				a.expect(test.want)
-				if took := time.Since(began); took > firstTimeout {
+				if took := time.Since(began); took > patience {
 					t.Errorf("the start took %v", took)
 				}
 				<-handshaken
 				a.await(context.Background()) // not any more
-				if took := time.Since(began); took > firstTimeout {
+				if took := time.Since(began); took > patience {
 					t.Errorf("a handshake took %v", took)
 				}
 				time.Sleep(time.Minute)
@@ -302,7 +303,7 @@ func TestStartWaitsForWhatIsStored(t *testing.T) {
 
 // TestReloadsKeepStates has configurations come and go, one of them without success.
 func TestReloadsKeepStates(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st, other := newFakeStorage(), newFakeStorage()
 		a := newInstance(t)
 		unload := a.run(st)
@@ -327,7 +328,7 @@ func TestReloadsKeepStates(t *testing.T) {
 }
 
 func TestTwoWhoSayDifferentThingsAreTold(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		st.be(slow(100 * time.Millisecond))
@@ -346,7 +347,7 @@ func TestTwoWhoSayDifferentThingsAreTold(t *testing.T) {
 		st.be(nil)
 		time.Sleep(pickUp)
 		b.expect(upstream.Evict)
-		if got := b.table.stateOf("10.0.0.2:9000").State; got != upstream.Drain {
+		if got := b.stateOf("10.0.0.2:9000"); got != upstream.Drain {
 			t.Errorf("what was set beside is %q, want drain", got)
 		}
 	})
@@ -355,7 +356,7 @@ func TestTwoWhoSayDifferentThingsAreTold(t *testing.T) {
 // TestATimeFarAheadStopsNothing has a document with a state of the last
 // millisecond that JSON has: a moment later there is none.
 func TestATimeFarAheadStopsNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		st.put(sharedKey, `{"version": 1, "upstreams": {
 			"`+backend+`": {"state": "drain", "by": "eve", "at": "9999-12-31T23:59:59.9999Z"},
@@ -363,7 +364,7 @@ func TestATimeFarAheadStopsNothing(t *testing.T) {
 		a, b := runInstance(t, st), runInstance(t, st)
 		a.expect(upstream.Ready)
 		time.Sleep(time.Minute)
-		a.expectLines(map[string]int{"too far ahead": 1, lineFails: 0})
+		a.expectObserved(map[event]int{toldAhead: 1, toldFails: 0})
 
 		a.say(backend, upstream.Drain)
 		a.say("10.0.0.3:9000", upstream.Drain)
@@ -382,7 +383,7 @@ func TestATimeFarAheadStopsNothing(t *testing.T) {
 // TestAClockThatIsPutBackStopsNothing has an instance that has set a state when
 // its clock was years ahead.
 func TestAClockThatIsPutBackStopsNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		st := newFakeStorage()
 		a, b := runInstance(t, st), runInstance(t, st)
 		a.mu.Lock()

@@ -44,6 +44,8 @@ type hostTable struct {
 	// states are what operators have set, by address, also for addresses that
 	// have no host.
 	states map[string]upstream.State
+	// statesNumber tells newer ones from older ones.
+	statesNumber uint64
 	// asked is when an address with a state last got a host.
 	asked map[string]time.Time
 	// failures are the recent ones of addresses.
@@ -195,16 +197,13 @@ func (t *hostTable) isNamed(h *host, o *provenance) bool {
 	return h.named > 0 || o != nil && (o.template == "" || t.templates[o.template] > 0)
 }
 
-// usedLately is how long a handshake counts as a use of its address.
-const usedLately = time.Hour
-
 // uses reports whether a loaded configuration or a tunnel has the address, or a
 // handshake has lately made it of placeholders.
 func (t *hostTable) uses(address string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	asked, ok := t.asked[address]
-	return t.m[address] != nil || ok && time.Since(asked) < usedLately
+	return t.m[address] != nil || ok && time.Since(asked) < upstream.NamedInterval
 }
 
 // stateOf returns what an operator has set.
@@ -363,11 +362,16 @@ func (a address) key() string {
 	return a.network + "/" + a.hostport
 }
 
-// setStates replaces what operators have said. It returns the addresses that
-// have to be emptied from now on, and those that get new tunnels again.
-func (t *hostTable) setStates(states map[string]upstream.State) (evict, ready []string) {
+// setStates replaces what operators have said, unless something newer is known, which
+// has a higher number. It returns the addresses that have to be emptied from now on, and
+// those that get new tunnels again.
+func (t *hostTable) setStates(number uint64, states map[string]upstream.State) (evict, ready []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if number <= t.statesNumber {
+		return nil, nil
+	}
+	t.statesNumber = number
 	for address, s := range states {
 		was := t.states[address]
 		if s.State == upstream.Evict && (was.State != upstream.Evict || !was.At.Equal(s.At)) {

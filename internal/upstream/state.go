@@ -22,6 +22,9 @@ const (
 // for ever.
 const LongestExpiry = 365 * 24 * time.Hour
 
+// NamedInterval is how exactly is noted when an address was last in use.
+const NamedInterval = time.Hour
+
 // What is said of the health of an upstream: Down if an active check says so,
 // Unchecked if none has said anything.
 const (

@@ -1,0 +1,230 @@
+package websocketproxy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
+)
+
+func TestWhatHappensToStatesIsLogged(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	until := at.Add(time.Hour)
+	full := upstream.State{State: upstream.Drain, By: "ann", At: at, Expires: until}
+	for name, test := range map[string]struct {
+		happens func(stateLog)
+		level   zapcore.Level
+		message string
+		fields  map[string]any
+	}{
+		"found": {
+			func(l stateLog) {
+				l.Found(map[string]upstream.State{"b:1": full, "a:1": {State: upstream.Evict, At: at}})
+			},
+			zap.InfoLevel, "upstream states found",
+			map[string]any{"states": []any{
+				"a:1 evict since 2026-01-02T03:04:05Z",
+				"b:1 drain since 2026-01-02T03:04:05Z by ann until 2026-01-02T04:04:05Z",
+			}},
+		},
+		"set here": {
+			func(l stateLog) { l.Changed(stateChange{"a:1", full, SetHere}) },
+			zap.InfoLevel, "upstream state changed",
+			map[string]any{
+				"upstream": "a:1", "state": "drain", "by": "ann", "at": at, "expires": until, "cause": "set here",
+			},
+		},
+		"set elsewhere, by nobody": {
+			func(l stateLog) {
+				l.Changed(stateChange{"a:1", upstream.State{State: upstream.Ready, At: at}, SetElsewhere})
+			},
+			zap.InfoLevel, "upstream state changed",
+			map[string]any{"upstream": "a:1", "state": "ready", "at": at, "cause": "set at another instance"},
+		},
+		"expired": {
+			func(l stateLog) { l.Changed(stateChange{"a:1", full, Expired}) },
+			zap.InfoLevel, "upstream state changed",
+			map[string]any{
+				"upstream": "a:1", "state": "drain", "by": "ann", "at": at, "expires": until, "cause": "expired",
+			},
+		},
+		"dropped": {
+			func(l stateLog) { l.Changed(stateChange{"a:1", upstream.State{State: upstream.Ready}, Unused}) },
+			zap.InfoLevel, "upstream state changed",
+			map[string]any{"upstream": "a:1", "state": "ready", "cause": "no configuration has had it for 24h0m0s"},
+		},
+		"trouble": {
+			func(l stateLog) { l.Fails(errors.New("no space left")) },
+			zap.WarnLevel, "the storage of upstream states fails; the last known states hold, and are stored when it works again",
+			map[string]any{"error": "no space left"},
+		},
+		"no trouble any more": {
+			stateLog.Works,
+			zap.InfoLevel, "the storage works again; states of upstreams are stored and shared",
+			map[string]any{},
+		},
+		"times ahead": {
+			func(l stateLog) { l.Ahead([]string{"b:1", "a:1"}) },
+			zap.WarnLevel, "times in the storage of upstream states lie too far ahead and are ignored; " +
+				"is a clock wrong here or at another instance?",
+			map[string]any{"upstreams": []any{"a:1", "b:1"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			core, logs := observer.New(zapcore.InfoLevel)
+			test.happens(stateLog{zap.New(core)})
+			line := logs.All()[0]
+			if logs.Len() != 1 || line.Level != test.level || line.Message != test.message {
+				t.Errorf("%d lines, the first is %v", logs.Len(), line)
+			}
+			if got, want := fmt.Sprint(line.ContextMap()), fmt.Sprint(test.fields); got != want {
+				t.Errorf("the fields are %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestWhatIsStoredIsLoggedPrintable(t *testing.T) {
+	core, logs := observer.New(zapcore.InfoLevel)
+	l := stateLog{zap.New(core)}
+	address := "10.0.0.9:1" + testbed.Hostile
+	s := upstream.State{State: upstream.Drain, By: "eve" + testbed.Hostile, At: time.Now()}
+	l.Found(map[string]upstream.State{address: s})
+	l.Changed(stateChange{address, s, SetElsewhere})
+	l.Ahead([]string{address})
+	l.Fails(errors.New("reading " + testbed.Hostile))
+	if logs.Len() != 4 {
+		t.Errorf("there are %d lines, want 4", logs.Len())
+	}
+	for _, line := range logs.All() {
+		for field, value := range line.ContextMap() {
+			if text := fmt.Sprint(value); !printable.Is(text) {
+				t.Errorf("the field %s of %q is %q", field, line.Message, text)
+			}
+		}
+	}
+}
+
+func TestTheTableTellsWhatFollowsFromStates(t *testing.T) {
+	at := time.Now()
+	drain := upstream.State{State: upstream.Drain, At: at}
+	evict := upstream.State{State: upstream.Evict, At: at}
+	again := upstream.State{State: upstream.Evict, At: at.Add(1)}
+	type states = map[string]upstream.State
+	none := states{}
+	for name, test := range map[string]struct {
+		was, is      states
+		number       uint64
+		evict, ready []string
+	}{
+		"nothing":                  {none, none, 2, nil, nil},
+		"drained":                  {none, states{"a:1": drain}, 2, nil, nil},
+		"evicted":                  {none, states{"a:1": evict}, 2, []string{"a:1"}, nil},
+		"evicted, as before":       {states{"a:1": evict}, states{"a:1": evict}, 2, nil, nil},
+		"evicted once more":        {states{"a:1": evict}, states{"a:1": again}, 2, []string{"a:1"}, nil},
+		"drained, then evicted":    {states{"a:1": drain}, states{"a:1": evict}, 2, []string{"a:1"}, nil},
+		"evicted, then drained":    {states{"a:1": evict}, states{"a:1": drain}, 2, nil, nil},
+		"ready":                    {states{"a:1": evict}, none, 2, nil, []string{"a:1"}},
+		"one ready, one evicted":   {states{"a:1": drain}, states{"b:1": evict}, 2, []string{"b:1"}, []string{"a:1"}},
+		"older than what is known": {states{"a:1": drain}, states{"b:1": evict}, 1, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := hostTable{m: make(map[string]*host), asked: make(map[string]time.Time)}
+			table.setStates(1, test.was)
+			evict, ready := table.setStates(test.number, test.is)
+			if !slices.Equal(evict, test.evict) || !slices.Equal(ready, test.ready) {
+				t.Errorf("evict %q, ready %q; want %q, %q", evict, ready, test.evict, test.ready)
+			}
+			want := test.is
+			if test.number == 1 {
+				want = test.was
+			}
+			for _, address := range []string{"a:1", "b:1"} {
+				h := table.acquireLocked(address)
+				if h.closed != want[address].Closes() || !table.stateOf(address).Equal(want[address]) {
+					t.Errorf("%s is closed: %t, and %v; want %v", address, h.closed, table.stateOf(address), want[address])
+				}
+			}
+		})
+	}
+}
+
+func TestExpandedAddressesAreInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const address = "10.0.0.1:9000"
+		table := hostTable{m: make(map[string]*host), asked: make(map[string]time.Time)}
+		table.setStates(1, map[string]upstream.State{address: {State: upstream.Drain}})
+		if table.uses(address) {
+			t.Error("what nobody has is in use")
+		}
+		for range 2 {
+			table.release(table.acquire(address, "")) // a handshake that is refused
+			time.Sleep(upstream.NamedInterval - time.Second)
+			if !table.uses(address) {
+				t.Error("what a handshake has had lately is not in use")
+			}
+		}
+		time.Sleep(time.Second)
+		if table.uses(address) {
+			t.Error("what a handshake had an hour ago is in use")
+		}
+		table.setStates(2, nil)
+		if len(table.asked) > 0 {
+			t.Errorf("%v is still remembered", table.asked)
+		}
+	})
+}
+
+// TestTheInstancesIDMayBeInTheMaking has a file of another writer that is not
+// written yet, and then another id in it.
+func TestTheInstancesIDMayBeInTheMaking(t *testing.T) {
+	for _, name := range []string{"XDG_DATA_HOME", "HOME", "AppData"} {
+		t.Setenv(name, t.TempDir())
+	}
+	synctest.Test(t, func(t *testing.T) {
+		dir := caddy.AppDataDir()
+		write := func(id string) {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "instance.uuid"), []byte(id), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expect := func(want string) {
+			t.Helper()
+			id, host, err := thisInstance(t.Context())
+			if name, nerr := os.Hostname(); nerr != nil || err != nil || id != want || host != name {
+				t.Errorf("it is %s on %s (%v), want %s on %s (%v)", id, host, err, want, name, nerr)
+			}
+		}
+		const first, final = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
+		write("")
+		go func() {
+			time.Sleep(100 * time.Millisecond)
+			write(first)
+		}()
+		expect(first)
+		write(final)
+		expect(final)
+		write("broken")
+		if id, _, err := thisInstance(t.Context()); err == nil || strings.Contains(id, "2") {
+			t.Errorf("without an id, it is %q (%v)", id, err)
+		}
+	})
+}
