@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -55,7 +56,7 @@ func (operated) Upstream(address string) (admin.Upstream, bool) {
 }
 
 func (operated) SetState(ctx context.Context, address string, s upstream.State) (local bool, problem error) {
-	return isLocal(address), operators.set(ctx, address, s)
+	return cluster.IsLocal(address), operators.Set(ctx, address, s)
 }
 
 // operatedTunnel is a live tunnel as the admin API sees it.

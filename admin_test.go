@@ -109,7 +109,7 @@ func (a *testAdmin) setState(address, state string) admin.StateAnswer {
 	a.tb.Helper()
 	body := fmt.Sprintf(`{"address": %q, "state": %q, "by": "me"}`, address, state)
 	a.tb.Cleanup(func() {
-		_ = operators.set(a.tb.Context(), address, upstream.State{State: upstream.Ready})
+		_ = operators.Set(a.tb.Context(), address, upstream.State{State: upstream.Ready})
 	})
 	return get[admin.StateAnswer](a, "POST", "upstreams/state", body, http.StatusOK)
 }
@@ -398,7 +398,7 @@ func TestAdminSetsStates(t *testing.T) {
 
 	body := fmt.Sprintf(`{"address": %q, "state": "evict", "period": 0, "expires_in": 3600}`, two.Addr)
 	evicting := get[admin.StateAnswer](api, "POST", "upstreams/state", body, http.StatusOK)
-	t.Cleanup(func() { _ = operators.set(t.Context(), two.Addr, upstream.State{State: upstream.Ready}) })
+	t.Cleanup(func() { _ = operators.Set(t.Context(), two.Addr, upstream.State{State: upstream.Ready}) })
 	if lasts := evicting.Expires.Sub(evicting.Since); evicting.State != "evict" || lasts != time.Hour {
 		t.Errorf("the state is %s for %v, want evict for an hour", evicting.State, lasts)
 	}

@@ -6,6 +6,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
 )
 
 func init() {
@@ -22,9 +24,9 @@ const statesAppID = "websocket_proxy"
 // provisioned for a mere validation too, which must not touch a storage, nor
 // look for upstreams.
 type statesApp struct {
-	storage storage
+	storage cluster.Storage
 	log     *zap.Logger
-	sync    *sharer
+	sync    *cluster.Sync
 	// handlers are those of the configuration.
 	handlers []*Handler
 }
@@ -46,8 +48,8 @@ func (a *statesApp) Provision(ctx caddy.Context) error {
 // Start begins to look at the storage. When the process starts, it waits a
 // moment for what is there.
 func (a *statesApp) Start() error {
-	a.sync = operators.attach(sharerConfig{Storage: a.storage, Instance: thisInstance, Observer: stateLog{a.log}})
-	operators.awaitFirst(context.Background())
+	a.sync = operators.Attach(cluster.Config{Storage: a.storage, Instance: thisInstance, Observer: stateLog{a.log}})
+	operators.AwaitFirst(context.Background())
 	for _, h := range a.handlers {
 		h.sources.start()
 		h.startJoined()
@@ -64,7 +66,7 @@ func (a *statesApp) Stop() error {
 		all = append(all, h.sources...)
 	}
 	retire(all)
-	a.sync.detach()
+	a.sync.Detach()
 	a.sync = nil
 	return nil
 }

@@ -35,7 +35,7 @@ type attempts struct {
 func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refusal) {
 	ctx, cancel := h.live.UntilExit(r.Context())
 	defer cancel()
-	operators.await(ctx)
+	operators.Await(ctx)
 	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Set("http.websocket_proxy.tunnel.id", hs.tunnelID)
 	candidates, err := h.pool.candidates(expander(repl))

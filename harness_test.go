@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 func awaitNothing() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	operators.awaitFirst(ctx)
+	operators.AwaitFirst(ctx)
 }
 
 // testProxy is a server whose only handler is a websocket_proxy.

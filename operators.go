@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -20,7 +21,7 @@ import (
 const firstTimeout = time.Second
 
 // operators are the states that operators have given upstreams.
-var operators = newKeeper(operatorTable{}, stateLog{}, firstTimeout)
+var operators = cluster.New(operatorTable{}, stateLog{}, firstTimeout)
 
 // operatorTable makes the states count.
 type operatorTable struct{}
@@ -69,7 +70,7 @@ func (l stateLog) Found(states map[string]upstream.State) {
 }
 
 // Changed writes a line for each upstream.
-func (l stateLog) Changed(c stateChange) {
+func (l stateLog) Changed(c cluster.Change) {
 	fields := []zap.Field{
 		zap.String("upstream", printable.Text(c.Address)),
 		zap.String("state", c.State.State),

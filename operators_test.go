@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -43,7 +44,7 @@ func TestWhatHappensToStatesIsLogged(t *testing.T) {
 			}},
 		},
 		"set here": {
-			func(l stateLog) { l.Changed(stateChange{"a:1", full, SetHere}) },
+			func(l stateLog) { l.Changed(cluster.Change{Address: "a:1", State: full, Cause: cluster.SetHere}) },
 			zap.InfoLevel, "upstream state changed",
 			map[string]any{
 				"upstream": "a:1", "state": "drain", "by": "ann", "at": at, "expires": until, "cause": "set here",
@@ -51,20 +52,22 @@ func TestWhatHappensToStatesIsLogged(t *testing.T) {
 		},
 		"set elsewhere, by nobody": {
 			func(l stateLog) {
-				l.Changed(stateChange{"a:1", upstream.State{State: upstream.Ready, At: at}, SetElsewhere})
+				l.Changed(cluster.Change{Address: "a:1", State: upstream.State{State: upstream.Ready, At: at}, Cause: cluster.SetElsewhere})
 			},
 			zap.InfoLevel, "upstream state changed",
 			map[string]any{"upstream": "a:1", "state": "ready", "at": at, "cause": "set at another instance"},
 		},
 		"expired": {
-			func(l stateLog) { l.Changed(stateChange{"a:1", full, Expired}) },
+			func(l stateLog) { l.Changed(cluster.Change{Address: "a:1", State: full, Cause: cluster.Expired}) },
 			zap.InfoLevel, "upstream state changed",
 			map[string]any{
 				"upstream": "a:1", "state": "drain", "by": "ann", "at": at, "expires": until, "cause": "expired",
 			},
 		},
 		"dropped": {
-			func(l stateLog) { l.Changed(stateChange{"a:1", upstream.State{State: upstream.Ready}, Unused}) },
+			func(l stateLog) {
+				l.Changed(cluster.Change{Address: "a:1", State: upstream.State{State: upstream.Ready}, Cause: cluster.Unused})
+			},
 			zap.InfoLevel, "upstream state changed",
 			map[string]any{"upstream": "a:1", "state": "ready", "cause": "no configuration has had it for 24h0m0s"},
 		},
@@ -105,7 +108,7 @@ func TestWhatIsStoredIsLoggedPrintable(t *testing.T) {
 	address := "10.0.0.9:1" + testbed.Hostile
 	s := upstream.State{State: upstream.Drain, By: "eve" + testbed.Hostile, At: time.Now()}
 	l.Found(map[string]upstream.State{address: s})
-	l.Changed(stateChange{address, s, SetElsewhere})
+	l.Changed(cluster.Change{Address: address, State: s, Cause: cluster.SetElsewhere})
 	l.Ahead([]string{address})
 	l.Fails(errors.New("reading " + testbed.Hostile))
 	if logs.Len() != 4 {

@@ -14,7 +14,7 @@ import (
 func operate(state string, addresses ...string) {
 	for _, address := range addresses {
 		// It says that it could not be stored.
-		_ = operators.set(nil, address, upstream.State{State: state, At: time.Now()}) //nolint:staticcheck // no context
+		_ = operators.Set(nil, address, upstream.State{State: state, At: time.Now()}) //nolint:staticcheck // no context
 	}
 }
 

@@ -74,7 +74,7 @@ func (u *PoolUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream,
 		return nil, fmt.Errorf("no websocket_proxy of this configuration has the name %q; "+
 			"write `name %s` into the one that is meant", u.Pool, u.Pool)
 	}
-	operators.await(r.Context())
+	operators.Await(r.Context())
 	var dials []string
 	var problems []error
 	for _, p := range pools {

@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"encoding/json"
@@ -22,12 +22,12 @@ func TestMergedTakesTheNewestWord(t *testing.T) {
 		s.Named = now.Add(-d)
 		return s
 	}
-	one := func(s upstream.State) operatorStates { return operatorStates{"a:1": s} }
-	none := operatorStates{}
+	one := func(s upstream.State) words { return words{"a:1": s} }
+	none := words{}
 	for name, test := range map[string]struct {
-		known, stored operatorStates
+		known, stored words
 		uses          func(string) bool
-		want          operatorStates
+		want          words
 	}{
 		"nothing":                  {none, none, used, none},
 		"what is new":              {one(ago(time.Minute, upstream.Drain)), none, unused, one(ago(time.Minute, upstream.Drain))},
@@ -60,10 +60,10 @@ func TestInstancesAgreeInWhicheverOrderTheyMeet(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	now := time.Now()
 	for range 200 {
-		newest := make(operatorStates)
-		instances := make([]operatorStates, 4)
+		newest := make(words)
+		instances := make([]words, 4)
 		for i := range instances {
-			instances[i] = make(operatorStates)
+			instances[i] = make(words)
 			for _, address := range []string{"a:1", "b:1", "c:1"} {
 				state := []string{upstream.Ready, upstream.Drain, upstream.Evict}[random.IntN(3)]
 				s := upstream.State{State: state, At: now.Add(-time.Duration(random.IntN(1e9)))}
@@ -73,7 +73,7 @@ func TestInstancesAgreeInWhicheverOrderTheyMeet(t *testing.T) {
 				}
 			}
 		}
-		document := make(operatorStates)
+		document := make(words)
 		for round := range 4 {
 			for _, i := range random.Perm(len(instances)) {
 				if round < 2 && random.IntN(5) == 0 {
@@ -93,14 +93,14 @@ func TestInstancesAgreeInWhicheverOrderTheyMeet(t *testing.T) {
 
 func TestStatesAreStoredAsTheyAre(t *testing.T) {
 	now := time.Now()
-	states := operatorStates{"a:1": {
+	states := words{"a:1": {
 		State: upstream.Evict, By: "somebody \"else\"", At: now.UTC().Round(0), Expires: now.Add(time.Hour), Period: 1.5, Named: now,
 	}, "b:1": {State: upstream.Ready, At: now}}
 	value, err := json.Marshal(states)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var read operatorStates
+	var read words
 	if err := json.Unmarshal(value, &read); err != nil || !read.equal(states) {
 		t.Errorf("%s is read as %v (%v), want %v", value, read, err, states)
 	}
@@ -133,7 +133,7 @@ func TestIsLocal(t *testing.T) {
 		"localhost.example.com:1": false,
 		"notlocalhost:80":         false,
 	} {
-		if got := isLocal(address); got != want {
+		if got := IsLocal(address); got != want {
 			t.Errorf("%s is local: %t, want %t", address, got, want)
 		}
 	}
@@ -148,21 +148,21 @@ func TestTimesFarAheadAreIgnoredWhenRead(t *testing.T) {
 	soon, late := now.Add(maxAhead), now.Add(upstream.LongestExpiry+maxAhead)
 	for name, test := range map[string]struct {
 		stored upstream.State
-		want   operatorStates
+		want   words
 	}{
-		"all is well":            {drained(now, now.Add(time.Hour), now), operatorStates{"a:1": drained(now, now.Add(time.Hour), now)}},
-		"a clock is ahead":       {drained(soon, late, soon), operatorStates{"a:1": drained(soon, late, soon)}},
-		"set too far ahead":      {drained(soon.Add(1), time.Time{}, time.Time{}), operatorStates{}},
-		"set at the end of time": {drained(never, never, never), operatorStates{}},
-		"expires too far ahead":  {drained(now, late.Add(1), now), operatorStates{"a:1": drained(now, time.Time{}, now)}},
-		"used too far ahead":     {drained(now, time.Time{}, soon.Add(1)), operatorStates{"a:1": drained(now, time.Time{}, time.Time{})}},
+		"all is well":            {drained(now, now.Add(time.Hour), now), words{"a:1": drained(now, now.Add(time.Hour), now)}},
+		"a clock is ahead":       {drained(soon, late, soon), words{"a:1": drained(soon, late, soon)}},
+		"set too far ahead":      {drained(soon.Add(1), time.Time{}, time.Time{}), words{}},
+		"set at the end of time": {drained(never, never, never), words{}},
+		"expires too far ahead":  {drained(now, late.Add(1), now), words{"a:1": drained(now, time.Time{}, now)}},
+		"used too far ahead":     {drained(now, time.Time{}, soon.Add(1)), words{"a:1": drained(now, time.Time{}, time.Time{})}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, ahead := operatorStates{"a:1": test.stored}.plausible(now)
+			got, ahead := words{"a:1": test.stored}.plausible(now)
 			if !got.equal(test.want) {
 				t.Errorf("%v is read as %v, want %v", test.stored, got, test.want)
 			}
-			if changed := !test.want.equal(operatorStates{"a:1": test.stored}); changed != (len(ahead) == 1) {
+			if changed := !test.want.equal(words{"a:1": test.stored}); changed != (len(ahead) == 1) {
 				t.Errorf("it is told of %q", ahead)
 			}
 		})

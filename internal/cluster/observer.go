@@ -1,14 +1,14 @@
-package websocketproxy
+package cluster
 
 import "github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 
-// stateObserver is told what happens. What it is told is as others have said it, and so
+// Observer is told what happens. What it is told is as others have said it, and so
 // not always printable.
-type stateObserver interface {
+type Observer interface {
 	// Found is told, once, what counts of what was stored before the process started.
 	Found(states map[string]upstream.State)
 	// Changed is told of an upstream whose state is another one than it was.
-	Changed(c stateChange)
+	Changed(c Change)
 	// Fails is told when the storage has begun to fail, and Works when that is over.
 	Fails(err error)
 	Works()
@@ -17,28 +17,28 @@ type stateObserver interface {
 	Ahead(addresses []string)
 }
 
-// stateChange is an upstream's new state, and why it has it.
-type stateChange struct {
+// Change is an upstream's new state, and why it has it.
+type Change struct {
 	Address string
 	// State may be ready, with who has said that, or who had said what has expired.
 	State upstream.State
-	Cause stateCause
+	Cause Cause
 }
 
-// stateCause is why a state has changed.
-type stateCause int
+// Cause is why a state has changed.
+type Cause int
 
 // Why states change: somebody has said so, time has passed, or nothing has had the
 // address for too long.
 const (
-	SetHere stateCause = iota
+	SetHere Cause = iota
 	SetElsewhere
 	Expired
 	Unused
 )
 
 // String returns the cause in words.
-func (c stateCause) String() string {
+func (c Cause) String() string {
 	switch c {
 	case SetHere:
 		return "set here"
@@ -53,13 +53,13 @@ func (c stateCause) String() string {
 
 // changesLocked returns the upstreams whose state is another one than it was. Those
 // that are found when the process starts have changed for nobody.
-func (k *keeper) changesLocked(from stateCause, was operatorStates) (changes []stateChange) {
+func (k *States) changesLocked(from Cause, was words) (changes []Change) {
 	if !k.found && from == SetElsewhere {
 		return nil
 	}
 	for address, s := range k.applied {
 		if !s.Equal(was[address]) {
-			changes = append(changes, stateChange{address, s, from})
+			changes = append(changes, Change{address, s, from})
 		}
 	}
 	for address := range was {
@@ -75,13 +75,13 @@ func (k *keeper) changesLocked(from stateCause, was operatorStates) (changes []s
 			cause = Expired
 		}
 		s.State = upstream.Ready
-		changes = append(changes, stateChange{address, s, cause})
+		changes = append(changes, Change{address, s, cause})
 	}
 	return changes
 }
 
 // foundStates notes that the states of a storage are known.
-func (k *keeper) foundStates() {
+func (k *States) foundStates() {
 	k.mu.Lock()
 	isFirst, all, observer := !k.found, k.applied, k.observerLocked()
 	k.found = true
@@ -92,9 +92,9 @@ func (k *keeper) foundStates() {
 }
 
 // observerLocked returns that of the newest configuration.
-func (k *keeper) observerLocked() stateObserver {
-	if n := len(k.sharers); n > 0 {
-		return k.sharers[n-1].Observer
+func (k *States) observerLocked() Observer {
+	if n := len(k.syncs); n > 0 {
+		return k.syncs[n-1].Observer
 	}
 	return k.observer
 }

@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"context"
@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// storage is what is used of Caddy's storage. Its implementations are other
+// Storage is what is used of Caddy's storage. Its implementations are other
 // people's code and may be servers elsewhere: calls may fail, take long, or
 // ignore their context and never come back.
-type storage interface {
+type Storage interface {
 	Lock(ctx context.Context, name string) error
 	Unlock(ctx context.Context, name string) error
 	Load(ctx context.Context, key string) ([]byte, error)
@@ -35,7 +35,7 @@ const (
 
 // document is a place in the storage that has a part of the states.
 type document struct {
-	storage storage
+	storage Storage
 	key     string
 	local   bool
 	uses    func(address string) bool
@@ -45,14 +45,14 @@ type document struct {
 
 // documentContent is what is stored.
 type documentContent struct {
-	Version   int            `json:"version"`
-	Upstreams operatorStates `json:"upstreams"`
+	Version   int   `json:"version"`
+	Upstreams words `json:"upstreams"`
 }
 
 // exchange adds what is known to the document and returns what is known then.
 // Only if that differs from what is stored it writes, which it does under the
 // storage's lock.
-func (d *document) exchange(ctx context.Context, known operatorStates) (all operatorStates, err error) {
+func (d *document) exchange(ctx context.Context, known words) (all words, err error) {
 	all, isStored, err := d.merge(ctx, known)
 	if err != nil || isStored {
 		return all, err
@@ -72,7 +72,7 @@ func (d *document) exchange(ctx context.Context, known operatorStates) (all oper
 }
 
 // merge returns what is known and stored, and whether that is what is stored.
-func (d *document) merge(ctx context.Context, known operatorStates) (all operatorStates, isStored bool, err error) {
+func (d *document) merge(ctx context.Context, known words) (all words, isStored bool, err error) {
 	stored, err := d.load(ctx)
 	if err != nil {
 		return nil, false, err
@@ -82,10 +82,10 @@ func (d *document) merge(ctx context.Context, known operatorStates) (all operato
 }
 
 // load returns what is stored, which is nothing if there is no document.
-func (d *document) load(ctx context.Context) (operatorStates, error) {
+func (d *document) load(ctx context.Context) (words, error) {
 	value, err := d.storage.Load(ctx, d.key)
 	if errors.Is(err, fs.ErrNotExist) {
-		return operatorStates{}, nil
+		return words{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("loading %s: %w", d.key, err)
@@ -106,7 +106,7 @@ func (d *document) load(ctx context.Context) (operatorStates, error) {
 	return all, nil
 }
 
-func (d *document) save(ctx context.Context, states operatorStates) error {
+func (d *document) save(ctx context.Context, states words) error {
 	value, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: states})
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", d.key, err)

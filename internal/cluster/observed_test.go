@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"maps"
@@ -110,7 +110,7 @@ type observed struct {
 	mu      sync.Mutex // guards what follows
 	events  []event
 	found   map[string]upstream.State
-	changes []stateChange
+	changes []Change
 }
 
 func (o *observed) Found(states map[string]upstream.State) {
@@ -120,7 +120,7 @@ func (o *observed) Found(states map[string]upstream.State) {
 	o.found = maps.Clone(states)
 }
 
-func (o *observed) Changed(c stateChange) {
+func (o *observed) Changed(c Change) {
 	o.add(toldChanged)
 	o.mu.Lock()
 	defer o.mu.Unlock()

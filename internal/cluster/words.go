@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"maps"
@@ -24,17 +24,17 @@ const (
 	maxAhead = 24 * time.Hour
 )
 
-// operatorStates are what operators have said, by address. Ready is remembered
+// words are what operators have said, by address. Ready is remembered
 // too: it is newer than what somebody may still know.
-type operatorStates map[string]upstream.State
+type words map[string]upstream.State
 
-func (states operatorStates) equal(others operatorStates) bool {
+func (states words) equal(others words) bool {
 	return maps.EqualFunc(states, others, upstream.State.Equal)
 }
 
 // holding returns what counts now, without what is only for those who keep it.
-func (states operatorStates) holding(now time.Time) operatorStates {
-	all := make(operatorStates)
+func (states words) holding(now time.Time) words {
+	all := make(words)
 	for address, s := range states {
 		if s.Holds(now) {
 			s.Named = time.Time{}
@@ -45,10 +45,10 @@ func (states operatorStates) holding(now time.Time) operatorStates {
 }
 
 // part returns the states of local addresses, or of the others.
-func (states operatorStates) part(local bool) operatorStates {
-	all := make(operatorStates)
+func (states words) part(local bool) words {
+	all := make(words)
 	for address, s := range states {
-		if isLocal(address) == local {
+		if IsLocal(address) == local {
 			all[address] = s
 		}
 	}
@@ -58,8 +58,8 @@ func (states operatorStates) part(local bool) operatorStates {
 // plausible returns what was read without the times that lie too far ahead, and
 // the addresses that have such. A state that was set then is nobody's word. One
 // that expires then does not expire, and who has used its address then is unknown.
-func (states operatorStates) plausible(now time.Time) (all operatorStates, ahead []string) {
-	all = make(operatorStates, len(states))
+func (states words) plausible(now time.Time) (all words, ahead []string) {
+	all = make(words, len(states))
 	for address, s := range states {
 		was := s
 		if s.Expires.Sub(now) > upstream.LongestExpiry+maxAhead {
@@ -88,7 +88,7 @@ func isAhead(t, now time.Time) bool {
 // each address. It depends neither on the order in which instances meet nor
 // on who has written last, and nothing goes but what is dropped by its age. So a
 // document that was deleted or is older than what an instance knows heals.
-func (states operatorStates) merged(stored operatorStates, now time.Time, uses func(string) bool) operatorStates {
+func (states words) merged(stored words, now time.Time, uses func(string) bool) words {
 	all := maps.Clone(stored)
 	for address, k := range states {
 		if isAhead(k.At, now) { // as the clock was put back; others would ignore it
@@ -119,7 +119,7 @@ func (states operatorStates) merged(stored operatorStates, now time.Time, uses f
 }
 
 // drop removes the states of addresses that nothing has had for too long.
-func (states operatorStates) drop(now time.Time, uses func(string) bool) {
+func (states words) drop(now time.Time, uses func(string) bool) {
 	maps.DeleteFunc(states, func(address string, s upstream.State) bool {
 		return isAged(s, now) && !uses(address)
 	})
@@ -130,9 +130,9 @@ func isAged(s upstream.State, now time.Time) bool {
 	return now.Sub(s.LastNamed()) > dropAfter
 }
 
-// isLocal reports whether an address means another backend on every machine. A
+// IsLocal reports whether an address means another backend on every machine. A
 // name that the machines resolve differently cannot be told from others.
-func isLocal(address string) bool {
+func IsLocal(address string) bool {
 	network, hostport, found := strings.Cut(address, "/")
 	switch {
 	case network == "unix":

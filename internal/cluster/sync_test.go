@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"context"
@@ -278,7 +278,7 @@ func TestStartWaitsForWhatIsStored(t *testing.T) {
 				handshaken := make(chan struct{})
 				go func() {
 					defer close(handshaken)
-					a.await(context.Background())
+					a.Await(context.Background())
 					a.expect(test.want)
 				}()
 				began := time.Now()
@@ -288,7 +288,7 @@ func TestStartWaitsForWhatIsStored(t *testing.T) {
 					t.Errorf("the start took %v", took)
 				}
 				<-handshaken
-				a.await(context.Background()) // not any more
+				a.Await(context.Background()) // not any more
 				if took := time.Since(began); took > patience {
 					t.Errorf("a handshake took %v", took)
 				}

@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"context"
@@ -29,20 +29,20 @@ const (
 
 var errUnloaded = errors.New("the configuration was unloaded meanwhile; the next one stores it")
 
-// sharerConfig is what a configuration has for the states.
-type sharerConfig struct {
-	Storage storage
+// Config is what a configuration has for the states.
+type Config struct {
+	Storage Storage
 	// Instance returns what tells this instance from others that share the storage: its
 	// id, and the host's name. It is asked again each time, as the id may change.
 	Instance func(context.Context) (id, host string, err error)
-	Observer stateObserver
+	Observer Observer
 }
 
-// sharer has the storage of one running configuration, and the loop that looks at it.
-type sharer struct {
-	sharerConfig
+// Sync has the storage of one running configuration, and the loop that looks at it.
+type Sync struct {
+	Config
 
-	keeper *keeper
+	states *States
 	loop   *outside.Loop[exchanged]
 
 	// Both are guarded by the keeper's mu.
@@ -58,8 +58,8 @@ type sharer struct {
 	looked   bool
 }
 
-func newSharer(k *keeper, c sharerConfig) *sharer {
-	s := &sharer{sharerConfig: c, keeper: k, next: newExchange()}
+func newSync(k *States, c Config) *Sync {
+	s := &Sync{Config: c, states: k, next: newExchange()}
 	s.loop = outside.NewLoop(outside.Caller[exchanged]{
 		Tick: func() time.Duration {
 			k.tick()
@@ -76,8 +76,8 @@ func newSharer(k *keeper, c sharerConfig) *sharer {
 }
 
 // begin begins an exchange.
-func (s *sharer) begin() *outside.Call[exchanged] {
-	k := s.keeper
+func (s *Sync) begin() *outside.Call[exchanged] {
+	k := s.states
 	k.mu.Lock()
 	x := s.next
 	s.next = newExchange()
@@ -91,8 +91,8 @@ func (s *sharer) begin() *outside.Call[exchanged] {
 }
 
 // settle takes over what an exchange has brought.
-func (s *sharer) settle(c *outside.Call[exchanged]) {
-	x, k := s.current, s.keeper
+func (s *Sync) settle(c *outside.Call[exchanged]) {
+	x, k := s.current, s.states
 	s.setOverdue(time.Time{})
 	r, inTime, err := c.Result()
 	if err != nil {
@@ -118,20 +118,20 @@ func (s *sharer) settle(c *outside.Call[exchanged]) {
 }
 
 // delay notes that an exchange has not come back in time.
-func (s *sharer) delay(*outside.Call[exchanged]) {
+func (s *Sync) delay(*outside.Call[exchanged]) {
 	s.setOverdue(time.Now())
 	s.complain(fmt.Errorf("no answer within %v", storageTimeout))
-	s.keeper.stopAwaiting()
+	s.states.stopAwaiting()
 }
 
-func (s *sharer) setOverdue(t time.Time) {
-	s.keeper.mu.Lock()
-	defer s.keeper.mu.Unlock()
+func (s *Sync) setOverdue(t time.Time) {
+	s.states.mu.Lock()
+	defer s.states.mu.Unlock()
 	s.overdue = t
 }
 
 // complain tells when the storage has begun to fail.
-func (s *sharer) complain(err error) {
+func (s *Sync) complain(err error) {
 	if s.troubled {
 		return
 	}
@@ -140,7 +140,7 @@ func (s *sharer) complain(err error) {
 }
 
 // warnOfTimes tells when other addresses than before have times that are ignored.
-func (s *sharer) warnOfTimes(ahead map[string]bool) {
+func (s *Sync) warnOfTimes(ahead map[string]bool) {
 	if maps.Equal(s.ahead, ahead) {
 		return
 	}
@@ -150,12 +150,12 @@ func (s *sharer) warnOfTimes(ahead map[string]bool) {
 	}
 }
 
-// detach ends that, and waits for it. An exchange that is under way gets some time,
+// Detach ends that, and waits for it. An exchange that is under way gets some time,
 // as an operator may wait for it.
-func (s *sharer) detach() {
-	k := s.keeper
+func (s *Sync) Detach() {
+	k := s.states
 	k.mu.Lock()
-	k.sharers = slices.DeleteFunc(k.sharers, func(other *sharer) bool { return other == s })
+	k.syncs = slices.DeleteFunc(k.syncs, func(other *Sync) bool { return other == s })
 	k.mu.Unlock()
 	c := s.loop.Stop()
 	k.mu.Lock()
@@ -176,10 +176,10 @@ func (s *sharer) detach() {
 
 // await waits until an exchange has stored what was set before it began, and returns
 // why it has not.
-func (s *sharer) await(ctx context.Context, x *exchange, local bool) error {
-	s.keeper.mu.Lock()
+func (s *Sync) await(ctx context.Context, x *exchange, local bool) error {
+	s.states.mu.Lock()
 	since := s.overdue
-	s.keeper.mu.Unlock()
+	s.states.mu.Unlock()
 	s.loop.Wake()
 	if !since.IsZero() {
 		return fmt.Errorf("the storage has not answered since %s", since.Format(time.RFC3339))

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -17,7 +18,7 @@ func operatorSays(tb testing.TB, address string, s upstream.State) {
 	tb.Helper()
 	set := func(s upstream.State) {
 		s.By, s.At = "test", time.Now()
-		if err := operators.set(context.Background(), address, s); err == nil {
+		if err := operators.Set(context.Background(), address, s); err == nil {
 			tb.Error("without a storage, something is stored")
 		}
 	}
@@ -78,11 +79,11 @@ func TestHandshakesWaitForTheStatesThatAreStored(t *testing.T) {
 	before := operators
 	t.Cleanup(func() { operate(upstream.Ready, up.Addr) })
 	t.Cleanup(func() { operators = before })
-	operators = newKeeper(operatorTable{}, stateLog{}, time.Hour)
+	operators = cluster.New(operatorTable{}, stateLog{}, time.Hour)
 	c := testbed.Dial(t, p.Addr)
 	c.Send(testbed.HandshakeRequest("/", p.Addr))
 	c.ExpectNothing(100 * time.Millisecond)
-	_ = before.set(t.Context(), up.Addr, upstream.State{State: upstream.Drain, At: time.Now()}) // which is found
+	_ = before.Set(t.Context(), up.Addr, upstream.State{State: upstream.Drain, At: time.Now()}) // which is found
 	awaitNothing()
 	if resp := c.Response(); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("the handshake is answered with %d, want 503", resp.StatusCode)

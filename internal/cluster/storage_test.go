@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"context"
@@ -221,7 +221,7 @@ func (s *fakeStorage) get(key string) string {
 }
 
 // states returns what a document says.
-func (s *fakeStorage) states(tb testing.TB, key string) operatorStates {
+func (s *fakeStorage) states(tb testing.TB, key string) words {
 	tb.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()

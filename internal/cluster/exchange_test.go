@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"context"
@@ -89,7 +89,7 @@ func TestWhoHasSaidOtherwiseIsPrintable(t *testing.T) {
 // hostileDocument is a document in the storage that somebody has tampered with.
 func hostileDocument(t *testing.T, at time.Time, state string) string {
 	t.Helper()
-	text, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: operatorStates{
+	text, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: words{
 		backend: {State: state, By: "eve" + testbed.Hostile, At: at},
 	}})
 	if err != nil {

@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// stateTable is where states count.
-type stateTable interface {
+// Table is where states count.
+type Table interface {
 	// SetStates replaces what counts, unless it has been given a higher number before:
 	// calls may overtake each other. What it returns does what follows for tunnels.
 	SetStates(number uint64, states map[string]upstream.State) (follow func())
@@ -21,11 +21,11 @@ type stateTable interface {
 	Uses(address string) bool
 }
 
-// keeper holds what operators have said about upstreams, makes it count in this
+// States holds what operators have said about upstreams, makes it count in this
 // process, and shares it with others by way of sharers.
-type keeper struct {
-	table    stateTable
-	observer stateObserver // without a configuration
+type States struct {
+	table    Table
+	observer Observer // without a configuration
 
 	storages outside.Callee
 	// first is closed when what was stored before the process started counts,
@@ -35,22 +35,22 @@ type keeper struct {
 	patience  time.Duration // of those who wait for that
 
 	mu    sync.Mutex // guards what follows; nothing else is called under it
-	known operatorStates
+	known words
 	// applied is what counts, and number how often that has changed.
-	applied operatorStates
+	applied words
 	number  uint64
 	// found is set when the states of a storage are known.
 	found bool
-	// sharers have the storages of the running configurations, oldest first.
+	// syncs have the storages of the running configurations, oldest first.
 	// There are two for a moment in a reload.
-	sharers []*sharer
+	syncs []*Sync
 }
 
-// newKeeper returns one that is told what there is to tell by the observers of
+// New returns one that is told what there is to tell by the observers of
 // configurations, or by this one if there is none. Whoever waits for what is stored
 // does so no longer than patience.
-func newKeeper(t stateTable, o stateObserver, patience time.Duration) *keeper {
-	return &keeper{
+func New(t Table, o Observer, patience time.Duration) *States {
+	return &States{
 		table:    t,
 		observer: o,
 		storages: outside.Callee{
@@ -60,15 +60,15 @@ func newKeeper(t stateTable, o stateObserver, patience time.Duration) *keeper {
 		},
 		first:    make(chan struct{}),
 		patience: patience,
-		known:    make(operatorStates),
+		known:    make(words),
 	}
 }
 
-// set takes note of what an operator says, which counts from now on, and stores
+// Set takes note of what an operator says, which counts from now on, and stores
 // it. Its error says why it could not be stored within storageTimeout; that is
 // tried again until it works.
-func (k *keeper) set(ctx context.Context, address string, s upstream.State) error {
-	var newest *sharer
+func (k *States) Set(ctx context.Context, address string, s upstream.State) error {
+	var newest *Sync
 	var next *exchange
 	k.change(SetHere, func(now time.Time) {
 		s.At, s.Expires, s.Named = s.At.UTC().Round(0), s.Expires.UTC().Round(0), time.Time{}
@@ -77,15 +77,15 @@ func (k *keeper) set(ctx context.Context, address string, s upstream.State) erro
 			s.At = was.At.Add(time.Millisecond)
 		}
 		k.known[address] = s
-		if n := len(k.sharers); n > 0 {
-			newest = k.sharers[n-1]
+		if n := len(k.syncs); n > 0 {
+			newest = k.syncs[n-1]
 			next = newest.next
 		}
 	})
 	if newest == nil {
 		return errors.New("no loaded configuration has a websocket_proxy, and so a storage; it is stored when one has")
 	}
-	if err := newest.await(ctx, next, isLocal(address)); err != nil {
+	if err := newest.await(ctx, next, IsLocal(address)); err != nil {
 		return err
 	}
 	k.mu.Lock()
@@ -99,7 +99,7 @@ func (k *keeper) set(ctx context.Context, address string, s upstream.State) erro
 
 // learn takes over what a call has found out, given what was known when it
 // began.
-func (k *keeper) learn(before, learned operatorStates) {
+func (k *States) learn(before, learned words) {
 	k.change(SetElsewhere, func(time.Time) {
 		for address, s := range k.known {
 			was, said := before[address]
@@ -114,7 +114,7 @@ func (k *keeper) learn(before, learned operatorStates) {
 }
 
 // tick lets pass what time ends.
-func (k *keeper) tick() {
+func (k *States) tick() {
 	// The table is not asked under the lock: whoever uses an address from now on comes
 	// as late as a moment after that.
 	unused := k.aged(time.Now())
@@ -133,10 +133,10 @@ func (k *keeper) tick() {
 }
 
 // aged returns the states that are to be dropped unless their addresses are in use.
-func (k *keeper) aged(now time.Time) operatorStates {
+func (k *States) aged(now time.Time) words {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	all := make(operatorStates)
+	all := make(words)
 	for address, s := range k.known {
 		if isAged(s, now) {
 			all[address] = s
@@ -147,7 +147,7 @@ func (k *keeper) aged(now time.Time) operatorStates {
 
 // change changes what is known, and has follow what follows. from says where it
 // comes from.
-func (k *keeper) change(from stateCause, change func(now time.Time)) {
+func (k *States) change(from Cause, change func(now time.Time)) {
 	k.mu.Lock()
 	now := time.Now()
 	change(now)
@@ -167,10 +167,10 @@ func (k *keeper) change(from stateCause, change func(now time.Time)) {
 	follow()
 }
 
-// await waits until what was stored before the process started counts. Once
+// Await waits until what was stored before the process started counts. Once
 // that is so, it costs nothing. Handshakes need it because apps start in any
 // order: the server may listen before the storage is looked at.
-func (k *keeper) await(ctx context.Context) {
+func (k *States) Await(ctx context.Context) {
 	select {
 	case <-k.first:
 		return
@@ -185,23 +185,23 @@ func (k *keeper) await(ctx context.Context) {
 	}
 }
 
-// awaitFirst is await for the first configuration, after which nobody waits any
+// AwaitFirst is await for the first configuration, after which nobody waits any
 // more.
-func (k *keeper) awaitFirst(ctx context.Context) {
-	k.await(ctx)
+func (k *States) AwaitFirst(ctx context.Context) {
+	k.Await(ctx)
 	k.stopAwaiting()
 }
 
-func (k *keeper) stopAwaiting() {
+func (k *States) stopAwaiting() {
 	k.firstOnce.Do(func() { close(k.first) })
 }
 
-// attach begins to look at the storage of a configuration that runs from now
+// Attach begins to look at the storage of a configuration that runs from now
 // on.
-func (k *keeper) attach(o sharerConfig) *sharer {
-	s := newSharer(k, o)
+func (k *States) Attach(o Config) *Sync {
+	s := newSync(k, o)
 	k.mu.Lock()
-	k.sharers = append(k.sharers, s)
+	k.syncs = append(k.syncs, s)
 	k.mu.Unlock()
 	s.loop.Start()
 	return s

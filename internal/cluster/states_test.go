@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const (
 
 // instance is what a process has of operators' states.
 type instance struct {
-	*keeper
+	*States
 	tb       testing.TB
 	table    *fakeTable
 	observed *observed
@@ -32,12 +32,12 @@ func newInstance(tb testing.TB) *instance {
 	tb.Helper()
 	i := &instance{tb: tb, table: &fakeTable{used: make(map[string]bool)}, observed: new(observed)}
 	i.identity = func(context.Context) (id, host string, err error) { return "an id", "a host", nil }
-	i.keeper = newKeeper(i.table, i.observed, patience)
+	i.States = New(i.table, i.observed, patience)
 	return i
 }
 
 // runInstance is an instance that looks at a storage until the test ends.
-func runInstance(tb testing.TB, st storage) *instance {
+func runInstance(tb testing.TB, st Storage) *instance {
 	tb.Helper()
 	i := newInstance(tb)
 	i.run(st)
@@ -45,11 +45,11 @@ func runInstance(tb testing.TB, st storage) *instance {
 }
 
 // run has the instance look at a storage, as when a configuration is loaded.
-func (i *instance) run(st storage) (unload func()) {
-	s := i.attach(sharerConfig{Storage: st, Instance: i.identity, Observer: i.observed})
-	unload = sync.OnceFunc(s.detach)
+func (i *instance) run(st Storage) (unload func()) {
+	s := i.Attach(Config{Storage: st, Instance: i.identity, Observer: i.observed})
+	unload = sync.OnceFunc(s.Detach)
 	i.tb.Cleanup(unload)
-	i.awaitFirst(context.Background())
+	i.AwaitFirst(context.Background())
 	return unload
 }
 
@@ -63,7 +63,7 @@ func (i *instance) say(address, state string) {
 
 func (i *instance) trySay(address string, s upstream.State) error {
 	s.By, s.At = "test", time.Now()
-	return i.set(context.Background(), address, s)
+	return i.Set(context.Background(), address, s)
 }
 
 // sayUnstored sets a state that is expected not to be stored, which is not to

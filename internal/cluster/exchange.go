@@ -1,4 +1,4 @@
-package websocketproxy
+package cluster
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 // exchange is one call of the storage: what is known here becomes known there, and the
 // other way round.
 type exchange struct {
-	known   operatorStates // when it began
+	known   words // when it began
 	call    *outside.Call[exchanged]
 	settled chan struct{} // closed when errs is set
 	errs    exchangeErrors
@@ -20,7 +20,7 @@ type exchange struct {
 
 // exchanged is what an exchange brings.
 type exchanged struct {
-	learned operatorStates
+	learned words
 	errs    exchangeErrors
 	// ahead are the addresses of which times were ignored.
 	ahead map[string]bool
@@ -44,10 +44,10 @@ func (x *exchange) settle(errs exchangeErrors) {
 
 // exchange exchanges what is known. looked tells that this instance's own document has
 // been read before.
-func (c *sharerConfig) exchange(
-	ctx context.Context, known operatorStates, looked bool, uses func(string) bool,
+func (c *Config) exchange(
+	ctx context.Context, known words, looked bool, uses func(string) bool,
 ) (exchanged, error) {
-	r := exchanged{learned: make(operatorStates), ahead: make(map[string]bool), looked: looked}
+	r := exchanged{learned: make(words), ahead: make(map[string]bool), looked: looked}
 	shared, local := known.part(false), known.part(true)
 	d := document{storage: c.Storage, key: sharedKey, uses: uses, ahead: r.ahead}
 	r.errs.shared = d.add(ctx, shared, r.learned)
@@ -68,7 +68,7 @@ func (c *sharerConfig) exchange(
 
 // add puts what is known after an exchange into all: if it fails, that is what
 // was known before.
-func (d *document) add(ctx context.Context, known, all operatorStates) error {
+func (d *document) add(ctx context.Context, known, all words) error {
 	learned, err := d.exchange(ctx, known)
 	if err != nil {
 		learned = known
