@@ -5,20 +5,17 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/outside"
 )
 
-// exchange is one call of the storage: what is known here becomes known there, and the
-// other way round.
-type exchange struct {
-	known   words // when it began
-	call    *outside.Call[exchanged]
+// round is one exchange with the storage: what is known here becomes known there, and
+// the other way round.
+type round struct {
+	known   words         // when it began
 	settled chan struct{} // closed when errs is set
 	errs    exchangeErrors
 }
 
-// exchanged is what an exchange brings.
+// exchanged is what a round brings.
 type exchanged struct {
 	learned words
 	errs    exchangeErrors
@@ -33,13 +30,13 @@ type exchangeErrors struct {
 	shared, local error
 }
 
-func newExchange() *exchange {
-	return &exchange{settled: make(chan struct{})}
+func newRound() *round {
+	return &round{settled: make(chan struct{})}
 }
 
-func (x *exchange) settle(errs exchangeErrors) {
-	x.errs = errs
-	close(x.settled)
+func (r *round) settle(errs exchangeErrors) {
+	r.errs = errs
+	close(r.settled)
 }
 
 // exchange exchanges what is known. looked tells that this instance's own document has

@@ -53,20 +53,20 @@ func (c Cause) String() string {
 
 // changesLocked returns the upstreams whose state is another one than it was. Those
 // that are found when the process starts have changed for nobody.
-func (k *States) changesLocked(from Cause, was words) (changes []Change) {
-	if !k.found && from == SetElsewhere {
+func (c *States) changesLocked(from Cause, was words) (changes []Change) {
+	if !c.found && from == SetElsewhere {
 		return nil
 	}
-	for address, s := range k.applied {
+	for address, s := range c.applied {
 		if !s.Equal(was[address]) {
 			changes = append(changes, Change{address, s, from})
 		}
 	}
 	for address := range was {
-		if _, still := k.applied[address]; still {
+		if _, still := c.applied[address]; still {
 			continue
 		}
-		s, said := k.known[address]
+		s, said := c.known[address]
 		cause := from
 		switch {
 		case !said:
@@ -81,20 +81,20 @@ func (k *States) changesLocked(from Cause, was words) (changes []Change) {
 }
 
 // foundStates notes that the states of a storage are known.
-func (k *States) foundStates() {
-	k.mu.Lock()
-	isFirst, all, observer := !k.found, k.applied, k.observerLocked()
-	k.found = true
-	k.mu.Unlock()
+func (c *States) foundStates() {
+	c.mu.Lock()
+	isFirst, all, observer := !c.found, c.applied, c.observerLocked()
+	c.found = true
+	c.mu.Unlock()
 	if isFirst && len(all) > 0 {
 		observer.Found(all)
 	}
 }
 
 // observerLocked returns that of the newest configuration.
-func (k *States) observerLocked() Observer {
-	if n := len(k.syncs); n > 0 {
-		return k.syncs[n-1].Observer
+func (c *States) observerLocked() Observer {
+	if n := len(c.syncs); n > 0 {
+		return c.syncs[n-1].config.Observer
 	}
-	return k.observer
+	return c.observer
 }

@@ -1,3 +1,10 @@
+// Package cluster shares what operators say of upstreams with other instances, by way of
+// a storage that they have in common. It knows how words meet whose writers do not see each
+// other, whose clocks differ, and whose storage is away, slow or damaged. It knows neither
+// Caddy nor log lines: where words count, who is told of them and where they are stored
+// is given to it.
+//
+// It has one lock, that of States. Nothing of others is called under it.
 package cluster
 
 import (
@@ -22,7 +29,7 @@ type Table interface {
 }
 
 // States holds what operators have said about upstreams, makes it count in this
-// process, and shares it with others by way of sharers.
+// process, and shares it with others by way of the storages of configurations.
 type States struct {
 	table    Table
 	observer Observer // without a configuration
@@ -34,7 +41,7 @@ type States struct {
 	firstOnce sync.Once
 	patience  time.Duration // of those who wait for that
 
-	mu    sync.Mutex // guards what follows; nothing else is called under it
+	mu    sync.Mutex // guards what follows, and a part of each Sync
 	known words
 	// applied is what counts, and number how often that has changed.
 	applied words
@@ -46,9 +53,9 @@ type States struct {
 	syncs []*Sync
 }
 
-// New returns one that is told what there is to tell by the observers of
-// configurations, or by this one if there is none. Whoever waits for what is stored
-// does so no longer than patience.
+// New returns states that have no storage yet. The observer is told what happens while
+// no configuration has one. Whoever waits for what is stored does so no longer than
+// patience.
 func New(t Table, o Observer, patience time.Duration) *States {
 	return &States{
 		table:    t,
@@ -67,18 +74,18 @@ func New(t Table, o Observer, patience time.Duration) *States {
 // Set takes note of what an operator says, which counts from now on, and stores
 // it. Its error says why it could not be stored within storageTimeout; that is
 // tried again until it works.
-func (k *States) Set(ctx context.Context, address string, s upstream.State) error {
+func (c *States) Set(ctx context.Context, address string, s upstream.State) error {
 	var newest *Sync
-	var next *exchange
-	k.change(SetHere, func(now time.Time) {
+	var next *round
+	c.change(SetHere, func(now time.Time) {
 		s.At, s.Expires, s.Named = s.At.UTC().Round(0), s.Expires.UTC().Round(0), time.Time{}
 		// Another instance's clock may be ahead.
-		if was, said := k.known[address]; said && !s.At.After(was.At) && !isAhead(was.At, now) {
+		if was, said := c.known[address]; said && !s.At.After(was.At) && !isAhead(was.At, now) {
 			s.At = was.At.Add(time.Millisecond)
 		}
-		k.known[address] = s
-		if n := len(k.syncs); n > 0 {
-			newest = k.syncs[n-1]
+		c.known[address] = s
+		if n := len(c.syncs); n > 0 {
+			newest = c.syncs[n-1]
 			next = newest.next
 		}
 	})
@@ -88,20 +95,20 @@ func (k *States) Set(ctx context.Context, address string, s upstream.State) erro
 	if err := newest.await(ctx, next, IsLocal(address)); err != nil {
 		return err
 	}
-	k.mu.Lock()
-	now := k.known[address]
-	k.mu.Unlock()
+	c.mu.Lock()
+	now := c.known[address]
+	c.mu.Unlock()
 	if !now.At.Equal(s.At) {
 		return fmt.Errorf("%s has set it to %s meanwhile", printable.Text(now.By), printable.Text(now.State))
 	}
 	return nil
 }
 
-// learn takes over what a call has found out, given what was known when it
+// learn takes over what a round has found out, given what was known when it
 // began.
-func (k *States) learn(before, learned words) {
-	k.change(SetElsewhere, func(time.Time) {
-		for address, s := range k.known {
+func (c *States) learn(before, learned words) {
+	c.change(SetElsewhere, func(time.Time) {
+		for address, s := range c.known {
 			was, said := before[address]
 			newest, stored := learned[address]
 			unasked := !said || !was.At.Equal(s.At)
@@ -109,35 +116,35 @@ func (k *States) learn(before, learned words) {
 				learned[address] = s
 			}
 		}
-		k.known = learned
+		c.known = learned
 	})
 }
 
 // tick lets pass what time ends.
-func (k *States) tick() {
-	// The table is not asked under the lock: whoever uses an address from now on comes
-	// as late as a moment after that.
-	unused := k.aged(time.Now())
+func (c *States) tick() {
+	// The table is not asked under the lock. Whoever comes to use an address meanwhile is
+	// as late as who comes a moment after.
+	unused := c.aged(time.Now())
 	for address := range unused {
-		if k.table.Uses(address) {
+		if c.table.Uses(address) {
 			delete(unused, address)
 		}
 	}
-	k.change(Expired, func(time.Time) {
+	c.change(Expired, func(time.Time) {
 		for address, was := range unused {
-			if k.known[address].Equal(was) {
-				delete(k.known, address)
+			if c.known[address].Equal(was) {
+				delete(c.known, address)
 			}
 		}
 	})
 }
 
 // aged returns the states that are to be dropped unless their addresses are in use.
-func (k *States) aged(now time.Time) words {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func (c *States) aged(now time.Time) words {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	all := make(words)
-	for address, s := range k.known {
+	for address, s := range c.known {
 		if isAged(s, now) {
 			all[address] = s
 		}
@@ -147,22 +154,22 @@ func (k *States) aged(now time.Time) words {
 
 // change changes what is known, and has follow what follows. from says where it
 // comes from.
-func (k *States) change(from Cause, change func(now time.Time)) {
-	k.mu.Lock()
+func (c *States) change(from Cause, apply func(now time.Time)) {
+	c.mu.Lock()
 	now := time.Now()
-	change(now)
-	was, is := k.applied, k.known.holding(now)
+	apply(now)
+	was, is := c.applied, c.known.holding(now)
 	if is.equal(was) {
-		k.mu.Unlock()
+		c.mu.Unlock()
 		return
 	}
-	k.applied = is
-	k.number++
-	number, changes, observer := k.number, k.changesLocked(from, was), k.observerLocked()
-	k.mu.Unlock()
-	follow := k.table.SetStates(number, is)
-	for _, c := range changes {
-		observer.Changed(c)
+	c.applied = is
+	c.number++
+	number, changes, observer := c.number, c.changesLocked(from, was), c.observerLocked()
+	c.mu.Unlock()
+	follow := c.table.SetStates(number, is)
+	for _, change := range changes {
+		observer.Changed(change)
 	}
 	follow()
 }
@@ -170,39 +177,39 @@ func (k *States) change(from Cause, change func(now time.Time)) {
 // Await waits until what was stored before the process started counts. Once
 // that is so, it costs nothing. Handshakes need it because apps start in any
 // order: the server may listen before the storage is looked at.
-func (k *States) Await(ctx context.Context) {
+func (c *States) Await(ctx context.Context) {
 	select {
-	case <-k.first:
+	case <-c.first:
 		return
 	default:
 	}
-	timer := time.NewTimer(k.patience)
+	timer := time.NewTimer(c.patience)
 	defer timer.Stop()
 	select {
-	case <-k.first:
+	case <-c.first:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 }
 
-// AwaitFirst is await for the first configuration, after which nobody waits any
+// AwaitFirst is Await for the first configuration, after which nobody waits any
 // more.
-func (k *States) AwaitFirst(ctx context.Context) {
-	k.Await(ctx)
-	k.stopAwaiting()
+func (c *States) AwaitFirst(ctx context.Context) {
+	c.Await(ctx)
+	c.stopAwaiting()
 }
 
-func (k *States) stopAwaiting() {
-	k.firstOnce.Do(func() { close(k.first) })
+func (c *States) stopAwaiting() {
+	c.firstOnce.Do(func() { close(c.first) })
 }
 
 // Attach begins to look at the storage of a configuration that runs from now
 // on.
-func (k *States) Attach(o Config) *Sync {
-	s := newSync(k, o)
-	k.mu.Lock()
-	k.syncs = append(k.syncs, s)
-	k.mu.Unlock()
+func (c *States) Attach(config Config) *Sync {
+	s := newSync(c, config)
+	c.mu.Lock()
+	c.syncs = append(c.syncs, s)
+	c.mu.Unlock()
 	s.loop.Start()
 	return s
 }

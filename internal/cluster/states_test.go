@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -340,15 +341,15 @@ func TestTheTableMayAskBack(t *testing.T) {
 		st.put(sharedKey, stored(2*dropAfter, backend))
 		a := newInstance(t)
 		a.table.use(backend, true)
-		asked := 0
+		var asked atomic.Int32
 		a.table.back = func() {
-			asked++
+			asked.Add(1)
 			a.mu.Lock() // as any call would
 			defer a.mu.Unlock()
 		}
 		a.run(st)
 		a.say("10.0.0.2:9000", upstream.Drain)
-		if asked == 0 {
+		if asked.Load() == 0 {
 			t.Error("the table was told nothing")
 		}
 	})

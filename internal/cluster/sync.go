@@ -19,7 +19,7 @@ const (
 	pollJitter   = time.Second
 	// storageTimeout bounds what is waited for the storage.
 	storageTimeout = 3 * time.Second
-	// detachTimeout is how long a call that is under way when its configuration
+	// detachTimeout is how long a round that is under way when its configuration
 	// is unloaded may still take.
 	detachTimeout = time.Second
 	// maxCalls bounds the calls that storages of earlier configurations have
@@ -40,29 +40,28 @@ type Config struct {
 
 // Sync has the storage of one running configuration, and the loop that looks at it.
 type Sync struct {
-	Config
-
+	config Config
 	states *States
 	loop   *outside.Loop[exchanged]
 
-	// Both are guarded by the keeper's mu.
-	next    *exchange // that will begin next
-	overdue time.Time // when an exchange was found not to come back in time
+	// Both are guarded by the states' mu.
+	next    *round    // that will begin next
+	overdue time.Time // when a round was found not to end in time
 
-	// What follows is the loop's, and stop's after that: the exchange that is under way;
-	// exchanges fail, or do not come back in time; the addresses of which times were
-	// ignored last; and this instance's own document has been read.
-	current  *exchange
+	// What follows is the loop's, and after its end Detach's: the round that is under
+	// way; rounds fail, or do not end in time; the addresses of which times were ignored
+	// last; and this instance's own document has been read.
+	current  *round
 	troubled bool
 	ahead    map[string]bool
 	looked   bool
 }
 
-func newSync(k *States, c Config) *Sync {
-	s := &Sync{Config: c, states: k, next: newExchange()}
+func newSync(states *States, config Config) *Sync {
+	s := &Sync{config: config, states: states, next: newRound()}
 	s.loop = outside.NewLoop(outside.Caller[exchanged]{
 		Tick: func() time.Duration {
-			k.tick()
+			states.tick()
 			return pollInterval + rand.N(pollJitter) //nolint:gosec // it only keeps instances apart
 		},
 		Begin: s.begin,
@@ -75,31 +74,29 @@ func newSync(k *States, c Config) *Sync {
 	return s
 }
 
-// begin begins an exchange.
+// begin begins a round.
 func (s *Sync) begin() *outside.Call[exchanged] {
-	k := s.states
-	k.mu.Lock()
-	x := s.next
-	s.next = newExchange()
-	x.known = maps.Clone(k.known)
-	k.mu.Unlock()
-	s.current = x
-	known, looked := x.known, s.looked
-	x.call = outside.Start(context.Background(), storageTimeout, &k.storages,
-		func(ctx context.Context) (exchanged, error) { return s.exchange(ctx, known, looked, k.table.Uses) })
-	return x.call
+	s.states.mu.Lock()
+	s.current, s.next = s.next, newRound()
+	known := maps.Clone(s.states.known)
+	s.states.mu.Unlock()
+	s.current.known = known
+	looked := s.looked
+	return outside.Start(context.Background(), storageTimeout, &s.states.storages,
+		func(ctx context.Context) (exchanged, error) {
+			return s.config.exchange(ctx, known, looked, s.states.table.Uses)
+		})
 }
 
-// settle takes over what an exchange has brought.
+// settle takes over what a round has brought.
 func (s *Sync) settle(c *outside.Call[exchanged]) {
-	x, k := s.current, s.states
 	s.setOverdue(time.Time{})
 	r, inTime, err := c.Result()
 	if err != nil {
 		r.errs = exchangeErrors{err, err}
 	} else {
 		s.looked = r.looked
-		k.learn(x.known, r.learned)
+		s.states.learn(s.current.known, r.learned)
 		s.warnOfTimes(r.ahead)
 	}
 	err = errors.Join(r.errs.shared, r.errs.local)
@@ -108,16 +105,16 @@ func (s *Sync) settle(c *outside.Call[exchanged]) {
 		s.complain(err)
 	case inTime && s.troubled:
 		s.troubled = false
-		s.Observer.Works()
+		s.config.Observer.Works()
 	}
 	if r.errs.shared == nil || r.errs.local == nil {
-		k.foundStates()
+		s.states.foundStates()
 	}
-	k.stopAwaiting()
-	x.settle(r.errs)
+	s.states.stopAwaiting()
+	s.current.settle(r.errs)
 }
 
-// delay notes that an exchange has not come back in time.
+// delay notes that a round has not ended in time.
 func (s *Sync) delay(*outside.Call[exchanged]) {
 	s.setOverdue(time.Now())
 	s.complain(fmt.Errorf("no answer within %v", storageTimeout))
@@ -136,7 +133,7 @@ func (s *Sync) complain(err error) {
 		return
 	}
 	s.troubled = true
-	s.Observer.Fails(err)
+	s.config.Observer.Fails(err)
 }
 
 // warnOfTimes tells when other addresses than before have times that are ignored.
@@ -146,21 +143,21 @@ func (s *Sync) warnOfTimes(ahead map[string]bool) {
 	}
 	s.ahead = ahead
 	if len(ahead) > 0 {
-		s.Observer.Ahead(slices.Collect(maps.Keys(ahead)))
+		s.config.Observer.Ahead(slices.Collect(maps.Keys(ahead)))
 	}
 }
 
-// Detach ends that, and waits for it. An exchange that is under way gets some time,
-// as an operator may wait for it.
+// Detach leaves the storage, for when the configuration is unloaded. A round that is
+// under way gets some time, as an operator may wait for it.
 func (s *Sync) Detach() {
-	k := s.states
-	k.mu.Lock()
-	k.syncs = slices.DeleteFunc(k.syncs, func(other *Sync) bool { return other == s })
-	k.mu.Unlock()
+	all := s.states
+	all.mu.Lock()
+	all.syncs = slices.DeleteFunc(all.syncs, func(other *Sync) bool { return other == s })
+	all.mu.Unlock()
 	c := s.loop.Stop()
-	k.mu.Lock()
+	all.mu.Lock()
 	next, isOverdue := s.next, !s.overdue.IsZero()
-	k.mu.Unlock()
+	all.mu.Unlock()
 	unloaded := exchangeErrors{errUnloaded, errUnloaded}
 	next.settle(unloaded)
 	if c == nil {
@@ -174,9 +171,9 @@ func (s *Sync) Detach() {
 	s.current.settle(unloaded)
 }
 
-// await waits until an exchange has stored what was set before it began, and returns
+// await waits until a round has stored what was set before it began, and returns
 // why it has not.
-func (s *Sync) await(ctx context.Context, x *exchange, local bool) error {
+func (s *Sync) await(ctx context.Context, r *round, local bool) error {
 	s.states.mu.Lock()
 	since := s.overdue
 	s.states.mu.Unlock()
@@ -187,14 +184,14 @@ func (s *Sync) await(ctx context.Context, x *exchange, local bool) error {
 	timer := time.NewTimer(storageTimeout)
 	defer timer.Stop()
 	select {
-	case <-x.settled:
+	case <-r.settled:
 	case <-timer.C:
 		return fmt.Errorf("the storage has not answered within %v", storageTimeout)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	if local {
-		return x.errs.local
+		return r.errs.local
 	}
-	return x.errs.shared
+	return r.errs.shared
 }

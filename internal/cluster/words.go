@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// dropAfter is how long after that its state is dropped.
+	// dropAfter is how long after an address was last in use its state is dropped.
 	dropAfter = 24 * time.Hour
 	// goneAfter is from when on a state that is not stored any more is taken for
 	// dropped by another instance, and not for lost. Clocks may differ by what
