@@ -2,8 +2,6 @@ package websocketproxy
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
@@ -43,14 +41,18 @@ func killed(code uint16, text string) tunnel.Ending {
 }
 
 func (operated) Upstreams() []admin.Upstream {
-	list := hosts.list()
+	known := hosts.list()
+	list := make([]admin.Upstream, len(known))
+	for i, u := range known {
+		list[i] = admin.Upstream(u)
+	}
 	markRemoved(list)
 	return list
 }
 
 func (operated) Upstream(address string) (admin.Upstream, bool) {
 	info, known := hosts.info(address)
-	list := []admin.Upstream{info}
+	list := []admin.Upstream{admin.Upstream(info)}
 	markRemoved(list)
 	return list[0], known
 }
@@ -105,58 +107,4 @@ func markRemoved(list []admin.Upstream) {
 			doubtful[t.Upstream].State = upstream.Ready
 		}
 	}
-}
-
-// list returns all upstreams that are configured, have tunnels or have been
-// given a state, by address.
-func (t *hostTable) list() []admin.Upstream {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := make([]admin.Upstream, 0, len(t.m)+len(t.states))
-	queued, failing := t.queuedLocked(), t.failingLocked()
-	for address, h := range t.m {
-		info := t.infoLocked(address, h)
-		info.Queued, info.Failing = queued[address], failing[address]
-		all = append(all, info)
-	}
-	for address := range t.states {
-		if t.m[address] == nil {
-			all = append(all, t.infoLocked(address, new(host)))
-		}
-	}
-	slices.SortFunc(all, func(a, b admin.Upstream) int { return strings.Compare(a.Address, b.Address) })
-	return all
-}
-
-func (t *hostTable) infoLocked(address string, h *host) admin.Upstream {
-	s := t.states[address]
-	info := admin.Upstream{
-		Address:    address,
-		State:      upstream.Ready,
-		Tunnels:    h.tunnels,
-		Configured: h.named > 0,
-		Source:     h.source,
-		By:         s.By,
-		Since:      s.At,
-		Expires:    s.Expires,
-	}
-	if s.Closes() {
-		info.State = s.State
-	}
-	info.Health, info.HealthError, info.Checked = h.healthLocked()
-	return info
-}
-
-// info returns what is known about an address, or false if nothing is.
-func (t *hostTable) info(address string) (admin.Upstream, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	h, known := t.m[address]
-	if !known {
-		_, known = t.states[address]
-		h = new(host)
-	}
-	info := t.infoLocked(address, h)
-	info.Queued, info.Failing = t.queuedLocked()[address], t.failingLocked()[address]
-	return info, known
 }

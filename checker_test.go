@@ -16,9 +16,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // often is an interval of probes, and seldom one after which no test runs any
@@ -29,13 +29,13 @@ const (
 )
 
 // health is what operators see of an address.
-func health(tb testing.TB, address string) admin.Upstream {
+func health(tb testing.TB, address string) info {
 	tb.Helper()
-	info, known := hosts.info(address)
+	i, known := hosts.info(address)
 	if !known {
 		tb.Fatalf("%s is not known", address)
 	}
-	return info
+	return i
 }
 
 func expectHealth(tb testing.TB, address, want string) {
@@ -66,45 +66,6 @@ func (c *checker) uses() []*prober {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.probers)
-}
-
-func TestAddressIsDownAfterSoManyFails(t *testing.T) {
-	for name, test := range map[string]struct {
-		passes, fails int
-		probes        string // x fails
-		want          string // x is down
-	}{
-		"defaults":           {1, 1, ".x.xx.", ".x.xx."},
-		"three fails":        {1, 3, "xx.xxx.", ".....x."},
-		"three passes":       {3, 1, "x..x...", "xxxxxx."},
-		"both, and flapping": {2, 2, "x.x.x.xx.x.x..x", ".......xxxxxx.."},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := new(verdict)
-			got := ""
-			for _, probe := range test.probes {
-				problem := ""
-				if probe == 'x' {
-					problem = "bad"
-				}
-				before := c.down
-				if changed := c.countLocked(problem, test.passes, test.fails); changed != (before != c.down) {
-					t.Errorf("after %s it says that it has changed: %t", got, changed)
-				}
-				if c.down {
-					got += "x"
-				} else {
-					got += "."
-				}
-				if c.down && c.lastError == "" || !c.down && problem == "" && c.lastError != "" {
-					t.Errorf("after %s the last error is %q", got, c.lastError)
-				}
-			}
-			if got != test.want {
-				t.Errorf("of probes %s it is down after %s, want %s", test.probes, got, test.want)
-			}
-		})
-	}
 }
 
 func TestProbesAreSpreadOut(t *testing.T) {
@@ -214,7 +175,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 	}
 	after := checked(up.Addr, check)
 	unloadAfter := load(t, after)
-	if after.pool.fixed[0].takesMore() {
+	if got, _ := chooseOnce(t, after, clientRequest(0)); got != "" {
 		t.Error("the upstream is up while the new configuration is loaded")
 	}
 	after.startChecks()
@@ -286,13 +247,13 @@ func TestEndpointsThatJoinLaterAreProbedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := newEndpoint(h.pool.templates[0].slot, a)
+	e := newEndpoint(&slot{weight: 1}, a)
 	e.host = hosts.name(e.key(), "")
 	h.pool.join(e)
 	expectHealth(t, up.Addr, "up")
 	h.pool.leave(e)
-	if len(e.host.verdicts) > 0 {
-		t.Error("it is checked although it has left")
+	if got := health(t, up.Addr).Health; got != upstream.Unchecked {
+		t.Errorf("it is %s although it has left", got)
 	}
 	hosts.unname(e.host, "", false)
 }
@@ -306,7 +267,7 @@ func TestEndpointsThatJoinLaterMayBeOfAnotherKind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := newEndpoint(h.pool.templates[0].slot, a)
+	e := newEndpoint(&slot{weight: 1}, a)
 	e.host = hosts.name(e.key(), "")
 	h.pool.join(e)
 	expectHealth(t, e.key(), "down")

@@ -39,8 +39,6 @@ const (
 	defaultMaxFails     = 3
 
 	longestSlowStart = 24 * time.Hour // in milliseconds it has to fit into 32 bits
-
-	maxWeight = 1 << 16 // keeps load comparisons far from overflow
 )
 
 // orDefault applies "zero means the default, negative means off", where off is

@@ -185,7 +185,7 @@ func (h *Handler) handshakeAt(
 		inTime, cancel = context.WithTimeout(ctx, h.handshake)
 		defer cancel()
 	}
-	conn, err := h.transport.dial(inTime, c.endpoint.target(), repl)
+	conn, err := h.transport.dial(inTime, targetOf(c.endpoint.address), repl)
 	if err != nil {
 		// It is the upstream that has taken the time, unless that of the request is over.
 		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, causeDialFailed)

@@ -181,11 +181,14 @@ func TestNegativeMeansOff(t *testing.T) {
 	if h.loaded.rebalance != nil {
 		t.Error("rebalancing is not off")
 	}
-	h.pool.fixed[0].host.tunnels = 1 << 20
-	if !h.pool.fixed[0].takesMore() {
-		t.Error("an upstream without limit is full")
+	c, _ := h.pool.candidates(nil)
+	for range 1000 {
+		held := c.reserve(h.pool.fixed[0])
+		if held == nil {
+			t.Fatal("an upstream without limit is full")
+		}
+		defer hosts.tunnelEnded(held.host)
 	}
-	h.pool.fixed[0].host.tunnels = 0
 
 	patient := provisioned(t, func(h *Handler) {
 		h.Keepalive = &Keepalive{PingInterval: caddy.Duration(time.Second), PingTimeout: -1}

@@ -35,7 +35,7 @@ func (p *checkedLeastConn) pick(some []*endpoint, random func(int) int) *endpoin
 	picked := p.leastConn.pick(some, random)
 	p.picks.Add(1)
 	for _, e := range some {
-		if picked == nil || e.host.tunnels*picked.slot.weight < picked.host.tunnels*e.slot.weight {
+		if picked == nil || e.tunnels()*picked.weight() < picked.tunnels()*e.weight() {
 			p.wrong.Add(1)
 		}
 	}
@@ -90,9 +90,7 @@ func TestEachPickIsTheLeastLoadedUnderChurn(t *testing.T) {
 	_, dials := backends(t, 5)
 	p := newProxy(t, &Handler{Upstreams: upstreams(dials...)})
 	checked := new(checkedLeastConn)
-	hosts.mu.Lock()
-	p.handler.pool.policy = checked
-	hosts.mu.Unlock()
+	p.handler.pool.policy = checked // before anybody comes
 	churn(t, p, thousands())
 	if checked.wrong.Load() > 0 || checked.picks.Load() < int64(thousands()/16*16) {
 		t.Errorf("%d of %d picks were not the least loaded", checked.wrong.Load(), checked.picks.Load())
@@ -148,10 +146,7 @@ func TestRampOfRealTunnels(t *testing.T) {
 	p := newProxy(t, h)
 	for range 10 { // so that the newcomer has fewer than the others
 		for _, dial := range dials[:2] {
-			hosts.mu.Lock()
-			held := hosts.reserveLocked(hosts.m[dial])
-			hosts.mu.Unlock()
-			defer hosts.tunnelEnded(held)
+			defer hosts.tunnelEnded(reserve(dial))
 		}
 	}
 	became := time.Now()

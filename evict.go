@@ -95,9 +95,7 @@ const (
 
 // removedBy says by what no loaded configuration has the upstream any more.
 func (l *lease) removedBy() string {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
-	if l.from == nil && l.host.dropped {
+	if l.from == nil && hosts.wasDropped(l.host) {
 		return evictedBySource
 	}
 	return evictedByReload

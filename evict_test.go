@@ -114,7 +114,7 @@ func TestWhoseUpstreamIsStillConfigured(t *testing.T) {
 			held := &lease{host: reserve(address), policy: &leasePolicy{evict: time.Second}}
 			defer hosts.tunnelEnded(held.host)
 			if tt.template != "" {
-				held.from = &provenance{template: tt.template}
+				held.from = fromTemplate(tt.template)
 			}
 			if got := held.isOrphan(); got != tt.orphan {
 				t.Errorf("the tunnel has lost its upstream: %t, want %t", got, tt.orphan)

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // runningOut has dials fail as they do when this side has run out of something, while
@@ -113,11 +114,8 @@ func TestProbesForWantOfResources(t *testing.T) {
 			if dials != 3 || logs.FilterLevelExact(zapcore.ErrorLevel).Len() != 1 {
 				t.Errorf("%d dials and %d lines, want 3 and 1", dials, logs.FilterLevelExact(zapcore.ErrorLevel).Len())
 			}
-			hosts.mu.Lock()
-			down, checked := e.down, e.verdict.checked
-			hosts.mu.Unlock()
-			if down || !checked.IsZero() {
-				t.Errorf("is down: %v, checked at %v; want nothing to be known", down, checked)
+			if got := health(t, up.Addr); got.Health != upstream.Unchecked || !got.Checked.IsZero() {
+				t.Errorf("is %s, checked at %v; want nothing to be known", got.Health, got.Checked)
 			}
 			client.Echo("still there")
 			client.CloseHandshake(1000)

@@ -194,8 +194,11 @@ func (f *flock) expect(off int, want map[string]int) {
 }
 
 // reserve counts a tunnel at an upstream that no configuration names.
-func reserve(address string) *host {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
-	return hosts.reserveLocked(&host{address: address})
+func reserve(dial string) *host {
+	p := newPool(hosts)
+	p.addFixed(&slot{weight: 1}, address{hostport: dial})
+	defer p.release()
+	c, _ := p.candidates(nil) // has no templates
+	defer c.close()
+	return c.reserve(p.fixed[0]).host
 }

@@ -174,20 +174,8 @@ func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func expectNothingHeld(tb testing.TB) {
 	tb.Helper()
 	eventually(tb, "no tunnel is live", func() bool { return liveTunnels.Count() == 0 })
-	eventually(tb, "no upstream is referenced", func() bool {
-		hosts.mu.Lock()
-		defer hosts.mu.Unlock()
-		return len(hosts.m) == 0 && len(hosts.templates) == 0
-	})
-	eventually(tb, "no failures are counted for anybody", func() bool {
-		hosts.mu.Lock()
-		defer hosts.mu.Unlock()
-		for _, f := range hosts.failures {
-			if len(f.endpoints) > 0 {
-				return false
-			}
-		}
-		return len(hosts.queues) == 0
+	eventually(tb, "no upstream is referenced, no failure counted, and nobody waits", func() bool {
+		return hosts.held() == held{}
 	})
 	eventually(tb, "no client has a place", func() bool {
 		clients.mu.Lock()
@@ -213,12 +201,8 @@ func eventually(tb testing.TB, what string, is func() bool) {
 
 // tunnelsOf returns how many tunnels are counted at an upstream.
 func tunnelsOf(address string) int {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
-	if h, ok := hosts.m[address]; ok {
-		return h.tunnels
-	}
-	return 0
+	i, _ := hosts.info(address)
+	return i.Tunnels
 }
 
 // closedLine waits for the log line of the only tunnel that has ended so far.

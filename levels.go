@@ -33,17 +33,6 @@ func (l *upstreamLoad) room() int {
 	return max(l.most, l.tunnels)
 }
 
-// load is the endpoint as the balancer sees it. The caller holds hosts.mu.
-func (e *endpoint) load() upstreamLoad {
-	return upstreamLoad{
-		tunnels: e.host.tunnels,
-		weight:  float64(e.slot.weight),
-		most:    max(0, e.slot.maxTunnels),
-		backup:  e.slot.backup,
-		closed:  !e.isUsable() || e.failing,
-	}
-}
-
 // merge adds another endpoint of the same address.
 func (l *upstreamLoad) merge(other upstreamLoad) {
 	l.weight += other.weight

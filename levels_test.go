@@ -96,10 +96,9 @@ func TestClosings(t *testing.T) {
 
 // simulation is a pool whose clients come back where least_conn sends them.
 type simulation struct {
-	tb        testing.TB
-	endpoints []*endpoint
-	others    []int // tunnels of other handlers
-	random    *rand.Rand
+	tb     testing.TB
+	loads  []upstreamLoad
+	random *rand.Rand
 }
 
 func newSimulation(tb testing.TB, seed uint64) *simulation {
@@ -107,61 +106,85 @@ func newSimulation(tb testing.TB, seed uint64) *simulation {
 	s := &simulation{tb: tb, random: rand.New(rand.NewPCG(seed, 7))}
 	size := 1 << s.random.IntN(10) // of the numbers of tunnels
 	for range 1 + s.random.IntN(8) {
-		e := &endpoint{slot: &slot{weight: 1}, host: &host{}}
-		others := 0
+		l := upstreamLoad{weight: 1}
 		if s.random.IntN(3) > 0 { // the others are new
-			e.host.tunnels = s.random.IntN(1 + size)
+			l.tunnels = s.random.IntN(1 + size)
+			l.movable = l.tunnels
 			if s.random.IntN(3) == 0 {
-				others = s.random.IntN(1 + e.host.tunnels)
+				l.movable -= s.random.IntN(1 + l.tunnels)
 			}
 		}
 		if s.random.IntN(3) == 0 {
-			e.slot.weight = 1 + s.random.IntN(5)
+			l.weight = float64(1 + s.random.IntN(5))
 		}
 		if s.random.IntN(4) == 0 {
-			e.slot.maxTunnels = 1 + s.random.IntN(size)
+			l.most = 1 + s.random.IntN(size)
 		}
-		e.slot.backup = s.random.IntN(5) == 0
-		e.host.closed = s.random.IntN(5) == 0
-		s.endpoints = append(s.endpoints, e)
-		s.others = append(s.others, others)
+		l.backup = s.random.IntN(5) == 0
+		l.closed = s.random.IntN(5) == 0
+		s.loads = append(s.loads, l)
 	}
 	return s
 }
 
-func (s *simulation) levels() *levels {
-	var loads []upstreamLoad
-	for i, e := range s.endpoints {
-		l := e.load()
-		l.movable = l.tunnels - s.others[i]
-		loads = append(loads, l)
+func (s *simulation) levels() *levels { return levelsOf(slices.Clone(s.loads)) }
+
+// eligible are those that may get another tunnel: backups only if no other one may.
+func (s *simulation) eligible() (some []*upstreamLoad) {
+	for _, backup := range []bool{false, true} {
+		for i := range s.loads {
+			l := &s.loads[i]
+			if l.backup == backup && !l.closed && (l.most == 0 || l.tunnels < l.most) {
+				some = append(some, l)
+			}
+		}
+		if len(some) > 0 {
+			break
+		}
 	}
-	return levelsOf(loads)
+	return some
+}
+
+// leastConn picks among the eligible as the policy does, equals at random.
+func (s *simulation) leastConn() *upstreamLoad {
+	var best []*upstreamLoad
+	for _, l := range s.eligible() {
+		switch {
+		case len(best) == 0 || float64(l.tunnels+1)*best[0].weight < float64(best[0].tunnels+1)*l.weight:
+			best = []*upstreamLoad{l}
+		case float64(l.tunnels+1)*best[0].weight == float64(best[0].tunnels+1)*l.weight:
+			best = append(best, l)
+		}
+	}
+	if len(best) == 0 {
+		return nil
+	}
+	return best[s.random.IntN(len(best))]
 }
 
 // step closes tunnels and lets their clients come back.
 func (s *simulation) step(v *levels, n int) (closed int) {
 	s.tb.Helper()
 	closings := v.closings(n)
-	before := make([]int, len(closings))
-	for i, e := range s.endpoints {
-		k := closings[i]
+	for i := range s.loads {
+		k, l := closings[i], &s.loads[i]
 		closed += k
-		before[i] = e.host.tunnels
-		if k < 0 || k > v.excess(i) || k > e.host.tunnels-s.others[i] || k > 0 && e.host.closed {
+		if k < 0 || k > v.excess(i) || k > l.movable || k > 0 && l.closed {
 			s.tb.Fatalf("%d are closed at upstream %d of %+v, which should have %v", k, i, v.loads, v.want)
 		}
-		e.host.tunnels -= k
+		l.tunnels -= k
+		l.movable -= k
 	}
 	if closed > n || closed > v.tooMany {
 		s.tb.Fatalf("%d are closed, of %d that were asked for and %d too many", closed, n, v.tooMany)
 	}
 	for range closed {
-		e := leastConn{}.pick(eligible(nil, s.endpoints, nil), s.random.IntN)
-		if e == nil {
+		l := s.leastConn()
+		if l == nil {
 			s.tb.Fatalf("nobody takes what was closed at %v of %+v", closings, v.loads)
 		}
-		e.host.tunnels++
+		l.tunnels++
+		l.movable++
 	}
 	return closed
 }
@@ -190,21 +213,20 @@ func (s *simulation) expectSense(v *levels) {
 // levelsOf says.
 func (s *simulation) expectLevel() {
 	s.tb.Helper()
-	for i, from := range s.endpoints {
-		tolerated := 1 + 2*levelTolerance*float64(from.host.tunnels)
-		if from.host.closed || from.slot.backup || float64(from.host.tunnels-s.others[i]) <= tolerated {
+	for _, from := range s.loads {
+		tolerated := 1 + 2*levelTolerance*float64(from.tunnels)
+		if from.closed || from.backup || float64(from.movable) <= tolerated {
 			continue
 		}
-		for _, to := range eligible(nil, s.endpoints, nil) {
-			if to.slot.backup {
+		for _, to := range s.eligible() {
+			if to.backup {
 				continue // then all others are full, and so stays what they have
 			}
 			// One more and one less are what cannot be divided.
-			high := float64(from.host.tunnels-1) / float64(from.slot.weight)
-			low := float64(to.host.tunnels+1) / float64(to.slot.weight)
+			high := float64(from.tunnels-1) / from.weight
+			low := float64(to.tunnels+1) / to.weight
 			if low < high*(1-2*levelTolerance)-1 {
-				s.tb.Fatalf("after all, %+v %+v has too many, and %+v %+v too few",
-					from.slot, from.host, to.slot, to.host)
+				s.tb.Fatalf("after all, %+v has too many, and %+v too few", from, to)
 			}
 		}
 	}

@@ -39,13 +39,13 @@ func (p *pool) watch(e *endpoint) {
 	if p.passive.max == 0 {
 		return
 	}
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
 	key := failureKey{address: e.host.address, transport: p.transport, limits: p.passive}
-	f, ok := hosts.failures[key]
+	f, ok := p.table.failures[key]
 	if !ok {
 		f = &failures{key: key}
-		hosts.failures[key] = f
+		p.table.failures[key] = f
 	}
 	f.endpoints = append(f.endpoints, e)
 	e.failures, e.failing = f, f.ejected

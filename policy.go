@@ -87,7 +87,8 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	if h.retry, err = newRetry(lb); err != nil {
 		return err
 	}
-	p := &pool{transport: h.transport.config}
+	p := newPool(hosts)
+	p.transport = h.transport.config
 	if h.check != nil {
 		p.joins, p.leaves = append(p.joins, h.check.join), append(p.leaves, h.check.leave)
 	}
@@ -105,7 +106,7 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 		if weights != nil {
 			weight = weights[i]
 		}
-		if err := p.add(up, weight); err != nil {
+		if err := addTo(p, up, weight); err != nil {
 			return fmt.Errorf("upstreams[%d]: %w", i, err)
 		}
 	}
@@ -179,36 +180,19 @@ func (up *Upstream) slot(weight, maxTunnels int) *slot {
 	}
 }
 
-// add puts an upstream into the pool. Without a weight, that is the default.
-func (p *pool) add(up *Upstream, weight int) error {
+// addTo puts an upstream into a pool. Without a weight, that is the default.
+func addTo(p *pool, up *Upstream, weight int) error {
 	s := up.slot(weight, p.maxTunnels)
 	if strings.Contains(up.Dial, "{") {
-		hosts.nameTemplate(up.Dial)
-		p.templates = append(p.templates, template{slot: s, dial: up.Dial, from: &provenance{template: up.Dial}})
+		p.addTemplate(s, up.Dial)
 		return nil
 	}
 	a, err := parseAddress(up.Dial)
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
-	e := newEndpoint(s, a)
-	e.host = hosts.name(e.key(), "")
-	p.join(e)
-	p.fixed = append(p.fixed, e)
+	p.addFixed(s, a)
 	return nil
-}
-
-// release gives back the pool's references to hosts. Handshakes and tunnels
-// have their own. It reports whether some upstream is not configured any more.
-func (p *pool) release() (orphaned bool) {
-	for _, e := range p.fixed {
-		p.leave(e)
-		orphaned = hosts.unname(e.host, "", false) || orphaned
-	}
-	for _, t := range p.templates {
-		orphaned = hosts.unnameTemplate(t.dial) || orphaned
-	}
-	return orphaned
 }
 
 // newQueueLimits applies the defaults. Without a cap there is nothing to wait

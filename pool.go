@@ -10,6 +10,7 @@ import (
 
 // pool is the upstreams of a handler and the policy that chooses one.
 type pool struct {
+	table *hostTable
 	// policy is nil if somebody else chooses.
 	policy policy
 	// fixed are the upstreams whose address has no placeholder. The handler
@@ -42,6 +43,25 @@ type pool struct {
 	exhausted bool
 }
 
+// newPool makes one without upstreams.
+func newPool(table *hostTable) *pool {
+	return &pool{table: table}
+}
+
+// addFixed adds an upstream whose address has no placeholder.
+func (p *pool) addFixed(s *slot, a address) {
+	e := newEndpoint(s, a)
+	e.host = p.table.name(a.key(), "")
+	p.join(e)
+	p.fixed = append(p.fixed, e)
+}
+
+// addTemplate adds an upstream whose address has some.
+func (p *pool) addTemplate(s *slot, dial string) {
+	p.table.nameTemplate(dial)
+	p.templates = append(p.templates, template{slot: s, dial: dial, from: fromTemplate(dial)})
+}
+
 // join is called for an endpoint whose host is named by this pool's
 // configuration, before it can be chosen, and without hosts.mu.
 func (p *pool) join(e *endpoint) {
@@ -53,7 +73,7 @@ func (p *pool) join(e *endpoint) {
 
 // leave is called when it cannot be chosen any more.
 func (p *pool) leave(e *endpoint) {
-	hosts.unwatch(e)
+	p.table.unwatch(e)
 	for _, tell := range p.leaves {
 		tell(e)
 	}
@@ -158,7 +178,7 @@ func (p *pool) candidates(expand func(dial string) (address, error)) (*candidate
 
 // add adds an endpoint for this handshake, which a source may have found.
 func (c *candidates) add(e *endpoint, from *provenance, source string) {
-	e.from, e.host = from, hosts.acquire(e.key(), source)
+	e.from, e.host = from, c.pool.table.acquire(e.key(), source)
 	c.expanded = append(c.expanded, e)
 }
 
@@ -179,7 +199,7 @@ func (c *candidates) renew() {
 // close gives back what candidates took.
 func (c *candidates) close() {
 	for _, e := range c.expanded {
-		hosts.release(e.host)
+		c.pool.table.release(e.host)
 	}
 	c.expanded = nil
 }
@@ -215,16 +235,16 @@ func (c *candidates) count() int { return len(c.endpoints) }
 
 // options are the endpoints that may be chosen now, for who chooses without the lock.
 func (c *candidates) options() []*endpoint {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
 	return eligible(nil, c.endpoints, c.tried)
 }
 
 // usable returns how the endpoints are spelled that would be chosen from now, full ones
 // too.
 func (c *candidates) usable() (dials []string) {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
 	for class := range classes {
 		for _, e := range c.endpoints {
 			if e.class() == class && e.isUsable() {
@@ -240,8 +260,8 @@ func (c *candidates) usable() (dials []string) {
 
 // reserve counts a tunnel at e. It returns nil if e is full.
 func (c *candidates) reserve(e *endpoint) *choice {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
 	if !e.takesMore() {
 		return nil
 	}
@@ -250,7 +270,7 @@ func (c *candidates) reserve(e *endpoint) *choice {
 
 func (c *candidates) reserveLocked(e *endpoint) *choice {
 	c.tried = append(c.tried, e.slot)
-	h := hosts.reserveLocked(e.host)
+	h := c.pool.table.reserveLocked(e.host)
 	return &choice{endpoint: e, host: h, tunnels: h.tunnels, fails: e.failures.countLocked()}
 }
 
@@ -259,4 +279,70 @@ func (c *candidates) reserveLocked(e *endpoint) *choice {
 func (c *candidates) nextRound() {
 	c.tried = c.tried[:0]
 	c.renew()
+}
+
+// release gives back the pool's references to p.table. Handshakes and tunnels
+// have their own. It reports whether some upstream is not configured any more.
+func (p *pool) release() (orphaned bool) {
+	for _, e := range p.fixed {
+		p.leave(e)
+		orphaned = p.table.unname(e.host, "", false) || orphaned
+	}
+	for _, t := range p.templates {
+		orphaned = p.table.unnameTemplate(t.dial) || orphaned
+	}
+	return orphaned
+}
+
+// slowSince returns since when an address starts slowly in the pool, or has begun to;
+// zero if it was there from the start or is not there.
+func (p *pool) slowSince(address string) time.Time {
+	endpoints := p.standing()
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	for _, e := range endpoints {
+		if e.host.address == address {
+			return e.joinedAt()
+		}
+	}
+	return time.Time{}
+}
+
+// waitingNow is how many handshakes are in the queue.
+func (p *pool) waitingNow() int {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	return len(p.waiting)
+}
+
+// occupancy is what an upstream of a pool has, and may have.
+type occupancy struct {
+	address         string
+	tunnels, weight int
+	most            int // zero means no limit
+	backup          bool
+	closed          bool // it gets no tunnels, and keeps those that it has
+}
+
+// occupancies are those of the upstreams that do not depend on the request, at one moment.
+func (p *pool) occupancies() []occupancy {
+	endpoints := p.standing()
+	all := make([]occupancy, len(endpoints))
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	for i, e := range endpoints {
+		all[i] = e.occupancyLocked()
+	}
+	return all
+}
+
+func (e *endpoint) occupancyLocked() occupancy {
+	return occupancy{
+		address: e.host.address,
+		tunnels: e.host.tunnels,
+		weight:  e.slot.weight,
+		most:    max(0, e.slot.maxTunnels),
+		backup:  e.slot.backup,
+		closed:  !e.isUsable() || e.failing,
+	}
 }

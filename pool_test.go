@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -62,9 +63,10 @@ func (h *Handler) choose(c *candidates, r *http.Request) picked {
 	if h.guest != nil {
 		return h.guest.pick(c, r)
 	}
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
-	return picked{choice: c.chooseLocked()}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	chosen, _ := c.next(ctx)
+	return picked{choice: chosen}
 }
 
 // chooseOnce makes one choice, and ends the tunnel at once.
@@ -224,7 +226,7 @@ func TestPolicyOfAnotherModuleIsAskedAgain(t *testing.T) {
 		w.Header().Add("Set-Cookie", pool[0].Dial)
 		if calls == 1 {
 			// Meanwhile another handshake takes the last place.
-			other := &candidates{pool: h.pool}
+			other, _ := h.pool.candidates(nil)
 			other.reserve(h.pool.fixed[0])
 		}
 		return pool[0]
@@ -282,10 +284,8 @@ func TestPlaceholdersAreExpandedForEachHandshake(t *testing.T) {
 		hosts.tunnelEnded(second.host)
 		hosts.tunnelEnded(chosen.host)
 	}
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
-	if len(hosts.m) != 1 {
-		t.Errorf("the hosts are %v, want only the fixed one", hosts.m)
+	if got := hosts.held().addresses; got != 1 {
+		t.Errorf("%d addresses are known, want only the fixed one", got)
 	}
 }
 

@@ -74,7 +74,7 @@ func (p *prober) probe() error {
 // function returned must do, it does not work beyond the end of ctx.
 func (p *probe) dial(ctx context.Context) (conn net.Conn, closeConn func(), err error) {
 	p.doing = "dialing"
-	conn, err = p.check.transport.dial(ctx, p.target.target(), p.repl)
+	conn, err = p.check.transport.dial(ctx, targetOf(p.target), p.repl)
 	if err != nil {
 		return nil, nil, fmt.Errorf("dialing: %w", err)
 	}
@@ -100,7 +100,7 @@ func (p *probe) request(ctx context.Context) (*http.Request, error) {
 	settings := &p.check.settings
 	u := *p.check.uri
 	u.Scheme, u.Host, u.Fragment = "http", p.target.hostport, ""
-	if p.check.transport.useTLS(p.target.target()) {
+	if p.check.transport.useTLS(targetOf(p.target)) {
 		u.Scheme = "https"
 	}
 	if p.target.network == "unix" {

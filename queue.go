@@ -54,7 +54,7 @@ func (c *candidates) next(ctx context.Context) (*choice, error) {
 		if ctx.Err() == nil {
 			return chosen, nil // it came at the last moment
 		}
-		hosts.tunnelEnded(chosen.host)
+		c.pool.table.tunnelEnded(chosen.host)
 	}
 	return nil, c.whyNot(ctx)
 }
@@ -64,8 +64,8 @@ func (c *candidates) whyNot(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
 	if !c.mayWaitLocked() {
 		return errNoneLeft
 	}
@@ -74,12 +74,12 @@ func (c *candidates) whyNot(ctx context.Context) error {
 
 // chooseOrQueue chooses, or takes its place in the queue if that can help.
 func (c *candidates) chooseOrQueue() (*choice, *waiter, error) {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
 	p := c.pool
 	if c.ticket == 0 {
-		hosts.tickets++
-		c.ticket = hosts.tickets
+		c.pool.table.tickets++
+		c.ticket = c.pool.table.tickets
 	}
 	if len(p.waiting) == 0 {
 		if chosen := c.chooseLocked(); chosen != nil {
@@ -87,7 +87,7 @@ func (c *candidates) chooseOrQueue() (*choice, *waiter, error) {
 		}
 	}
 	w := p.enqueueLocked(c)
-	hosts.serveLocked() // what there is goes to those before it, if they can use it
+	c.pool.table.serveLocked() // what there is goes to those before it, if they can use it
 	select {
 	case chosen := <-w.served:
 		return chosen, nil, nil
@@ -120,7 +120,7 @@ func (p *pool) enqueueLocked(c *candidates) *waiter {
 	})
 	p.waiting = slices.Insert(p.waiting, i, w)
 	if len(p.waiting) == 1 {
-		hosts.queues = append(hosts.queues, p)
+		p.table.queues = append(p.table.queues, p)
 	}
 	return w
 }
@@ -128,8 +128,8 @@ func (p *pool) enqueueLocked(c *candidates) *waiter {
 // leaveQueue takes w out of the queue. If it has been served meanwhile, it
 // returns with what.
 func (p *pool) leaveQueue(w *waiter) *choice {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
 	if !p.dequeueLocked(w) {
 		return <-w.served
 	}
@@ -144,7 +144,7 @@ func (p *pool) dequeueLocked(w *waiter) bool {
 	}
 	p.waiting = slices.Delete(p.waiting, i, i+1)
 	if len(p.waiting) == 0 {
-		hosts.queues = slices.DeleteFunc(hosts.queues, func(other *pool) bool { return other == p })
+		p.table.queues = slices.DeleteFunc(p.table.queues, func(other *pool) bool { return other == p })
 	}
 	return true
 }

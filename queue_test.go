@@ -16,9 +16,7 @@ import (
 
 // queued is how many handshakes wait in h's queue.
 func queued(h *Handler) int {
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
-	return len(h.pool.waiting)
+	return h.pool.waitingNow()
 }
 
 // narrow returns a handler whose upstreams take one tunnel each.
@@ -238,14 +236,13 @@ func TestQueuesOfHandlersAreServedInOneOrder(t *testing.T) {
 func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
 	h := narrow("a:1")
 	bubble(t, h, func(t *testing.T) {
-		h.pool.grows, h.pool.asks = true, true
+		h.pool.grow(1, true)
 		open, waiting := stand(t, h), stand(t, h)
 		c, err := h.pool.candidates(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found := &endpoint{slot: &slot{weight: 1}, host: hosts.acquire("own:1", "")}
-		c.expanded = []*endpoint{found}
+		c.add(newEndpoint(&slot{weight: 1}, address{hostport: "own:1"}), new(provenance), "")
 		c.renew()
 		own := &standing{t: t, candidates: c}
 		own.again()
@@ -296,12 +293,9 @@ func TestWaitingInVainSaysWhy(t *testing.T) {
 
 func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
 	for name, test := range map[string]func(t *testing.T, h *Handler, open *standing){
-		"a tunnel of another handler ends": func(t *testing.T, _ *Handler, _ *standing) {
+		"a tunnel of another handler ends": func(t *testing.T, h *Handler, _ *standing) {
 			t.Helper()
-			hosts.mu.Lock()
-			shared := hosts.m["b:1"]
-			hosts.mu.Unlock()
-			hosts.tunnelEnded(shared)
+			hosts.tunnelEnded(h.pool.fixed[1].host) // b:1
 		},
 		"an upstream gets ready": func(t *testing.T, _ *Handler, _ *standing) {
 			t.Helper()

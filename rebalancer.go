@@ -155,18 +155,17 @@ func (b *rebalancer) decide(v *levels) (n int, more bool) {
 // where their clients would come to is not known before they do.
 func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel.Tunnel) {
 	index := make(map[string]int)
-	hosts.mu.Lock()
-	for _, e := range b.loaded.pool.standing() {
-		i, found := index[e.host.address]
+	for _, l := range b.loaded.pool.occupancies() {
+		one := loadOf(l)
+		i, found := index[l.address]
 		if !found {
 			i = len(loads)
-			index[e.host.address] = i
-			loads = append(loads, e.load())
+			index[l.address] = i
+			loads = append(loads, one)
 			continue
 		}
-		loads[i].merge(e.load())
+		loads[i].merge(one)
 	}
-	hosts.mu.Unlock()
 	movable = make([][]*tunnel.Tunnel, len(loads))
 	ours := make(map[*lineage]bool)
 	for _, t := range b.live.Collect(nil) {
@@ -193,6 +192,10 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel.Tunnel
 		l.tunnels = max(l.tunnels, l.movable) // the two were not counted at once
 	}
 	return loads, movable
+}
+
+func loadOf(o occupancy) upstreamLoad {
+	return upstreamLoad{tunnels: o.tunnels, weight: float64(o.weight), most: o.most, backup: o.backup, closed: o.closed}
 }
 
 // due tells whether a tunnel is to be closed when it is its turn, and how. An

@@ -221,12 +221,9 @@ func TestFailedProvisionLeavesOtherHandlersAlone(t *testing.T) {
 			t.Errorf("%s: cleaning up: %v", name, err)
 		}
 		cancel()
-		hosts.mu.Lock()
-		h := hosts.m[address]
-		if h == nil || h.refs != 1 || len(hosts.m) != 1 {
-			t.Errorf("%s: the hosts are %v with %+v, want one with one reference", name, hosts.m, h)
+		if _, known := hosts.info(address); !known || hosts.held().references != 1 {
+			t.Errorf("%s: held are %+v, want one reference to what was there", name, hosts.held())
 		}
-		hosts.mu.Unlock()
 	}
 }
 

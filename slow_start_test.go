@@ -57,9 +57,7 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := startingSlowly("a:1", "b:1", "new:1")
 			bubble(t, h, func(t *testing.T) {
-				hosts.mu.Lock()
-				held := []*host{hosts.reserveLocked(hosts.m["a:1"]), hosts.reserveLocked(hosts.m["b:1"])}
-				hosts.mu.Unlock()
+				held := []*host{reserve("a:1"), reserve("b:1")}
 				if got := shareOf(t, h, "new:1"); got != 1 {
 					t.Errorf("share of an old one without tunnels is %v, want 1", got)
 				}
@@ -82,15 +80,7 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 // joinedAt is since when an upstream gets tunnels in the pool of h.
 func joinedAt(t *testing.T, h *Handler, address string) time.Time {
 	t.Helper()
-	hosts.mu.Lock()
-	defer hosts.mu.Unlock()
-	for _, e := range h.pool.standing() {
-		if e.host.address == address {
-			return e.joinedAt()
-		}
-	}
-	t.Fatalf("the pool has no %s", address)
-	return time.Time{}
+	return h.pool.slowSince(address)
 }
 
 // Another site reaches the same upstream in a way that fails, by TLS or by a check.
@@ -170,9 +160,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 	bubble(t, old, func(t *testing.T) {
 		after := startingSlowly("a:1", "busy:1", "new:1")
 		load(t, after)
-		hosts.mu.Lock()
-		held := []*host{hosts.reserveLocked(hosts.m["new:1"]), hosts.reserveLocked(hosts.m["busy:1"])}
-		hosts.mu.Unlock()
+		held := []*host{reserve("new:1"), reserve("busy:1")}
 		after.startJoined()
 		slow, fast := joinedAt(t, after, "new:1"), joinedAt(t, after, "busy:1")
 		if slow.IsZero() {
@@ -204,9 +192,7 @@ func TestNewcomersAloneAreNotHeldBack(t *testing.T) {
 func TestNobodyStartsSlowlyByDefault(t *testing.T) {
 	h := &Handler{Upstreams: upstreams("a:1", "new:1")}
 	bubble(t, h, func(t *testing.T) {
-		hosts.mu.Lock()
-		held := hosts.reserveLocked(hosts.m["a:1"])
-		hosts.mu.Unlock()
+		held := reserve("a:1")
 		discovered(h.pool.fixed[1:], nil)
 		if got := shareOf(t, h, "new:1"); got != 1 {
 			t.Errorf("the share is %v, want 1", got)

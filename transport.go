@@ -117,8 +117,8 @@ func canonical(raw json.RawMessage) string {
 	return string(raw)
 }
 
-// target is what is dialed for an address.
-func (a address) target() dial.Target {
+// targetOf is what is dialed for an address.
+func targetOf(a address) dial.Target {
 	return dial.Target{Network: a.network, Address: a.hostport, Hostname: a.hostname, Port: a.port}
 }
 

@@ -93,6 +93,11 @@ type provenance struct {
 	template string // before placeholders were replaced; empty for a source
 }
 
+// fromTemplate is the provenance of what an address with placeholders becomes.
+func fromTemplate(dial string) *provenance {
+	return &provenance{template: dial}
+}
+
 // acquireLocked returns the host of address with one more reference.
 func (t *hostTable) acquireLocked(address string) *host {
 	h, ok := t.m[address]
@@ -195,6 +200,14 @@ func (t *hostTable) isNamed(h *host, o *provenance) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return h.named > 0 || o != nil && (o.template == "" || t.templates[o.template] > 0)
+}
+
+// wasDropped reports whether it was a source that has given h up last. That means
+// something while no configuration has it.
+func (t *hostTable) wasDropped(h *host) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return h.dropped
 }
 
 // uses reports whether a loaded configuration or a tunnel has the address, or a

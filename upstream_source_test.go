@@ -92,7 +92,9 @@ func TestReverseProxyGetsWhatThePoolWouldUse(t *testing.T) {
 	operate(upstream.Drain, hostA)
 	operate(upstream.Evict, "d.test:80")
 	s.expect(t, hostB)
-	s.handler[0].pool.fixed[1].down = true
+	down := s.handler[0].pool.fixed[1]
+	defer hosts.unjudge(down)
+	hosts.report(hosts.judge(down, "a check"), "bad", 1, 1)
 	s.expect(t, hostC)
 	operate(upstream.Drain, hostC)
 	s.expect(t)

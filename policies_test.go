@@ -52,22 +52,22 @@ func TestPoliciesPickTheOnlyOne(t *testing.T) {
 }
 
 func TestEligible(t *testing.T) {
-	type upstream struct{ tried, full, backup bool }
+	type candidate struct{ tried, full, backup bool }
 	for name, test := range map[string]struct {
-		pool []upstream
+		pool []candidate
 		want []int
 	}{
-		"all":                          {[]upstream{{}, {}, {}}, []int{0, 1, 2}},
+		"all":                          {[]candidate{{}, {}, {}}, []int{0, 1, 2}},
 		"none":                         {nil, nil},
-		"tried ones are out":           {[]upstream{{}, {tried: true}, {}}, []int{0, 2}},
-		"full ones are out":            {[]upstream{{full: true}, {}, {full: true}}, []int{1}},
-		"all are full":                 {[]upstream{{full: true}, {full: true}}, nil},
-		"all were tried":               {[]upstream{{tried: true}, {tried: true}}, nil},
-		"backups wait":                 {[]upstream{{backup: true}, {}, {backup: true}}, []int{1}},
-		"backups when all were tried":  {[]upstream{{tried: true}, {backup: true}, {backup: true}}, []int{1, 2}},
-		"backups when all are full":    {[]upstream{{backup: true}, {full: true}}, []int{0}},
-		"only backups":                 {[]upstream{{backup: true}, {backup: true}}, []int{0, 1}},
-		"backups can be full or tried": {[]upstream{{full: true}, {backup: true, full: true}, {backup: true, tried: true}}, nil},
+		"tried ones are out":           {[]candidate{{}, {tried: true}, {}}, []int{0, 2}},
+		"full ones are out":            {[]candidate{{full: true}, {}, {full: true}}, []int{1}},
+		"all are full":                 {[]candidate{{full: true}, {full: true}}, nil},
+		"all were tried":               {[]candidate{{tried: true}, {tried: true}}, nil},
+		"backups wait":                 {[]candidate{{backup: true}, {}, {backup: true}}, []int{1}},
+		"backups when all were tried":  {[]candidate{{tried: true}, {backup: true}, {backup: true}}, []int{1, 2}},
+		"backups when all are full":    {[]candidate{{backup: true}, {full: true}}, []int{0}},
+		"only backups":                 {[]candidate{{backup: true}, {backup: true}}, []int{0, 1}},
+		"backups can be full or tried": {[]candidate{{full: true}, {backup: true, full: true}, {backup: true, tried: true}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var pool, want []*endpoint
