@@ -8,37 +8,38 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // parseAddress parses an address without placeholders.
-func parseAddress(dial string) (address, error) {
+func parseAddress(dial string) (upstream.Address, error) {
 	if !printable.Is(dial) {
 		// It would be shown in logs, lists and errors.
-		return address{}, fmt.Errorf("%q has control characters", dial)
+		return upstream.Address{}, fmt.Errorf("%q has control characters", dial)
 	}
 	addr, err := caddy.ParseNetworkAddress(dial)
 	switch {
 	case hasPath(dial):
-		return address{}, fmt.Errorf("%s has a path; write host:port, and change paths with a rewrite handler", dial)
+		return upstream.Address{}, fmt.Errorf("%s has a path; write host:port, and change paths with a rewrite handler", dial)
 	case err != nil:
-		return address{}, err
+		return upstream.Address{}, err
 	}
 	switch addr.Network {
 	case "tcp", "tcp4", "tcp6", "unix":
 	default:
-		return address{}, fmt.Errorf("a tunnel needs tcp or unix, not %s", addr.Network)
+		return upstream.Address{}, fmt.Errorf("a tunnel needs tcp or unix, not %s", addr.Network)
 	}
 	if n := addr.PortRangeSize(); n != 1 {
-		return address{}, fmt.Errorf("%s names %d ports; an upstream is exactly one", dial, n)
+		return upstream.Address{}, fmt.Errorf("%s names %d ports; an upstream is exactly one", dial, n)
 	}
 	if !addr.IsUnixNetwork() && addr.StartPort == 0 {
-		return address{}, fmt.Errorf("%s has no port", dial)
+		return upstream.Address{}, fmt.Errorf("%s has no port", dial)
 	}
-	return address{
-		network:  addr.Network,
-		hostport: addr.JoinHostPort(0),
-		hostname: addr.Host,
-		port:     strconv.Itoa(int(addr.StartPort)),
+	return upstream.Address{
+		Network:  addr.Network,
+		HostPort: addr.JoinHostPort(0),
+		Hostname: addr.Host,
+		Port:     strconv.Itoa(int(addr.StartPort)),
 	}, nil
 }
 
@@ -56,19 +57,19 @@ func hasPath(address string) bool {
 // setUpstream sets the placeholders that reverse_proxy sets for a chosen upstream,
 // which has so many tunnels, may have most, and has failed so often. The operator's
 // header operations may use them.
-func setUpstream(repl *caddy.Replacer, a address, tunnels, most, fails int) {
-	repl.Set("http.reverse_proxy.upstream.address", caddy.JoinNetworkAddress(a.network, a.hostname, a.port))
-	repl.Set("http.reverse_proxy.upstream.hostport", a.hostport)
-	repl.Set("http.reverse_proxy.upstream.host", a.hostname)
-	repl.Set("http.reverse_proxy.upstream.port", a.port)
+func setUpstream(repl *caddy.Replacer, a upstream.Address, tunnels, most, fails int) {
+	repl.Set("http.reverse_proxy.upstream.address", caddy.JoinNetworkAddress(a.Network, a.Hostname, a.Port))
+	repl.Set("http.reverse_proxy.upstream.hostport", a.HostPort)
+	repl.Set("http.reverse_proxy.upstream.host", a.Hostname)
+	repl.Set("http.reverse_proxy.upstream.port", a.Port)
 	repl.Set("http.reverse_proxy.upstream.requests", tunnels)
 	repl.Set("http.reverse_proxy.upstream.max_requests", max(0, most))
 	repl.Set("http.reverse_proxy.upstream.fails", fails)
 }
 
 // expander makes addresses of those with placeholders.
-func expander(repl *caddy.Replacer) func(dial string) (address, error) {
-	return func(dial string) (address, error) {
+func expander(repl *caddy.Replacer) func(dial string) (upstream.Address, error) {
+	return func(dial string) (upstream.Address, error) {
 		expanded := repl.ReplaceAll(dial, "")
 		a, err := parseAddress(expanded)
 		if err != nil {

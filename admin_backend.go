@@ -41,7 +41,7 @@ func killed(code uint16, text string) tunnel.Ending {
 }
 
 func (operated) Upstreams() []admin.Upstream {
-	known := hosts.list()
+	known := hosts.List()
 	list := make([]admin.Upstream, len(known))
 	for i, u := range known {
 		list[i] = admin.Upstream(u)
@@ -51,7 +51,7 @@ func (operated) Upstreams() []admin.Upstream {
 }
 
 func (operated) Upstream(address string) (admin.Upstream, bool) {
-	info, known := hosts.info(address)
+	info, known := hosts.Info(address)
 	list := []admin.Upstream{admin.Upstream(info)}
 	markRemoved(list)
 	return list[0], known
@@ -103,7 +103,7 @@ func markRemoved(list []admin.Upstream) {
 		doubtful[t.Upstream].State = upstream.Removed
 	}
 	for _, t := range tunnels {
-		if l := leaseOf(t); hosts.isNamed(l.host, l.from) {
+		if l := leaseOf(t); hosts.IsNamed(l.host, l.from) {
 			doubtful[t.Upstream].State = upstream.Ready
 		}
 	}

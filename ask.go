@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // maxLost bounds the calls that sources have not answered in time and, as there
@@ -37,7 +39,7 @@ type asking struct {
 	done   chan struct{} // closed when the source has answered
 
 	// Both are set then; found is empty if err is not nil.
-	found []*endpoint
+	found []*upstream.Endpoint
 	err   error
 	// invalid are the addresses that were left out, and why.
 	invalid []string
@@ -95,7 +97,7 @@ func (a *asking) read(upstreams []*reverseproxy.Upstream) {
 			a.invalid = append(a.invalid, err.Error())
 			continue
 		}
-		if key := e.key(); !seen[key] {
+		if key := e.Key(); !seen[key] {
 			seen[key] = true
 			a.found = append(a.found, e)
 		}
@@ -110,7 +112,7 @@ func (a *asking) read(upstreams []*reverseproxy.Upstream) {
 }
 
 // newFound makes an endpoint without a place of what a source has given.
-func newFound(up *reverseproxy.Upstream) (*endpoint, error) {
+func newFound(up *reverseproxy.Upstream) (*upstream.Endpoint, error) {
 	switch {
 	case up == nil:
 		return nil, errors.New("an upstream is null")
@@ -121,8 +123,8 @@ func newFound(up *reverseproxy.Upstream) (*endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", up.Dial, err)
 	}
-	e := newEndpoint(nil, a)
-	e.dial = up.Dial
+	e := upstream.NewEndpoint(nil, a)
+	e.Dial = up.Dial
 	return e, nil
 }
 

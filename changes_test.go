@@ -8,12 +8,14 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func TestReloadTellsWhatItChanges(t *testing.T) {
 	pools := func(config chan struct{}, byName map[string][]string) (all []*loadedPool) {
 		for name, addresses := range byName {
-			p := &loadedPool{lineage: &lineage{name: name}, config: config, pool: new(pool), shown: make(map[string]string)}
+			p := &loadedPool{lineage: &lineage{name: name}, config: config, pool: new(upstream.Pool), shown: make(map[string]string)}
 			for _, address := range addresses {
 				p.shown[address] = address
 			}

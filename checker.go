@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // checkJitter is the part of the interval by which one differs at random.
@@ -19,7 +20,7 @@ const checkJitter = 0.1
 // checker has an address probed. It is shared by all handlers and configurations that
 // want the same check, and gets what it needs from the newest one that is in force.
 type checker struct {
-	verdict *verdict
+	verdict *upstream.Verdict
 	users   int // guarded by the set's mu
 
 	mu      sync.Mutex // guards what follows
@@ -31,13 +32,13 @@ type checker struct {
 // checkerSet is the checkers of a process.
 type checkerSet struct {
 	mu sync.Mutex
-	m  map[*verdict]*checker
+	m  map[*upstream.Verdict]*checker
 }
 
-var checkers = checkerSet{m: make(map[*verdict]*checker)}
+var checkers = checkerSet{m: make(map[*upstream.Verdict]*checker)}
 
 // join returns the checker for a verdict, until leave.
-func (s *checkerSet) join(v *verdict) *checker {
+func (s *checkerSet) join(v *upstream.Verdict) *checker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, ok := s.m[v]
@@ -147,16 +148,16 @@ func (c *checker) note(p *prober, err error) {
 	if err != nil {
 		problem = printable.Text(err.Error())
 	}
-	changed, down := hosts.report(c.verdict, problem, p.check.settings.Passes, p.check.settings.Fails)
+	changed, down := hosts.Report(c.verdict, problem, p.check.settings.Passes, p.check.settings.Fails)
 	switch {
 	case !changed && err != nil:
 		if l := p.check.logger.Check(zapcore.DebugLevel, "probe failed"); l != nil {
-			l.Write(zap.String("address", c.verdict.host.address), failure(err))
+			l.Write(zap.String("address", c.verdict.Host.Address), failure(err))
 		}
 	case !changed:
 	case down:
-		p.check.logger.Warn("upstream is unhealthy", zap.String("address", c.verdict.host.address), failure(err))
+		p.check.logger.Warn("upstream is unhealthy", zap.String("address", c.verdict.Host.Address), failure(err))
 	default:
-		p.check.logger.Info("upstream is healthy again", zap.String("address", c.verdict.host.address))
+		p.check.logger.Info("upstream is healthy again", zap.String("address", c.verdict.Host.Address))
 	}
 }

@@ -29,9 +29,9 @@ const (
 )
 
 // health is what operators see of an address.
-func health(tb testing.TB, address string) info {
+func health(tb testing.TB, address string) upstream.Info {
 	tb.Helper()
-	i, known := hosts.info(address)
+	i, known := hosts.Info(address)
 	if !known {
 		tb.Fatalf("%s is not known", address)
 	}
@@ -59,7 +59,7 @@ func logged(h *Handler) *observer.ObservedLogs {
 }
 
 // checkerOf returns the checker of h's only upstream.
-func checkerOf(h *Handler) *checker { return h.check.probers[h.pool.fixed[0]].checker }
+func checkerOf(h *Handler) *checker { return h.check.probers[h.pool.Fixed[0]].checker }
 
 // uses returns who probes for a checker, newest last.
 func (c *checker) uses() []*prober {
@@ -247,15 +247,15 @@ func TestEndpointsThatJoinLaterAreProbedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := newEndpoint(&slot{weight: 1}, a)
-	e.host = hosts.name(e.key(), "")
-	h.pool.join(e)
+	e := upstream.NewEndpoint(&upstream.Server{Weight: 1}, a)
+	e.Host = hosts.Name(e.Key(), "")
+	h.pool.Join(e)
 	expectHealth(t, up.Addr, "up")
-	h.pool.leave(e)
+	h.pool.Leave(e)
 	if got := health(t, up.Addr).Health; got != upstream.Unchecked {
 		t.Errorf("it is %s although it has left", got)
 	}
-	hosts.unname(e.host, "", false)
+	hosts.Unname(e.Host, "", false)
 }
 
 // A check that cannot be made fails.
@@ -267,15 +267,15 @@ func TestEndpointsThatJoinLaterMayBeOfAnotherKind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := newEndpoint(&slot{weight: 1}, a)
-	e.host = hosts.name(e.key(), "")
-	h.pool.join(e)
-	expectHealth(t, e.key(), "down")
-	if got, want := health(t, e.key()).HealthError, "unix//run/chat.sock is a unix socket and has no port"; got != want {
+	e := upstream.NewEndpoint(&upstream.Server{Weight: 1}, a)
+	e.Host = hosts.Name(e.Key(), "")
+	h.pool.Join(e)
+	expectHealth(t, e.Key(), "down")
+	if got, want := health(t, e.Key()).HealthError, "unix//run/chat.sock is a unix socket and has no port"; got != want {
 		t.Errorf("the error is %q, want %q", got, want)
 	}
-	h.pool.leave(e)
-	hosts.unname(e.host, "", false)
+	h.pool.Leave(e)
+	hosts.Unname(e.Host, "", false)
 }
 
 func TestUpstreamsThatAreDownGetNoTunnels(t *testing.T) {

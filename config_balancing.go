@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // Upstream is a backend that speaks WebSocket over HTTP/1.1.
@@ -39,8 +41,8 @@ func (up *Upstream) check() error {
 		return errors.New("dial: is empty; give an address such as localhost:9000")
 	case strings.Contains(up.Dial, "://"):
 		return fmt.Errorf("dial: %s is a URL; write host:port, and enable TLS in the transport", up.Dial)
-	case up.Weight < 0 || up.Weight > maxWeight:
-		return fmt.Errorf("weight: %d is not between 1 and %d", up.Weight, maxWeight)
+	case up.Weight < 0 || up.Weight > upstream.MaxWeight:
+		return fmt.Errorf("weight: %d is not between 1 and %d", up.Weight, upstream.MaxWeight)
 	case strings.Contains(up.Dial, "{"):
 		return nil // it is known in a handshake only
 	}
@@ -247,8 +249,8 @@ func (own *ownPolicy) check(upstreams []*Upstream) error {
 		return fmt.Errorf("weights: %d for %d upstreams; give one for each", len(own.Weights), len(upstreams))
 	}
 	for i, w := range own.Weights {
-		if w < 1 || w > maxWeight {
-			return fmt.Errorf("weights[%d]: %d is not between 1 and %d", i, w, maxWeight)
+		if w < 1 || w > upstream.MaxWeight {
+			return fmt.Errorf("weights[%d]: %d is not between 1 and %d", i, w, upstream.MaxWeight)
 		}
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // attempts are what one handshake has tried so far.
@@ -20,7 +21,7 @@ type attempts struct {
 	*retry
 
 	guest      *guest
-	candidates *candidates
+	candidates *upstream.Candidates
 	began      time.Time
 	retried    int
 	// last is why there is no answer yet; nil if nothing has been tried.
@@ -38,11 +39,11 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	operators.Await(ctx)
 	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Set("http.websocket_proxy.tunnel.id", hs.tunnelID)
-	candidates, err := h.pool.candidates(expander(repl))
+	candidates, err := h.pool.Candidates(expander(repl))
 	if err != nil {
 		return nil, &refusal{cause: causeBadAddress, status: http.StatusBadGateway, err: err}
 	}
-	defer candidates.close()
+	defer candidates.Close()
 	last := h.discover(ctx, candidates, r)
 	if last != nil && last.cause != causeNoUpstream {
 		return nil, last
@@ -68,28 +69,28 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 // next chooses an upstream, in as many rounds as there is time for.
 func (t *attempts) next(ctx context.Context, asked *http.Request) (picked, *refusal) {
 	for {
-		chosen, refused := t.pick(ctx, asked)
-		if chosen.choice != nil || refused != nil {
+		chosen, refused := t.Pick(ctx, asked)
+		if chosen.Choice != nil || refused != nil {
 			return chosen, refused
 		}
 		if refused := t.wait(ctx); refused != nil {
 			return picked{}, refused
 		}
-		t.candidates.nextRound()
+		t.candidates.NextRound()
 	}
 }
 
-// pick chooses an upstream of this round, if there is one. A policy of another module
+// Pick chooses an upstream of this round, if there is one. A policy of another module
 // is not waited for: what it would choose when there is a place is not known.
-func (t *attempts) pick(ctx context.Context, asked *http.Request) (picked, *refusal) {
+func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refusal) {
 	if t.guest != nil {
-		return t.guest.pick(t.candidates, asked), nil
+		return t.guest.Pick(t.candidates, asked), nil
 	}
-	chosen, err := t.candidates.next(ctx)
+	chosen, err := t.candidates.Next(ctx)
 	if err != nil {
 		return picked{}, refuseQueued(ctx, err)
 	}
-	return picked{choice: chosen}, nil
+	return picked{Choice: chosen}, nil
 }
 
 // wait waits for the next round with all upstreams. It returns why there is none.
@@ -110,7 +111,7 @@ func (t *attempts) wait(ctx context.Context) *refusal {
 
 // took is how long has been tried, without the time in the queue.
 func (t *attempts) took() time.Duration {
-	return time.Since(t.began) - t.candidates.waited
+	return time.Since(t.began) - t.candidates.Waited
 }
 
 // goOn reports whether another upstream is tried after what has come of an attempt,
@@ -169,7 +170,7 @@ func (h *Handler) attempt(
 ) (a *answer, refused *refusal) {
 	defer func() {
 		if a == nil { // also if somebody's code has panicked
-			hosts.tunnelEnded(c.host)
+			hosts.TunnelEnded(c.Host)
 		}
 	}()
 	return h.handshakeAt(ctx, c, h.prepareFor(c, out, hs, repl), hs, repl)
@@ -185,7 +186,7 @@ func (h *Handler) handshakeAt(
 		inTime, cancel = context.WithTimeout(ctx, h.handshake)
 		defer cancel()
 	}
-	conn, err := h.transport.dial(inTime, targetOf(c.endpoint.address), repl)
+	conn, err := h.transport.dial(inTime, targetOf(c.Endpoint.Address), repl)
 	if err != nil {
 		// It is the upstream that has taken the time, unless that of the request is over.
 		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, causeDialFailed)
@@ -197,13 +198,13 @@ func (h *Handler) handshakeAt(
 			refused.retry = true // there may be ports for another address
 			tellShortage(h.logger, refused.lack, err)
 		}
-		refused.upstream = c.host.address
+		refused.upstream = c.Host.Address
 		return nil, refused
 	}
 	answered, err := h.transport.Exchange(inTime, conn, out, &hs.Offer, hs.inform)
 	if err != nil {
 		refused := refuseUnanswered(err)
-		refused.upstream = c.host.address
+		refused.upstream = c.Host.Address
 		return nil, refused
 	}
 	return &answer{Answer: answered, choice: c}, nil
@@ -211,7 +212,7 @@ func (h *Handler) handshakeAt(
 
 func (h *Handler) logRetry(c picked, why *refusal) {
 	if l := h.logger.Check(zapcore.DebugLevel, "trying another upstream"); l != nil {
-		l.Write(zap.String("upstream", c.host.address), failure(why.err))
+		l.Write(zap.String("upstream", c.Host.Address), failure(why.err))
 	}
 }
 
@@ -238,7 +239,7 @@ func (a *answer) giveBack() {
 func (a *answer) leave() {
 	if !a.left {
 		a.left = true
-		hosts.tunnelEnded(a.choice.host)
+		hosts.TunnelEnded(a.choice.Host)
 	}
 }
 
@@ -248,7 +249,7 @@ func refuseAnswered(a *answer) *refusal {
 		cause:    causeUpstreamRefused,
 		status:   a.StatusCode,
 		err:      fmt.Errorf("the upstream answered %s", a.Status),
-		upstream: a.choice.host.address,
+		upstream: a.choice.Host.Address,
 	}
 }
 
@@ -261,9 +262,9 @@ func (h *Handler) noteFailure(c picked, err error) {
 	if h.transport.mayBeTheClients(err) {
 		return
 	}
-	if hosts.failed(c.endpoint.failures) {
+	if hosts.Failed(c.Endpoint.Failures) {
 		if l := h.logger.Check(zapcore.WarnLevel, "upstream fails; it gets tunnels only if no other one can"); l != nil {
-			l.Write(zap.String("upstream", c.host.address), failure(err))
+			l.Write(zap.String("upstream", c.Host.Address), failure(err))
 		}
 	}
 }

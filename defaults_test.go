@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // fieldDocs returns the documentation of the fields of a config struct.
@@ -74,15 +76,15 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	choosing := provisioned(t, func(h *Handler) {
 		h.LoadBalancing = &LoadBalancing{SelectionPolicyRaw: []byte(`{"policy": "random_choose"}`)}
 	})
-	chooser, _ := choosing.pool.policy.(*randomChoose)
-	if got, want := chooser.choices, defaultChoices; got != want {
+	chooser, _ := choosing.pool.Policy.(*upstream.RandomChoose)
+	if got, want := chooser.Choices, defaultChoices; got != want {
 		t.Errorf("random_choose chooses among %d, want %d", got, want)
 	}
-	if _, ok := h.pool.policy.(leastConn); !ok {
-		t.Errorf("the policy is %T, want leastConn", h.pool.policy)
+	if _, ok := h.pool.Policy.(upstream.LeastConn); !ok {
+		t.Errorf("the policy is %T, want leastConn", h.pool.Policy)
 	}
-	if h.tunnelPolicy.MaxLifetime != 0 || h.tunnelPolicy.Ping != 0 || h.tunnelPolicy.MaxMessage != 0 || h.tunnelPolicy.MessageEvery != 0 || h.retry.duration != 0 || h.pool.fixed[0].slot.maxTunnels != 0 {
-		t.Errorf("what is off by default is not: %+v, %+v, %+v", h.tunnelPolicy, h.retry, h.pool.fixed[0].slot)
+	if h.tunnelPolicy.MaxLifetime != 0 || h.tunnelPolicy.Ping != 0 || h.tunnelPolicy.MaxMessage != 0 || h.tunnelPolicy.MessageEvery != 0 || h.retry.duration != 0 || h.pool.Fixed[0].Server.MaxTunnels != 0 {
+		t.Errorf("what is off by default is not: %+v, %+v, %+v", h.tunnelPolicy, h.retry, h.pool.Fixed[0].Server)
 	}
 	limiting := provisioned(t, func(h *Handler) {
 		h.Keepalive = &Keepalive{PingInterval: caddy.Duration(30 * time.Second)}
@@ -110,14 +112,14 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		field     string
 		want, got any
 	}{
-		{reflect.TypeFor[Upstream](), "Weight", defaultWeight, h.pool.fixed[0].slot.weight},
+		{reflect.TypeFor[Upstream](), "Weight", defaultWeight, h.pool.Fixed[0].Server.Weight},
 		{reflect.TypeFor[LoadBalancing](), "SelectionPolicyRaw", "least_conn", "least_conn"},
 		{reflect.TypeFor[LoadBalancing](), "Retries", defaultRetries, h.retry.limit},
 		{reflect.TypeFor[LoadBalancing](), "TryInterval", defaultTryInterval, h.retry.interval},
-		{reflect.TypeFor[Queue](), "Size", defaultQueueSize, h.pool.queue.size},
-		{reflect.TypeFor[Queue](), "Timeout", defaultQueueTimeout, h.pool.queue.timeout},
-		{reflect.TypeFor[PassiveHealthChecks](), "FailDuration", defaultFailDuration, h.pool.passive.duration},
-		{reflect.TypeFor[PassiveHealthChecks](), "MaxFails", defaultMaxFails, h.pool.passive.max},
+		{reflect.TypeFor[Queue](), "Size", defaultQueueSize, h.pool.Queue.Size},
+		{reflect.TypeFor[Queue](), "Timeout", defaultQueueTimeout, h.pool.Queue.Timeout},
+		{reflect.TypeFor[PassiveHealthChecks](), "FailDuration", defaultFailDuration, h.pool.Passive.Duration},
+		{reflect.TypeFor[PassiveHealthChecks](), "MaxFails", defaultMaxFails, h.pool.Passive.Max},
 		{reflect.TypeFor[Rebalance](), "Interval", defaultRebalanceInterval, rebalancing.loaded.rebalance.interval},
 		{reflect.TypeFor[ActiveHealthChecks](), "Interval", defaultHealthInterval, time.Duration(checks.Interval)},
 		{reflect.TypeFor[ActiveHealthChecks](), "Timeout", defaultHealthTimeout, time.Duration(checks.Timeout)},
@@ -181,13 +183,13 @@ func TestNegativeMeansOff(t *testing.T) {
 	if h.loaded.rebalance != nil {
 		t.Error("rebalancing is not off")
 	}
-	c, _ := h.pool.candidates(nil)
+	c, _ := h.pool.Candidates(nil)
 	for range 1000 {
-		held := c.reserve(h.pool.fixed[0])
+		held := c.Reserve(h.pool.Fixed[0])
 		if held == nil {
 			t.Fatal("an upstream without limit is full")
 		}
-		defer hosts.tunnelEnded(held.host)
+		defer hosts.TunnelEnded(held.Host)
 	}
 
 	patient := provisioned(t, func(h *Handler) {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 const (
@@ -27,7 +29,7 @@ const (
 // sources for those that depend on the request. It returns why none was found, or that the
 // client has gone meanwhile or that the time is over; nil if there are some, or no
 // sources of them.
-func (h *Handler) discover(ctx context.Context, c *candidates, r *http.Request) *refusal {
+func (h *Handler) discover(ctx context.Context, c *upstream.Candidates, r *http.Request) *refusal {
 	if len(h.sources) == 0 {
 		return nil
 	}
@@ -50,11 +52,11 @@ func (h *Handler) discover(ctx context.Context, c *candidates, r *http.Request) 
 			problems = append(problems, fmt.Sprintf("source %s: %v", s.name, err))
 		}
 	}
-	c.renew()
+	c.Renew()
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled): // the client has gone, or the process exits
 		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
-	case len(c.endpoints) == 0:
+	case len(c.Endpoints) == 0:
 		refused := refuseNoUpstream()
 		refused.err = fmt.Errorf("%w: none was found: %s", refused.err, strings.Join(problems, "; "))
 		return refused
@@ -67,7 +69,7 @@ func (h *Handler) discover(ctx context.Context, c *candidates, r *http.Request) 
 
 // give adds what a source finds for the request, but for what the pool has by
 // itself: that has settings, and may be checked.
-func (a *asking) give(ctx context.Context, c *candidates) error {
+func (a *asking) give(ctx context.Context, c *upstream.Candidates) error {
 	select {
 	case <-a.done:
 	case <-a.ctx.Done():
@@ -86,11 +88,11 @@ func (a *asking) give(ctx context.Context, c *candidates) error {
 		a.source.warnOfUnusable(a.invalid)
 	}
 	for _, e := range a.found {
-		if c.has(e.key()) {
+		if c.Has(e.Key()) {
 			continue
 		}
-		e.slot = a.source.slotFor(e.dial)
-		c.add(e, new(provenance), a.source.name)
+		e.Server = a.source.slotFor(e.Dial)
+		c.Add(e, new(upstream.Provenance), a.source.name)
 	}
 	return nil
 }
@@ -121,7 +123,7 @@ func (h *Handler) awaitFound(ctx context.Context) {
 			pending = append(pending, s.discovery.tried)
 		}
 	}
-	if some := h.pool.found.some; !h.pool.expands() && !isClosed(some) {
+	if some := h.pool.Found.Some; !h.pool.Expands() && !isClosed(some) {
 		pending = append(pending, some)
 	}
 	if len(pending) == 0 {
@@ -170,20 +172,20 @@ const maxSlots = 10_000
 // policies know them again.
 type slots struct {
 	mu sync.Mutex // guards what follows
-	m  map[string]*slot
+	m  map[string]*upstream.Server
 	// warned is when a line has told that addresses are unusable.
 	warned time.Time
 }
 
 // slotFor returns the place of an address, as the source spells it.
-func (s *finder) slotFor(dial string) *slot {
+func (s *finder) slotFor(dial string) *upstream.Server {
 	s.slots.mu.Lock()
 	defer s.slots.mu.Unlock()
 	if known, ok := s.slots.m[dial]; ok {
 		return known
 	}
 	if s.slots.m == nil || len(s.slots.m) >= maxSlots {
-		s.slots.m = make(map[string]*slot)
+		s.slots.m = make(map[string]*upstream.Server)
 	}
 	made := s.newSlot(dial)
 	s.slots.m[dial] = made

@@ -170,7 +170,7 @@ func TestTunnelsOfARoomLiveUntilTheyEnd(t *testing.T) {
 	h.Drain = &Drain{EvictPeriod: caddy.Duration(time.Millisecond)}
 	p, unload := putInForce(t, h)
 	first, _ := upstreamOf(t, p, "Room: 1")
-	if got := hosts.list(); len(got) != 1 || got[0].Source != "scripted" || got[0].Configured {
+	if got := hosts.List(); len(got) != 1 || got[0].Source != "scripted" || got[0].Configured {
 		t.Errorf("the list has %+v", got)
 	}
 	s.do(gives(b.Addr))
@@ -205,8 +205,8 @@ func TestPlacesOfARoomStay(t *testing.T) {
 		if first == other {
 			t.Error("two addresses share a place")
 		}
-		if first.dial != hostA {
-			t.Errorf("policies see %s", first.dial)
+		if first.Dial != hostA {
+			t.Errorf("policies see %s", first.Dial)
 		}
 		for i := range 2 * maxSlots {
 			s.slotFor(fmt.Sprint("host:", i))

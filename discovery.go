@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 const (
@@ -39,7 +41,7 @@ type discovery struct {
 	ended   chan struct{} // closed when it has ended
 	current *asking       // the call whose answer is awaited
 	// found is the last good answer, and invalid what was left out of it.
-	found   []*endpoint
+	found   []*upstream.Endpoint
 	invalid []string
 	// trouble is why there is no newer answer; nil if there is one.
 	trouble error
@@ -211,14 +213,14 @@ func (d *discovery) succeed(a *asking) {
 	d.found = a.found
 	d.logLocked(a, was)
 	newcomers := newcomers(was, a.found)
-	had := hosts.namedOf(newcomers) // before this answer names them too
+	had := hosts.NamedOf(newcomers) // before this answer names them too
 	orphaned := false
-	if !slices.EqualFunc(was, a.found, func(a, b *endpoint) bool { return a.dial == b.dial }) {
+	if !slices.EqualFunc(was, a.found, func(a, b *upstream.Endpoint) bool { return a.Dial == b.Dial }) {
 		for _, s := range d.sources {
 			orphaned = s.update(a.found) || orphaned
 		}
 	}
-	var joined []*endpoint
+	var joined []*upstream.Endpoint
 	for _, s := range d.sources {
 		joined = append(joined, s.endpointsOf(newcomers)...)
 	}
@@ -233,12 +235,12 @@ func (d *discovery) succeed(a *asking) {
 
 // newcomers returns the addresses that an answer has brought. In a first one,
 // which all are in, there are none unless others are known already.
-func newcomers(was, is []*endpoint) []string {
+func newcomers(was, is []*upstream.Endpoint) []string {
 	all := missing(was, is)
 	if was != nil {
 		return all
 	}
-	all = slices.DeleteFunc(all, hosts.isKnown)
+	all = slices.DeleteFunc(all, hosts.IsKnown)
 	if len(all) == len(is) {
 		return nil
 	}
@@ -246,7 +248,7 @@ func newcomers(was, is []*endpoint) []string {
 }
 
 // logLocked writes what is new in an answer.
-func (d *discovery) logLocked(a *asking, was []*endpoint) {
+func (d *discovery) logLocked(a *asking, was []*upstream.Endpoint) {
 	log := a.source.log
 	if d.trouble != nil {
 		d.trouble = nil
@@ -263,14 +265,14 @@ func (d *discovery) logLocked(a *asking, was []*endpoint) {
 }
 
 // missing returns the addresses of all that are not among some.
-func missing(some, all []*endpoint) []string {
+func missing(some, all []*upstream.Endpoint) []string {
 	known := make(map[string]bool, len(some))
 	for _, e := range some {
-		known[e.key()] = true
+		known[e.Key()] = true
 	}
 	addresses := []string{}
 	for _, e := range all {
-		if key := e.key(); !known[key] {
+		if key := e.Key(); !known[key] {
 			addresses = append(addresses, key)
 		}
 	}

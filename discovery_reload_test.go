@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func TestReloadWithTheSameSourceKeepsTunnels(t *testing.T) {
@@ -111,7 +112,7 @@ func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 			if !lost.isOrphan() {
 				t.Errorf("%s: the tunnel has an upstream when nothing is loaded", name)
 			}
-			hosts.tunnelEnded(lost.host)
+			hosts.TunnelEnded(lost.host)
 		}
 	})
 }
@@ -213,7 +214,7 @@ func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
 		if newcomer.IsZero() {
 			t.Error("a newcomer has not started slowly")
 		}
-		hosts.tunnelEnded(held)
+		hosts.TunnelEnded(held)
 	})
 }
 
@@ -232,7 +233,7 @@ func TestFirstAnswerMayBringNewcomers(t *testing.T) {
 			if tt.known != nil {
 				load(t, &Handler{Upstreams: upstreams(tt.known...)})
 			}
-			found := []*endpoint{{address: address{hostport: hostA}}, {address: address{hostport: hostB}}}
+			found := []*upstream.Endpoint{{Address: upstream.Address{HostPort: hostA}}, {Address: upstream.Address{HostPort: hostB}}}
 			if got := newcomers(nil, found); !slices.Equal(got, tt.want) {
 				t.Errorf("newcomers are %v, want %v", got, tt.want)
 			}
@@ -278,13 +279,13 @@ func TestListHasWhatASourceHasFound(t *testing.T) {
 	h := dynamic(newScript(t, gives("a.test:80", "b.test:80")).raw(""), "b.test:80")
 	_, unload := putInForce(t, h)
 	expectStanding(t, h, "b.test:80", "a.test:80")
-	for _, info := range hosts.list() {
+	for _, info := range hosts.List() {
 		if info.Source != "scripted" || !info.Configured {
 			t.Errorf("the list has %+v", info)
 		}
 	}
 	unload()
-	if got := hosts.list(); len(got) > 0 {
+	if got := hosts.List(); len(got) > 0 {
 		t.Errorf("the list has still %+v", got)
 	}
 }

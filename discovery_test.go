@@ -130,15 +130,15 @@ func TestPlacesStayWhileAddressesDo(t *testing.T) {
 	h := dynamic(s.raw(""))
 	putInForce(t, h)
 	expectStanding(t, h, "a.test:80", "b.test:80")
-	a, b := h.pool.standing()[0], h.pool.standing()[1]
+	a, b := h.pool.Standing()[0], h.pool.Standing()[1]
 	s.do(gives("c.test:80", "b.test:80"))
 	expectStanding(t, h, "c.test:80", "b.test:80")
-	if h.pool.standing()[1] != b {
+	if h.pool.Standing()[1] != b {
 		t.Error("an upstream that has stayed has another place")
 	}
 	s.do(gives("a.test:80", "b.test:80"))
 	expectStanding(t, h, "a.test:80", "b.test:80")
-	if h.pool.standing()[0] == a || h.pool.standing()[1] != b {
+	if h.pool.Standing()[0] == a || h.pool.Standing()[1] != b {
 		t.Error("what has come back has its old place, or what has stayed has not")
 	}
 }
@@ -239,14 +239,14 @@ func lookFor(tb testing.TB, h *Handler, extra ...string) (addresses []string, re
 	}
 	repl := caddy.NewReplacer()
 	r = caddyhttp.PrepareRequest(r, repl, nil, new(caddyhttp.Server))
-	c, err := h.pool.candidates(expander(repl))
+	c, err := h.pool.Candidates(expander(repl))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer c.close()
+	defer c.Close()
 	refused = h.discover(r.Context(), c, r)
-	for _, e := range c.endpoints {
-		addresses = append(addresses, e.host.address)
+	for _, e := range c.Endpoints {
+		addresses = append(addresses, e.Host.Address)
 	}
 	return addresses, refused
 }

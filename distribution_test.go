@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // thousands is how many tunnels the tests here open: some hundreds, or thousands if
@@ -26,16 +27,16 @@ func thousands() int {
 
 // checkedLeastConn is leastConn, which is checked at the instant of each pick.
 type checkedLeastConn struct {
-	leastConn
+	upstream.LeastConn
 
 	picks, wrong atomic.Int64
 }
 
-func (p *checkedLeastConn) pick(some []*endpoint, random func(int) int) *endpoint {
-	picked := p.leastConn.pick(some, random)
+func (p *checkedLeastConn) Pick(some []*upstream.Endpoint, random func(int) int) *upstream.Endpoint {
+	picked := p.LeastConn.Pick(some, random)
 	p.picks.Add(1)
 	for _, e := range some {
-		if picked == nil || e.tunnels()*picked.weight() < picked.tunnels()*e.weight() {
+		if picked == nil || e.Tunnels()*picked.Weight() < picked.Tunnels()*e.Weight() {
 			p.wrong.Add(1)
 		}
 	}
@@ -90,7 +91,7 @@ func TestEachPickIsTheLeastLoadedUnderChurn(t *testing.T) {
 	_, dials := backends(t, 5)
 	p := newProxy(t, &Handler{Upstreams: upstreams(dials...)})
 	checked := new(checkedLeastConn)
-	p.handler.pool.policy = checked // before anybody comes
+	p.handler.pool.Policy = checked // before anybody comes
 	churn(t, p, thousands())
 	if checked.wrong.Load() > 0 || checked.picks.Load() < int64(thousands()/16*16) {
 		t.Errorf("%d of %d picks were not the least loaded", checked.wrong.Load(), checked.picks.Load())
@@ -146,11 +147,11 @@ func TestRampOfRealTunnels(t *testing.T) {
 	p := newProxy(t, h)
 	for range 10 { // so that the newcomer has fewer than the others
 		for _, dial := range dials[:2] {
-			defer hosts.tunnelEnded(reserve(dial))
+			defer hosts.TunnelEnded(reserve(dial))
 		}
 	}
 	became := time.Now()
-	discovered(h.pool.fixed[2:], nil)
+	discovered(h.pool.Fixed[2:], nil)
 	var got, want [parts]float64
 	for {
 		passed := time.Since(became)

@@ -28,17 +28,17 @@ type leasePolicy struct {
 // lease is what is held for a tunnel as long as it lives: a place at its upstream,
 // and one of its client. It is the owner of the tunnel.
 type lease struct {
-	host *host
+	host *upstream.Host
 	// from is where the upstream's address comes from, if it depends on the
 	// request.
-	from   *provenance
+	from   *upstream.Provenance
 	place  *clientPlace // nil if these are not counted
 	policy *leasePolicy
 }
 
 // Ended implements owner: it gives all back.
 func (l *lease) Ended(o tunnel.Outcome) {
-	hosts.tunnelEnded(l.host)
+	hosts.TunnelEnded(l.host)
 	l.place.leave()
 	l.policy.report(o)
 }
@@ -72,19 +72,19 @@ func (l *lease) evicted(by string) tunnel.Ending {
 // as a source of the pool that the client would come to is still to give its first
 // answer, which may have it, nobody can say so.
 func (l *lease) isOrphan() bool {
-	return l.policy.evict > 0 && !hosts.isNamed(l.host, l.from) && !loadedPools.mayFind(l.policy.lineage)
+	return l.policy.evict > 0 && !hosts.IsNamed(l.host, l.from) && !loadedPools.mayFind(l.policy.lineage)
 }
 
 // isEvicted reports whether an operator wants the upstream emptied.
 func (l *lease) isEvicted() bool {
-	return hosts.stateOf(l.host.address).State == upstream.Evict
+	return hosts.StateOf(l.host.Address).State == upstream.Evict
 }
 
 // isUnhealthy reports whether the upstream is down, and the tunnel is to end because
 // of that. What the upstream's address was expanded from is not checked, so nothing
 // is known about it.
 func (l *lease) isUnhealthy() bool {
-	return l.policy.mustPass != "" && l.from == nil && hosts.isDown(l.host, l.policy.mustPass)
+	return l.policy.mustPass != "" && l.from == nil && hosts.IsDown(l.host, l.policy.mustPass)
 }
 
 // Who has tunnels evicted, if it is no operator.
@@ -95,7 +95,7 @@ const (
 
 // removedBy says by what no loaded configuration has the upstream any more.
 func (l *lease) removedBy() string {
-	if l.from == nil && hosts.wasDropped(l.host) {
+	if l.from == nil && hosts.WasDropped(l.host) {
 		return evictedBySource
 	}
 	return evictedByReload
@@ -103,7 +103,7 @@ func (l *lease) removedBy() string {
 
 // operator is who wants the upstream emptied.
 func (l *lease) operator() string {
-	if by := hosts.stateOf(l.host.address).By; by != "" {
+	if by := hosts.StateOf(l.host.Address).By; by != "" {
 		return by
 	}
 	return "operator" // of a document that somebody else has written
@@ -145,9 +145,9 @@ func (v *evictor) unhealthy(address string) {
 // of their own configuration.
 func (v *evictor) from(address string, period time.Duration) {
 	// Whoever sets the state again may want another pace.
-	since := hosts.stateOf(address).At
+	since := hosts.StateOf(address).At
 	due := func(l *lease) (tunnel.Ending, bool) {
-		s := hosts.stateOf(address)
+		s := hosts.StateOf(address)
 		return l.evicted(l.operator()), s.State == upstream.Evict && s.At.Equal(since)
 	}
 	if period <= 0 {

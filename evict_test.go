@@ -112,9 +112,9 @@ func TestWhoseUpstreamIsStillConfigured(t *testing.T) {
 				load(t, tt.loaded)
 			}
 			held := &lease{host: reserve(address), policy: &leasePolicy{evict: time.Second}}
-			defer hosts.tunnelEnded(held.host)
+			defer hosts.TunnelEnded(held.host)
 			if tt.template != "" {
-				held.from = fromTemplate(tt.template)
+				held.from = upstream.FromTemplate(tt.template)
 			}
 			if got := held.isOrphan(); got != tt.orphan {
 				t.Errorf("the tunnel has lost its upstream: %t, want %t", got, tt.orphan)

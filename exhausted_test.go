@@ -101,7 +101,7 @@ func TestProbesForWantOfResources(t *testing.T) {
 			client.Handshake("/")
 			var dials int
 			runningOut(h, shortOf["descriptors of the process"], func() bool { dials++; return true })
-			e := h.pool.fixed[0]
+			e := h.pool.Fixed[0]
 			prober := h.check.probers[e]
 			c := prober.checker
 			c.probers = append(c.probers, prober)

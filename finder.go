@@ -13,6 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // poolSourceName is the name of this module's own source.
@@ -29,8 +31,8 @@ type finder struct {
 	placeholders []string
 	// interval is how often it is asked else.
 	interval time.Duration
-	pool     *pool
-	newSlot  func(dial string) *slot
+	pool     *upstream.Pool
+	newSlot  func(dial string) *upstream.Server
 	log      *zap.Logger
 	// discovery asks in the background; nil if there are placeholders.
 	discovery *discovery
@@ -38,7 +40,7 @@ type finder struct {
 	// discovery's mu.
 	runs bool
 	// endpoints are what was found last. They are guarded by the discovery's mu.
-	endpoints []*endpoint
+	endpoints []*upstream.Endpoint
 	index     int // in the pool
 	// lost counts the calls of a source that is asked in handshakes which have not
 	// been answered in time.
@@ -62,7 +64,7 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 		}
 		all[i].index = i
 	}
-	h.pool.grow(len(all), all.areAsked())
+	h.pool.Grow(len(all), all.areAsked())
 	h.sources = all
 	for _, s := range all {
 		if len(s.placeholders) == 0 {
@@ -167,12 +169,12 @@ func (s *finder) lookUpInTime() {
 }
 
 // dynamicSlot makes the place of an upstream that was found.
-func (h *Handler) dynamicSlot(dial string) *slot {
-	return &slot{
-		weight:     defaultWeight,
-		maxTunnels: h.pool.maxTunnels,
-		dial:       dial,
-		known:      guestUpstream(dial),
+func (h *Handler) dynamicSlot(dial string) *upstream.Server {
+	return &upstream.Server{
+		Weight:     defaultWeight,
+		MaxTunnels: h.pool.MaxTunnels,
+		Dial:       dial,
+		Known:      guestUpstream(dial),
 	}
 }
 
@@ -231,40 +233,40 @@ func isGlobalPlaceholder(name string) bool {
 // update makes places for what was found, and gives those up that were not. It
 // reports whether some upstream is not configured any more. It is called with
 // the discovery's mu held.
-func (s *finder) update(found []*endpoint) (orphaned bool) {
-	gone := make(map[string]*endpoint)
+func (s *finder) update(found []*upstream.Endpoint) (orphaned bool) {
+	gone := make(map[string]*upstream.Endpoint)
 	for _, e := range s.endpoints {
-		gone[e.key()] = e
+		gone[e.Key()] = e
 	}
-	var endpoints []*endpoint
+	var endpoints []*upstream.Endpoint
 	for _, f := range found {
-		key := f.key()
+		key := f.Key()
 		e, stays := gone[key]
-		if !stays || e.dial != f.dial {
-			e = &endpoint{}
+		if !stays || e.Dial != f.Dial {
+			e = &upstream.Endpoint{}
 			*e = *f
-			e.slot = s.newSlot(f.dial)
-			e.host = hosts.name(key, s.name)
-			s.pool.join(e)
+			e.Server = s.newSlot(f.Dial)
+			e.Host = hosts.Name(key, s.name)
+			s.pool.Join(e)
 		} else {
 			delete(gone, key)
 		}
 		endpoints = append(endpoints, e)
 	}
 	s.endpoints = endpoints
-	s.pool.set(s.index, endpoints)
+	s.pool.Set(s.index, endpoints)
 	for _, e := range gone {
-		s.pool.leave(e)
-		orphaned = hosts.unname(e.host, s.name, true) || orphaned
+		s.pool.Leave(e)
+		orphaned = hosts.Unname(e.Host, s.name, true) || orphaned
 	}
 	return orphaned
 }
 
 // endpointsOf returns those of the source's endpoints that have some addresses. It
 // is called with the discovery's mu held.
-func (s *finder) endpointsOf(addresses []string) []*endpoint {
-	return slices.DeleteFunc(slices.Clone(s.endpoints), func(e *endpoint) bool {
-		return !slices.Contains(addresses, e.host.address)
+func (s *finder) endpointsOf(addresses []string) []*upstream.Endpoint {
+	return slices.DeleteFunc(slices.Clone(s.endpoints), func(e *upstream.Endpoint) bool {
+		return !slices.Contains(addresses, e.Host.Address)
 	})
 }
 
@@ -272,8 +274,8 @@ func (s *finder) endpointsOf(addresses []string) []*endpoint {
 // as they may with configured upstreams.
 func (s *finder) release() (orphaned bool) {
 	for _, e := range s.endpoints {
-		s.pool.leave(e)
-		orphaned = hosts.unname(e.host, s.name, false) || orphaned
+		s.pool.Leave(e)
+		orphaned = hosts.Unname(e.Host, s.name, false) || orphaned
 	}
 	return orphaned
 }

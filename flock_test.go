@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // flock are the clients of a site in a bubble of its own time. When a tunnel is
@@ -87,17 +88,17 @@ func (f *flock) openOver(site *Handler, begin func(relay.Hooks) relay.Relay) *tu
 	f.t.Helper()
 	repl := caddy.NewReplacer()
 	repl.Set("backend", "b.test:80")
-	candidates, err := site.pool.candidates(expander(repl))
+	candidates, err := site.pool.Candidates(expander(repl))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	defer candidates.close()
+	defer candidates.Close()
 	chosen := site.choose(candidates, new(http.Request))
-	if chosen.choice == nil {
+	if chosen.Choice == nil {
 		f.t.Fatal("no upstream is available")
 	}
-	held := &lease{host: chosen.host, from: chosen.endpoint.from, policy: site.leasePolicy}
-	opened := tunnel.New(tunnel.About{ID: "id", ClientIP: "192.0.2.1", Upstream: chosen.host.address}, site.tunnelPolicy, f.live, held)
+	held := &lease{host: chosen.Host, from: chosen.Endpoint.From, policy: site.leasePolicy}
+	opened := tunnel.New(tunnel.About{ID: "id", ClientIP: "192.0.2.1", Upstream: chosen.Host.Address}, site.tunnelPolicy, f.live, held)
 	opened.Start(begin, func() float64 { return 0 })
 	return opened
 }
@@ -194,11 +195,11 @@ func (f *flock) expect(off int, want map[string]int) {
 }
 
 // reserve counts a tunnel at an upstream that no configuration names.
-func reserve(dial string) *host {
-	p := newPool(hosts)
-	p.addFixed(&slot{weight: 1}, address{hostport: dial})
-	defer p.release()
-	c, _ := p.candidates(nil) // has no templates
-	defer c.close()
-	return c.reserve(p.fixed[0]).host
+func reserve(dial string) *upstream.Host {
+	p := upstream.NewPool(hosts)
+	p.AddFixed(&upstream.Server{Weight: 1}, upstream.Address{HostPort: dial})
+	defer p.Release()
+	c, _ := p.Candidates(nil) // has no templates
+	defer c.Close()
+	return c.Reserve(p.Fixed[0]).Host
 }

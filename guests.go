@@ -5,11 +5,13 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // picked is a choice, and what the client gets to know of it.
 type picked struct {
-	*choice
+	*upstream.Choice
 
 	header http.Header // that a policy of another module has set, such as a cookie
 }
@@ -26,14 +28,14 @@ func guestUpstream(dial string) *reverseproxy.Upstream {
 	return &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)}
 }
 
-// pick chooses among candidates. If its choice has filled up meanwhile, it is asked
+// Pick chooses among candidates. If its choice has filled up meanwhile, it is asked
 // again.
-func (g *guest) pick(c *candidates, r *http.Request) picked {
-	for range c.count() + 1 {
-		options := c.options()
+func (g *guest) Pick(c *upstream.Candidates, r *http.Request) picked {
+	for range c.Count() + 1 {
+		options := c.Options()
 		upstreams := make(reverseproxy.UpstreamPool, len(options))
 		for i, e := range options {
-			upstreams[i], _ = e.slot.known.(*reverseproxy.Upstream) // which all of this pool have
+			upstreams[i], _ = e.Server.Known.(*reverseproxy.Upstream) // which all of this pool have
 		}
 		// Not the client's header: a choice that comes to nothing must not
 		// leave its cookie there.
@@ -42,7 +44,7 @@ func (g *guest) pick(c *candidates, r *http.Request) picked {
 		if i < 0 {
 			return picked{}
 		}
-		if chosen := c.reserve(options[i]); chosen != nil {
+		if chosen := c.Reserve(options[i]); chosen != nil {
 			return picked{chosen, w.header}
 		}
 	}

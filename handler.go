@@ -83,7 +83,7 @@ func (h *Handler) serveNext(w http.ResponseWriter, r *http.Request, next caddyht
 func logFields(r *http.Request, hs *clientHandshake, a *answer) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("tunnel", hs.tunnelID))
-		extra.Add(zap.String("upstream", a.choice.host.address))
+		extra.Add(zap.String("upstream", a.choice.Host.Address))
 	}
 }
 
@@ -97,7 +97,7 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientH
 			cause:    causeInternal,
 			status:   http.StatusInternalServerError,
 			err:      err,
-			upstream: a.choice.host.address,
+			upstream: a.choice.Host.Address,
 		})
 	}
 	writer, err := conn.Hijacker(w)
@@ -130,7 +130,7 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientH
 	defer liftIdleTimeouts(r.Context())()
 	defer s.Detach()
 	if err := s.Accept(); err != nil {
-		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.host.address}, statusClientClosed)
+		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.Host.Address}, statusClientClosed)
 		return nil
 	}
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
@@ -141,9 +141,9 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientH
 }
 
 func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, client relay.Side) *tunnel.Tunnel {
-	held := &lease{host: a.choice.host, from: a.choice.endpoint.from, place: hs.place, policy: h.leasePolicy}
+	held := &lease{host: a.choice.Host, from: a.choice.Endpoint.From, place: hs.place, policy: h.leasePolicy}
 	hs.place, a.taken = nil, true
-	t := tunnel.New(tunnel.About{ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.host.address, Handler: h.Name}, h.tunnelPolicy, h.live, held)
+	t := tunnel.New(tunnel.About{ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.host.Address, Handler: h.Name}, h.tunnelPolicy, h.live, held)
 	other := a.Detach(h.userTimeout())
 	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
 	return t

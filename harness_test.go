@@ -20,6 +20,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func TestMain(m *testing.M) {
@@ -175,7 +177,7 @@ func expectNothingHeld(tb testing.TB) {
 	tb.Helper()
 	eventually(tb, "no tunnel is live", func() bool { return liveTunnels.Count() == 0 })
 	eventually(tb, "no upstream is referenced, no failure counted, and nobody waits", func() bool {
-		return hosts.held() == held{}
+		return hosts.Held() == upstream.Held{}
 	})
 	eventually(tb, "no client has a place", func() bool {
 		clients.mu.Lock()
@@ -201,7 +203,7 @@ func eventually(tb testing.TB, what string, is func() bool) {
 
 // tunnelsOf returns how many tunnels are counted at an upstream.
 func tunnelsOf(address string) int {
-	i, _ := hosts.info(address)
+	i, _ := hosts.Info(address)
 	return i.Tunnels
 }
 

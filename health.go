@@ -14,6 +14,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // activeCheck is what a handler wants its upstreams to pass.
@@ -28,7 +30,7 @@ type activeCheck struct {
 
 	mu      sync.Mutex // guards what follows
 	runs    bool       // the configuration is in force
-	probers map[*endpoint]*prober
+	probers map[*upstream.Endpoint]*prober
 }
 
 // provisionHealth makes the check. Nothing is probed before the configuration is
@@ -73,7 +75,7 @@ func (h *Handler) healthProblem() (field, text string) {
 
 // newActiveCheck makes a check of settings that have no problem.
 func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
-	c := &activeCheck{settings: a.withDefaults(), transport: t, probers: make(map[*endpoint]*prober)}
+	c := &activeCheck{settings: a.withDefaults(), transport: t, probers: make(map[*upstream.Endpoint]*prober)}
 	var err error
 	if c.uri, err = url.Parse(a.URI); err != nil {
 		return nil, err
@@ -91,25 +93,25 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 }
 
 // target returns what is dialed to check the upstream at an address.
-func (a *ActiveHealthChecks) target(of address) (address, error) {
+func (a *ActiveHealthChecks) target(of upstream.Address) (upstream.Address, error) {
 	switch {
 	case a.Upstream != "":
 		return parseAddress(a.Upstream)
 	case a.Port == 0:
 		return of, nil
-	case of.network == "unix":
-		return of, fmt.Errorf("%s is a unix socket and has no port", of.key())
+	case of.Network == "unix":
+		return of, fmt.Errorf("%s is a unix socket and has no port", of.Key())
 	}
-	of.port = strconv.Itoa(a.Port)
-	of.hostport = net.JoinHostPort(of.hostname, of.port)
+	of.Port = strconv.Itoa(a.Port)
+	of.HostPort = net.JoinHostPort(of.Hostname, of.Port)
 	return of, nil
 }
 
 // join gives e a checker, and has it probed if the configuration is in force.
-func (c *activeCheck) join(e *endpoint) {
-	p := &prober{check: c, upstream: e.key(), checker: checkers.join(hosts.judge(e, c.key))}
-	p.target, p.problem = c.settings.target(e.address)
-	p.most = e.slot.maxTunnels
+func (c *activeCheck) join(e *upstream.Endpoint) {
+	p := &prober{check: c, upstream: e.Key(), checker: checkers.join(hosts.Judge(e, c.key))}
+	p.target, p.problem = c.settings.target(e.Address)
+	p.most = e.Server.MaxTunnels
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +123,7 @@ func (c *activeCheck) join(e *endpoint) {
 
 // leave ends what join began. When it returns, nothing of the configuration is
 // in use for e any more.
-func (c *activeCheck) leave(e *endpoint) {
+func (c *activeCheck) leave(e *upstream.Endpoint) {
 	c.mu.Lock()
 	p, joined := c.probers[e]
 	delete(c.probers, e)
@@ -131,8 +133,8 @@ func (c *activeCheck) leave(e *endpoint) {
 		checkers.leave(p.checker)
 		// In a reload, the new check has been at work already, but tunnels went by
 		// this one as long as it was there.
-		if hosts.unjudge(e) {
-			evictions.unhealthy(e.host.address)
+		if hosts.Unjudge(e) {
+			evictions.unhealthy(e.Host.Address)
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // lineage is what a tunnel keeps of the pool it was opened by, to find the pool
@@ -41,7 +43,7 @@ type loadedPool struct {
 
 	// config is the same for all handlers of a configuration, and for no others.
 	config  <-chan struct{}
-	pool    *pool
+	pool    *upstream.Pool
 	handler *Handler
 	pending func() bool // tells that a source is still to give its first answer
 	// shown is how the elements of upstreams are shown in the log.
@@ -59,8 +61,8 @@ type loadedPool struct {
 // far as they have been found.
 func (p *loadedPool) addresses() []string {
 	var all []string
-	for _, e := range p.pool.standing() {
-		all = append(all, e.host.address)
+	for _, e := range p.pool.Standing() {
+		all = append(all, e.Host.Address)
 	}
 	return all
 }
@@ -108,9 +110,9 @@ func (s *poolSet) startLocked(p *loadedPool) {
 
 // joinLocked has the upstreams that p has brought start slowly, and returns them.
 // Next is when its predecessors would have rebalanced.
-func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []*endpoint) {
-	known := make(map[string]*endpoint) // in the predecessors
-	var others []string                 // in all of their time
+func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []*upstream.Endpoint) {
+	known := make(map[string]*upstream.Endpoint) // in the predecessors
+	var others []string                          // in all of their time
 	for _, old := range s.all {
 		if old.config == p.config {
 			continue
@@ -119,8 +121,8 @@ func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []*endpoint)
 		if s.matchLocked(old.lineage, p.config) != p {
 			continue
 		}
-		for _, e := range old.pool.standing() {
-			known[e.host.address] = e
+		for _, e := range old.pool.Standing() {
+			known[e.Host.Address] = e
 		}
 		if old.rebalance != nil && old.rebalance.run != nil {
 			next = old.rebalance.run.next
@@ -129,16 +131,16 @@ func (s *poolSet) joinLocked(p *loadedPool) (next time.Time, joined []*endpoint)
 	if len(known) == 0 {
 		return next, nil
 	}
-	for _, e := range p.pool.standing() {
-		if old, found := known[e.host.address]; found {
-			hosts.inherit(e, old)
+	for _, e := range p.pool.Standing() {
+		if old, found := known[e.Host.Address]; found {
+			hosts.Inherit(e, old)
 		} else {
 			joined = append(joined, e)
 		}
 	}
 	if !p.joined {
 		p.joined = true
-		hosts.joinNew(joined, others)
+		hosts.JoinNew(joined, others)
 	}
 	return next, joined
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func init() {
@@ -102,7 +103,7 @@ type Handler struct {
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	live           *tunnel.Registry
-	pool           *pool
+	pool           *upstream.Pool
 	sources        sources
 	guest          *guest       // nil: the pool has a policy of its own
 	check          *activeCheck // nil: none
@@ -260,7 +261,7 @@ func (h *Handler) Cleanup() error {
 		<-liveTunnels.ShutDown()
 	}
 	if h.pool != nil {
-		orphaned := h.pool.release()
+		orphaned := h.pool.Release()
 		if h.sources.release() || orphaned {
 			evictions.orphans()
 		}

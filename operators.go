@@ -27,7 +27,7 @@ var operators = cluster.New(operatorTable{}, stateLog{}, firstTimeout)
 type operatorTable struct{}
 
 func (operatorTable) SetStates(number uint64, states map[string]upstream.State) (follow func()) {
-	evict, ready := hosts.setStates(number, states)
+	evict, ready := hosts.SetStates(number, states)
 	return func() {
 		for _, address := range evict {
 			evictions.from(address, states[address].EvictPeriod())
@@ -38,7 +38,7 @@ func (operatorTable) SetStates(number uint64, states map[string]upstream.State) 
 	}
 }
 
-func (operatorTable) Uses(address string) bool { return hosts.uses(address) }
+func (operatorTable) Uses(address string) bool { return hosts.Uses(address) }
 
 // stateLog writes what happens to states to the log of a configuration, or to that of
 // the process.

@@ -10,12 +10,13 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // failingAddresses are those that passive checks have found failing.
 func failingAddresses() map[string]bool {
 	failing := make(map[string]bool)
-	for _, u := range hosts.list() {
+	for _, u := range hosts.List() {
 		if u.Failing {
 			failing[u.Address] = true
 		}
@@ -219,7 +220,7 @@ func chooses(t *testing.T, h *Handler) string {
 
 func fail(h *Handler, i, times int) {
 	for range times {
-		hosts.failed(h.pool.fixed[i].failures)
+		hosts.Failed(h.pool.Fixed[i].Failures)
 	}
 }
 
@@ -265,7 +266,7 @@ func TestFailuresAreForgotten(t *testing.T) {
 			t.Error("not failing after another one")
 		}
 		time.Sleep(2 * time.Minute)
-		if got := hosts.held().failures; got > 0 {
+		if got := hosts.Held().Failures; got > 0 {
 			t.Errorf("failures of %d addresses are remembered", got)
 		}
 	})
@@ -298,7 +299,7 @@ func TestFailuresThatNobodyCountsAnyMoreChangeNothing(t *testing.T) {
 		unload()
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if joined := after.pool.slowSince("a:1"); !joined.IsZero() {
+		if joined := after.pool.SlowSince("a:1"); !joined.IsZero() {
 			t.Errorf("the upstream has joined at %v", joined)
 		}
 	})
@@ -315,8 +316,8 @@ func TestNothingIsHeldAgainstExpandedAddresses(t *testing.T) {
 		c.Body(c.Response())
 		c.Close()
 	}
-	if got := hosts.held(); got.failures > 0 || got.watched > 0 {
-		t.Errorf("failures are remembered of %d addresses and counted for %d, want none", got.failures, got.watched)
+	if got := hosts.Held(); got.Failures > 0 || got.Watched > 0 {
+		t.Errorf("failures are remembered of %d addresses and counted for %d, want none", got.Failures, got.Watched)
 	}
 }
 
@@ -329,7 +330,7 @@ func TestPassiveChecksThatAreOff(t *testing.T) {
 			h := watching("a:1")
 			h.HealthChecks.Passive = &cfg
 			load(t, h)
-			if f := h.pool.fixed[0].failures; f != nil {
+			if f := h.pool.Fixed[0].Failures; f != nil {
 				t.Errorf("failures are counted: %+v", f)
 			}
 		})
@@ -344,7 +345,7 @@ func TestFailuresCountForATransport(t *testing.T) {
 	for _, h := range []*Handler{one, same, other} {
 		load(t, h)
 	}
-	failuresOf := func(h *Handler) *failures { return h.pool.fixed[0].failures }
+	failuresOf := func(h *Handler) *upstream.Failures { return h.pool.Fixed[0].Failures }
 	if failuresOf(one) != failuresOf(same) {
 		t.Error("handlers with the same transport do not share what they know")
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // retry says when a handshake that has failed is tried again.
@@ -87,10 +89,10 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	if h.retry, err = newRetry(lb); err != nil {
 		return err
 	}
-	p := newPool(hosts)
-	p.transport = h.transport.config
+	p := upstream.NewPool(hosts)
+	p.Transport = h.transport.config
 	if h.check != nil {
-		p.joins, p.leaves = append(p.joins, h.check.join), append(p.leaves, h.check.leave)
+		p.Joins, p.Leaves = append(p.Joins, h.check.join), append(p.Leaves, h.check.leave)
 	}
 	if err := h.provisionLimitsOf(p, lb); err != nil {
 		return err
@@ -114,28 +116,28 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 }
 
 // provisionLimitsOf sets what the pool has besides a policy and upstreams.
-func (h *Handler) provisionLimitsOf(p *pool, lb *LoadBalancing) (err error) {
-	p.slowStart, p.maxTunnels = orDefault(lb.SlowStart, 0), lb.MaxTunnels
-	if p.queue, err = newQueueLimits(lb.Queue); err != nil {
+func (h *Handler) provisionLimitsOf(p *upstream.Pool, lb *LoadBalancing) (err error) {
+	p.SlowStart, p.MaxTunnels = orDefault(lb.SlowStart, 0), lb.MaxTunnels
+	if p.Queue, err = newQueueLimits(lb.Queue); err != nil {
 		return err
 	}
 	var passive *PassiveHealthChecks
 	if h.HealthChecks != nil {
 		passive = h.HealthChecks.Passive
 	}
-	p.passive, err = newFailureLimits(passive)
+	p.Passive, err = newFailureLimits(passive)
 	return err
 }
 
 // loadPolicy sets the pool's policy, or who chooses instead. It returns the weights that a
 // policy brings itself.
-func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *pool) (weights []int, err error) {
+func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *upstream.Pool) (weights []int, err error) {
 	own, err := lb.ownPolicy()
 	if err != nil {
 		return nil, err
 	}
 	if own != nil {
-		p.policy = own.build()
+		p.Policy = own.build()
 		return own.Weights, nil
 	}
 	mod, err := ctx.LoadModule(lb, "SelectionPolicyRaw")
@@ -151,54 +153,54 @@ func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *pool) (wei
 }
 
 // build makes the policy.
-func (own *ownPolicy) build() policy {
+func (own *ownPolicy) build() upstream.Policy {
 	switch own.Policy {
 	case "round_robin", "weighted_round_robin":
-		return roundRobin{}
+		return upstream.RoundRobin{}
 	case "random_choose":
 		choices := defaultChoices
 		if own.Choose != nil {
 			choices = *own.Choose
 		}
-		return &randomChoose{choices: choices}
+		return &upstream.RandomChoose{Choices: choices}
 	}
-	return leastConn{}
+	return upstream.LeastConn{}
 }
 
 // slot makes the upstream's place in a pool, in which upstreams have this weight,
 // or none, and may have so many tunnels, if they do not say it themselves.
-func (up *Upstream) slot(weight, maxTunnels int) *slot {
+func (up *Upstream) slot(weight, maxTunnels int) *upstream.Server {
 	if up.MaxTunnels != 0 {
 		maxTunnels = up.MaxTunnels
 	}
-	return &slot{
-		weight:     max(weight, defaultWeight),
-		maxTunnels: maxTunnels,
-		backup:     up.Backup,
-		dial:       up.Dial,
-		known:      guestUpstream(up.Dial),
+	return &upstream.Server{
+		Weight:     max(weight, defaultWeight),
+		MaxTunnels: maxTunnels,
+		Backup:     up.Backup,
+		Dial:       up.Dial,
+		Known:      guestUpstream(up.Dial),
 	}
 }
 
 // addTo puts an upstream into a pool. Without a weight, that is the default.
-func addTo(p *pool, up *Upstream, weight int) error {
-	s := up.slot(weight, p.maxTunnels)
+func addTo(p *upstream.Pool, up *Upstream, weight int) error {
+	s := up.slot(weight, p.MaxTunnels)
 	if strings.Contains(up.Dial, "{") {
-		p.addTemplate(s, up.Dial)
+		p.AddTemplate(s, up.Dial)
 		return nil
 	}
 	a, err := parseAddress(up.Dial)
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
-	p.addFixed(s, a)
+	p.AddFixed(s, a)
 	return nil
 }
 
 // newQueueLimits applies the defaults. Without a cap there is nothing to wait
 // for.
-func newQueueLimits(q *Queue) (queueLimits, error) {
-	limits := queueLimits{size: defaultQueueSize, timeout: defaultQueueTimeout}
+func newQueueLimits(q *Queue) (upstream.QueueLimits, error) {
+	limits := upstream.QueueLimits{Size: defaultQueueSize, Timeout: defaultQueueTimeout}
 	if q == nil {
 		return limits, nil
 	}
@@ -209,9 +211,9 @@ func newQueueLimits(q *Queue) (queueLimits, error) {
 	case q.Size < 0 && q.Timeout != 0:
 		return limits, errors.New("load_balancing.queue.timeout: has no effect without a size; set that too")
 	case q.Size != 0:
-		limits.size = max(0, q.Size)
+		limits.Size = max(0, q.Size)
 	}
-	limits.timeout = orDefault(q.Timeout, defaultQueueTimeout)
+	limits.Timeout = orDefault(q.Timeout, defaultQueueTimeout)
 	return limits, nil
 }
 
@@ -219,20 +221,20 @@ func newQueueLimits(q *Queue) (queueLimits, error) {
 const mostMaxFails = 1000
 
 // newFailureLimits applies the defaults of passive checks.
-func newFailureLimits(cfg *PassiveHealthChecks) (failureLimits, error) {
+func newFailureLimits(cfg *PassiveHealthChecks) (upstream.FailureLimits, error) {
 	if cfg == nil {
 		cfg = new(PassiveHealthChecks)
 	}
-	limits := failureLimits{duration: orDefault(cfg.FailDuration, defaultFailDuration), max: cfg.MaxFails}
+	limits := upstream.FailureLimits{Duration: orDefault(cfg.FailDuration, defaultFailDuration), Max: cfg.MaxFails}
 	switch {
-	case limits.duration == 0 && cfg.MaxFails != 0:
+	case limits.Duration == 0 && cfg.MaxFails != 0:
 		return limits, errors.New("health_checks.passive.max_fails: has no effect as fail_duration is off; set that too")
-	case limits.duration == 0, limits.max < 0:
-		return failureLimits{}, nil
-	case limits.max == 0:
-		limits.max = defaultMaxFails
-	case limits.max > mostMaxFails:
-		return limits, fmt.Errorf("health_checks.passive.max_fails: %d is more than %d", limits.max, mostMaxFails)
+	case limits.Duration == 0, limits.Max < 0:
+		return upstream.FailureLimits{}, nil
+	case limits.Max == 0:
+		limits.Max = defaultMaxFails
+	case limits.Max > mostMaxFails:
+		return limits, fmt.Errorf("health_checks.passive.max_fails: %d is more than %d", limits.Max, mostMaxFails)
 	}
 	return limits, nil
 }

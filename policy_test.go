@@ -52,13 +52,13 @@ func TestPoliciesAreWhatTheConfigurationSays(t *testing.T) {
 			if h.guest != nil {
 				selector = h.guest.selector
 			}
-			if got := fmt.Sprintf("%#v %#v", h.pool.policy, selector); got != test.want {
+			if got := fmt.Sprintf("%#v %#v", h.pool.Policy, selector); got != test.want {
 				t.Errorf("the policy is %s, want %s", got, test.want)
 			}
 			var slots []any
-			for i, e := range h.pool.fixed {
-				slots = append(slots, []any{e.slot.weight, e.slot.maxTunnels, e.slot.backup})
-				seen, _ := e.slot.known.(*reverseproxy.Upstream)
+			for i, e := range h.pool.Fixed {
+				slots = append(slots, []any{e.Server.Weight, e.Server.MaxTunnels, e.Server.Backup})
+				seen, _ := e.Server.Known.(*reverseproxy.Upstream)
 				if got, want := seen.Dial, h.Upstreams[i].Dial; got != want || !seen.Available() {
 					t.Errorf("other modules see %s, want %s, available", got, want)
 				}

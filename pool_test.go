@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // clientRequest returns the i-th of many differing requests, as Caddy's server
@@ -59,31 +61,31 @@ func theirChoice(tb testing.TB, config string, dials []string, r *http.Request) 
 }
 
 // choose makes a choice without waiting for one.
-func (h *Handler) choose(c *candidates, r *http.Request) picked {
+func (h *Handler) choose(c *upstream.Candidates, r *http.Request) picked {
 	if h.guest != nil {
-		return h.guest.pick(c, r)
+		return h.guest.Pick(c, r)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	chosen, _ := c.next(ctx)
-	return picked{choice: chosen}
+	chosen, _ := c.Next(ctx)
+	return picked{Choice: chosen}
 }
 
 // chooseOnce makes one choice, and ends the tunnel at once.
 func chooseOnce(tb testing.TB, h *Handler, r *http.Request) (string, http.Header) {
 	tb.Helper()
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	c, err := h.pool.candidates(expander(repl))
+	c, err := h.pool.Candidates(expander(repl))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer c.close()
+	defer c.Close()
 	chosen := h.choose(c, r)
-	if chosen.choice == nil {
+	if chosen.Choice == nil {
 		return "", nil
 	}
-	hosts.tunnelEnded(chosen.host)
-	return chosen.host.address, chosen.header
+	hosts.TunnelEnded(chosen.Host)
+	return chosen.Host.Address, chosen.header
 }
 
 func TestPoliciesOfOtherModulesChooseAsInReverseProxy(t *testing.T) {
@@ -178,7 +180,7 @@ func poolWith(tb testing.TB, selector reverseproxy.Selector, list ...*Upstream) 
 	tb.Cleanup(func() { expectNothingHeld(tb) })
 	h := &Handler{Upstreams: list}
 	load(tb, h)
-	h.pool.policy, h.guest = nil, &guest{selector}
+	h.pool.Policy, h.guest = nil, &guest{selector}
 	return h
 }
 
@@ -194,25 +196,25 @@ func TestPoliciesOfOtherModulesSeeOnlyTheEligible(t *testing.T) {
 		}
 		return pool[0]
 	}), &Upstream{Dial: "a:1", MaxTunnels: 1}, &Upstream{Dial: "b:1"}, &Upstream{Dial: "c:1", Backup: true})
-	holding, _ := h.pool.candidates(nil)
+	holding, _ := h.pool.Candidates(nil)
 	first := h.choose(holding, nil) // a, which is full from here on
-	c, _ := h.pool.candidates(nil)
+	c, _ := h.pool.Candidates(nil)
 	for _, want := range [][]string{{"b:1"}, {"c:1"}, nil} {
 		chosen := h.choose(c, nil)
 		if !slices.Equal(seen, want) {
 			t.Errorf("the policy saw %v, want %v", seen, want)
 		}
-		if (chosen.choice == nil) != (want == nil) {
+		if (chosen.Choice == nil) != (want == nil) {
 			t.Errorf("the choice is %+v", chosen)
 		}
-		if chosen.choice != nil {
-			hosts.tunnelEnded(chosen.host)
+		if chosen.Choice != nil {
+			hosts.TunnelEnded(chosen.Host)
 		}
 	}
-	hosts.tunnelEnded(first.host)
-	c.nextRound()
+	hosts.TunnelEnded(first.Host)
+	c.NextRound()
 	chosen := h.choose(c, nil)
-	hosts.tunnelEnded(chosen.host)
+	hosts.TunnelEnded(chosen.Host)
 	if want := []string{"a:1", "b:1"}; !slices.Equal(seen, want) {
 		t.Errorf("in the next round, the policy saw %v, want %v", seen, want)
 	}
@@ -226,21 +228,21 @@ func TestPolicyOfAnotherModuleIsAskedAgain(t *testing.T) {
 		w.Header().Add("Set-Cookie", pool[0].Dial)
 		if calls == 1 {
 			// Meanwhile another handshake takes the last place.
-			other, _ := h.pool.candidates(nil)
-			other.reserve(h.pool.fixed[0])
+			other, _ := h.pool.Candidates(nil)
+			other.Reserve(h.pool.Fixed[0])
 		}
 		return pool[0]
 	}), &Upstream{Dial: "a:1", MaxTunnels: 1}, &Upstream{Dial: "b:1"})
-	c, _ := h.pool.candidates(nil)
+	c, _ := h.pool.Candidates(nil)
 	chosen := h.choose(c, nil)
-	if chosen.choice == nil || chosen.host.address != "b:1" || calls != 2 {
+	if chosen.Choice == nil || chosen.Host.Address != "b:1" || calls != 2 {
 		t.Fatalf("the choice is %+v after %d calls, want b:1 after 2", chosen, calls)
 	}
 	if got, want := chosen.header.Values("Set-Cookie"), []string{"b:1"}; !slices.Equal(got, want) {
 		t.Errorf("the header has %v, want %v", got, want)
 	}
-	hosts.tunnelEnded(chosen.host)
-	hosts.tunnelEnded(h.pool.fixed[0].host)
+	hosts.TunnelEnded(chosen.Host)
+	hosts.TunnelEnded(h.pool.Fixed[0].Host)
 }
 
 func TestPolicyOfAnotherModuleMayChooseNothing(t *testing.T) {
@@ -250,8 +252,8 @@ func TestPolicyOfAnotherModuleMayChooseNothing(t *testing.T) {
 			h := poolWith(t, selectorFunc(func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream {
 				return choice
 			}), &Upstream{Dial: "a:1"})
-			c, _ := h.pool.candidates(nil)
-			if chosen := h.choose(c, nil); chosen.choice != nil {
+			c, _ := h.pool.Candidates(nil)
+			if chosen := h.choose(c, nil); chosen.Choice != nil {
 				t.Errorf("the choice is %+v", chosen)
 			}
 			if got := tunnelsOf("a:1"); got != 0 {
@@ -268,23 +270,23 @@ func TestPlaceholdersAreExpandedForEachHandshake(t *testing.T) {
 	repl := caddy.NewReplacer()
 	for _, name := range []string{"one", "two"} {
 		repl.Set("test.host", name)
-		c, err := h.pool.candidates(expander(repl))
+		c, err := h.pool.Candidates(expander(repl))
 		if err != nil {
 			t.Fatal(err)
 		}
 		chosen := h.choose(c, nil)
-		if want := name + ":9000"; chosen.host.address != want || tunnelsOf(want) != 1 {
-			t.Errorf("chose %+v, with %d tunnels, want %s with one", chosen.host, tunnelsOf(want), want)
+		if want := name + ":9000"; chosen.Host.Address != want || tunnelsOf(want) != 1 {
+			t.Errorf("chose %+v, with %d tunnels, want %s with one", chosen.Host, tunnelsOf(want), want)
 		}
 		second := h.choose(c, nil)
-		if second.choice == nil || second.host.address != "fixed:9000" {
+		if second.Choice == nil || second.Host.Address != "fixed:9000" {
 			t.Errorf("the second choice is %+v, want the backup", second)
 		}
-		c.close()
-		hosts.tunnelEnded(second.host)
-		hosts.tunnelEnded(chosen.host)
+		c.Close()
+		hosts.TunnelEnded(second.Host)
+		hosts.TunnelEnded(chosen.Host)
 	}
-	if got := hosts.held().addresses; got != 1 {
+	if got := hosts.Held().Addresses; got != 1 {
 		t.Errorf("%d addresses are known, want only the fixed one", got)
 	}
 }
@@ -301,8 +303,8 @@ func TestPlaceholdersMustExpandToOneAddress(t *testing.T) {
 			repl := caddy.NewReplacer()
 			repl.Set("test.good", "localhost:9000")
 			repl.Set("test.dial", value)
-			if c, err := h.pool.candidates(expander(repl)); err == nil {
-				c.close()
+			if c, err := h.pool.Candidates(expander(repl)); err == nil {
+				c.Close()
 				t.Errorf("%q was taken for an address", value)
 			}
 		})
@@ -312,7 +314,7 @@ func TestPlaceholdersMustExpandToOneAddress(t *testing.T) {
 // As in reverse_proxy, zero says that there is no limit.
 func TestPlaceholderOfNoCap(t *testing.T) {
 	repl := caddy.NewReplacer()
-	setUpstream(repl, address{}, 0, -1, 0)
+	setUpstream(repl, upstream.Address{}, 0, -1, 0)
 	if got, _ := repl.Get("http.reverse_proxy.upstream.max_requests"); got != 0 {
 		t.Errorf("max_requests is %v, want 0", got)
 	}
@@ -333,7 +335,7 @@ func TestHostsAreToldApart(t *testing.T) {
 			t.Errorf("%s: %v", dial, err)
 			continue
 		}
-		if got := a.key(); got != want {
+		if got := a.Key(); got != want {
 			t.Errorf("the host of %s is %s, want %s", dial, got, want)
 		}
 	}

@@ -14,7 +14,7 @@ func TestAddressesWithControlCharactersAreRefused(t *testing.T) {
 		"ho\u200bst:80", "unix//run/\x07.sock", "[fe80::1%\x1b[0m]:80", "tcp4/a\rb:80",
 	} {
 		if e, err := parseAddress(address); err == nil {
-			t.Errorf("%q is taken for %s", address, e.key())
+			t.Errorf("%q is taken for %s", address, e.Key())
 		} else if !printable.Is(err.Error()) || !strings.Contains(err.Error(), "has control characters") {
 			t.Errorf("%q: %q", address, err)
 		}

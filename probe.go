@@ -19,16 +19,17 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // prober is what a configuration gives a checker to probe one upstream.
 type prober struct {
 	check    *activeCheck
 	checker  *checker
-	upstream string  // the upstream's address, with its network
-	target   address // what is dialed
-	most     int     // tunnels that the upstream may have
-	problem  error   // why there is no target
+	upstream string           // the upstream's address, with its network
+	target   upstream.Address // what is dialed
+	most     int              // tunnels that the upstream may have
+	problem  error            // why there is no target
 	// ctx ends when the configuration is unloaded.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -99,11 +100,11 @@ func (p *probe) tcp(ctx context.Context) error {
 func (p *probe) request(ctx context.Context) (*http.Request, error) {
 	settings := &p.check.settings
 	u := *p.check.uri
-	u.Scheme, u.Host, u.Fragment = "http", p.target.hostport, ""
+	u.Scheme, u.Host, u.Fragment = "http", p.target.HostPort, ""
 	if p.check.transport.useTLS(targetOf(p.target)) {
 		u.Scheme = "https"
 	}
-	if p.target.network == "unix" {
+	if p.target.Network == "unix" {
 		u.Host = "localhost" // a path is no host
 	}
 	var body io.Reader

@@ -25,7 +25,7 @@ func checked(dial string, a ActiveHealthChecks) *Handler {
 func probed(t *testing.T, h *Handler) error {
 	t.Helper()
 	provision(t, h)
-	return h.check.probers[h.pool.fixed[0]].probe()
+	return h.check.probers[h.pool.Fixed[0]].probe()
 }
 
 // expectProblem checks that an error has a text in it; none means no error.

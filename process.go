@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // liveTunnels are those of the process.
@@ -20,21 +21,21 @@ func init() {
 }
 
 // hosts is what is known of the addresses of upstreams in the process.
-var hosts = newHostTable(nil)
+var hosts = upstream.NewTable(nil)
 
 func init() {
-	hosts.changed = changed // which asks hosts
+	hosts.Changed = changed // which asks hosts
 }
 
 // changed acts on what has become different at an address by itself.
-func changed(c change) {
-	switch c.kind {
-	case addressDown:
-		evictions.unhealthy(c.address)
-	case addressTried:
-		reporters.newest().Info("upstream is tried again", zap.String("upstream", c.address))
-		recovered(c.endpoints)
-	case addressUp:
-		recovered(c.endpoints)
+func changed(c upstream.Change) {
+	switch c.Kind {
+	case upstream.AddressDown:
+		evictions.unhealthy(c.Address)
+	case upstream.AddressTried:
+		reporters.newest().Info("upstream is tried again", zap.String("upstream", c.Address))
+		recovered(c.Endpoints)
+	case upstream.AddressUp:
+		recovered(c.Endpoints)
 	}
 }

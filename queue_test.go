@@ -16,7 +16,7 @@ import (
 
 // queued is how many handshakes wait in h's queue.
 func queued(h *Handler) int {
-	return h.pool.waitingNow()
+	return h.pool.WaitingNow()
 }
 
 // narrow returns a handler whose upstreams take one tunnel each.
@@ -61,8 +61,8 @@ func TestQueueOfAThousandIsServedInOrder(t *testing.T) {
 type standing struct {
 	t      *testing.T
 	cancel context.CancelFunc
-	*candidates
-	chosen  *choice
+	*upstream.Candidates
+	chosen  *upstream.Choice
 	refused *refusal
 	done    chan struct{}
 }
@@ -71,11 +71,11 @@ type standing struct {
 // waits. It has to be in a bubble.
 func stand(t *testing.T, h *Handler) *standing {
 	t.Helper()
-	c, err := h.pool.candidates(nil)
+	c, err := h.pool.Candidates(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &standing{t: t, candidates: c}
+	s := &standing{t: t, Candidates: c}
 	s.again()
 	return s
 }
@@ -87,7 +87,7 @@ func (s *standing) again() {
 	go func() {
 		defer close(s.done)
 		var err error
-		if s.chosen, err = s.next(ctx); err != nil {
+		if s.chosen, err = s.Next(ctx); err != nil {
 			s.refused = refuseQueued(ctx, err)
 		}
 	}()
@@ -113,7 +113,7 @@ func (s *standing) expect(address string, why cause) {
 		s.t.Errorf("still waits, want %s%s", address, why)
 	case why != "" && (s.refused == nil || s.refused.cause != why):
 		s.t.Errorf("got %+v, refused with %v; want %s", s.chosen, s.refused, why)
-	case address != "" && (s.chosen == nil || s.chosen.host.address != address):
+	case address != "" && (s.chosen == nil || s.chosen.Host.Address != address):
 		s.t.Errorf("got %+v, refused with %v; want %s", s.chosen, s.refused, address)
 	}
 }
@@ -123,9 +123,9 @@ func (s *standing) leave() {
 	s.t.Helper()
 	s.cancel()
 	<-s.done
-	s.close()
+	s.Close()
 	if s.chosen != nil {
-		hosts.tunnelEnded(s.chosen.host)
+		hosts.TunnelEnded(s.chosen.Host)
 		s.chosen = nil
 	}
 	synctest.Wait()
@@ -146,23 +146,23 @@ func TestRetryKeepsItsPlaceInTheQueue(t *testing.T) {
 	bubble(t, h, func(t *testing.T) {
 		first, second := stand(t, h), stand(t, h)
 		retrying, behind, last := stand(t, h), stand(t, h), stand(t, h)
-		at := first.chosen.host.address
+		at := first.chosen.Host.Address
 		time.Sleep(time.Second)
 		first.leave()
 		retrying.expect(at, "")
 
 		// Its dial fails: the place goes to the one behind, and it waits for the
 		// other upstream, before the others.
-		hosts.tunnelEnded(retrying.chosen.host)
+		hosts.TunnelEnded(retrying.chosen.Host)
 		behind.expect(at, "")
 		retrying.again()
 		if !retrying.waits() {
 			t.Errorf("chose %+v, want to wait", retrying.chosen)
 		}
-		if retrying.waited != time.Second {
-			t.Errorf("has waited for %v, want 1s", retrying.waited)
+		if retrying.Waited != time.Second {
+			t.Errorf("has waited for %v, want 1s", retrying.Waited)
 		}
-		other := second.chosen.host.address
+		other := second.chosen.Host.Address
 		second.leave()
 		retrying.expect(other, "")
 		if !last.waits() {
@@ -179,9 +179,9 @@ func TestWhoCannotUseAPlaceLetsOthersHaveIt(t *testing.T) {
 	bubble(t, h, func(t *testing.T) {
 		first, second := stand(t, h), stand(t, h)
 		retrying, behind := stand(t, h), stand(t, h)
-		at, other := first.chosen.host.address, second.chosen.host.address
+		at, other := first.chosen.Host.Address, second.chosen.Host.Address
 		first.leave()
-		hosts.tunnelEnded(retrying.chosen.host)
+		hosts.TunnelEnded(retrying.chosen.Host)
 		behind.expect(at, "")
 		retrying.again() // waits for the other one
 		behind.leave()   // which it has tried
@@ -236,15 +236,15 @@ func TestQueuesOfHandlersAreServedInOneOrder(t *testing.T) {
 func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
 	h := narrow("a:1")
 	bubble(t, h, func(t *testing.T) {
-		h.pool.grow(1, true)
+		h.pool.Grow(1, true)
 		open, waiting := stand(t, h), stand(t, h)
-		c, err := h.pool.candidates(nil)
+		c, err := h.pool.Candidates(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.add(newEndpoint(&slot{weight: 1}, address{hostport: "own:1"}), new(provenance), "")
-		c.renew()
-		own := &standing{t: t, candidates: c}
+		c.Add(upstream.NewEndpoint(&upstream.Server{Weight: 1}, upstream.Address{HostPort: "own:1"}), new(upstream.Provenance), "")
+		c.Renew()
+		own := &standing{t: t, Candidates: c}
 		own.again()
 		own.expect("own:1", "")
 		own.leave()
@@ -295,7 +295,7 @@ func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
 	for name, test := range map[string]func(t *testing.T, h *Handler, open *standing){
 		"a tunnel of another handler ends": func(t *testing.T, h *Handler, _ *standing) {
 			t.Helper()
-			hosts.tunnelEnded(h.pool.fixed[1].host) // b:1
+			hosts.TunnelEnded(h.pool.Fixed[1].Host) // b:1
 		},
 		"an upstream gets ready": func(t *testing.T, _ *Handler, _ *standing) {
 			t.Helper()
@@ -385,18 +385,18 @@ func TestPlaceThatComesTooLateIsPassedOn(t *testing.T) {
 		for range 100 {
 			open, leaving, behind := stand(t, h), stand(t, h), stand(t, h)
 			go leaving.cancel()
-			go hosts.tunnelEnded(open.chosen.host)
+			go hosts.TunnelEnded(open.chosen.Host)
 			synctest.Wait()
 			<-leaving.done
 			if leaving.chosen != nil {
-				hosts.tunnelEnded(leaving.chosen.host)
+				hosts.TunnelEnded(leaving.chosen.Host)
 				leaving.chosen = nil
 			}
 			behind.expect("a:1", "")
 			behind.leave()
-			leaving.close()
+			leaving.Close()
 			open.cancel()
-			open.close()
+			open.Close()
 		}
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // maxRebalanceSteps bounds what one event sets off. It also is what a share of
@@ -47,11 +49,11 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 		pending: h.sources.arePending,
 		shown:   make(map[string]string),
 	}
-	for _, e := range h.pool.fixed {
-		p.shown[e.host.address] = e.host.address
+	for _, e := range h.pool.Fixed {
+		p.shown[e.Host.Address] = e.Host.Address
 	}
-	for _, t := range h.pool.templates {
-		p.shown[t.dial] = t.dial
+	for _, t := range h.pool.Templates {
+		p.shown[t.Dial] = t.Dial
 	}
 	for _, s := range h.sources {
 		p.shown[s.config] = "dynamic " + s.name // the rest may be secret
@@ -66,7 +68,7 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 			loaded:    p,
 			share:     r.Share,
 			interval:  orDefault(r.Interval, defaultRebalanceInterval),
-			slowStart: h.pool.slowStart,
+			slowStart: h.pool.SlowStart,
 			live:      liveTunnels,
 			stop:      make(chan struct{}),
 			logger:    h.logger,
@@ -88,34 +90,34 @@ func (h *Handler) startJoined() {
 // becameReady has others moved to upstreams that get new tunnels again, as an
 // operator has made them ready. They have begun to start slowly.
 func becameReady(addresses []string) {
-	beginRebalancing(func(e *endpoint) bool { return slices.Contains(addresses, e.host.address) },
+	beginRebalancing(func(e *upstream.Endpoint) bool { return slices.Contains(addresses, e.Host.Address) },
 		func(*rebalancer) time.Time { return time.Time{} })
 }
 
 // discovered has upstreams started slowly that have just been found, and others
 // moved to them. Some of them others may have had before.
-func discovered(found []*endpoint, had []string) {
-	hosts.joinNew(found, had)
-	beginRebalancing(func(e *endpoint) bool { return slices.Contains(found, e) },
+func discovered(found []*upstream.Endpoint, had []string) {
+	hosts.JoinNew(found, had)
+	beginRebalancing(func(e *upstream.Endpoint) bool { return slices.Contains(found, e) },
 		func(*rebalancer) time.Time { return time.Time{} })
 }
 
 // recovered is the same for upstreams that work again. Nothing is moved to
 // them until they have done so for an interval: one that comes and goes must not
 // have tunnels closed at the others each time.
-func recovered(endpoints []*endpoint) {
-	hosts.joinPools(endpoints)
-	beginRebalancing(func(e *endpoint) bool { return slices.Contains(endpoints, e) },
+func recovered(endpoints []*upstream.Endpoint) {
+	hosts.JoinPools(endpoints)
+	beginRebalancing(func(e *upstream.Endpoint) bool { return slices.Contains(endpoints, e) },
 		func(b *rebalancer) time.Time { return time.Now().Add(b.interval) })
 }
 
 // beginRebalancing has the loaded pools rebalanced in which there is an endpoint
 // that is concerned, from a time on that depends on them.
-func beginRebalancing(concerned func(*endpoint) bool, next func(*rebalancer) time.Time) {
+func beginRebalancing(concerned func(*upstream.Endpoint) bool, next func(*rebalancer) time.Time) {
 	loadedPools.mu.Lock()
 	defer loadedPools.mu.Unlock()
 	for _, p := range loadedPools.all {
-		if p.runs && p.rebalance != nil && slices.ContainsFunc(p.pool.standing(), concerned) {
+		if p.runs && p.rebalance != nil && slices.ContainsFunc(p.pool.Standing(), concerned) {
 			p.rebalance.beginLocked(next(p.rebalance))
 		}
 	}

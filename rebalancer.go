@@ -155,12 +155,12 @@ func (b *rebalancer) decide(v *levels) (n int, more bool) {
 // where their clients would come to is not known before they do.
 func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel.Tunnel) {
 	index := make(map[string]int)
-	for _, l := range b.loaded.pool.occupancies() {
+	for _, l := range b.loaded.pool.Occupancies() {
 		one := loadOf(l)
-		i, found := index[l.address]
+		i, found := index[l.Address]
 		if !found {
 			i = len(loads)
-			index[l.address] = i
+			index[l.Address] = i
 			loads = append(loads, one)
 			continue
 		}
@@ -194,8 +194,8 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel.Tunnel
 	return loads, movable
 }
 
-func loadOf(o occupancy) upstreamLoad {
-	return upstreamLoad{tunnels: o.tunnels, weight: float64(o.weight), most: o.most, backup: o.backup, closed: o.closed}
+func loadOf(o upstream.Occupancy) upstreamLoad {
+	return upstreamLoad{tunnels: o.Tunnels, weight: float64(o.Weight), most: o.Most, backup: o.Backup, closed: o.Closed}
 }
 
 // due tells whether a tunnel is to be closed when it is its turn, and how. An
@@ -207,6 +207,6 @@ func (b *rebalancer) due(t *tunnel.Tunnel) (tunnel.Ending, bool) {
 	case <-b.live.ExitBegun():
 		return tunnel.Ending{}, false
 	default:
-		return leaseOf(t).moved(tunnel.Rebalanced), !hosts.stateOf(t.Upstream).Closes()
+		return leaseOf(t).moved(tunnel.Rebalanced), !hosts.StateOf(t.Upstream).Closes()
 	}
 }

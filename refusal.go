@@ -25,6 +25,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // A cause says why a handshake was refused. It is the same word in the log,
@@ -142,11 +143,11 @@ func refuseForNow(why cause, err error) *refusal {
 // upstream by waiting.
 func refuseQueued(ctx context.Context, err error) *refusal {
 	switch {
-	case errors.Is(err, errQueueFull):
+	case errors.Is(err, upstream.ErrQueueFull):
 		return refuseForNow(causeQueueFull, err)
-	case errors.Is(err, errQueueTimeout):
+	case errors.Is(err, upstream.ErrQueueTimeout):
 		return refuseForNow(causeQueueTimeout, err)
-	case errors.Is(err, errNoneLeft):
+	case errors.Is(err, upstream.ErrNoneLeft):
 		return refuseForNow(causeNoUpstream, err)
 	}
 	return refuseUpstream(ctx, err, "waiting for a place at an upstream", causeHandshakeTimeout, causeNoUpstream)

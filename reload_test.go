@@ -178,7 +178,7 @@ func TestChoiceAfterCleanup(t *testing.T) {
 			t.Cleanup(func() { expectNothingHeld(t) })
 			h := &Handler{Upstreams: upstreams(address)}
 			unload := load(t, h)
-			candidates, err := h.pool.candidates(nil)
+			candidates, err := h.pool.Candidates(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -188,14 +188,14 @@ func TestChoiceAfterCleanup(t *testing.T) {
 				load(t, after)
 			}
 			chosen := h.choose(candidates, nil)
-			candidates.close()
-			if got := tunnelsOf(address); chosen.choice == nil || chosen.tunnels != 1 || got != 1 {
+			candidates.Close()
+			if got := tunnelsOf(address); chosen.Choice == nil || chosen.Tunnels != 1 || got != 1 {
 				t.Fatalf("chose %+v, and %d tunnels are counted, want 1", chosen, got)
 			}
-			if loadAgain && chosen.host != after.pool.fixed[0].host {
+			if loadAgain && chosen.Host != after.pool.Fixed[0].Host {
 				t.Error("the tunnel is counted where the new handler does not look")
 			}
-			hosts.tunnelEnded(chosen.host)
+			hosts.TunnelEnded(chosen.Host)
 			if got := tunnelsOf(address); got != 0 {
 				t.Errorf("%d tunnels counted, want 0", got)
 			}
@@ -221,8 +221,8 @@ func TestFailedProvisionLeavesOtherHandlersAlone(t *testing.T) {
 			t.Errorf("%s: cleaning up: %v", name, err)
 		}
 		cancel()
-		if _, known := hosts.info(address); !known || hosts.held().references != 1 {
-			t.Errorf("%s: held are %+v, want one reference to what was there", name, hosts.held())
+		if _, known := hosts.Info(address); !known || hosts.Held().References != 1 {
+			t.Errorf("%s: held are %+v, want one reference to what was there", name, hosts.Held())
 		}
 	}
 }

@@ -148,7 +148,7 @@ func (h *Handler) forwardingPeer(r *http.Request) (ip string, trusted, known boo
 // the operator's header operations, which may use placeholders about the
 // upstream, and the handshake's own fields.
 func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer) *http.Request {
-	setUpstream(repl, c.endpoint.address, c.tunnels, c.endpoint.slot.maxTunnels, c.fails)
+	setUpstream(repl, c.Endpoint.Address, c.Tunnels, c.Endpoint.Server.MaxTunnels, c.Fails)
 	attempt := new(http.Request)
 	*attempt = *out
 	attempt.Header = out.Header.Clone()

@@ -47,17 +47,17 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 		"it has recovered": func(t *testing.T, h *Handler) {
 			t.Helper()
 			for range defaultMaxFails {
-				hosts.failed(h.pool.fixed[2].failures)
+				hosts.Failed(h.pool.Fixed[2].Failures)
 			}
 			time.Sleep(defaultFailDuration)
 			synctest.Wait()
 		},
-		"it is found": func(_ *testing.T, h *Handler) { discovered(h.pool.fixed[2:], nil) },
+		"it is found": func(_ *testing.T, h *Handler) { discovered(h.pool.Fixed[2:], nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := startingSlowly("a:1", "b:1", "new:1")
 			bubble(t, h, func(t *testing.T) {
-				held := []*host{reserve("a:1"), reserve("b:1")}
+				held := []*upstream.Host{reserve("a:1"), reserve("b:1")}
 				if got := shareOf(t, h, "new:1"); got != 1 {
 					t.Errorf("share of an old one without tunnels is %v, want 1", got)
 				}
@@ -70,7 +70,7 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 					time.Sleep(slowStart / 10)
 				}
 				for _, one := range held {
-					hosts.tunnelEnded(one)
+					hosts.TunnelEnded(one)
 				}
 			})
 		})
@@ -80,7 +80,7 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 // joinedAt is since when an upstream gets tunnels in the pool of h.
 func joinedAt(t *testing.T, h *Handler, address string) time.Time {
 	t.Helper()
-	return h.pool.slowSince(address)
+	return h.pool.SlowSince(address)
 }
 
 // Another site reaches the same upstream in a way that fails, by TLS or by a check.
@@ -92,7 +92,7 @@ func TestSlowStartIsAPools(t *testing.T) {
 			synctest.Wait()
 		},
 		"a check": func(site *Handler) {
-			p := site.check.probers[site.pool.fixed[0]]
+			p := site.check.probers[site.pool.Fixed[0]]
 			p.checker.note(p, errors.New("down"))
 			p.checker.note(p, nil)
 		},
@@ -160,7 +160,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 	bubble(t, old, func(t *testing.T) {
 		after := startingSlowly("a:1", "busy:1", "new:1")
 		load(t, after)
-		held := []*host{reserve("new:1"), reserve("busy:1")}
+		held := []*upstream.Host{reserve("new:1"), reserve("busy:1")}
 		after.startJoined()
 		slow, fast := joinedAt(t, after, "new:1"), joinedAt(t, after, "busy:1")
 		if slow.IsZero() {
@@ -170,7 +170,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 			t.Error("what another pool has had with tunnels has started slowly")
 		}
 		for _, h := range held {
-			hosts.tunnelEnded(h)
+			hosts.TunnelEnded(h)
 		}
 	}, other)
 }
@@ -179,7 +179,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 func TestNewcomersAloneAreNotHeldBack(t *testing.T) {
 	h := startingSlowly("a:1", "b:1")
 	bubble(t, h, func(t *testing.T) {
-		discovered(h.pool.fixed, nil)
+		discovered(h.pool.Fixed, nil)
 		for range 100 {
 			if chooses(t, h) == "" {
 				t.Fatal("nothing was chosen")
@@ -193,10 +193,10 @@ func TestNobodyStartsSlowlyByDefault(t *testing.T) {
 	h := &Handler{Upstreams: upstreams("a:1", "new:1")}
 	bubble(t, h, func(t *testing.T) {
 		held := reserve("a:1")
-		discovered(h.pool.fixed[1:], nil)
+		discovered(h.pool.Fixed[1:], nil)
 		if got := shareOf(t, h, "new:1"); got != 1 {
 			t.Errorf("the share is %v, want 1", got)
 		}
-		hosts.tunnelEnded(held)
+		hosts.TunnelEnded(held)
 	})
 }

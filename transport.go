@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // transport performs handshakes with upstreams with the means of reverse_proxy's HTTP
@@ -118,8 +119,8 @@ func canonical(raw json.RawMessage) string {
 }
 
 // targetOf is what is dialed for an address.
-func targetOf(a address) dial.Target {
-	return dial.Target{Network: a.network, Address: a.hostport, Hostname: a.hostname, Port: a.port}
+func targetOf(a upstream.Address) dial.Target {
+	return dial.Target{Network: a.Network, Address: a.HostPort, Hostname: a.Hostname, Port: a.Port}
 }
 
 // dial connects to an upstream, with TLS where the configuration says so.

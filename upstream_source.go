@@ -133,15 +133,15 @@ func (h *Handler) usable(r *http.Request) ([]string, error) {
 	if !ok {
 		return nil, errors.New("the request has no placeholders")
 	}
-	c, err := h.pool.candidates(expander(repl))
+	c, err := h.pool.Candidates(expander(repl))
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
-	if refused := h.discover(r.Context(), c, r); refused != nil && c.count() == 0 {
+	defer c.Close()
+	if refused := h.discover(r.Context(), c, r); refused != nil && c.Count() == 0 {
 		return nil, refused
 	}
-	return c.usable(), nil
+	return c.Usable(), nil
 }
 
 // Interface guards

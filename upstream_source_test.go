@@ -86,15 +86,15 @@ func TestReverseProxyGetsWhatThePoolWouldUse(t *testing.T) {
 	)
 	s.expect(t, hostA, hostB, "d.test:80")
 	held := reserve(hostA)
-	defer hosts.tunnelEnded(held)
+	defer hosts.TunnelEnded(held)
 	s.expect(t, hostA, hostB, "d.test:80") // though it takes no more tunnels
 	defer operate(upstream.Ready, hostA, hostB, "d.test:80", hostC)
 	operate(upstream.Drain, hostA)
 	operate(upstream.Evict, "d.test:80")
 	s.expect(t, hostB)
-	down := s.handler[0].pool.fixed[1]
-	defer hosts.unjudge(down)
-	hosts.report(hosts.judge(down, "a check"), "bad", 1, 1)
+	down := s.handler[0].pool.Fixed[1]
+	defer hosts.Unjudge(down)
+	hosts.Report(hosts.Judge(down, "a check"), "bad", 1, 1)
 	s.expect(t, hostC)
 	operate(upstream.Drain, hostC)
 	s.expect(t)
@@ -173,8 +173,8 @@ func TestSelectionPoliciesAgreeWithReverseProxy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if a.hostport != ours {
-				t.Errorf("%s: for client %d, ours is %s and theirs %s", policy, i, ours, a.hostport)
+			if a.HostPort != ours {
+				t.Errorf("%s: for client %d, ours is %s and theirs %s", policy, i, ours, a.HostPort)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package websocketproxy
+package upstream
 
 import (
 	"cmp"
@@ -9,40 +9,40 @@ import (
 	"time"
 )
 
-// queueLimits bound the handshakes of a pool that wait for a place at an
+// QueueLimits bound the handshakes of a pool that wait for a place at an
 // upstream that is full. None wait if size is zero.
-type queueLimits struct {
-	size    int
-	timeout time.Duration
+type QueueLimits struct {
+	Size    int
+	Timeout time.Duration
 }
 
 // waiter is a handshake in the queue of its pool.
 type waiter struct {
-	candidates *candidates
-	served     chan *choice // has room for one
+	candidates *Candidates
+	served     chan *Choice // has room for one
 }
 
 var (
-	// errNoneLeft means that no upstream is available any more that could be waited for.
-	errNoneLeft = errors.New("no upstream is available any more")
-	// errQueueTimeout means that nobody has made place in time.
-	errQueueTimeout = errors.New("all upstreams are full, and no tunnel has ended in time; see max_tunnels")
-	// errQueueFull means that too many wait already.
-	errQueueFull = errors.New("all upstreams are full")
+	// ErrNoneLeft means that no upstream is available any more that could be waited for.
+	ErrNoneLeft = errors.New("no upstream is available any more")
+	// ErrQueueTimeout means that nobody has made place in time.
+	ErrQueueTimeout = errors.New("all upstreams are full, and no tunnel has ended in time; see max_tunnels")
+	// ErrQueueFull means that too many wait already.
+	ErrQueueFull = errors.New("all upstreams are full")
 )
 
-// next chooses an upstream; nil if there is none now. Where that fails because all are
+// Next chooses an upstream; nil if there is none now. Where that fails because all are
 // full, it waits in the pool's queue until it is served, first come first served. Who
 // comes again, because the upstream has failed, has its old place and as much time as
 // was left. The error is that of ctx, or one of those above.
-func (c *candidates) next(ctx context.Context) (*choice, error) {
+func (c *Candidates) Next(ctx context.Context) (*Choice, error) {
 	chosen, w, err := c.chooseOrQueue()
 	if w == nil {
 		return chosen, err
 	}
 	began := time.Now()
-	defer func() { c.waited += time.Since(began) }()
-	timer := time.NewTimer(c.pool.queue.timeout - c.waited)
+	defer func() { c.Waited += time.Since(began) }()
+	timer := time.NewTimer(c.pool.Queue.Timeout - c.Waited)
 	defer timer.Stop()
 	select {
 	case chosen := <-w.served:
@@ -54,26 +54,26 @@ func (c *candidates) next(ctx context.Context) (*choice, error) {
 		if ctx.Err() == nil {
 			return chosen, nil // it came at the last moment
 		}
-		c.pool.table.tunnelEnded(chosen.host)
+		c.pool.table.TunnelEnded(chosen.Host)
 	}
 	return nil, c.whyNot(ctx)
 }
 
 // whyNot says why nobody is served any more.
-func (c *candidates) whyNot(ctx context.Context) error {
+func (c *Candidates) whyNot(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	c.pool.table.mu.Lock()
 	defer c.pool.table.mu.Unlock()
 	if !c.mayWaitLocked() {
-		return errNoneLeft
+		return ErrNoneLeft
 	}
-	return errQueueTimeout
+	return ErrQueueTimeout
 }
 
 // chooseOrQueue chooses, or takes its place in the queue if that can help.
-func (c *candidates) chooseOrQueue() (*choice, *waiter, error) {
+func (c *Candidates) chooseOrQueue() (*Choice, *waiter, error) {
 	c.pool.table.mu.Lock()
 	defer c.pool.table.mu.Unlock()
 	p := c.pool
@@ -98,23 +98,23 @@ func (c *candidates) chooseOrQueue() (*choice, *waiter, error) {
 	case !c.mayWaitLocked():
 		p.dequeueLocked(w)
 		return nil, nil, nil
-	case isNew && len(p.waiting) > p.queue.size:
+	case isNew && len(p.waiting) > p.Queue.Size:
 		p.dequeueLocked(w)
-		return nil, nil, fmt.Errorf("%w, and %d handshakes wait; see max_tunnels and queue", errQueueFull, len(p.waiting))
+		return nil, nil, fmt.Errorf("%w, and %d handshakes wait; see max_tunnels and queue", ErrQueueFull, len(p.waiting))
 	}
 	c.queued = true
 	return nil, w, nil
 }
 
 // mayWaitLocked reports whether there is an upstream that is only full.
-func (c *candidates) mayWaitLocked() bool {
-	return c.pool.queue.size > 0 && slices.ContainsFunc(c.endpoints, func(e *endpoint) bool {
-		return e.isUsable() && e.isFull() && !slices.Contains(c.tried, e.slot)
+func (c *Candidates) mayWaitLocked() bool {
+	return c.pool.Queue.Size > 0 && slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool {
+		return e.isUsable() && e.isFull() && !slices.Contains(c.tried, e.Server)
 	})
 }
 
-func (p *pool) enqueueLocked(c *candidates) *waiter {
-	w := &waiter{candidates: c, served: make(chan *choice, 1)}
+func (p *Pool) enqueueLocked(c *Candidates) *waiter {
+	w := &waiter{candidates: c, served: make(chan *Choice, 1)}
 	i, _ := slices.BinarySearchFunc(p.waiting, c.ticket, func(w *waiter, ticket uint64) int {
 		return cmp.Compare(w.candidates.ticket, ticket)
 	})
@@ -127,7 +127,7 @@ func (p *pool) enqueueLocked(c *candidates) *waiter {
 
 // leaveQueue takes w out of the queue. If it has been served meanwhile, it
 // returns with what.
-func (p *pool) leaveQueue(w *waiter) *choice {
+func (p *Pool) leaveQueue(w *waiter) *Choice {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
 	if !p.dequeueLocked(w) {
@@ -137,14 +137,14 @@ func (p *pool) leaveQueue(w *waiter) *choice {
 }
 
 // dequeueLocked takes w out, and reports whether it was in.
-func (p *pool) dequeueLocked(w *waiter) bool {
+func (p *Pool) dequeueLocked(w *waiter) bool {
 	i := slices.Index(p.waiting, w)
 	if i < 0 {
 		return false
 	}
 	p.waiting = slices.Delete(p.waiting, i, i+1)
 	if len(p.waiting) == 0 {
-		p.table.queues = slices.DeleteFunc(p.table.queues, func(other *pool) bool { return other == p })
+		p.table.queues = slices.DeleteFunc(p.table.queues, func(other *Pool) bool { return other == p })
 	}
 	return true
 }
@@ -152,12 +152,12 @@ func (p *pool) dequeueLocked(w *waiter) bool {
 // serveLocked gives places to those who wait for them, in the order in which they
 // have come to any pool: whichever handler's tunnel has ended, or whatever else
 // has made a place.
-func (t *hostTable) serveLocked() {
+func (t *Table) serveLocked() {
 	for _, p := range t.queues {
 		p.turn, p.exhausted = 0, false
 	}
 	for {
-		var first *pool
+		var first *Pool
 		for _, p := range t.queues {
 			if p.turn < len(p.waiting) && (first == nil || p.ticketLocked() < first.ticketLocked()) {
 				first = p
@@ -168,22 +168,22 @@ func (t *hostTable) serveLocked() {
 		}
 		first.serveNextLocked()
 	}
-	t.queues = slices.DeleteFunc(t.queues, func(p *pool) bool { return len(p.waiting) == 0 })
+	t.queues = slices.DeleteFunc(t.queues, func(p *Pool) bool { return len(p.waiting) == 0 })
 }
 
 // ticketLocked is that of the handshake whose turn it is.
-func (p *pool) ticketLocked() uint64 { return p.waiting[p.turn].candidates.ticket }
+func (p *Pool) ticketLocked() uint64 { return p.waiting[p.turn].candidates.ticket }
 
 // serveNextLocked gives a place to the handshake whose turn it is, if there is
 // one for it.
-func (p *pool) serveNextLocked() {
+func (p *Pool) serveNextLocked() {
 	w := p.waiting[p.turn]
 	if p.exhausted && len(w.candidates.expanded) == 0 {
 		p.turn++
 		return
 	}
 	if p.grows {
-		w.candidates.renew() // more may have been found meanwhile
+		w.candidates.Renew() // more may have been found meanwhile
 	}
 	chosen := w.candidates.chooseLocked()
 	switch {
@@ -192,7 +192,7 @@ func (p *pool) serveNextLocked() {
 		w.served <- chosen
 	case w.candidates.isPicky():
 		p.turn++
-	case p.expands():
+	case p.Expands():
 		p.turn++
 		p.exhausted = true
 	default:
@@ -202,12 +202,12 @@ func (p *pool) serveNextLocked() {
 
 // queuedLocked counts, for each address that is full, the handshakes that wait
 // for it, among others.
-func (t *hostTable) queuedLocked() map[string]int {
+func (t *Table) queuedLocked() map[string]int {
 	queued := make(map[string]int)
 	for _, p := range t.queues {
 		full := make(map[string]bool)
-		for _, e := range p.standing() {
-			full[e.host.address] = full[e.host.address] || e.isUsable() && e.isFull()
+		for _, e := range p.Standing() {
+			full[e.Host.Address] = full[e.Host.Address] || e.isUsable() && e.isFull()
 		}
 		for address, is := range full {
 			if is {
@@ -216,8 +216,8 @@ func (t *hostTable) queuedLocked() map[string]int {
 		}
 		for _, w := range p.waiting {
 			for _, e := range w.candidates.expanded {
-				if e.isUsable() && e.isFull() && !full[e.host.address] {
-					queued[e.host.address]++
+				if e.isUsable() && e.isFull() && !full[e.Host.Address] {
+					queued[e.Host.Address]++
 				}
 			}
 		}
@@ -227,6 +227,6 @@ func (t *hostTable) queuedLocked() map[string]int {
 
 // isPicky reports whether somebody else may find a place where this one does
 // not: it has tried upstreams, or has some of its own.
-func (c *candidates) isPicky() bool {
+func (c *Candidates) isPicky() bool {
 	return len(c.tried) > 0 || len(c.expanded) > 0
 }

@@ -1,15 +1,13 @@
-package websocketproxy
+package upstream
 
 import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// info is what is known of an upstream.
-type info struct {
+// Info is what is known of an upstream.
+type Info struct {
 	// Address is host and port, with the network in front if it is not TCP.
 	Address string
 	// State is what an operator has said; Ready without that.
@@ -37,38 +35,39 @@ type info struct {
 	Expires time.Time
 }
 
-// held is what a table holds. All of it is zero when nothing is loaded and no
+// Held is what a table holds. All of it is zero when nothing is loaded and no
 // tunnel is open.
-type held struct {
-	addresses, references int
+type Held struct {
+	Addresses, References int
 	templates             int // addresses with placeholders
-	failures              int // addresses of which failures are remembered
-	watched               int // endpoints of which failures are counted
+	Failures              int // addresses of which failures are remembered
+	Watched               int // endpoints of which failures are counted
 	queues                int // pools in which handshakes wait
 }
 
-func (t *hostTable) held() held {
+// Held tells what the table holds.
+func (t *Table) Held() Held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := held{addresses: len(t.m), templates: len(t.templates), queues: len(t.queues)}
+	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues)}
 	for _, one := range t.m {
-		h.references += one.refs
+		h.References += one.refs
 	}
 	for _, f := range t.failures {
-		h.watched += len(f.endpoints)
+		h.Watched += len(f.endpoints)
 		if len(f.recent) > 0 || f.timer != nil || f.ejected {
-			h.failures++
+			h.Failures++
 		}
 	}
 	return h
 }
 
-// list returns all upstreams that are configured, have tunnels or have been
+// List returns all upstreams that are configured, have tunnels or have been
 // given a state, by address.
-func (t *hostTable) list() []info {
+func (t *Table) List() []Info {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make([]info, 0, len(t.m)+len(t.states))
+	all := make([]Info, 0, len(t.m)+len(t.states))
 	queued, failing := t.queuedLocked(), t.failingLocked()
 	for address, h := range t.m {
 		i := t.infoLocked(address, h)
@@ -77,18 +76,18 @@ func (t *hostTable) list() []info {
 	}
 	for address := range t.states {
 		if t.m[address] == nil {
-			all = append(all, t.infoLocked(address, new(host)))
+			all = append(all, t.infoLocked(address, new(Host)))
 		}
 	}
-	slices.SortFunc(all, func(a, b info) int { return strings.Compare(a.Address, b.Address) })
+	slices.SortFunc(all, func(a, b Info) int { return strings.Compare(a.Address, b.Address) })
 	return all
 }
 
-func (t *hostTable) infoLocked(address string, h *host) info {
+func (t *Table) infoLocked(address string, h *Host) Info {
 	s := t.states[address]
-	i := info{
+	i := Info{
 		Address:    address,
-		State:      upstream.Ready,
+		State:      Ready,
 		Tunnels:    h.tunnels,
 		Configured: h.named > 0,
 		Source:     h.source,
@@ -103,14 +102,14 @@ func (t *hostTable) infoLocked(address string, h *host) info {
 	return i
 }
 
-// info returns what is known about an address, or false if nothing is.
-func (t *hostTable) info(address string) (info, bool) {
+// Info returns what is known about an address, or false if nothing is.
+func (t *Table) Info(address string) (Info, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h, known := t.m[address]
 	if !known {
 		_, known = t.states[address]
-		h = new(host)
+		h = new(Host)
 	}
 	i := t.infoLocked(address, h)
 	i.Queued, i.Failing = t.queuedLocked()[address], t.failingLocked()[address]

@@ -1,38 +1,36 @@
-package websocketproxy
+package upstream
 
 import (
 	"slices"
 	"time"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// verdict is what a check has found out about an address. It is shared by all
+// Verdict is what a check has found out about an address. It is shared by all
 // endpoints of the address that are to pass this check.
-type verdict struct {
-	host *host
+type Verdict struct {
+	Host *Host
 	key  string // of the check
 
-	// All are guarded by hosts.mu.
+	// All are guarded by the table's lock.
 	// endpoints are those that the check is for. Each has a copy of down, so that
 	// a choice need not look here.
-	endpoints []*endpoint
+	endpoints []*Endpoint
 	down      bool
 	against   int       // results in a row that speak against down
 	checked   time.Time // zero: never
 	lastError string    // of the last result that was bad, until the address is up
 }
 
-// judge has an endpoint judged by a check, by the verdict that its host has for that
+// Judge has an endpoint judged by a check, by the verdict that its host has for that
 // or a new one.
-func (t *hostTable) judge(e *endpoint, key string) *verdict {
+func (t *Table) Judge(e *Endpoint, key string) *Verdict {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := e.host
-	i := slices.IndexFunc(h.verdicts, func(v *verdict) bool { return v.key == key })
+	h := e.Host
+	i := slices.IndexFunc(h.verdicts, func(v *Verdict) bool { return v.key == key })
 	if i < 0 {
 		i = len(h.verdicts)
-		h.verdicts = append(h.verdicts, &verdict{host: h, key: key})
+		h.verdicts = append(h.verdicts, &Verdict{Host: h, key: key})
 	}
 	v := h.verdicts[i]
 	v.endpoints = append(v.endpoints, e)
@@ -40,22 +38,22 @@ func (t *hostTable) judge(e *endpoint, key string) *verdict {
 	return v
 }
 
-// unjudge takes that back. With the last endpoint, what was found out is forgotten. It
+// Unjudge takes that back. With the last endpoint, what was found out is forgotten. It
 // reports whether the address is down by what is checked instead.
-func (t *hostTable) unjudge(e *endpoint) (isDown bool) {
+func (t *Table) Unjudge(e *Endpoint) (isDown bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	v := e.verdict
 	if v.endpoints = without(v.endpoints, e); len(v.endpoints) > 0 {
 		return false
 	}
-	v.host.verdicts = slices.DeleteFunc(v.host.verdicts, func(other *verdict) bool { return other == v })
-	return slices.ContainsFunc(v.host.verdicts, func(other *verdict) bool { return other.down })
+	v.Host.verdicts = slices.DeleteFunc(v.Host.verdicts, func(other *Verdict) bool { return other == v })
+	return slices.ContainsFunc(v.Host.verdicts, func(other *Verdict) bool { return other.down })
 }
 
-// isDown reports whether h has failed a check. If nobody makes that any more, a
+// IsDown reports whether h has failed a check. If nobody makes that any more, a
 // reload has changed it, and whatever is checked instead counts.
-func (t *hostTable) isDown(h *host, check string) bool {
+func (t *Table) IsDown(h *Host, check string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	down := false
@@ -70,42 +68,42 @@ func (t *hostTable) isDown(h *host, check string) bool {
 
 // healthLocked returns what operators see of the checks of h. It is down if one
 // of them says so.
-func (h *host) healthLocked() (health, lastError string, checked time.Time) {
-	health = upstream.Unchecked
+func (h *Host) healthLocked() (health, lastError string, checked time.Time) {
+	health = Unchecked
 	for _, v := range h.verdicts {
 		switch {
 		case v.down:
-			health = upstream.Down
-		case health == upstream.Unchecked && !v.checked.IsZero():
-			health = upstream.Up
+			health = Down
+		case health == Unchecked && !v.checked.IsZero():
+			health = Up
 		}
 		if lastError == "" || v.down {
 			lastError = v.lastError
 		}
-		checked = upstream.Later(checked, v.checked)
+		checked = Later(checked, v.checked)
 	}
 	return health, lastError, checked
 }
 
-// report takes note of a result: problem is what is wrong with the address, empty if
+// Report takes note of a result: problem is what is wrong with the address, empty if
 // nothing is. So many bad ones in a row make it down, so many good ones up again. It
 // reports whether this one has changed what the address is.
-func (t *hostTable) report(v *verdict, problem string, passes, fails int) (changed, down bool) {
+func (t *Table) Report(v *Verdict, problem string, passes, fails int) (changed, down bool) {
 	t.mu.Lock()
 	changed = v.countLocked(problem, passes, fails)
 	down = v.down
-	c := change{kind: addressUp, address: v.host.address, endpoints: slices.Clone(v.endpoints)}
+	c := Change{Kind: AddressUp, Address: v.Host.Address, Endpoints: slices.Clone(v.endpoints)}
 	t.mu.Unlock()
 	if down {
-		c.kind = addressDown
+		c.Kind = AddressDown
 	}
 	if changed {
-		t.changed(c)
+		t.Changed(c)
 	}
 	return changed, down
 }
 
-func (v *verdict) setDownLocked(is bool) {
+func (v *Verdict) setDownLocked(is bool) {
 	v.down = is
 	for _, e := range v.endpoints {
 		e.down = is
@@ -114,7 +112,7 @@ func (v *verdict) setDownLocked(is bool) {
 
 // countLocked counts a result, and reports whether it was the last one that the
 // address needed to be down or up.
-func (v *verdict) countLocked(problem string, passes, fails int) (changed bool) {
+func (v *Verdict) countLocked(problem string, passes, fails int) (changed bool) {
 	v.checked = time.Now()
 	failed, needed := problem != "", fails
 	if v.down {

@@ -1,4 +1,4 @@
-package websocketproxy
+package upstream
 
 import (
 	"math"
@@ -10,10 +10,10 @@ import (
 // share is an upstream for the balancer: its weight and its tunnels.
 type share struct{ weight, tunnels int }
 
-func endpointsWith(loads ...share) []*endpoint {
-	pool := make([]*endpoint, len(loads))
+func endpointsWith(loads ...share) []*Endpoint {
+	pool := make([]*Endpoint, len(loads))
 	for i, l := range loads {
-		pool[i] = &endpoint{slot: &slot{weight: l.weight}, host: &host{tunnels: l.tunnels}}
+		pool[i] = &Endpoint{Server: &Server{Weight: l.weight}, Host: &Host{tunnels: l.tunnels}}
 	}
 	return pool
 }
@@ -23,18 +23,18 @@ func seeded() func(int) int { return rand.New(rand.NewPCG(1, 2)).IntN }
 
 func always(n int) func(int) int { return func(limit int) int { return min(n, limit-1) } }
 
-func policies() map[string]policy {
-	return map[string]policy{
-		"least_conn":      leastConn{},
-		"round_robin":     roundRobin{},
-		"random_choose 2": &randomChoose{choices: 2},
-		"random_choose 5": &randomChoose{choices: 5},
+func policies() map[string]Policy {
+	return map[string]Policy{
+		"least_conn":      LeastConn{},
+		"round_robin":     RoundRobin{},
+		"random_choose 2": &RandomChoose{Choices: 2},
+		"random_choose 5": &RandomChoose{Choices: 5},
 	}
 }
 
 func TestPoliciesPickNothingFromNothing(t *testing.T) {
 	for name, p := range policies() {
-		if got := p.pick(nil, seeded()); got != nil {
+		if got := p.Pick(nil, seeded()); got != nil {
 			t.Errorf("%s picked %+v", name, got)
 		}
 	}
@@ -44,7 +44,7 @@ func TestPoliciesPickTheOnlyOne(t *testing.T) {
 	pool := endpointsWith(share{3, 1000})
 	for name, p := range policies() {
 		for range 3 {
-			if got := p.pick(slices.Clone(pool), seeded()); got != pool[0] {
+			if got := p.Pick(slices.Clone(pool), seeded()); got != pool[0] {
 				t.Errorf("%s picked %+v", name, got)
 			}
 		}
@@ -70,15 +70,15 @@ func TestEligible(t *testing.T) {
 		"backups can be full or tried": {[]candidate{{full: true}, {backup: true, full: true}, {backup: true, tried: true}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var pool, want []*endpoint
-			var tried []*slot
+			var pool, want []*Endpoint
+			var tried []*Server
 			for _, up := range test.pool {
-				e := &endpoint{slot: &slot{weight: 1, backup: up.backup, maxTunnels: 2}, host: &host{tunnels: 1}}
+				e := &Endpoint{Server: &Server{Weight: 1, Backup: up.backup, MaxTunnels: 2}, Host: &Host{tunnels: 1}}
 				if up.full {
-					e.host.tunnels = 2
+					e.Host.tunnels = 2
 				}
 				if up.tried {
-					tried = append(tried, e.slot)
+					tried = append(tried, e.Server)
 				}
 				pool = append(pool, e)
 			}
@@ -104,11 +104,11 @@ func TestLeastConnPicksTheLeastLoaded(t *testing.T) {
 		"empty ones by weight":               {[]share{{1, 0}, {3, 0}, {2, 0}}, 1},
 		"a heavy one still gets the next":    {[]share{{1, 0}, {10, 8}}, 1},
 		"until it has its share":             {[]share{{1, 0}, {10, 10}}, 0},
-		"no overflow":                        {[]share{{maxWeight, math.MaxInt32 - 1}, {1, math.MaxInt32 - 1}}, 0},
+		"no overflow":                        {[]share{{MaxWeight, math.MaxInt32 - 1}, {1, math.MaxInt32 - 1}}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pool := endpointsWith(test.loads...)
-			if got := slices.Index(pool, (leastConn{}).pick(slices.Clone(pool), seeded())); got != test.want {
+			if got := slices.Index(pool, (LeastConn{}).Pick(slices.Clone(pool), seeded())); got != test.want {
 				t.Errorf("picked %d, want %d", got, test.want)
 			}
 		})
@@ -120,34 +120,34 @@ func TestLeastConnIsNeverBeaten(t *testing.T) {
 	for range 2000 {
 		pool := endpointsWith(make([]share, 1+random(8))...)
 		for _, e := range pool {
-			e.slot.weight, e.host.tunnels = 1+random(4), random(10)
+			e.Server.Weight, e.Host.tunnels = 1+random(4), random(10)
 		}
 		for range 20 {
-			picked := leastConn{}.pick(slices.Clone(pool), random)
+			picked := LeastConn{}.Pick(slices.Clone(pool), random)
 			for _, e := range pool {
 				// Fractions are compared by cross-multiplication.
-				if (e.host.tunnels+1)*picked.slot.weight < (picked.host.tunnels+1)*e.slot.weight {
+				if (e.Host.tunnels+1)*picked.Server.Weight < (picked.Host.tunnels+1)*e.Server.Weight {
 					t.Fatalf("picked %+v %+v, but %+v %+v is less loaded",
-						picked.slot, picked.host, e.slot, e.host)
+						picked.Server, picked.Host, e.Server, e.Host)
 				}
 			}
-			picked.host.tunnels++
+			picked.Host.tunnels++
 		}
 	}
 }
 
 func TestLeastConnBreaksTiesAtRandom(t *testing.T) {
 	pool := endpointsWith(share{1, 1}, share{1, 0}, share{1, 0}, share{1, 2}, share{1, 0})
-	if got := slices.Index(pool, leastConn{}.pick(slices.Clone(pool), always(0))); got != 1 {
+	if got := slices.Index(pool, LeastConn{}.Pick(slices.Clone(pool), always(0))); got != 1 {
 		t.Errorf("picked %d, want the first of the equal ones, 1", got)
 	}
-	if got := slices.Index(pool, leastConn{}.pick(slices.Clone(pool), always(math.MaxInt))); got != 4 {
+	if got := slices.Index(pool, LeastConn{}.Pick(slices.Clone(pool), always(math.MaxInt))); got != 4 {
 		t.Errorf("picked %d, want the last of the equal ones, 4", got)
 	}
 	const picks = 30_000
 	random, counts := seeded(), make(map[int]int)
 	for range picks {
-		counts[slices.Index(pool, leastConn{}.pick(slices.Clone(pool), random))]++
+		counts[slices.Index(pool, LeastConn{}.Pick(slices.Clone(pool), random))]++
 	}
 	for _, i := range []int{1, 2, 4} {
 		if got := counts[i]; got < picks/3*9/10 || got > picks/3*11/10 {
@@ -160,19 +160,19 @@ func TestLeastConnBreaksTiesAtRandom(t *testing.T) {
 }
 
 // sharesAfter picks n times, leaving each tunnel open.
-func sharesAfter(n int, p policy, pool []*endpoint, random func(int) int) []int {
+func sharesAfter(n int, p Policy, pool []*Endpoint, random func(int) int) []int {
 	for range n {
-		p.pick(slices.Clone(pool), random).host.tunnels++
+		p.Pick(slices.Clone(pool), random).Host.tunnels++
 	}
 	var shares []int
 	for _, e := range pool {
-		shares = append(shares, e.host.tunnels)
+		shares = append(shares, e.Host.tunnels)
 	}
 	return shares
 }
 
 func TestSharesFollowWeights(t *testing.T) {
-	for name, p := range map[string]policy{"least_conn": leastConn{}, "round_robin": roundRobin{}} {
+	for name, p := range map[string]Policy{"least_conn": LeastConn{}, "round_robin": RoundRobin{}} {
 		pool := endpointsWith(share{5, 0}, share{1, 0}, share{3, 0}, share{1, 0})
 		for round := 1; round <= 50; round++ {
 			got, want := sharesAfter(10, p, pool, seeded()), []int{5 * round, round, 3 * round, round}
@@ -198,7 +198,7 @@ func TestRoundRobinSequence(t *testing.T) {
 			pool := endpointsWith(test.weights...)
 			var got []byte
 			for range test.want {
-				got = append(got, 'a'+byte(slices.Index(pool, roundRobin{}.pick(slices.Clone(pool), nil))))
+				got = append(got, 'a'+byte(slices.Index(pool, RoundRobin{}.Pick(slices.Clone(pool), nil))))
 			}
 			if string(got) != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
@@ -211,18 +211,18 @@ func TestRoundRobinSharesAmongWhoIsEligible(t *testing.T) {
 	pool := endpointsWith(share{2, 0}, share{1, 0}, share{1, 0})
 	random := seeded()
 	for range 1000 {
-		some := slices.DeleteFunc(slices.Clone(pool), func(*endpoint) bool { return random(4) == 0 })
-		roundRobin{}.pick(some, nil)
+		some := slices.DeleteFunc(slices.Clone(pool), func(*Endpoint) bool { return random(4) == 0 })
+		RoundRobin{}.Pick(some, nil)
 		sum := 0
 		for _, e := range pool {
-			sum += e.slot.current
+			sum += e.Server.current
 		}
 		if sum != 0 {
 			t.Fatalf("the turns add up to %d, want 0", sum)
 		}
 	}
 	// However it went before, from now on the shares are right within a round.
-	got := sharesAfter(4000, roundRobin{}, pool, nil)
+	got := sharesAfter(4000, RoundRobin{}, pool, nil)
 	for i, want := range []int{2000, 1000, 1000} {
 		if got[i] < want-20 || got[i] > want+20 {
 			t.Errorf("shares are %v, want about 2000, 1000, 1000", got)
@@ -245,8 +245,8 @@ func TestRandomChooseComparesWhatItDraws(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pool := endpointsWith(share{1, 3}, share{1, 2}, share{1, 1}, share{1, 0})
-			p := &randomChoose{choices: test.choices}
-			if got := slices.Index(pool, p.pick(slices.Clone(pool), test.random)); got != test.want {
+			p := &RandomChoose{Choices: test.choices}
+			if got := slices.Index(pool, p.Pick(slices.Clone(pool), test.random)); got != test.want {
 				t.Errorf("picked %d, want %d", got, test.want)
 			}
 		})
@@ -255,9 +255,9 @@ func TestRandomChooseComparesWhatItDraws(t *testing.T) {
 
 func TestRandomChooseAvoidsTheMostLoaded(t *testing.T) {
 	pool := endpointsWith(share{1, 0}, share{1, 9}, share{1, 1}, share{1, 2})
-	p, random, seen := &randomChoose{choices: 2}, seeded(), make(map[int]bool)
+	p, random, seen := &RandomChoose{Choices: 2}, seeded(), make(map[int]bool)
 	for range 1000 {
-		seen[slices.Index(pool, p.pick(slices.Clone(pool), random))] = true
+		seen[slices.Index(pool, p.Pick(slices.Clone(pool), random))] = true
 	}
 	if seen[1] || len(seen) != 3 {
 		t.Errorf("picked %v, want all but 1", seen)
@@ -269,11 +269,11 @@ func TestRandomChooseDrawsByWeight(t *testing.T) {
 	pool := endpointsWith(share{5, 0}, share{2, 0}, share{1, 0})
 	random, counts := seeded(), make([]int, len(pool))
 	for i := range draws {
-		p := &randomChoose{draws: uint64(i + 1)}
+		p := &RandomChoose{draws: uint64(i + 1)}
 		counts[slices.Index(pool, p.draw(pool, random(8)))]++
 	}
 	for i, e := range pool {
-		if want := draws / 8 * e.slot.weight; counts[i] < want*9/10 || counts[i] > want*11/10 {
+		if want := draws / 8 * e.Server.Weight; counts[i] < want*9/10 || counts[i] > want*11/10 {
 			t.Errorf("draws are %v, want about %d of %d", counts, want, i)
 		}
 	}
@@ -281,7 +281,7 @@ func TestRandomChooseDrawsByWeight(t *testing.T) {
 
 func TestRandomChooseBalances(t *testing.T) {
 	pool := endpointsWith(share{2, 0}, share{1, 0}, share{1, 0}, share{2, 0})
-	got := sharesAfter(6000, &randomChoose{choices: 2}, pool, seeded())
+	got := sharesAfter(6000, &RandomChoose{Choices: 2}, pool, seeded())
 	for i, want := range []int{2000, 1000, 1000, 2000} {
 		if got[i] < want-100 || got[i] > want+100 {
 			t.Errorf("shares are %v, want about 2000, 1000, 1000, 2000", got)

@@ -1,20 +1,18 @@
-package websocketproxy
+package upstream
 
 import (
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func TestTheTableTellsWhatFollowsFromStates(t *testing.T) {
 	at := time.Now()
-	drain := upstream.State{State: upstream.Drain, At: at}
-	evict := upstream.State{State: upstream.Evict, At: at}
-	again := upstream.State{State: upstream.Evict, At: at.Add(1)}
-	type states = map[string]upstream.State
+	drain := State{State: Drain, At: at}
+	evict := State{State: Evict, At: at}
+	again := State{State: Evict, At: at.Add(1)}
+	type states = map[string]State
 	none := states{}
 	for name, test := range map[string]struct {
 		was, is      states
@@ -33,9 +31,9 @@ func TestTheTableTellsWhatFollowsFromStates(t *testing.T) {
 		"older than what is known": {states{"a:1": drain}, states{"b:1": evict}, 1, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			table := newHostTable(nil)
-			table.setStates(1, test.was)
-			evict, ready := table.setStates(test.number, test.is)
+			table := NewTable(nil)
+			table.SetStates(1, test.was)
+			evict, ready := table.SetStates(test.number, test.is)
 			if !slices.Equal(evict, test.evict) || !slices.Equal(ready, test.ready) {
 				t.Errorf("evict %q, ready %q; want %q, %q", evict, ready, test.evict, test.ready)
 			}
@@ -45,8 +43,8 @@ func TestTheTableTellsWhatFollowsFromStates(t *testing.T) {
 			}
 			for _, address := range []string{"a:1", "b:1"} {
 				h := table.acquireLocked(address)
-				if h.closed != want[address].Closes() || !table.stateOf(address).Equal(want[address]) {
-					t.Errorf("%s is closed: %t, and %v; want %v", address, h.closed, table.stateOf(address), want[address])
+				if h.closed != want[address].Closes() || !table.StateOf(address).Equal(want[address]) {
+					t.Errorf("%s is closed: %t, and %v; want %v", address, h.closed, table.StateOf(address), want[address])
 				}
 			}
 		})
@@ -56,23 +54,23 @@ func TestTheTableTellsWhatFollowsFromStates(t *testing.T) {
 func TestExpandedAddressesAreInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const address = "10.0.0.1:9000"
-		table := newHostTable(nil)
-		table.setStates(1, map[string]upstream.State{address: {State: upstream.Drain}})
-		if table.uses(address) {
+		table := NewTable(nil)
+		table.SetStates(1, map[string]State{address: {State: Drain}})
+		if table.Uses(address) {
 			t.Error("what nobody has is in use")
 		}
 		for range 2 {
 			table.release(table.acquire(address, "")) // a handshake that is refused
-			time.Sleep(upstream.NamedInterval - time.Second)
-			if !table.uses(address) {
+			time.Sleep(NamedInterval - time.Second)
+			if !table.Uses(address) {
 				t.Error("what a handshake has had lately is not in use")
 			}
 		}
 		time.Sleep(time.Second)
-		if table.uses(address) {
+		if table.Uses(address) {
 			t.Error("what a handshake had an hour ago is in use")
 		}
-		table.setStates(2, nil)
+		table.SetStates(2, nil)
 		if len(table.asked) > 0 {
 			t.Errorf("%v is still remembered", table.asked)
 		}

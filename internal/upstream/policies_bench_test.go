@@ -1,4 +1,4 @@
-package websocketproxy
+package upstream
 
 import (
 	"fmt"
@@ -7,7 +7,7 @@ import (
 )
 
 // manyEndpoints makes a pool with various loads and weights.
-func manyEndpoints(n int) []*endpoint {
+func manyEndpoints(n int) []*Endpoint {
 	loads := make([]share, n)
 	for i := range loads {
 		loads[i] = share{weight: 1 + i%3, tunnels: 100 + i%7}
@@ -17,12 +17,12 @@ func manyEndpoints(n int) []*endpoint {
 
 func TestPickDoesNotAllocate(t *testing.T) {
 	pool := manyEndpoints(100)
-	tried := []*slot{pool[0].slot, pool[1].slot}
-	scratch := make([]*endpoint, 0, len(pool))
+	tried := []*Server{pool[0].Server, pool[1].Server}
+	scratch := make([]*Endpoint, 0, len(pool))
 	for name, p := range policies() {
 		got := testing.AllocsPerRun(100, func() {
 			scratch = eligible(scratch[:0], pool, tried)
-			p.pick(scratch, rand.IntN)
+			p.Pick(scratch, rand.IntN)
 		})
 		if got != 0 {
 			t.Errorf("%s allocates %v times", name, got)
@@ -31,17 +31,17 @@ func TestPickDoesNotAllocate(t *testing.T) {
 }
 
 func BenchmarkPick(b *testing.B) {
-	for name, p := range map[string]policy{
-		"least_conn": leastConn{}, "round_robin": roundRobin{}, "random_choose": &randomChoose{choices: 2},
+	for name, p := range map[string]Policy{
+		"least_conn": LeastConn{}, "round_robin": RoundRobin{}, "random_choose": &RandomChoose{Choices: 2},
 	} {
 		for _, n := range []int{16, 1000} {
 			b.Run(fmt.Sprintf("policy=%s/upstreams=%d", name, n), func(b *testing.B) {
-				pool, scratch := manyEndpoints(n), make([]*endpoint, 0, n)
+				pool, scratch := manyEndpoints(n), make([]*Endpoint, 0, n)
 				b.ReportAllocs()
 				for b.Loop() {
 					scratch = eligible(scratch[:0], pool, nil)
 					// The tunnel is left open, so that the pick changes.
-					p.pick(scratch, rand.IntN).host.tunnels++
+					p.Pick(scratch, rand.IntN).Host.tunnels++
 				}
 			})
 		}

@@ -1,4 +1,4 @@
-package websocketproxy
+package upstream
 
 import "testing"
 
@@ -14,7 +14,7 @@ func TestAddressIsDownAfterSoManyFails(t *testing.T) {
 		"both, and flapping": {2, 2, "x.x.x.xx.x.x..x", ".......xxxxxx.."},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := new(verdict)
+			c := new(Verdict)
 			got := ""
 			for _, probe := range test.probes {
 				problem := ""

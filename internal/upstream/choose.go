@@ -1,32 +1,34 @@
-package websocketproxy
+package upstream
 
 import (
 	"slices"
 	"time"
 )
 
-// A policy picks one of the endpoints that may get another tunnel, or nil if
-// there are none. It may change their order. Its caller holds hosts.mu and
+// Policy picks one of the endpoints that may get another tunnel, or nil if
+// there are none. It may change their order. Its caller holds the table's lock and
 // reserves what it returns, so the choice and its count are one step. random
 // returns a number in [0, n).
-type policy interface {
-	pick(eligible []*endpoint, random func(n int) int) *endpoint
+type Policy interface {
+	Pick(eligible []*Endpoint, random func(n int) int) *Endpoint
 }
 
 // classes is how many kinds of endpoints there are to choose from, one after
 // another.
 const classes = 4
 
-// Tunnels and weight are what policies go by. Their caller holds hosts.mu.
-func (e *endpoint) tunnels() int { return e.host.tunnels }
-func (e *endpoint) weight() int  { return e.slot.weight }
+// Tunnels is how many tunnels the address has, for policies.
+func (e *Endpoint) Tunnels() int { return e.Host.tunnels }
+
+// Weight is the share of tunnels that it gets, for policies.
+func (e *Endpoint) Weight() int { return e.Server.Weight }
 
 // class tells when e is chosen: only if there is none of a lower class. Backups
 // come after others, and what passive checks have found failing after
 // everything else, so that these never leave a pool without upstreams.
-func (e *endpoint) class() int {
+func (e *Endpoint) class() int {
 	class := 0
-	if e.slot.backup {
+	if e.Server.Backup {
 		class = 1
 	}
 	if e.failing {
@@ -37,12 +39,12 @@ func (e *endpoint) class() int {
 
 // eligible appends to buf the endpoints of pool that may get another tunnel: of
 // those that were not tried before and are usable and not full, the ones of the
-// lowest class. The caller holds hosts.mu.
-func eligible(buf, pool []*endpoint, tried []*slot) []*endpoint {
+// lowest class. The caller holds the table's lock.
+func eligible(buf, pool []*Endpoint, tried []*Server) []*Endpoint {
 	first := len(tried) == 0 // asked once here, as it matters in large pools
 	for class := range classes {
 		for _, e := range pool {
-			if e.class() == class && e.takesMore() && (first || !slices.Contains(tried, e.slot)) {
+			if e.class() == class && e.takesMore() && (first || !slices.Contains(tried, e.Server)) {
 				buf = append(buf, e)
 			}
 		}
@@ -55,23 +57,23 @@ func eligible(buf, pool []*endpoint, tried []*slot) []*endpoint {
 
 // isUsable reports whether e may get tunnels at all: no operator wants it
 // empty, and it passes its active check.
-func (e *endpoint) isUsable() bool {
-	return !e.host.closed && !e.down
+func (e *Endpoint) isUsable() bool {
+	return !e.Host.closed && !e.down
 }
 
 // isFull reports whether e has as many tunnels as its upstream may have.
-func (e *endpoint) isFull() bool {
-	return e.slot.maxTunnels > 0 && e.host.tunnels >= e.slot.maxTunnels
+func (e *Endpoint) isFull() bool {
+	return e.Server.MaxTunnels > 0 && e.Host.tunnels >= e.Server.MaxTunnels
 }
 
-func (e *endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
+func (e *Endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
 
 // ramped returns those of some endpoints that take part in this choice, and
 // changes the order. What has joined lately is left out with a probability that
 // falls over slowStart, unless there is nothing else. A smaller weight would not
 // do: least_conn sends everybody to an upstream without tunnels, whatever its
 // weight is.
-func ramped(some []*endpoint, slowStart time.Duration, now time.Time, random func(n int) int) []*endpoint {
+func ramped(some []*Endpoint, slowStart time.Duration, now time.Time, random func(n int) int) []*Endpoint {
 	n := 0
 	for i, e := range some {
 		if joined := e.joinedAt(); !joined.IsZero() && !drawn(now.Sub(joined), slowStart, random) {

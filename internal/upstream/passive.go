@@ -1,30 +1,30 @@
-package websocketproxy
+package upstream
 
 import (
 	"slices"
 	"time"
 )
 
-// failureLimits are those of passive checks, which are off if max is zero.
-type failureLimits struct {
-	duration time.Duration
-	max      int
+// FailureLimits are those of passive checks, which are off if max is zero.
+type FailureLimits struct {
+	Duration time.Duration
+	Max      int
 }
 
 // failureKey is what failures are counted for: the same address may work with
 // one transport and not with another.
 type failureKey struct {
 	address, transport string
-	limits             failureLimits
+	limits             FailureLimits
 }
 
-// failures are the recent failures of an address that does not depend on requests.
-// All is guarded by hosts.mu.
-type failures struct {
+// Failures are the recent failures of an address that does not depend on requests.
+// All is guarded by the table's lock.
+type Failures struct {
 	key failureKey
 	// endpoints are those that count here. Each has a copy of ejected, so that a
 	// choice need not look here.
-	endpoints []*endpoint
+	endpoints []*Endpoint
 	// recent are the times of those that count, oldest first, at most as many as
 	// make a difference.
 	recent []time.Time
@@ -35,24 +35,24 @@ type failures struct {
 }
 
 // watch has e's failures counted, if its pool has passive checks.
-func (p *pool) watch(e *endpoint) {
-	if p.passive.max == 0 {
+func (p *Pool) watch(e *Endpoint) {
+	if p.Passive.Max == 0 {
 		return
 	}
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	key := failureKey{address: e.host.address, transport: p.transport, limits: p.passive}
+	key := failureKey{address: e.Host.Address, transport: p.Transport, limits: p.Passive}
 	f, ok := p.table.failures[key]
 	if !ok {
-		f = &failures{key: key}
+		f = &Failures{key: key}
 		p.table.failures[key] = f
 	}
 	f.endpoints = append(f.endpoints, e)
-	e.failures, e.failing = f, f.ejected
+	e.Failures, e.failing = f, f.ejected
 }
 
 // ejectLocked has all endpoints know whether to be avoided.
-func (f *failures) ejectLocked(is bool) {
+func (f *Failures) ejectLocked(is bool) {
 	f.ejected = is
 	for _, e := range f.endpoints {
 		e.failing = is
@@ -60,8 +60,8 @@ func (f *failures) ejectLocked(is bool) {
 }
 
 // unwatch takes that back. With the last endpoint, the failures are forgotten.
-func (t *hostTable) unwatch(e *endpoint) {
-	f := e.failures
+func (t *Table) unwatch(e *Endpoint) {
+	f := e.Failures
 	if f == nil {
 		return
 	}
@@ -78,14 +78,14 @@ func (t *hostTable) unwatch(e *endpoint) {
 }
 
 // without removes an endpoint from a list, whose order does not matter.
-func without(list []*endpoint, e *endpoint) []*endpoint {
+func without(list []*Endpoint, e *Endpoint) []*Endpoint {
 	i, last := slices.Index(list, e), len(list)-1
 	list[i], list[last] = list[last], nil
 	return list[:last]
 }
 
 // failingLocked returns the addresses that some handler avoids.
-func (t *hostTable) failingLocked() map[string]bool {
+func (t *Table) failingLocked() map[string]bool {
 	failing := make(map[string]bool)
 	for key, f := range t.failures {
 		if f.ejected {
@@ -95,16 +95,16 @@ func (t *hostTable) failingLocked() map[string]bool {
 	return failing
 }
 
-// countLocked is how many failures are remembered. The caller holds hosts.mu.
-func (f *failures) countLocked() int {
+// countLocked is how many failures are remembered. The caller holds the table's lock.
+func (f *Failures) countLocked() int {
 	if f == nil {
 		return 0
 	}
 	return len(f.recent)
 }
 
-// failed counts a failure, and reports whether it was one too many.
-func (t *hostTable) failed(f *failures) (ejected bool) {
+// Failed counts a failure, and reports whether it was one too many.
+func (t *Table) Failed(f *Failures) (ejected bool) {
 	if f == nil {
 		return false
 	}
@@ -113,14 +113,14 @@ func (t *hostTable) failed(f *failures) (ejected bool) {
 	if len(f.endpoints) == 0 {
 		return false // the configuration of the handshake was unloaded meanwhile
 	}
-	if len(f.recent) == f.key.limits.max {
+	if len(f.recent) == f.key.limits.Max {
 		f.recent = f.recent[1:]
 	}
 	f.recent = append(f.recent, time.Now())
 	if f.timer == nil {
-		f.timer = time.AfterFunc(f.key.limits.duration, func() { t.review(f) })
+		f.timer = time.AfterFunc(f.key.limits.Duration, func() { t.review(f) })
 	}
-	if f.ejected || len(f.recent) < f.key.limits.max {
+	if f.ejected || len(f.recent) < f.key.limits.Max {
 		return false
 	}
 	f.ejectLocked(true)
@@ -128,21 +128,21 @@ func (t *hostTable) failed(f *failures) (ejected bool) {
 }
 
 // review forgets the failures whose time is over.
-func (t *hostTable) review(f *failures) {
+func (t *Table) review(f *Failures) {
 	if again := t.pass(f, time.Now()); len(again) > 0 {
-		t.changed(change{kind: addressTried, address: f.key.address, endpoints: again})
+		t.Changed(Change{Kind: AddressTried, Address: f.key.address, Endpoints: again})
 	}
 }
 
 // pass is review without what follows from it: it returns the endpoints that get
 // tunnels again.
-func (t *hostTable) pass(f *failures, now time.Time) (recovered []*endpoint) {
+func (t *Table) pass(f *Failures, now time.Time) (recovered []*Endpoint) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for len(f.recent) > 0 && now.Sub(f.recent[0]) >= f.key.limits.duration {
+	for len(f.recent) > 0 && now.Sub(f.recent[0]) >= f.key.limits.Duration {
 		f.recent = f.recent[1:]
 	}
-	if f.ejected && len(f.recent) < f.key.limits.max {
+	if f.ejected && len(f.recent) < f.key.limits.Max {
 		recovered = slices.Clone(f.endpoints)
 		f.ejectLocked(false)
 	}
@@ -150,6 +150,6 @@ func (t *hostTable) pass(f *failures, now time.Time) (recovered []*endpoint) {
 		f.recent, f.timer = nil, nil
 		return recovered
 	}
-	f.timer.Reset(f.recent[0].Add(f.key.limits.duration).Sub(now))
+	f.timer.Reset(f.recent[0].Add(f.key.limits.Duration).Sub(now))
 	return recovered
 }

@@ -1,0 +1,348 @@
+package upstream
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Pool is the upstreams of a handler and the policy that chooses one.
+type Pool struct {
+	table *Table
+	// Policy is nil if somebody else chooses.
+	Policy Policy
+	// Fixed are the upstreams whose address has no placeholder. The handler
+	// holds a reference to the host of each.
+	Fixed []*Endpoint
+	// Templates are the others: for each, what to expand.
+	Templates []template
+	// grows tells that sources find further upstreams, and asks that some are asked
+	// in handshakes.
+	grows, asks bool
+	Found       foundUpstreams
+	// SlowStart is how long a newcomer gets less than its share; zero means not
+	// at all.
+	SlowStart time.Duration
+	// MaxTunnels is for upstreams that do not say it themselves.
+	MaxTunnels int
+	Queue      QueueLimits
+	Passive    FailureLimits
+	// Joins and leaves are told when an endpoint can be chosen, and when it cannot any
+	// more. They are called without a lock.
+	Joins, Leaves []func(*Endpoint)
+	Transport     string // its configuration, as the dialer has it
+
+	// All are guarded by the table's lock.
+	scratch []*Endpoint // what a pick filters into
+	waiting []*waiter   // by ticket
+	// turn is whose turn it is of those, while they are served, and exhausted
+	// tells that there is nothing for those who have no upstreams of their own.
+	turn      int
+	exhausted bool
+}
+
+// NewPool makes one without upstreams.
+func NewPool(table *Table) *Pool {
+	return &Pool{table: table}
+}
+
+// AddFixed adds an upstream whose address has no placeholder.
+func (p *Pool) AddFixed(s *Server, a Address) {
+	e := NewEndpoint(s, a)
+	e.Host = p.table.Name(a.Key(), "")
+	p.Join(e)
+	p.Fixed = append(p.Fixed, e)
+}
+
+// AddTemplate adds an upstream whose address has some.
+func (p *Pool) AddTemplate(s *Server, dial string) {
+	p.table.nameTemplate(dial)
+	p.Templates = append(p.Templates, template{slot: s, Dial: dial, from: FromTemplate(dial)})
+}
+
+// Join is called for an endpoint whose host is named by this pool's
+// configuration, before it can be chosen, and without the lock.
+func (p *Pool) Join(e *Endpoint) {
+	p.watch(e)
+	for _, tell := range p.Joins {
+		tell(e)
+	}
+}
+
+// Leave is called when it cannot be chosen any more.
+func (p *Pool) Leave(e *Endpoint) {
+	p.table.unwatch(e)
+	for _, tell := range p.Leaves {
+		tell(e)
+	}
+}
+
+// foundUpstreams are the upstreams of a pool that do not depend on the request,
+// if it has sources.
+type foundUpstreams struct {
+	mu  sync.Mutex    // guards by, and makes changes one step
+	by  [][]*Endpoint // each source
+	all atomic.Pointer[[]*Endpoint]
+	// Some is closed as soon as there are any.
+	Some     chan struct{}
+	someOnce sync.Once
+}
+
+// Grow tells how many sources find further upstreams, and whether some of them are
+// asked in handshakes.
+func (p *Pool) Grow(sources int, asks bool) {
+	p.grows, p.asks = true, asks
+	p.Found.by = make([][]*Endpoint, sources)
+	p.Found.Some = make(chan struct{})
+}
+
+// Standing returns the upstreams that do not depend on the request. What it
+// returns does not change.
+func (p *Pool) Standing() []*Endpoint {
+	if all := p.Found.all.Load(); all != nil {
+		return *all
+	}
+	return p.Fixed
+}
+
+// Set sets what a source has found. An address that the pool has already
+// does not get a second place.
+func (p *Pool) Set(source int, endpoints []*Endpoint) {
+	f := &p.Found
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.by[source] = endpoints
+	all := slices.Clone(p.Fixed)
+	seen := make(map[string]bool)
+	for _, e := range p.Fixed {
+		seen[e.Host.Address] = true
+	}
+	for _, endpoints := range f.by {
+		for _, e := range endpoints {
+			if !seen[e.Host.Address] {
+				seen[e.Host.Address] = true
+				all = append(all, e)
+			}
+		}
+	}
+	f.all.Store(&all)
+	if len(all) > 0 {
+		f.someOnce.Do(func() { close(f.Some) })
+	}
+}
+
+type template struct {
+	slot *Server
+	Dial string
+	from *Provenance
+}
+
+// Expands reports whether handshakes may have upstreams of their own.
+func (p *Pool) Expands() bool {
+	return len(p.Templates) > 0 || p.asks
+}
+
+// Candidates are the endpoints that one handshake can choose from.
+type Candidates struct {
+	pool      *Pool
+	Endpoints []*Endpoint
+	tried     []*Server
+	expanded  []*Endpoint // hold references until close
+
+	// ticket says who came first, and is set when it is needed. queued tells that
+	// the handshake has been let into the queue, and waited how long it was there.
+	ticket uint64
+	queued bool
+	Waited time.Duration
+}
+
+// Candidates are those for one handshake, which makes an address of each template
+// with expand. Their close must be called. Endpoints that are made here do not join:
+// whether they are healthy is not known, and as clients decide what they are, nothing
+// is held against them.
+func (p *Pool) Candidates(expand func(dial string) (Address, error)) (*Candidates, error) {
+	c := &Candidates{pool: p}
+	for _, t := range p.Templates {
+		a, err := expand(t.Dial)
+		if err != nil {
+			c.Close()
+			return nil, err
+		}
+		c.Add(NewEndpoint(t.slot, a), t.from, "")
+	}
+	c.Renew()
+	return c, nil
+}
+
+// Add adds an endpoint for this handshake, which a source may have found.
+func (c *Candidates) Add(e *Endpoint, from *Provenance, source string) {
+	e.From, e.Host = from, c.pool.table.acquire(e.Key(), source)
+	c.expanded = append(c.expanded, e)
+}
+
+// Has reports whether there is an endpoint with an address already.
+func (c *Candidates) Has(address string) bool {
+	isIt := func(e *Endpoint) bool { return e.Host.Address == address }
+	return slices.ContainsFunc(c.pool.Standing(), isIt) || slices.ContainsFunc(c.expanded, isIt)
+}
+
+// Renew looks at what there is to choose from now.
+func (c *Candidates) Renew() {
+	c.Endpoints = c.pool.Standing()
+	if len(c.expanded) > 0 {
+		c.Endpoints = slices.Concat(c.Endpoints, c.expanded)
+	}
+}
+
+// Close gives back what candidates took.
+func (c *Candidates) Close() {
+	for _, e := range c.expanded {
+		c.pool.table.release(e.Host)
+	}
+	c.expanded = nil
+}
+
+// Choice is an endpoint at which a tunnel has been counted. Someone has to
+// call hosts.tunnelEnded with its host.
+type Choice struct {
+	Endpoint *Endpoint
+	Host     *Host
+	Tunnels  int // at the host right after the choice
+	Fails    int // that passive checks remember
+}
+
+// chooseLocked picks an endpoint that was not tried before and counts a tunnel
+// at it, in one step. It returns nil if none is available. The caller holds
+// the lock.
+func (c *Candidates) chooseLocked() *Choice {
+	p := c.pool
+	p.scratch = eligible(p.scratch[:0], c.Endpoints, c.tried)
+	options := p.scratch
+	if p.SlowStart > 0 {
+		options = ramped(options, p.SlowStart, time.Now(), rand.IntN)
+	}
+	e := p.Policy.Pick(options, rand.IntN)
+	if e == nil {
+		return nil
+	}
+	return c.reserveLocked(e)
+}
+
+// Count is how many endpoints there are, eligible or not.
+func (c *Candidates) Count() int { return len(c.Endpoints) }
+
+// Options are the endpoints that may be chosen now, for who chooses without the lock.
+func (c *Candidates) Options() []*Endpoint {
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
+	return eligible(nil, c.Endpoints, c.tried)
+}
+
+// Usable returns how the endpoints are spelled that would be chosen from now, full ones
+// too.
+func (c *Candidates) Usable() (dials []string) {
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
+	for class := range classes {
+		for _, e := range c.Endpoints {
+			if e.class() == class && e.isUsable() {
+				dials = append(dials, e.Server.Dial)
+			}
+		}
+		if len(dials) > 0 {
+			break
+		}
+	}
+	return dials
+}
+
+// Reserve counts a tunnel at e. It returns nil if e is full.
+func (c *Candidates) Reserve(e *Endpoint) *Choice {
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
+	if !e.takesMore() {
+		return nil
+	}
+	return c.reserveLocked(e)
+}
+
+func (c *Candidates) reserveLocked(e *Endpoint) *Choice {
+	c.tried = append(c.tried, e.Server)
+	h := c.pool.table.reserveLocked(e.Host)
+	return &Choice{Endpoint: e, Host: h, Tunnels: h.tunnels, Fails: e.Failures.countLocked()}
+}
+
+// NextRound makes the endpoints that were tried eligible again, and those that
+// were found meanwhile.
+func (c *Candidates) NextRound() {
+	c.tried = c.tried[:0]
+	c.Renew()
+}
+
+// Release gives back the pool's references to p.table. Handshakes and tunnels
+// have their own. It reports whether some upstream is not configured any more.
+func (p *Pool) Release() (orphaned bool) {
+	for _, e := range p.Fixed {
+		p.Leave(e)
+		orphaned = p.table.Unname(e.Host, "", false) || orphaned
+	}
+	for _, t := range p.Templates {
+		orphaned = p.table.unnameTemplate(t.Dial) || orphaned
+	}
+	return orphaned
+}
+
+// SlowSince returns since when an address starts slowly in the pool, or has begun to;
+// zero if it was there from the start or is not there.
+func (p *Pool) SlowSince(address string) time.Time {
+	endpoints := p.Standing()
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	for _, e := range endpoints {
+		if e.Host.Address == address {
+			return e.joinedAt()
+		}
+	}
+	return time.Time{}
+}
+
+// WaitingNow is how many handshakes are in the queue.
+func (p *Pool) WaitingNow() int {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	return len(p.waiting)
+}
+
+// Occupancy is what an upstream of a pool has, and may have.
+type Occupancy struct {
+	Address         string
+	Tunnels, Weight int
+	Most            int // zero means no limit
+	Backup          bool
+	Closed          bool // it gets no tunnels, and keeps those that it has
+}
+
+// Occupancies are those of the upstreams that do not depend on the request, at one moment.
+func (p *Pool) Occupancies() []Occupancy {
+	endpoints := p.Standing()
+	all := make([]Occupancy, len(endpoints))
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	for i, e := range endpoints {
+		all[i] = e.occupancyLocked()
+	}
+	return all
+}
+
+func (e *Endpoint) occupancyLocked() Occupancy {
+	return Occupancy{
+		Address: e.Host.Address,
+		Tunnels: e.Host.tunnels,
+		Weight:  e.Server.Weight,
+		Most:    max(0, e.Server.MaxTunnels),
+		Backup:  e.Server.Backup,
+		Closed:  !e.isUsable() || e.failing,
+	}
+}
