@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/balance"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -191,7 +192,7 @@ func TestEventDuringAStepIsNotMissed(t *testing.T) {
 	b.beginLocked(time.Time{})
 	loadedPools.mu.Unlock()
 	// What was measured says that it is level, but that was before.
-	if n, more := b.decide(levelsOf([]upstreamLoad{at(1), at(1)})); n != 0 || !more || b.run == nil || b.run.steps != 0 {
+	if n, more := b.decide(balance.LevelsOf([]balance.Load{{Tunnels: 1, Movable: 1, Weight: 1}, {Tunnels: 1, Movable: 1, Weight: 1}})); n != 0 || !more || b.run == nil || b.run.steps != 0 {
 		t.Errorf("closes %d (more: %v) and is at %+v, want to measure again", n, more, b.run)
 	}
 }
@@ -205,7 +206,7 @@ func TestWhatEndsIsNotCounted(t *testing.T) {
 		f.open(9)
 		held.End(tunnel.Ending{Reason: tunnel.Killed, Code: 1000})
 		loads, movable := h.loaded.rebalance.measure()
-		if got := loads[0].tunnels + loads[1].tunnels; got != 9 || len(movable[0])+len(movable[1]) != 9 {
+		if got := loads[0].Tunnels + loads[1].Tunnels; got != 9 || len(movable[0])+len(movable[1]) != 9 {
 			t.Errorf("%d tunnels are counted, and %d and %d may be closed; want 9", got, len(movable[0]), len(movable[1]))
 		}
 	})

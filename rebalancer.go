@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/balance"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -114,46 +115,46 @@ func (b *rebalancer) step() (closing []*tunnel.Tunnel, more bool) {
 	b.run.news = false
 	loadedPools.mu.Unlock()
 	loads, movable := b.measure()
-	v := levelsOf(loads)
+	v := balance.LevelsOf(loads)
 	n, more := b.decide(v)
 	if n == 0 {
 		return nil, more
 	}
-	for i, n := range v.closings(n) {
+	for i, n := range v.Closings(n) {
 		tunnel.IdleFirst(movable[i])
 		closing = append(closing, movable[i][:n]...)
 	}
 	tunnel.IdleFirst(closing)
-	b.logger.Info("rebalancing", zap.Int("too_many", v.tooMany), zap.Int("closing", len(closing)))
+	b.logger.Info("rebalancing", zap.Int("too_many", v.TooMany), zap.Int("closing", len(closing)))
 	return closing, more
 }
 
 // decide returns how many tunnels to close now. If it reports that there is no
 // more to do, the run has ended.
-func (b *rebalancer) decide(v *levels) (n int, more bool) {
+func (b *rebalancer) decide(v *balance.Levels) (n int, more bool) {
 	loadedPools.mu.Lock()
 	defer loadedPools.mu.Unlock()
-	run, uneven := b.run, v.unevenness()
+	run, uneven := b.run, v.Unevenness()
 	switch {
 	case b.stopped:
 		return 0, false // the run goes on elsewhere, and the pool's tunnels with it
 	case run.news:
 		return 0, true
-	case v.isLevel(), run.steps == maxRebalanceSteps,
+	case v.IsLevel(), run.steps == maxRebalanceSteps,
 		uneven > run.before-1e-9: // but for rounding
 		b.run = nil
 		return 0, false
 	}
 	run.steps++
 	run.next = time.Now().Add(b.interval)
-	run.worst, run.before = max(run.worst, v.tooMany), uneven
+	run.worst, run.before = max(run.worst, v.TooMany), uneven
 	return int(math.Ceil(b.share * float64(run.worst))), true
 }
 
 // measure returns the loads of the pool's addresses, and the tunnels that may
 // be closed at each. Upstreams that depend on the request are not among them:
 // where their clients would come to is not known before they do.
-func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel.Tunnel) {
+func (b *rebalancer) measure() (loads []balance.Load, movable [][]*tunnel.Tunnel) {
 	index := make(map[string]int)
 	for _, l := range b.loaded.pool.Occupancies() {
 		one := loadOf(l)
@@ -164,7 +165,7 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel.Tunnel
 			loads = append(loads, one)
 			continue
 		}
-		loads[i].merge(one)
+		loads[i].Merge(one)
 	}
 	movable = make([][]*tunnel.Tunnel, len(loads))
 	ours := make(map[*lineage]bool)
@@ -181,21 +182,21 @@ func (b *rebalancer) measure() (loads []upstreamLoad, movable [][]*tunnel.Tunnel
 		}
 		switch {
 		case !t.IsOpen():
-			loads[i].tunnels-- // which the balancer is about to see
+			loads[i].Tunnels-- // which the balancer is about to see
 		case mine && l.from == nil:
 			movable[i] = append(movable[i], t)
 		}
 	}
 	for i := range loads {
 		l := &loads[i]
-		l.movable = len(movable[i])
-		l.tunnels = max(l.tunnels, l.movable) // the two were not counted at once
+		l.Movable = len(movable[i])
+		l.Tunnels = max(l.Tunnels, l.Movable) // the two were not counted at once
 	}
 	return loads, movable
 }
 
-func loadOf(o upstream.Occupancy) upstreamLoad {
-	return upstreamLoad{tunnels: o.Tunnels, weight: float64(o.Weight), most: o.Most, backup: o.Backup, closed: o.Closed}
+func loadOf(o upstream.Occupancy) balance.Load {
+	return balance.Load{Tunnels: o.Tunnels, Weight: float64(o.Weight), Most: o.Most, Backup: o.Backup, Closed: o.Closed}
 }
 
 // due tells whether a tunnel is to be closed when it is its turn, and how. An

@@ -1,4 +1,6 @@
-package websocketproxy
+// Package balance says how many tunnels each upstream of a pool should have. It is
+// pure: it knows numbers, and neither addresses, locks nor clocks.
+package balance
 
 import "math"
 
@@ -7,47 +9,47 @@ import "math"
 // twice that.
 const levelTolerance = 0.05
 
-// upstreamLoad is an upstream of a pool as the balancer sees it.
-type upstreamLoad struct {
-	// tunnels are all of the process, movable those of them that the pool may
+// Load is an upstream of a pool as the balancer sees it.
+type Load struct {
+	// Tunnels are all of the process, Movable those of them that the pool may
 	// close.
-	tunnels, movable int
-	// weight is the upstream's share, relative to the others.
-	weight float64
-	// most is how many tunnels it may have; zero means no limit.
-	most   int
-	backup bool
-	// closed: it gets no tunnels, and keeps those that it has.
-	closed bool
+	Tunnels, Movable int
+	// Weight is the upstream's share, relative to the others.
+	Weight float64
+	// Most is how many tunnels it may have; zero means no limit.
+	Most   int
+	Backup bool
+	// Closed: it gets no tunnels, and keeps those that it has.
+	Closed bool
 }
 
 // least is how many tunnels stay, whatever is closed.
-func (l *upstreamLoad) least() int { return l.tunnels - l.movable }
+func (l *Load) least() int { return l.Tunnels - l.Movable }
 
 // room is how many tunnels there may be. A limit that is exceeded already only
 // says that there is no free place.
-func (l *upstreamLoad) room() int {
-	if l.most <= 0 {
+func (l *Load) room() int {
+	if l.Most <= 0 {
 		return math.MaxInt
 	}
-	return max(l.most, l.tunnels)
+	return max(l.Most, l.Tunnels)
 }
 
-// merge adds another endpoint of the same address.
-func (l *upstreamLoad) merge(other upstreamLoad) {
-	l.weight += other.weight
-	l.backup = l.backup && other.backup
-	if l.most > 0 && other.most > 0 {
-		l.most = max(l.most, other.most)
+// Merge adds another endpoint of the same address.
+func (l *Load) Merge(other Load) {
+	l.Weight += other.Weight
+	l.Backup = l.Backup && other.Backup
+	if l.Most > 0 && other.Most > 0 {
+		l.Most = max(l.Most, other.Most)
 	} else {
-		l.most = 0
+		l.Most = 0
 	}
 }
 
-// levels compares the tunnels that upstreams have with those that they should
+// Levels compares the tunnels that upstreams have with those that they should
 // have.
-type levels struct {
-	loads []upstreamLoad
+type Levels struct {
+	loads []Load
 	// want is how many tunnels each should have. There are as many in all, and
 	// no upstream gets more than it has places. fair is the same if tunnels could
 	// be divided.
@@ -55,47 +57,47 @@ type levels struct {
 	fair []float64
 	// tunnels counts those of the upstreams that are compared, which are those
 	// that are not closed, and tooMany those of them that should be elsewhere.
-	tunnels, tooMany int
+	tunnels, TooMany int
 }
 
-// levelsOf finds out where the tunnels of a pool should be, which is where the
+// LevelsOf finds out where the tunnels of a pool should be, which is where the
 // balancer would put them: by weight, on backups only what no other has a place
 // for.
-func levelsOf(loads []upstreamLoad) *levels {
-	v := &levels{loads: loads, want: make([]int, len(loads)), fair: make([]float64, len(loads))}
+func LevelsOf(loads []Load) *Levels {
+	v := &Levels{loads: loads, want: make([]int, len(loads)), fair: make([]float64, len(loads))}
 	var regular, backups []int
 	amount, room, staying := 0, 0, 0 // for the regular ones, there, and on backups
 	for i := range loads {
 		l := &loads[i]
-		v.want[i], v.fair[i] = l.tunnels, float64(l.tunnels)
+		v.want[i], v.fair[i] = l.Tunnels, float64(l.Tunnels)
 		switch {
-		case l.closed:
+		case l.Closed:
 			continue
-		case l.backup:
+		case l.Backup:
 			backups = append(backups, i)
-			amount += l.movable
+			amount += l.Movable
 			staying += l.least()
 		default:
 			regular = append(regular, i)
-			amount += l.tunnels
+			amount += l.Tunnels
 			room += min(l.room(), math.MaxInt-room)
 		}
-		v.tunnels += l.tunnels
+		v.tunnels += l.Tunnels
 	}
 	v.fill(regular, min(amount, room))
 	v.fill(backups, staying+max(0, amount-room))
 	for i := range loads {
-		v.tooMany += v.excess(i)
+		v.TooMany += v.excess(i)
 	}
 	return v
 }
 
 // excess is how many tunnels an upstream has too many.
-func (v *levels) excess(i int) int { return max(0, v.loads[i].tunnels-v.want[i]) }
+func (v *Levels) excess(i int) int { return max(0, v.loads[i].Tunnels-v.want[i]) }
 
 // fill sets what some upstreams should have of an amount of tunnels, as level as
 // what has to stay and the places allow.
-func (v *levels) fill(some []int, amount int) {
+func (v *Levels) fill(some []int, amount int) {
 	if len(some) == 0 {
 		return
 	}
@@ -122,27 +124,27 @@ func (v *levels) fill(some []int, amount int) {
 
 // before reports whether upstream i should have one more rather than j: as
 // least_conn chooses, and among equals the one that has it already.
-func (v *levels) before(i, j int) bool {
-	a := float64(v.want[i]+1) * v.loads[j].weight
-	b := float64(v.want[j]+1) * v.loads[i].weight
+func (v *Levels) before(i, j int) bool {
+	a := float64(v.want[i]+1) * v.loads[j].Weight
+	b := float64(v.want[j]+1) * v.loads[i].Weight
 	if a != b {
 		return a < b
 	}
-	return v.loads[i].tunnels-v.want[i] > v.loads[j].tunnels-v.want[j]
+	return v.loads[i].Tunnels-v.want[i] > v.loads[j].Tunnels-v.want[j]
 }
 
 // at is how many tunnels upstream i has at a level of tunnels per weight.
-func (v *levels) at(i int, level float64) float64 {
+func (v *Levels) at(i int, level float64) float64 {
 	l := &v.loads[i]
-	return min(max(level*l.weight, float64(l.least())), float64(l.room()))
+	return min(max(level*l.Weight, float64(l.least())), float64(l.room()))
 }
 
 // levelFor returns the level at which some upstreams have an amount of tunnels
 // together, or hardly less.
-func (v *levels) levelFor(some []int, amount int) float64 {
+func (v *Levels) levelFor(some []int, amount int) float64 {
 	lightest := math.Inf(1)
 	for _, i := range some {
-		lightest = min(lightest, v.loads[i].weight)
+		lightest = min(lightest, v.loads[i].Weight)
 	}
 	low, high := 0.0, float64(amount)/lightest
 	for range 64 {
@@ -159,13 +161,13 @@ func (v *levels) levelFor(some []int, amount int) float64 {
 	return low
 }
 
-// isLevel reports whether nothing is worth to be moved, or nothing can be.
-func (v *levels) isLevel() bool {
-	if v.tooMany == 0 {
+// IsLevel reports whether nothing is worth to be moved, or nothing can be.
+func (v *Levels) IsLevel() bool {
+	if v.TooMany == 0 {
 		return true
 	}
 	for i := range v.loads {
-		off := math.Abs(float64(v.loads[i].tunnels - v.want[i]))
+		off := math.Abs(float64(v.loads[i].Tunnels - v.want[i]))
 		if off > levelTolerance*float64(v.want[i]) {
 			return false
 		}
@@ -173,26 +175,26 @@ func (v *levels) isLevel() bool {
 	return true
 }
 
-// unevenness is the part of the tunnels that should be elsewhere. If some of the
+// Unevenness is the part of the tunnels that should be elsewhere. If some of the
 // fullest upstreams' have just gone, it is the same as before.
-func (v *levels) unevenness() float64 {
+func (v *Levels) Unevenness() float64 {
 	above := 0.0
 	for i := range v.loads {
-		above += max(0, float64(v.loads[i].tunnels)-v.fair[i])
+		above += max(0, float64(v.loads[i].Tunnels)-v.fair[i])
 	}
 	return above / float64(max(1, v.tunnels))
 }
 
-// closings returns how many tunnels to close at each upstream, n in all or as
+// Closings returns how many tunnels to close at each upstream, n in all or as
 // many as there are too many: at the fullest ones, and only what is too many
 // there.
-func (v *levels) closings(n int) []int {
+func (v *Levels) Closings(n int) []int {
 	closing := make([]int, len(v.loads))
-	for range min(n, v.tooMany) {
+	for range min(n, v.TooMany) {
 		fullest, most := 0, math.Inf(-1)
 		for i := range v.loads {
 			excess := v.excess(i) - closing[i]
-			if above := float64(excess) / v.loads[i].weight; excess > 0 && above > most {
+			if above := float64(excess) / v.loads[i].Weight; excess > 0 && above > most {
 				fullest, most = i, above
 			}
 		}
