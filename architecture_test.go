@@ -1,0 +1,114 @@
+package websocketproxy
+
+import (
+	goparser "go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const modulePath = "github.com/seed-58ac1b1a/caddy-websocket-proxy"
+
+// graph says what each package below internal/ may know: other ones of these, and of
+// the world outside of the standard library's harmless part.
+var graph = map[string][]string{
+	"admin":     {"frame", "printable", "upstream", "net/http"},
+	"balance":   {},
+	"cli":       {"admin", "frame", "printable", "upstream", "net/http", "caddy", "cobra", "humanize", "zap"},
+	"cluster":   {"outside", "printable", "upstream"},
+	"conn":      {"relay", "net/http", "quic", "x/sys"},
+	"demo":      {"net/http", "websocket"},
+	"dial":      {"conn", "handshake", "relay", "net/http"},
+	"frame":     {},
+	"handshake": {"net/http", "x/net"},
+	"outside":   {},
+	"printable": {},
+	"relay":     {"x/sys"},
+	"testbed":   {"net/http", "x/net"},
+	"tunnel":    {"frame", "relay", "quic"},
+	"upstream":  {},
+}
+
+// outsiders are the names that graph has for what is not of this module.
+var outsiders = map[string]string{
+	"github.com/caddyserver/caddy/v2": "caddy",
+	"github.com/coder/websocket":      "websocket",
+	"github.com/dustin/go-humanize":   "humanize",
+	"github.com/quic-go/quic-go":      "quic",
+	"github.com/spf13/cobra":          "cobra",
+	"go.uber.org/zap":                 "zap",
+	"golang.org/x/net":                "x/net",
+	"golang.org/x/sys":                "x/sys",
+	"net/http":                        "net/http",
+}
+
+// knows is the name that graph has for an import, or nothing if everybody may have it.
+func knows(path string) string {
+	if own, ok := strings.CutPrefix(path, modulePath+"/internal/"); ok {
+		return own
+	}
+	for prefix, name := range outsiders {
+		if path == prefix || strings.HasPrefix(path, prefix+"/") {
+			return name
+		}
+	}
+	if first, _, _ := strings.Cut(path, "/"); strings.Contains(first, ".") {
+		return path
+	}
+	return ""
+}
+
+func TestImportsPointDown(t *testing.T) {
+	dirs, err := os.ReadDir("internal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	overview := readFile(t, "ARCHITECTURE.md")
+	for _, dir := range dirs {
+		may, known := graph[dir.Name()]
+		if !known {
+			t.Errorf("internal/%s is not in the graph", dir.Name())
+		}
+		if !strings.Contains(overview, dir.Name()) {
+			t.Errorf("ARCHITECTURE.md does not name internal/%s", dir.Name())
+		}
+		for _, path := range importsOf(t, filepath.Join("internal", dir.Name())) {
+			if name := knows(path); name != "" && !slices.Contains(may, name) {
+				t.Errorf("internal/%s imports %s, which it must not know", dir.Name(), path)
+			}
+		}
+	}
+	if lines := strings.Count(overview, "\n"); lines > 200 {
+		t.Errorf("ARCHITECTURE.md has %d lines, want 200 at most", lines)
+	}
+}
+
+// importsOf returns what the files of a package import, but for its tests.
+func importsOf(tb testing.TB, dir string) (paths []string) {
+	tb.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil || len(files) == 0 {
+		tb.Fatalf("%s has no files: %v", dir, err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := goparser.ParseFile(token.NewFileSet(), file, nil, goparser.ImportsOnly)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for _, spec := range parsed.Imports {
+			path, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
