@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -28,8 +27,8 @@ const (
 	seldom = caddy.Duration(time.Hour)
 )
 
-// health is what operators see of an address.
-func health(tb testing.TB, address string) upstream.Info {
+// healthOf is what operators see of an address.
+func healthOf(tb testing.TB, address string) upstream.Info {
 	tb.Helper()
 	i, known := hosts.Info(address)
 	if !known {
@@ -40,7 +39,7 @@ func health(tb testing.TB, address string) upstream.Info {
 
 func expectHealth(tb testing.TB, address, want string) {
 	tb.Helper()
-	eventually(tb, address+" is "+want, func() bool { return health(tb, address).Health == want })
+	eventually(tb, address+" is "+want, func() bool { return healthOf(tb, address).Health == want })
 }
 
 // running loads h and has its upstreams probed.
@@ -58,15 +57,8 @@ func logged(h *Handler) *observer.ObservedLogs {
 	return logs
 }
 
-// checkerOf returns the checker of h's only upstream.
-func checkerOf(h *Handler) *checker { return h.check.probers[h.pool.Fixed[0]].checker }
-
-// uses returns who probes for a checker, newest last.
-func (c *checker) uses() []*prober {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.probers)
-}
+// used are the checks with whose means h's only upstream is probed, newest last.
+func used(h *Handler) []*healthCheck { return h.check.used(h.pool.Fixed[0]) }
 
 func TestProbesAreSpreadOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -109,7 +101,7 @@ func TestHandlersShareACheck(t *testing.T) {
 	running(t, one)
 	running(t, two)
 	expectHealth(t, up.Addr, "up")
-	if checkerOf(one) != checkerOf(two) {
+	if one.pool.Fixed[0].Verdict != two.pool.Fixed[0].Verdict {
 		t.Error("the handlers have checks of their own")
 	}
 	up.WaitOpen(t, 0)
@@ -133,7 +125,7 @@ func TestOtherChecksAreOther(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			load(t, other)
-			if checkerOf(one) == checkerOf(other) {
+			if one.pool.Fixed[0].Verdict == other.pool.Fixed[0].Verdict {
 				t.Error("it is the same check")
 			}
 		})
@@ -149,7 +141,7 @@ func TestAddressIsDownIfOneOfItsChecksFails(t *testing.T) {
 	expectHealth(t, up.Addr, "up")
 	unload := running(t, bad)
 	expectHealth(t, up.Addr, "down")
-	got := health(t, up.Addr)
+	got := healthOf(t, up.Addr)
 	if got.HealthError != "the answer has status 200, not 101" || got.Checked.IsZero() {
 		t.Errorf("the admin API tells %+v", got)
 	}
@@ -170,7 +162,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 
 	failing := checked(up.Addr, check)
 	load(t, failing)() // a configuration that fails to load
-	if got := checkerOf(before).uses(); len(got) != 1 || got[0].check != before.check {
+	if got := used(before); len(got) != 1 || got[0] != before.check.healthCheck {
 		t.Error("a configuration that was not in force has changed who probes")
 	}
 	after := checked(up.Addr, check)
@@ -179,20 +171,20 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 		t.Error("the upstream is up while the new configuration is loaded")
 	}
 	after.startChecks()
-	if got := checkerOf(after).uses(); got[len(got)-1].check != after.check {
+	if got := used(after); got[len(got)-1] != after.check.healthCheck {
 		t.Error("the new configuration does not probe")
 	}
 	unload()
-	if got := checkerOf(after).uses(); len(got) != 1 || got[0].check != after.check {
+	if got := used(after); len(got) != 1 || got[0] != after.check.healthCheck {
 		t.Error("what probes is not the new configuration alone")
 	}
-	if got := health(t, up.Addr).Health; got != "down" || up.Accepted() != 1 {
+	if got := healthOf(t, up.Addr).Health; got != "down" || up.Accepted() != 1 {
 		t.Errorf("after %d probes and the reload the upstream is %s, want it to be down after one", up.Accepted(), got)
 	}
 	unloadAfter()
 	again := checked(up.Addr, check)
 	load(t, again)
-	if got := health(t, up.Addr).Health; got != "unchecked" {
+	if got := healthOf(t, up.Addr).Health; got != "unchecked" {
 		t.Errorf("after a time without the check the upstream is %s", got)
 	}
 }
@@ -207,7 +199,7 @@ func TestUnloadingInterruptsAProbe(t *testing.T) {
 	unloadAfter := running(t, after)
 	unload()
 	up.WaitAccepted(t, 2) // with the means of the new configuration
-	if got := health(t, up.Addr).Health; got != "unchecked" {
+	if got := healthOf(t, up.Addr).Health; got != "unchecked" {
 		t.Errorf("the upstream is %s although no probe has come to its end", got)
 	}
 	unloadAfter()
@@ -221,7 +213,7 @@ func TestUnloadingTheNewerConfigurationGoesBackToTheOlder(t *testing.T) {
 	older, newer := checked(up.Addr, check), checked(up.Addr, check)
 	running(t, older)
 	running(t, newer)()
-	if got := checkerOf(older).uses(); len(got) != 1 || got[0].check != older.check {
+	if got := used(older); len(got) != 1 || got[0] != older.check.healthCheck {
 		t.Error("the older configuration does not probe")
 	}
 	n := up.Accepted()
@@ -232,7 +224,7 @@ func TestLoadingProbesNothing(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	h := checked(testbed.RefusedAddr(t), ActiveHealthChecks{Kind: "tcp", Interval: often})
 	unload := load(t, h)
-	if c := checkerOf(h); c.stop != nil || len(c.probers) > 0 {
+	if len(used(h)) > 0 {
 		t.Error("something probes before the configuration is in force")
 	}
 	unload()
@@ -252,7 +244,7 @@ func TestEndpointsThatJoinLaterAreProbedAtOnce(t *testing.T) {
 	h.pool.Join(e)
 	expectHealth(t, up.Addr, "up")
 	h.pool.Leave(e)
-	if got := health(t, up.Addr).Health; got != upstream.Unchecked {
+	if got := healthOf(t, up.Addr).Health; got != upstream.Unchecked {
 		t.Errorf("it is %s although it has left", got)
 	}
 	hosts.Unname(e.Host, "", false)
@@ -271,7 +263,7 @@ func TestEndpointsThatJoinLaterMayBeOfAnotherKind(t *testing.T) {
 	e.Host = hosts.Name(e.Key(), "")
 	h.pool.Join(e)
 	expectHealth(t, e.Key(), "down")
-	if got, want := health(t, e.Key()).HealthError, "unix//run/chat.sock is a unix socket and has no port"; got != want {
+	if got, want := healthOf(t, e.Key()).HealthError, "unix//run/chat.sock is a unix socket and has no port"; got != want {
 		t.Errorf("the error is %q, want %q", got, want)
 	}
 	h.pool.Leave(e)

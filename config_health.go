@@ -142,13 +142,6 @@ type ActiveHealthChecks struct {
 	OnUnhealthy string `json:"on_unhealthy,omitempty"`
 }
 
-// What ActiveHealthChecks.Kind may say.
-const (
-	checkHTTP      = "http"
-	checkWebSocket = "websocket"
-	checkTCP       = "tcp"
-)
-
 // What ActiveHealthChecks.OnUnhealthy may say.
 const (
 	keepUnhealthy  = "keep"

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -93,28 +94,20 @@ func TestProbesForWantOfResources(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			resetShortage(t)
 			up := testbed.NewUpstream(t, testbed.Echo)
-			h := with(t, up.Addr, `{"health_checks": {"active": {"kind": "`+kind+`", "on_unhealthy": "evict", "interval": "1h"}}}`)
+			h := with(t, up.Addr, `{"health_checks": {"active": {"kind": "`+kind+`", "on_unhealthy": "evict", "interval": "10ms"}}}`)
 			p := newProxy(t, h)
 			core, logs := observer.New(zapcore.DebugLevel)
 			h.check.logger = zap.New(core)
 			client := testbed.Dial(t, p.Addr)
 			client.Handshake("/")
-			var dials int
-			runningOut(h, shortOf["descriptors of the process"], func() bool { dials++; return true })
-			e := h.pool.Fixed[0]
-			prober := h.check.probers[e]
-			c := prober.checker
-			c.probers = append(c.probers, prober)
-			stop := make(chan struct{})
-			c.stop = stop
-			for range 3 {
-				c.once(stop)
+			var dials atomic.Int32
+			runningOut(h, shortOf["descriptors of the process"], func() bool { dials.Add(1); return true })
+			h.startChecks()
+			eventually(t, "several probes", func() bool { return dials.Load() >= 3 })
+			if got := logs.FilterLevelExact(zapcore.ErrorLevel).Len(); got != 1 {
+				t.Errorf("%d lines, want 1", got)
 			}
-			c.probers, c.stop = nil, nil
-			if dials != 3 || logs.FilterLevelExact(zapcore.ErrorLevel).Len() != 1 {
-				t.Errorf("%d dials and %d lines, want 3 and 1", dials, logs.FilterLevelExact(zapcore.ErrorLevel).Len())
-			}
-			if got := health(t, up.Addr); got.Health != upstream.Unchecked || !got.Checked.IsZero() {
+			if got := healthOf(t, up.Addr); got.Health != upstream.Unchecked || !got.Checked.IsZero() {
 				t.Errorf("is %s, checked at %v; want nothing to be known", got.Health, got.Checked)
 			}
 			client.Echo("still there")

@@ -4,33 +4,35 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // activeCheck is what a handler wants its upstreams to pass.
 type activeCheck struct {
-	settings ActiveHealthChecks // with defaults
-	uri      *url.URL
-	body     *regexp.Regexp // nil: any
-	// key is the same for all that want the same.
-	key       string
+	*healthCheck
+
+	settings  ActiveHealthChecks // with defaults
+	uri       *url.URL
+	body      *regexp.Regexp // nil: any
 	transport *transport
 	logger    *zap.Logger
-
-	mu      sync.Mutex // guards what follows
-	runs    bool       // the configuration is in force
-	probers map[*upstream.Endpoint]*prober
 }
 
 // provisionHealth makes the check. Nothing is probed before the configuration is
@@ -46,7 +48,7 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 	c.logger = h.logger
 	h.check = c
 	if c.settings.OnUnhealthy == evictUnhealthy {
-		h.leasePolicy.mustPass = c.key
+		h.leasePolicy.mustPass = c.Key
 	}
 	return nil
 }
@@ -75,7 +77,7 @@ func (h *Handler) healthProblem() (field, text string) {
 
 // newActiveCheck makes a check of settings that have no problem.
 func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
-	c := &activeCheck{settings: a.withDefaults(), transport: t, probers: make(map[*upstream.Endpoint]*prober)}
+	c := &activeCheck{settings: a.withDefaults(), transport: t}
 	var err error
 	if c.uri, err = url.Parse(a.URI); err != nil {
 		return nil, err
@@ -88,8 +90,107 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 	probe := c.settings
 	probe.OnUnhealthy = "" // is about tunnels, not about probes
 	key, err := json.Marshal([]any{probe, t.config})
-	c.key = string(key)
+	c.healthCheck = newHealthCheck(checkConfig{
+		Key:      string(key),
+		Interval: time.Duration(c.settings.Interval),
+		Passes:   c.settings.Passes,
+		Fails:    c.settings.Fails,
+		Probe:    c.probe,
+		Table:    hosts,
+		Checkers: checkers,
+		Observer: c,
+	})
 	return c, err
+}
+
+// Failed, like what follows, implements the check's observer.
+func (c *activeCheck) Failed(address string, err error) {
+	if l := c.logger.Check(zapcore.DebugLevel, "probe failed"); l != nil {
+		l.Write(zap.String("address", address), failure(err))
+	}
+}
+
+// Down writes a line.
+func (c *activeCheck) Down(address string, err error) {
+	c.logger.Warn("upstream is unhealthy", zap.String("address", address), failure(err))
+}
+
+// Up writes a line.
+func (c *activeCheck) Up(address string) {
+	c.logger.Info("upstream is healthy again", zap.String("address", address))
+}
+
+// OutOf writes a line now and then.
+func (c *activeCheck) OutOf(lack string, err error) {
+	tellShortage(c.logger, lack, err)
+}
+
+// DownOtherwise ends the tunnels that are to end because of that.
+func (c *activeCheck) DownOtherwise(address string) {
+	evictions.unhealthy(address)
+}
+
+// probe returns what probes an endpoint.
+func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) error {
+	target, err := c.settings.target(e.Address)
+	if err != nil {
+		return func(context.Context) error { return err }
+	}
+	return func(ctx context.Context) error {
+		// There is no client that the PROXY protocol could name.
+		ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, map[string]any{
+			proxyProtocolVar: reverseproxy.ProxyProtocolInfo{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")},
+		})
+		repl := caddy.NewReplacer()
+		setUpstream(repl, target, 0, e.Server.MaxTunnels, 0)
+		repl.Set("http.reverse_proxy.active.target_upstream", e.Key())
+		one := probe{
+			Kind:    c.settings.Kind,
+			Timeout: time.Duration(c.settings.Timeout),
+			Connect: func(ctx context.Context) (net.Conn, error) {
+				return c.transport.dial(ctx, targetOf(target), repl)
+			},
+			Dialer:          &c.transport.Dialer,
+			Request:         func(ctx context.Context) (*http.Request, error) { return c.request(ctx, target, repl) },
+			FollowRedirects: c.settings.FollowRedirects,
+			Expected:        func(status int) bool { return caddyhttp.StatusCodeMatches(status, c.settings.ExpectStatus) },
+			Body:            c.body,
+			MaxSize:         c.settings.MaxSize,
+		}
+		return one.run(ctx)
+	}
+}
+
+// request makes the request of a probe, as reverse_proxy makes it.
+func (c *activeCheck) request(ctx context.Context, target upstream.Address, repl *caddy.Replacer) (*http.Request, error) {
+	settings := &c.settings
+	u := *c.uri
+	u.Scheme, u.Host, u.Fragment = "http", target.HostPort, ""
+	if c.transport.useTLS(targetOf(target)) {
+		u.Scheme = "https"
+	}
+	if target.Network == "unix" {
+		u.Host = "localhost" // a path is no host
+	}
+	var body io.Reader
+	if settings.Body != "" {
+		body = strings.NewReader(repl.ReplaceKnown(settings.Body, ""))
+	}
+	r, err := http.NewRequestWithContext(ctx, settings.Method, u.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("making the request: %w", err)
+	}
+	for name, values := range settings.Headers {
+		name = repl.ReplaceAll(name, "")
+		if name == "Host" {
+			r.Host = repl.ReplaceAll(values[0], "")
+			continue
+		}
+		for _, value := range values {
+			r.Header.Add(name, repl.ReplaceKnown(value, ""))
+		}
+	}
+	return r, nil
 }
 
 // target returns what is dialed to check the upstream at an address.
@@ -105,48 +206,6 @@ func (a *ActiveHealthChecks) target(of upstream.Address) (upstream.Address, erro
 	of.Port = strconv.Itoa(a.Port)
 	of.HostPort = net.JoinHostPort(of.Hostname, of.Port)
 	return of, nil
-}
-
-// join gives e a checker, and has it probed if the configuration is in force.
-func (c *activeCheck) join(e *upstream.Endpoint) {
-	p := &prober{check: c, upstream: e.Key(), checker: checkers.join(hosts.Judge(e, c.key))}
-	p.target, p.problem = c.settings.target(e.Address)
-	p.most = e.Server.MaxTunnels
-	p.ctx, p.cancel = context.WithCancel(context.Background())
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.probers[e] = p
-	if c.runs {
-		p.checker.attach(p)
-	}
-}
-
-// leave ends what join began. When it returns, nothing of the configuration is
-// in use for e any more.
-func (c *activeCheck) leave(e *upstream.Endpoint) {
-	c.mu.Lock()
-	p, joined := c.probers[e]
-	delete(c.probers, e)
-	c.mu.Unlock()
-	if joined {
-		p.checker.detach(p)
-		checkers.leave(p.checker)
-		// In a reload, the new check has been at work already, but tunnels went by
-		// this one as long as it was there.
-		if hosts.Unjudge(e) {
-			evictions.unhealthy(e.Host.Address)
-		}
-	}
-}
-
-// start begins to probe all that have joined.
-func (c *activeCheck) start() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.runs = true
-	for _, p := range c.probers {
-		p.checker.attach(p)
-	}
 }
 
 // startChecks tells that the handler's configuration is in force, so that its

@@ -73,8 +73,8 @@ func TestSpellingOfACheckMakesNoDifference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if one.key != other.key {
-		t.Errorf("the checks differ:\n%s\n%s", one.key, other.key)
+	if one.Key != other.Key {
+		t.Errorf("the checks differ:\n%s\n%s", one.Key, other.Key)
 	}
 	for range 50 { // as the order of a map is random
 		c := ActiveHealthChecks{Kind: "websocket", Headers: http.Header{"x-check": {"1"}, "X-check": {"2"}, "X-CHECK": {"3"}}}
@@ -85,8 +85,8 @@ func TestSpellingOfACheckMakesNoDifference(t *testing.T) {
 		if other, err = newActiveCheck(&d, new(transport)); err != nil {
 			t.Fatal(err)
 		}
-		if one.key != other.key {
-			t.Fatalf("the checks differ:\n%s\n%s", one.key, other.key)
+		if one.Key != other.Key {
+			t.Fatalf("the checks differ:\n%s\n%s", one.Key, other.Key)
 		}
 	}
 	if got := canonical([]byte(` {"b": 1, "a" : 2}`)); got != `{"a":2,"b":1}` || canonical([]byte("{")) != "{" {

@@ -7,66 +7,54 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"strings"
-	"sync"
+	"regexp"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// prober is what a configuration gives a checker to probe one upstream.
-type prober struct {
-	check    *activeCheck
-	checker  *checker
-	upstream string           // the upstream's address, with its network
-	target   upstream.Address // what is dialed
-	most     int              // tunnels that the upstream may have
-	problem  error            // why there is no target
-	// ctx ends when the configuration is unloaded.
-	ctx    context.Context
-	cancel context.CancelFunc
-	busy   sync.WaitGroup // a probe that uses it
-}
+// Kinds of probes.
+const (
+	checkHTTP      = "http"
+	checkWebSocket = "websocket"
+	checkTCP       = "tcp"
+)
 
 // probe is one probe. It may need several connections, one after another.
 type probe struct {
-	*prober
+	Kind    string
+	Timeout time.Duration // for all of it
+	// Connect opens a connection, with TLS if that is needed, and Dialer exchanges
+	// requests and answers over it.
+	Connect func(ctx context.Context) (net.Conn, error)
+	Dialer  *dial.Dialer
+	// Request makes the request; not for tcp.
+	Request func(ctx context.Context) (*http.Request, error)
 
-	repl *caddy.Replacer
+	// What follows is for http only.
+
+	FollowRedirects bool
+	Expected        func(status int) bool
+	Body            *regexp.Regexp // nil: any
+	MaxSize         int64          // bytes of the body that are looked at; zero or less: all
+
 	// doing says what takes so long when it takes too long.
 	doing string
 }
 
-// probe makes a probe and returns what is wrong with the upstream, if anything.
-func (p *prober) probe() error {
-	if p.problem != nil {
-		return p.problem
-	}
-	timeout := time.Duration(p.check.settings.Timeout)
-	ctx, cancel := context.WithTimeout(p.ctx, timeout)
+// run makes the probe and returns what is wrong with the upstream, if anything.
+func (p *probe) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
-	// There is no client that the PROXY protocol could name.
-	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, map[string]any{
-		proxyProtocolVar: reverseproxy.ProxyProtocolInfo{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")},
-	})
-	one := &probe{prober: p, repl: caddy.NewReplacer()}
-	setUpstream(one.repl, p.target, 0, p.most, 0)
-	one.repl.Set("http.reverse_proxy.active.target_upstream", p.upstream)
 	err := map[string]func(context.Context) error{
-		checkHTTP:      one.http,
-		checkWebSocket: one.webSocket,
-		checkTCP:       one.tcp,
-	}[p.check.settings.Kind](ctx)
+		checkHTTP:      p.http,
+		checkWebSocket: p.webSocket,
+		checkTCP:       p.tcp,
+	}[p.Kind](ctx)
 	if err != nil && dial.IsOver(ctx) {
-		return fmt.Errorf("%s: took longer than %v", one.doing, timeout)
+		return fmt.Errorf("%s: took longer than %v", p.doing, p.Timeout)
 	}
 	return err
 }
@@ -75,7 +63,7 @@ func (p *prober) probe() error {
 // function returned must do, it does not work beyond the end of ctx.
 func (p *probe) dial(ctx context.Context) (conn net.Conn, closeConn func(), err error) {
 	p.doing = "dialing"
-	conn, err = p.check.transport.dial(ctx, targetOf(p.target), p.repl)
+	conn, err = p.Connect(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("dialing: %w", err)
 	}
@@ -96,47 +84,14 @@ func (p *probe) tcp(ctx context.Context) error {
 	return nil
 }
 
-// request makes the request of a probe, as reverse_proxy makes it.
-func (p *probe) request(ctx context.Context) (*http.Request, error) {
-	settings := &p.check.settings
-	u := *p.check.uri
-	u.Scheme, u.Host, u.Fragment = "http", p.target.HostPort, ""
-	if p.check.transport.useTLS(targetOf(p.target)) {
-		u.Scheme = "https"
-	}
-	if p.target.Network == "unix" {
-		u.Host = "localhost" // a path is no host
-	}
-	var body io.Reader
-	if settings.Body != "" {
-		body = strings.NewReader(p.repl.ReplaceKnown(settings.Body, ""))
-	}
-	r, err := http.NewRequestWithContext(ctx, settings.Method, u.String(), body)
-	if err != nil {
-		return nil, fmt.Errorf("making the request: %w", err)
-	}
-	for name, values := range settings.Headers {
-		name = p.repl.ReplaceAll(name, "")
-		if name == "Host" {
-			r.Host = p.repl.ReplaceAll(values[0], "")
-			continue
-		}
-		for _, value := range values {
-			r.Header.Add(name, p.repl.ReplaceKnown(value, ""))
-		}
-	}
-	return r, nil
-}
-
 // http sends a request and judges the answer, as reverse_proxy does.
 func (p *probe) http(ctx context.Context) error {
-	r, err := p.request(ctx)
+	r, err := p.Request(ctx)
 	if err != nil {
 		return err
 	}
-	settings := &p.check.settings
 	c := &http.Client{Transport: p}
-	if !settings.FollowRedirects {
+	if !p.FollowRedirects {
 		c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	}
 	resp, err := c.Do(r)
@@ -147,22 +102,22 @@ func (p *probe) http(ctx context.Context) error {
 		return err
 	}
 	defer resp.Body.Close() //nolint:errcheck // nothing more is expected of it
-	if !caddyhttp.StatusCodeMatches(resp.StatusCode, settings.ExpectStatus) {
+	if !p.Expected(resp.StatusCode) {
 		return fmt.Errorf("the answer has status %d", resp.StatusCode)
 	}
-	if p.check.body == nil {
+	if p.Body == nil {
 		return nil
 	}
 	p.doing = "reading the body"
 	var limited io.Reader = resp.Body
-	if settings.MaxSize > 0 {
-		limited = io.LimitReader(limited, settings.MaxSize)
+	if p.MaxSize > 0 {
+		limited = io.LimitReader(limited, p.MaxSize)
 	}
 	body, err := io.ReadAll(limited)
 	if err != nil {
 		return fmt.Errorf("reading the body: %w", err)
 	}
-	if !p.check.body.Match(body) {
+	if !p.Body.Match(body) {
 		return errors.New("the body is not what is expected")
 	}
 	return nil
@@ -205,7 +160,7 @@ func (p *probe) exchange(r *http.Request, offer *handshake.Offer) (a *dial.Answe
 		return nil, nil, err
 	}
 	p.doing = "waiting for the answer"
-	a, err = p.check.transport.Exchange(r.Context(), conn, r, offer, nil)
+	a, err = p.Dialer.Exchange(r.Context(), conn, r, offer, nil)
 	if err != nil {
 		closeConn()
 		return nil, nil, err

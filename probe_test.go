@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"strconv"
@@ -25,7 +26,7 @@ func checked(dial string, a ActiveHealthChecks) *Handler {
 func probed(t *testing.T, h *Handler) error {
 	t.Helper()
 	provision(t, h)
-	return h.check.probers[h.pool.Fixed[0]].probe()
+	return h.check.probe(h.pool.Fixed[0])(context.Background())
 }
 
 // expectProblem checks that an error has a text in it; none means no error.

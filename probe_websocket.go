@@ -18,7 +18,7 @@ import (
 
 // webSocket performs a handshake, has a ping answered, and closes.
 func (p *probe) webSocket(ctx context.Context) error {
-	r, err := p.request(ctx)
+	r, err := p.Request(ctx)
 	if err != nil {
 		return err
 	}

@@ -39,3 +39,6 @@ func changed(c upstream.Change) {
 		recovered(c.Endpoints)
 	}
 }
+
+// checkers are those of the process.
+var checkers = newCheckers()

@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,9 +91,8 @@ func TestSlowStartIsAPools(t *testing.T) {
 			synctest.Wait()
 		},
 		"a check": func(site *Handler) {
-			p := site.check.probers[site.pool.Fixed[0]]
-			p.checker.note(p, errors.New("down"))
-			p.checker.note(p, nil)
+			hosts.Report(site.pool.Fixed[0].Verdict, "down", 1, 1)
+			hosts.Report(site.pool.Fixed[0].Verdict, "", 1, 1)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -328,8 +328,8 @@ type Endpoint struct {
 	// passive checks have found it to be avoided. Both are guarded by the table's lock.
 	down, failing bool
 
-	// verdict and failures are what says so; nil if there are no such checks.
-	verdict  *Verdict
+	// Verdict and failures are what says so; nil if there are no such checks.
+	Verdict  *Verdict
 	Failures *Failures
 	Address
 	// Dial is how the source spells the address that has found it, if one has.

@@ -34,7 +34,7 @@ func (t *Table) Judge(e *Endpoint, key string) *Verdict {
 	}
 	v := h.verdicts[i]
 	v.endpoints = append(v.endpoints, e)
-	e.verdict, e.down = v, v.down
+	e.Verdict, e.down = v, v.down
 	return v
 }
 
@@ -43,7 +43,7 @@ func (t *Table) Judge(e *Endpoint, key string) *Verdict {
 func (t *Table) Unjudge(e *Endpoint) (isDown bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	v := e.verdict
+	v := e.Verdict
 	if v.endpoints = without(v.endpoints, e); len(v.endpoints) > 0 {
 		return false
 	}
