@@ -25,6 +25,7 @@ var graph = map[string][]string{
 	"dial":      {"conn", "handshake", "relay", "net/http"},
 	"frame":     {},
 	"handshake": {"net/http", "x/net"},
+	"health":    {"dial", "frame", "handshake", "printable", "relay", "upstream", "net/http"},
 	"outside":   {},
 	"printable": {},
 	"relay":     {"x/sys"},

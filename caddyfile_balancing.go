@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 )
 
 func (p *parser) policy() error {
@@ -123,14 +125,14 @@ func (p *parser) healthCheck() error {
 	}
 	a := &p.health.active
 	switch a.Kind = kind; kind {
-	case checkHTTP, checkWebSocket, checkTCP:
+	case health.HTTP, health.WebSocket, health.TCP:
 	default:
 		return p.d.Errf("health_check is http, websocket or tcp, not %q", kind)
 	}
 	if !p.d.NextArg() {
 		return nil
 	}
-	if kind == checkTCP {
+	if kind == health.TCP {
 		return p.d.Err("health_check tcp has no uri")
 	}
 	a.URI = p.d.Val()

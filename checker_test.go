@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -58,7 +59,7 @@ func logged(h *Handler) *observer.ObservedLogs {
 }
 
 // used are the checks with whose means h's only upstream is probed, newest last.
-func used(h *Handler) []*healthCheck { return h.check.used(h.pool.Fixed[0]) }
+func used(h *Handler) []*health.Check { return h.check.Used(h.pool.Fixed[0]) }
 
 func TestProbesAreSpreadOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -162,7 +163,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 
 	failing := checked(up.Addr, check)
 	load(t, failing)() // a configuration that fails to load
-	if got := used(before); len(got) != 1 || got[0] != before.check.healthCheck {
+	if got := used(before); len(got) != 1 || got[0] != before.check.Check {
 		t.Error("a configuration that was not in force has changed who probes")
 	}
 	after := checked(up.Addr, check)
@@ -171,11 +172,11 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 		t.Error("the upstream is up while the new configuration is loaded")
 	}
 	after.startChecks()
-	if got := used(after); got[len(got)-1] != after.check.healthCheck {
+	if got := used(after); got[len(got)-1] != after.check.Check {
 		t.Error("the new configuration does not probe")
 	}
 	unload()
-	if got := used(after); len(got) != 1 || got[0] != after.check.healthCheck {
+	if got := used(after); len(got) != 1 || got[0] != after.check.Check {
 		t.Error("what probes is not the new configuration alone")
 	}
 	if got := healthOf(t, up.Addr).Health; got != "down" || up.Accepted() != 1 {
@@ -213,7 +214,7 @@ func TestUnloadingTheNewerConfigurationGoesBackToTheOlder(t *testing.T) {
 	older, newer := checked(up.Addr, check), checked(up.Addr, check)
 	running(t, older)
 	running(t, newer)()
-	if got := used(older); len(got) != 1 || got[0] != older.check.healthCheck {
+	if got := used(older); len(got) != 1 || got[0] != older.check.Check {
 		t.Error("the older configuration does not probe")
 	}
 	n := up.Accepted()

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 )
 
 const (
@@ -152,7 +153,7 @@ const (
 // asks for a check.
 func (a *ActiveHealthChecks) kind() string {
 	if a.Kind == "" && (a.URI != "" || a.Port != 0) {
-		return checkHTTP
+		return health.HTTP
 	}
 	return a.Kind
 }
@@ -172,7 +173,7 @@ func (a *ActiveHealthChecks) problem() (field, text string) {
 
 func (a *ActiveHealthChecks) kindProblem() (field, text string) {
 	switch a.kind() {
-	case checkHTTP, checkWebSocket, checkTCP:
+	case health.HTTP, health.WebSocket, health.TCP:
 	case "":
 		return "kind", "is needed without uri and port: http, websocket or tcp"
 	default:
@@ -202,7 +203,7 @@ func (a *ActiveHealthChecks) foreignProblem() (field, text string) {
 		{"expect_status", a.ExpectStatus != 0, false},
 		{"expect_body", a.ExpectBody != "", false},
 	} {
-		if setting.given && (kind == checkTCP || kind == checkWebSocket && !setting.tcp) {
+		if setting.given && (kind == health.TCP || kind == health.WebSocket && !setting.tcp) {
 			return setting.field, fmt.Sprintf("has no meaning for a %s check", kind)
 		}
 	}
@@ -288,7 +289,7 @@ func (a *ActiveHealthChecks) answerProblem() (field, text string) {
 func (a *ActiveHealthChecks) withDefaults() ActiveHealthChecks {
 	full := *a
 	full.Kind = a.kind()
-	if full.URI == "" && full.Kind != checkTCP {
+	if full.URI == "" && full.Kind != health.TCP {
 		full.URI = "/"
 	}
 	full.Headers = make(http.Header)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -102,7 +103,7 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	rebalancing := provisioned(t, func(h *Handler) {
 		h.LoadBalancing = &LoadBalancing{Rebalance: &Rebalance{Share: 0.1}}
 	})
-	checking := provisioned(t, func(h *Handler) { h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: checkHTTP}} })
+	checking := provisioned(t, func(h *Handler) { h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: health.HTTP}} })
 	checks := checking.check.settings
 	if h.check != nil || h.leasePolicy.mustPass != "" {
 		t.Error("active checks are not off")

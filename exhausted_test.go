@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -90,7 +91,7 @@ func TestOwnShortageIsNotTheUpstreams(t *testing.T) {
 
 // A probe that cannot be made finds nothing out, and ends no tunnel.
 func TestProbesForWantOfResources(t *testing.T) {
-	for _, kind := range []string{checkTCP, checkHTTP, checkWebSocket} {
+	for _, kind := range []string{health.TCP, health.HTTP, health.WebSocket} {
 		t.Run(kind, func(t *testing.T) {
 			resetShortage(t)
 			up := testbed.NewUpstream(t, testbed.Echo)

@@ -21,12 +21,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // activeCheck is what a handler wants its upstreams to pass.
 type activeCheck struct {
-	*healthCheck
+	*health.Check
 
 	settings  ActiveHealthChecks // with defaults
 	uri       *url.URL
@@ -90,7 +91,7 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 	probe := c.settings
 	probe.OnUnhealthy = "" // is about tunnels, not about probes
 	key, err := json.Marshal([]any{probe, t.config})
-	c.healthCheck = newHealthCheck(checkConfig{
+	c.Check = health.NewCheck(health.Config{
 		Key:      string(key),
 		Interval: time.Duration(c.settings.Interval),
 		Passes:   c.settings.Passes,
@@ -144,7 +145,7 @@ func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) erro
 		repl := caddy.NewReplacer()
 		setUpstream(repl, target, 0, e.Server.MaxTunnels, 0)
 		repl.Set("http.reverse_proxy.active.target_upstream", e.Key())
-		one := probe{
+		one := health.Probe{
 			Kind:    c.settings.Kind,
 			Timeout: time.Duration(c.settings.Timeout),
 			Connect: func(ctx context.Context) (net.Conn, error) {
@@ -157,7 +158,7 @@ func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) erro
 			Body:            c.body,
 			MaxSize:         c.settings.MaxSize,
 		}
-		return one.run(ctx)
+		return one.Run(ctx)
 	}
 }
 
@@ -212,6 +213,6 @@ func (a *ActiveHealthChecks) target(of upstream.Address) (upstream.Address, erro
 // upstreams may be probed.
 func (h *Handler) startChecks() {
 	if h.check != nil {
-		h.check.start()
+		h.check.Start()
 	}
 }

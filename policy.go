@@ -92,7 +92,7 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	p := upstream.NewPool(hosts)
 	p.Transport = h.transport.config
 	if h.check != nil {
-		p.Joins, p.Leaves = append(p.Joins, h.check.join), append(p.Leaves, h.check.leave)
+		p.Joins, p.Leaves = append(p.Joins, h.check.Join), append(p.Leaves, h.check.Leave)
 	}
 	if err := h.provisionLimitsOf(p, lb); err != nil {
 		return err

@@ -16,27 +16,27 @@ func TestPoliciesAreWhatTheConfigurationSays(t *testing.T) {
 	}{
 		"none": {
 			`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1", "weight": 3}]}`,
-			"websocketproxy.leastConn{} <nil>", "[1 0 false] [3 0 false]",
+			"upstream.LeastConn{} <nil>", "[1 0 false] [3 0 false]",
 		},
 		"least_conn": {
 			`{"upstreams": [{"dial": "a:1", "weight": 2, "max_tunnels": 5}, {"dial": "b:1", "backup": true}],
 				"load_balancing": {"selection_policy": {"policy": "least_conn"}}}`,
-			"websocketproxy.leastConn{} <nil>", "[2 5 false] [1 0 true]",
+			"upstream.LeastConn{} <nil>", "[2 5 false] [1 0 true]",
 		},
 		"round_robin": {
 			`{"upstreams": [{"dial": "a:1", "weight": 2}, {"dial": "b:1"}],
 				"load_balancing": {"selection_policy": {"policy": "round_robin"}}}`,
-			"websocketproxy.roundRobin{} <nil>", "[2 0 false] [1 0 false]",
+			"upstream.RoundRobin{} <nil>", "[2 0 false] [1 0 false]",
 		},
 		"weighted_round_robin": {
 			`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1"}],
 				"load_balancing": {"selection_policy": {"policy": "weighted_round_robin", "weights": [4, 7]}}}`,
-			"websocketproxy.roundRobin{} <nil>", "[4 0 false] [7 0 false]",
+			"upstream.RoundRobin{} <nil>", "[4 0 false] [7 0 false]",
 		},
 		"random_choose": {
 			`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1", "weight": 65536}],
 				"load_balancing": {"selection_policy": {"policy": "random_choose", "choose": 3}}}`,
-			"&websocketproxy.randomChoose{choices:3, draws:0x0} <nil>", "[1 0 false] [65536 0 false]",
+			"&upstream.RandomChoose{Choices:3, draws:0x0} <nil>", "[1 0 false] [65536 0 false]",
 		},
 		"one of another module": {
 			`{"upstreams": [{"dial": "a:1", "max_tunnels": 2}, {"dial": "b:1", "backup": true}],

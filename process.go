@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -41,4 +42,4 @@ func changed(c upstream.Change) {
 }
 
 // checkers are those of the process.
-var checkers = newCheckers()
+var checkers = health.NewCheckers()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -98,7 +99,7 @@ func TestSlowStartIsAPools(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			site, other := startingSlowly("a:1", "b:1"), startingSlowly("a:1", "b:1")
 			other.TransportRaw = []byte(`{"protocol": "http", "tls": {}}`)
-			other.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: checkTCP}}
+			other.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: health.TCP}}
 			bubble(t, site, func(t *testing.T) {
 				recoverIn(other)
 				if joinedAt(t, other, "a:1").IsZero() {

@@ -1,4 +1,4 @@
-package websocketproxy
+package health
 
 import (
 	"bufio"
@@ -17,7 +17,7 @@ import (
 )
 
 // webSocket performs a handshake, has a ping answered, and closes.
-func (p *probe) webSocket(ctx context.Context) error {
+func (p *Probe) webSocket(ctx context.Context) error {
 	r, err := p.Request(ctx)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package websocketproxy
+package health
 
 import (
 	"context"
@@ -17,13 +17,13 @@ import (
 
 // Kinds of probes.
 const (
-	checkHTTP      = "http"
-	checkWebSocket = "websocket"
-	checkTCP       = "tcp"
+	HTTP      = "http"
+	WebSocket = "websocket"
+	TCP       = "tcp"
 )
 
-// probe is one probe. It may need several connections, one after another.
-type probe struct {
+// Probe is one probe. It may need several connections, one after another.
+type Probe struct {
 	Kind    string
 	Timeout time.Duration // for all of it
 	// Connect opens a connection, with TLS if that is needed, and Dialer exchanges
@@ -44,14 +44,14 @@ type probe struct {
 	doing string
 }
 
-// run makes the probe and returns what is wrong with the upstream, if anything.
-func (p *probe) run(ctx context.Context) error {
+// Run makes the probe and returns what is wrong with the upstream, if anything.
+func (p *Probe) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	err := map[string]func(context.Context) error{
-		checkHTTP:      p.http,
-		checkWebSocket: p.webSocket,
-		checkTCP:       p.tcp,
+		HTTP:      p.http,
+		WebSocket: p.webSocket,
+		TCP:       p.tcp,
 	}[p.Kind](ctx)
 	if err != nil && dial.IsOver(ctx) {
 		return fmt.Errorf("%s: took longer than %v", p.doing, p.Timeout)
@@ -61,7 +61,7 @@ func (p *probe) run(ctx context.Context) error {
 
 // dial connects to the target. Until the connection is closed, which only the
 // function returned must do, it does not work beyond the end of ctx.
-func (p *probe) dial(ctx context.Context) (conn net.Conn, closeConn func(), err error) {
+func (p *Probe) dial(ctx context.Context) (conn net.Conn, closeConn func(), err error) {
 	p.doing = "dialing"
 	conn, err = p.Connect(ctx)
 	if err != nil {
@@ -75,7 +75,7 @@ func (p *probe) dial(ctx context.Context) (conn net.Conn, closeConn func(), err 
 }
 
 // tcp only connects.
-func (p *probe) tcp(ctx context.Context) error {
+func (p *Probe) tcp(ctx context.Context) error {
 	_, closeConn, err := p.dial(ctx)
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func (p *probe) tcp(ctx context.Context) error {
 }
 
 // http sends a request and judges the answer, as reverse_proxy does.
-func (p *probe) http(ctx context.Context) error {
+func (p *Probe) http(ctx context.Context) error {
 	r, err := p.Request(ctx)
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (p *probe) http(ctx context.Context) error {
 // RoundTrip implements http.RoundTripper. Each request has a connection of its
 // own, to the target whatever its URL says, which is how reverse_proxy follows
 // redirects.
-func (p *probe) RoundTrip(r *http.Request) (*http.Response, error) {
+func (p *Probe) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Header.Get("Connection") == "" {
 		closing := *r
 		closing.Close = true
@@ -154,7 +154,7 @@ func (b lastBody) Close() error {
 
 // exchange dials, sends the request and reads the answer's header. closeAnswer has to
 // be called, also when the answer was detached.
-func (p *probe) exchange(r *http.Request, offer *handshake.Offer) (a *dial.Answer, closeAnswer func(), err error) {
+func (p *Probe) exchange(r *http.Request, offer *handshake.Offer) (a *dial.Answer, closeAnswer func(), err error) {
 	conn, closeConn, err := p.dial(r.Context())
 	if err != nil {
 		return nil, nil, err

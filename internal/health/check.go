@@ -1,4 +1,10 @@
-package websocketproxy
+// Package health probes addresses and reports what it finds. It decides nothing and ends
+// nothing: results count in the table of upstreams, and an observer is told. What a probe
+// says, and by which means it connects, is given.
+//
+// A check's lock may be held while a checker's is taken; both are held while nothing else
+// is called.
+package health
 
 import (
 	"context"
@@ -12,18 +18,18 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// healthCheck is what a pool wants its upstreams to pass, with what a configuration
+// Check is what a pool wants its upstreams to pass, with what a configuration
 // gives to find out.
-type healthCheck struct {
-	checkConfig
+type Check struct {
+	Config
 
 	mu      sync.Mutex // guards what follows
 	runs    bool       // the configuration is in force
 	probers map[*upstream.Endpoint]*prober
 }
 
-// checkConfig is what a check is made of.
-type checkConfig struct {
+// Config is what a check is made of.
+type Config struct {
 	// Key is the same for all that want the same.
 	Key string
 	// Interval is the time from one probe to the next, give or take a tenth.
@@ -35,12 +41,12 @@ type checkConfig struct {
 	Probe func(e *upstream.Endpoint) func(ctx context.Context) error
 	// Table is where results count, and Checkers are those of the process.
 	Table    *upstream.Table
-	Checkers *checkerSet
-	Observer checkObserver
+	Checkers *Checkers
+	Observer Observer
 }
 
-// checkObserver is told what probes find out. Nothing is asked of it.
-type checkObserver interface {
+// Observer is told what probes find out. Nothing is asked of it.
+type Observer interface {
 	// Failed: a probe has failed, which changes nothing yet or any more.
 	Failed(address string, err error)
 	// Down: the address has failed often enough.
@@ -54,12 +60,13 @@ type checkObserver interface {
 	DownOtherwise(address string)
 }
 
-func newHealthCheck(c checkConfig) *healthCheck {
-	return &healthCheck{checkConfig: c, probers: make(map[*upstream.Endpoint]*prober)}
+// NewCheck makes a check that has no endpoints yet.
+func NewCheck(c Config) *Check {
+	return &Check{Config: c, probers: make(map[*upstream.Endpoint]*prober)}
 }
 
-// join gives e a checker, and has it probed if the configuration is in force.
-func (c *healthCheck) join(e *upstream.Endpoint) {
+// Join gives e a checker, and has it probed if the configuration is in force.
+func (c *Check) Join(e *upstream.Endpoint) {
 	p := &prober{check: c, checker: c.Checkers.join(c.Table.Judge(e, c.Key)), probe: c.Probe(e)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	c.mu.Lock()
@@ -70,9 +77,9 @@ func (c *healthCheck) join(e *upstream.Endpoint) {
 	}
 }
 
-// leave ends what join began. When it returns, nothing of the configuration is
+// Leave ends what join began. When it returns, nothing of the configuration is
 // in use for e any more.
-func (c *healthCheck) leave(e *upstream.Endpoint) {
+func (c *Check) Leave(e *upstream.Endpoint) {
 	c.mu.Lock()
 	p, joined := c.probers[e]
 	delete(c.probers, e)
@@ -88,8 +95,8 @@ func (c *healthCheck) leave(e *upstream.Endpoint) {
 	}
 }
 
-// start begins to probe all that have joined.
-func (c *healthCheck) start() {
+// Start begins to probe all that have joined.
+func (c *Check) Start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.runs = true
@@ -98,9 +105,9 @@ func (c *healthCheck) start() {
 	}
 }
 
-// used returns the checks whose means an endpoint that has joined is probed with: those
+// Used returns the checks whose means an endpoint that has joined is probed with: those
 // of configurations in force that want the same. The last one's are used.
-func (c *healthCheck) used(e *upstream.Endpoint) (checks []*healthCheck) {
+func (c *Check) Used(e *upstream.Endpoint) (checks []*Check) {
 	c.mu.Lock()
 	of := c.probers[e].checker
 	c.mu.Unlock()
@@ -114,7 +121,7 @@ func (c *healthCheck) used(e *upstream.Endpoint) (checks []*healthCheck) {
 
 // prober is what a configuration gives a checker to probe one upstream.
 type prober struct {
-	check   *healthCheck
+	check   *Check
 	checker *checker
 	probe   func(ctx context.Context) error
 	// ctx ends when the configuration is unloaded.
@@ -138,18 +145,19 @@ type checker struct {
 	stop, ended chan struct{}
 }
 
-// checkerSet is the checkers of a process.
-type checkerSet struct {
+// Checkers is the checkers of a process.
+type Checkers struct {
 	mu sync.Mutex
 	m  map[*upstream.Verdict]*checker
 }
 
-func newCheckers() *checkerSet {
-	return &checkerSet{m: make(map[*upstream.Verdict]*checker)}
+// NewCheckers makes those of a process.
+func NewCheckers() *Checkers {
+	return &Checkers{m: make(map[*upstream.Verdict]*checker)}
 }
 
 // join returns the checker for a verdict, until leave.
-func (s *checkerSet) join(v *upstream.Verdict) *checker {
+func (s *Checkers) join(v *upstream.Verdict) *checker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, ok := s.m[v]
@@ -161,7 +169,7 @@ func (s *checkerSet) join(v *upstream.Verdict) *checker {
 	return c
 }
 
-func (s *checkerSet) leave(c *checker) {
+func (s *Checkers) leave(c *checker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.users--; c.users == 0 {
