@@ -79,10 +79,11 @@ func duplicate(c Conn) (fd int, ok bool) {
 	if err != nil {
 		return 0, false
 	}
+	var failed error
 	err = raw.Control(func(from uintptr) {
-		fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0)
+		fd, failed = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0)
 	})
-	return fd, err == nil
+	return fd, err == nil && failed == nil
 }
 
 func (r *polled) Counts(d Direction) (read, taken uint64) {
