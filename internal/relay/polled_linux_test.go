@@ -26,7 +26,8 @@ func init() {
 	}
 }
 
-// handOver has the next poller take the relay over after each chunk.
+// handOver has the next poller take the relay over after each chunk, until it is
+// settled.
 type handOver struct {
 	Hooks
 
@@ -34,7 +35,8 @@ type handOver struct {
 }
 
 func (h *handOver) Inspect(d Direction, p []byte) Verdict {
-	if r := h.relay.Load(); r != nil {
+	rec, ok := h.Hooks.(*recorder)
+	if r := h.relay.Load(); r != nil && !(ok && rec.settled.Load()) {
 		r.send(func() { r.moveTo(r.poller.all[(r.poller.index+1)%len(r.poller.all)]) })
 	}
 	return h.Hooks.Inspect(d, p)

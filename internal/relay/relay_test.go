@@ -243,6 +243,8 @@ type recorder struct {
 	skip    func(d Direction, n int)
 	resets  func(d Direction, end End) bool
 	onEnded func(d Direction, end End)
+	// settled is set when the relay is to stay with the poller that has it.
+	settled atomic.Bool
 
 	busy [2]atomic.Bool
 
