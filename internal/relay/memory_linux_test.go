@@ -37,20 +37,32 @@ func mixedRecords(times int) (sent, want []byte) {
 
 // kept is how much memory a direction has for bytes that its destination has not
 // taken.
-func (w way) kept() int {
+func (w way) kept() (n int) {
+	w.tb.Helper()
+	w.look(func(c *course) { n = cap(c.rest) + cap(c.unseen) })
+	return n
+}
+
+// waiting tells what a direction has that its destination does not take.
+func (w way) waiting() (rest, piped bool) {
+	w.tb.Helper()
+	w.look(func(c *course) { rest, piped = len(c.rest) > 0, c.pipes != nil })
+	return rest, piped
+}
+
+// look has the poller look at a direction, between its events.
+func (w way) look(at func(c *course)) {
 	w.tb.Helper()
 	r, ok := w.relay.(*polled)
 	if !ok {
 		w.tb.Fatalf("%T is not the relay of sockets", w.relay)
 	}
-	kept := make(chan int)
-	r.send(func() { kept <- cap(r.dirs[w.d].rest) + cap(r.dirs[w.d].unseen) })
+	done := make(chan struct{})
+	r.send(func() { at(&r.dirs[w.d]); close(done) })
 	select {
-	case n := <-kept:
-		return n
+	case <-done:
 	case <-time.After(patience):
 		w.tb.Fatal("the poller does not answer")
-		return 0
 	}
 }
 
