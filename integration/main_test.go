@@ -37,6 +37,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// amount is how much of something a test takes: many if LONG is set, as in
+// continuous integration, or few.
+func amount(many, few int) int {
+	if os.Getenv("LONG") != "" {
+		return many
+	}
+	return few
+}
+
 func caddyBinary(tb testing.TB) string {
 	tb.Helper()
 	built.once.Do(func() { built.path, built.err = buildCaddy() })

@@ -23,6 +23,7 @@ func TestCaddyWithoutDescriptors(t *testing.T) {
 	for range 20 {
 		tunnel := c.dial(t, false)
 		tunnel.Handshake("/")
+		tunnel.Echo("hello") // so that it has all descriptors that it needs
 		tunnels = append(tunnels, tunnel)
 	}
 	// One that is known to the server already, as it can accept no other one soon.

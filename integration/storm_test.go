@@ -27,10 +27,7 @@ func version(n int, handler string) string {
 // may be lost or change places.
 func TestReloadStorm(t *testing.T) {
 	t.Parallel()
-	const (
-		tunnels = 200
-		reloads = 50
-	)
+	tunnels, reloads := amount(200, 100), amount(50, 15)
 	upstreams := startChatServers(t, 4)
 	c := startCaddy(t, version(0, proxyTo(addresses(upstreams))))
 	chats := c.startChats(t, tunnels)
@@ -98,7 +95,7 @@ func TestReloadsLeaveNothingBehind(t *testing.T) {
 		t.Skip("looks into /proc")
 	}
 	t.Parallel()
-	without, with := growthByReloads(t, 0), growthByReloads(t, 200)
+	without, with := growthByReloads(t, 0), growthByReloads(t, amount(200, 100))
 	t.Logf("growth without tunnels: %+v; with: %+v", without, with)
 	if with.goroutines > without.goroutines+5 {
 		t.Error("goroutines are left")
@@ -117,14 +114,15 @@ type holdings struct {
 	goroutines, descriptors, heapKiB int
 }
 
-// growthByReloads returns what a process holds more after 50 reloads.
+// growthByReloads returns what a process holds more after many reloads.
 func growthByReloads(t *testing.T, tunnels int) holdings {
 	t.Helper()
 	up := testbed.NewUpstream(t, testbed.Echo)
 	c := startCaddy(t, version(0, proxyTo(up.Addr)))
 	clients, _ := c.openClients(t, tunnels)
 	// What is made once is there after some reloads.
-	const first, last = 5, 55
+	const first = 5
+	last := first + amount(50, 20)
 	var before holdings
 	for n := 1; n <= last; n++ {
 		c.reload(t, version(n, proxyTo(up.Addr)))
@@ -189,13 +187,10 @@ func (c *caddy) number(tb testing.TB, path string, pattern *regexp.Regexp) int {
 	return n
 }
 
-// TestStopOfManyTunnels has the process exit with thousands of tunnels, of which
+// TestStopOfManyTunnels has the process exit with many tunnels, of which
 // every tenth is stuck. All other clients are told.
 func TestStopOfManyTunnels(t *testing.T) {
-	if testing.Short() {
-		t.Skip("opens thousands of connections")
-	}
-	const tunnels = 3000
+	tunnels := amount(3000, 600)
 	echo, stuck := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, flood)
 	c := startCaddy(t, site(fmt.Sprintf("handle /stuck {\n%s\n}\nhandle {\n%s\n}",
 		proxyTo(stuck.Addr), proxyTo(echo.Addr))))

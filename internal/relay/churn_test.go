@@ -11,10 +11,8 @@ import (
 // Relays are opened and ended in all ways at random. That nothing is left is
 // checked by the recorder of each, and for goroutines by TestMain.
 func TestRelaysComeAndGo(t *testing.T) {
-	total, atATime := 600, 100
-	if testing.Short() {
-		total = 100
-	}
+	const atATime = 100
+	total := amount(600, 200)
 	all := openers(t)
 	for name, run := range implementations {
 		t.Run(name, func(t *testing.T) {

@@ -5,10 +5,20 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"time"
 )
 
 // What tests with many bytes or many relays have in common.
+
+// amount is how much of something a test takes: many if LONG is set, as in
+// continuous integration, or few.
+func amount(many, few int) int {
+	if os.Getenv("LONG") != "" {
+		return many
+	}
+	return few
+}
 
 // repeated is what keepPouring and pourRepeated send, again and again.
 var repeated = message(1 << 20)

@@ -91,7 +91,7 @@ func TestLittleIsKeptForASlowDestination(t *testing.T) {
 		w.skip = func(_ Direction, n int) { owner.skip(n) }
 		w.smallBuffers()
 		w.start()
-		all, want := mixedRecords(10)
+		all, want := mixedRecords(amount(10, 6))
 		sent := inBackground(func() { w.from.send(string(all)) })
 		random := rand.New(rand.NewPCG(2, uint64(w.d)))
 		var got bytes.Buffer

@@ -90,7 +90,7 @@ func bulkSize(t *testing.T, normal int64) int64 {
 
 func TestRelayCarriesBulkBothWaysAtOnce(t *testing.T) {
 	everywhere(t, allKinds, func(t *testing.T, r *rig) {
-		size := bulkSize(t, 64<<20)
+		size := bulkSize(t, int64(amount(64, 16))<<20)
 		r.start()
 		var results []<-chan uint32
 		for d := range Direction(2) {

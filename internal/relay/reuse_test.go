@@ -16,10 +16,7 @@ import (
 // to the one before it.
 func TestRelaysDoNotMixUp(t *testing.T) {
 	const atATime = 8
-	each := 250
-	if testing.Short() {
-		each = 30
-	}
+	each := amount(250, 50)
 	for name := range implementations {
 		t.Run(name, func(t *testing.T) {
 			all := combinationsOf(t, name)

@@ -14,11 +14,9 @@ import (
 // number of goroutines.
 func TestStalledClientsHoldNobodyUp(t *testing.T) {
 	for name := range implementations {
-		many, stuck := 1000, 30
-		if testing.Short() {
-			many = 50
-		} else if name == "goroutines" {
-			many = 100 // these have nothing in common
+		many, stuck := amount(1000, 150), amount(30, 10)
+		if name == "goroutines" {
+			many = amount(100, 20) // these have nothing in common
 		}
 		t.Run(name, func(t *testing.T) {
 			all := combinationsOf(t, name)
