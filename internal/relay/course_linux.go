@@ -146,6 +146,15 @@ func (r *polled) resume(d Direction) {
 	}
 }
 
+// dropUnseen discards what the owner was not shown, as nothing more is passed on. A
+// pause has no purpose then, and the source can be read to its end.
+func (r *polled) dropUnseen(d Direction) {
+	r.dropPipes(d)
+	c := &r.dirs[d]
+	c.read.Add(c.waiting())
+	c.unseen = nil
+}
+
 // write writes b to the destination of d, or keeps what it does not take.
 func (r *polled) write(d Direction, b []byte) {
 	c := &r.dirs[d]
@@ -202,7 +211,7 @@ func (r *polled) answerWake(d Direction) {
 func (r *polled) written(d Direction) {
 	c := &r.dirs[d]
 	if c.shut {
-		r.dropPipes(d) // nothing of that is passed on
+		r.dropUnseen(d)
 	}
 	if c.writing() {
 		return
@@ -240,7 +249,7 @@ func (r *polled) sourceEnded(d Direction, err error) {
 func (r *polled) fail(d Direction, err error, writing bool) {
 	c := &r.dirs[d]
 	c.rest = nil
-	r.dropPipes(d)
+	r.dropUnseen(d)
 	wasShut := c.shut && !c.ended
 	if c.over {
 		return

@@ -31,12 +31,15 @@ type pump struct {
 	// parked is set while the direction has no goroutine. Whoever resets it has
 	// to start one, which then owns the fields that follow.
 	parked atomic.Bool
+	// paused tells that it is, or is about to be, because a verdict was to wait.
+	paused atomic.Bool
 	// unseen is what was read and has to be shown first, if it is not nil.
 	unseen []byte
 
-	mu sync.Mutex // held by the writer to dst; guards what follows
-	// over is set when nothing may be written to dst any more.
-	over bool
+	mu sync.Mutex // held by the writer to dst
+	// over is set when nothing may be written to dst any more. Only the writer
+	// does that.
+	over atomic.Bool
 }
 
 // startGoroutines starts a relay on goroutines.
@@ -134,6 +137,7 @@ func (r *goroutines) leave() {
 // run is the life of a direction, up to its end or until it is parked.
 func (r *goroutines) run(d Direction) {
 	p := &r.dirs[d]
+	p.paused.Store(false)
 	if b := p.unseen; b != nil {
 		p.unseen = nil
 		p.read.Add(uint64(len(b)))
@@ -203,13 +207,14 @@ func (r *goroutines) forward(d Direction, b []byte) (paused bool) {
 	}
 	p.read.Add(-uint64(len(rest)))
 	p.unseen = append([]byte{}, rest...)
+	p.paused.Store(true)
 	p.parked.Store(true)
-	if r.aborted.Load() {
+	if r.aborted.Load() || p.over.Load() {
 		r.unpark(d)
 		return true
 	}
-	// If it fires late, after an Abort, that ends some other time of being
-	// parked early, which does no harm.
+	// If it fires late, after an Abort or a shut, that ends some other time of
+	// being parked early, which does no harm.
 	time.AfterFunc(wait, func() { r.unpark(d) })
 	return true
 }
@@ -222,6 +227,9 @@ func (r *goroutines) unlock(d Direction) {
 		for p.woken.Swap(false) {
 			r.forwardLocked(d, nil)
 		}
+		if p.over.Load() && p.paused.Load() {
+			r.unpark(d) // what waits, and all that follows, is to be discarded
+		}
 		p.mu.Unlock()
 		if !p.woken.Load() || !p.mu.TryLock() {
 			return
@@ -233,15 +241,15 @@ func (r *goroutines) unlock(d Direction) {
 // for how long, and what is left of b.
 func (r *goroutines) forwardLocked(d Direction, b []byte) (rest []byte, wait time.Duration) {
 	p := &r.dirs[d]
-	for first := true; (first || len(b) > 0) && !p.over && !r.aborted.Load(); first = false {
+	for first := true; (first || len(b) > 0) && !p.over.Load() && !r.aborted.Load(); first = false {
 		v := r.hooks.Inspect(d, b)
 		if err := p.obey(v, b); err != nil {
-			p.over = true
+			p.over.Store(true)
 			r.hooks.Ended(d, End{Err: err, Writing: true})
 			break
 		}
 		b = b[v.Pass+v.Drop:]
-		if v.Wait > 0 && !p.over {
+		if v.Wait > 0 && !p.over.Load() {
 			return b, v.Wait
 		}
 	}
@@ -265,7 +273,7 @@ func (p *pump) obey(v Verdict, b []byte) error {
 	}
 	p.taken.Add(uint64(v.Pass + v.Drop))
 	if v.Shut {
-		p.over = true
+		p.over.Store(true)
 		// Where this fails the peer is gone, and has nothing to learn.
 		_ = p.dst.CloseWrite()
 	}
@@ -278,8 +286,7 @@ func (p *pump) obey(v Verdict, b []byte) error {
 func (r *goroutines) sourceEnded(d Direction, err error) {
 	p := &r.dirs[d]
 	p.mu.Lock()
-	over := p.over
-	p.over = true
+	over := p.over.Swap(true)
 	p.mu.Unlock()
 	if over {
 		return // shut by the owner, or failed and reported

@@ -88,6 +88,47 @@ func TestPausedDirectionCanBeShut(t *testing.T) {
 	})
 }
 
+// What its source sends would make the system reset the connection otherwise.
+func TestPausedDirectionThatIsShutIsReadToItsEnd(t *testing.T) {
+	eachWay(t, allKinds, func(t *testing.T, w way) {
+		w.inspect = func(d Direction, p []byte) Verdict {
+			switch {
+			case d != w.d:
+				return Verdict{Pass: len(p)}
+			case len(p) == 0:
+				return Verdict{Shut: true}
+			}
+			return Verdict{Pass: 1, Wait: time.Hour}
+		}
+		w.start()
+		w.from.send("abc")
+		w.to.expect("a")
+		w.from.send("def")
+		w.relay.Wake(w.d)
+		w.to.expectEnd()
+		w.waitTaken(w.d, uint64(len("abcdef")))
+		w.from.closeWrite()
+		w.to.closeWrite()
+		w.waitDone()
+	})
+}
+
+func TestPausedDirectionThatHasFailedIsReadToItsEnd(t *testing.T) {
+	eachWay(t, resettable, func(t *testing.T, w way) {
+		w.pausing()
+		w.start()
+		w.from.send("abc")
+		w.to.expect("a")
+		w.to.reset()
+		w.waitEnded(w.d.Opposite())
+		w.relay.Wake(w.d) // whose insertion fails
+		w.waitEnded(w.d)
+		w.from.send("def")
+		w.from.closeWrite()
+		w.waitDone()
+	})
+}
+
 func TestAbortEndsAPause(t *testing.T) {
 	eachWay(t, allKinds, func(t *testing.T, w way) {
 		w.pausing()

@@ -71,7 +71,8 @@ type Verdict struct {
 	// whatever its source still sends is read and discarded until it ends.
 	Shut bool
 	// Wait pauses the direction after that for some time. Its source is not
-	// read meanwhile, and what is left of the bytes is shown again afterwards.
+	// read meanwhile, and what is left of the bytes is shown again afterwards. When
+	// the direction is shut or fails meanwhile, that ends the pause.
 	Wait time.Duration
 	// Ahead is how many of the bytes that follow those of the call need not be
 	// shown. The relay may pass them on without, and then tells Skip.

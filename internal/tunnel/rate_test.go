@@ -219,6 +219,31 @@ func TestEndDoesNotWaitForAMessagesTurn(t *testing.T) {
 	})
 }
 
+// Whatever is left unread when the connection is closed makes the system reset it, and
+// the client may lose our Close.
+func TestThrottledClientIsReadWhileItsTunnelLingers(t *testing.T) {
+	inMemory(t, Options{MessageEvery: time.Hour}, func(m *memoryTunnel) {
+		words := m.client.words(1000) // more than there is room for
+		m.others.Go(func() { m.client.send(strings.Join(words, "") + m.client.closeFrame(1001, "")) })
+		m.upstream.expect(words[0])
+		m.endPolitely()
+		m.client.expect(goingAway)
+		time.Sleep(closeAnswerTime)
+		m.upstream.expectUnmasked(goingAway)
+		m.upstream.expectEnd()
+		m.client.expectEnd()
+		if left := len(m.client.out.held()); left > 0 {
+			t.Errorf("%d bytes of the client have not been read", left)
+		}
+		_ = m.client.CloseWrite()
+		_ = m.upstream.CloseWrite()
+		m.expectReason(MaxLifetime)
+		if took := time.Since(m.began); took > closeAnswerTime {
+			t.Errorf("the tunnel ended after %v though its peers had closed at %v", took, closeAnswerTime)
+		}
+	})
+}
+
 func TestPingOfOursIsPutInWhileAClientIsThrottled(t *testing.T) {
 	inMemory(t, Options{MessageEvery: time.Hour, Ping: 10 * time.Second}, func(m *memoryTunnel) {
 		words := m.client.words(2)
