@@ -26,6 +26,10 @@ type course struct {
 	// fullReads counts reads that look like those of a bulk transfer. While one
 	// is spliced, splices is how many times in a row little may still come.
 	fullReads, splices uint8
+	// refusals counts how often in a row the destination could be written to, as the
+	// system said, and took nothing. Starved is set while it is not asked again.
+	refusals uint8
+	starved  bool
 	// woken is set when the owner wants to be asked as soon as rest is written.
 	woken bool
 	// shut is set when the destination gets its half-close after rest, and
@@ -56,6 +60,15 @@ func (c *course) waiting() uint64 {
 		n += c.pipes.held
 	}
 	return uint64(n)
+}
+
+// unwritten is how many bytes wait for the destination.
+func (c *course) unwritten() int {
+	n := len(c.rest)
+	if c.pipes != nil {
+		n += c.pipes.held
+	}
+	return n
 }
 
 // receive reads from the source of d until there is nothing left, the

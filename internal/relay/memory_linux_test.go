@@ -53,16 +53,22 @@ func (w way) waiting() (rest, piped bool) {
 // look has the poller look at a direction, between its events.
 func (w way) look(at func(c *course)) {
 	w.tb.Helper()
-	r, ok := w.relay.(*polled)
+	w.atPoller(func(r *polled) { at(&r.dirs[w.d]) })
+}
+
+// atPoller has the poller do something with a relay, between its events.
+func (r *rig) atPoller(do func(r *polled)) {
+	r.tb.Helper()
+	relay, ok := r.relay.(*polled)
 	if !ok {
-		w.tb.Fatalf("%T is not the relay of sockets", w.relay)
+		r.tb.Fatalf("%T is not the relay of sockets", r.relay)
 	}
 	done := make(chan struct{})
-	r.send(func() { at(&r.dirs[w.d]); close(done) })
+	relay.send(func() { do(relay); close(done) })
 	select {
 	case <-done:
 	case <-time.After(patience):
-		w.tb.Fatal("the poller does not answer")
+		r.tb.Fatal("the poller does not answer")
 	}
 }
 

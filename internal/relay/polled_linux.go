@@ -4,8 +4,16 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
+)
+
+const (
+	// mostRefusals is how often in a row a destination may take nothing, though it
+	// is said to be writable, before it is left alone for starvedRetry.
+	mostRefusals = 3
+	starvedRetry = 50 * time.Millisecond
 )
 
 // polled is a relay between two sockets that a poller owns. All but its counts
@@ -204,7 +212,9 @@ func (r *polled) ready(side int, events uint32) {
 	out, in, wasBulk := Direction(side).Opposite(), Direction(side), r.bulk
 	const broken = unix.EPOLLERR | unix.EPOLLHUP
 	if events&(unix.EPOLLOUT|broken) != 0 && r.dirs[out].writing() {
+		before := r.dirs[out].unwritten()
 		r.flush(out)
+		r.noteRefusal(out, before)
 	}
 	if events&(unix.EPOLLIN|broken) != 0 && r.reading(in) {
 		r.receive(in)
@@ -213,6 +223,25 @@ func (r *polled) ready(side int, events uint32) {
 	if r.bulk && !wasBulk {
 		r.spread()
 	}
+}
+
+// noteRefusal looks for a destination that the system calls writable, though it has
+// no memory for what is to be written. That may last, and would be reported again
+// and again: such a destination is asked once in a starvedRetry only.
+func (r *polled) noteRefusal(d Direction, before int) {
+	c := &r.dirs[d]
+	if !c.writing() || c.unwritten() < before {
+		c.refusals = 0
+		return
+	}
+	c.refusals = min(c.refusals+1, mostRefusals)
+	if c.starved || c.refusals < mostRefusals {
+		return
+	}
+	c.starved = true
+	time.AfterFunc(starvedRetry, func() {
+		r.send(func() { c.starved = false; r.settle() })
+	})
 }
 
 // settle registers both descriptors for what is awaited from them, or ends the
@@ -230,7 +259,7 @@ func (r *polled) settle() {
 		if r.reading(Direction(side)) {
 			want |= unix.EPOLLIN
 		}
-		if r.dirs[Direction(side).Opposite()].writing() {
+		if c := &r.dirs[Direction(side).Opposite()]; c.writing() && !c.starved {
 			want |= unix.EPOLLOUT
 		}
 		r.arm(side, want)
