@@ -44,6 +44,13 @@ func IdleFirst(tunnels []*Tunnel) {
 	}
 }
 
+// turn is when within a period it is the turn of tunnel i of n: a random moment of
+// its own part.
+func turn(i, n int, period time.Duration) time.Duration {
+	part := (float64(i) + rand.Float64()) / float64(n) //nolint:gosec // nobody gains from knowing it
+	return time.Duration(part * float64(period))
+}
+
 // run ends the tunnels evenly over the period, each at a random moment of its
 // own part of it, until stop is closed. It does not wait for those that have
 // ended by themselves or are not wanted to end any more.
@@ -52,8 +59,7 @@ func (p *paced) run(stop <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for i, t := range p.tunnels {
-		part := (float64(i) + rand.Float64()) / float64(len(p.tunnels)) //nolint:gosec // nobody gains from knowing it
-		due := start.Add(time.Duration(part * float64(p.period)))
+		due := start.Add(turn(i, len(p.tunnels), p.period))
 		for p.isWanted(t) {
 			timer.Reset(min(time.Until(due), SweepInterval))
 			select {
@@ -73,20 +79,8 @@ func (p *paced) run(stop <-chan struct{}) {
 	}
 }
 
-// EndOneByOne begins to end tunnels one after another over a period, those first in
-// which nothing has happened for the longest time, as due says: it is asked while
-// the turn of each is waited for, and right before its end. It goes on until the
-// process exits, which has its own pace.
-func (r *Registry) EndOneByOne(tunnels []*Tunnel, period time.Duration, due func(*Tunnel) (Ending, bool)) {
-	if len(tunnels) == 0 {
-		return
-	}
-	IdleFirst(tunnels)
-	go pacedBy(tunnels, period, due).run(r.ExitBegun())
-}
-
 // EndEach ends tunnels one after another in this order, and returns when all have
-// begun to end, or when stop is closed. Else it is like endOneByOne.
+// begun to end, or when stop is closed. Else it is like EndOneByOne.
 func EndEach(stop <-chan struct{}, tunnels []*Tunnel, period time.Duration, due func(*Tunnel) (Ending, bool)) {
 	pacedBy(tunnels, period, due).run(stop)
 }

@@ -29,6 +29,7 @@ type Registry struct {
 	changes atomic.Uint64 // tunnels that have come and gone
 	exit    exit
 	http3   http3Servers
+	pacer   pacer
 	exiting func() bool // nil means no
 
 	mu    sync.Mutex    // guards what follows

@@ -1,0 +1,202 @@
+package tunnel
+
+import (
+	"container/heap"
+	"slices"
+	"sync"
+	"time"
+)
+
+// pacer ends tunnels when it is their turn. All who want that share its goroutine,
+// which lasts as long as there is something to do.
+type pacer struct {
+	mu    sync.Mutex // guards what follows; a leaf
+	news  []*appointment
+	awake chan struct{} // tells that there are news; nil without the goroutine
+}
+
+// appointment is that a tunnel is to end at some time.
+type appointment struct {
+	tunnel *Tunnel
+	at     time.Time
+	due    func(*Tunnel) (Ending, bool)
+	cause  cause
+	number int // of those at the same time, the lower one is first
+	place  int // in the agenda
+}
+
+// cause is why a tunnel is to end. Those who have the same one mean the same.
+type cause struct {
+	tunnel *Tunnel
+	why    Reason
+	by     string
+}
+
+// EndOneByOne begins to end tunnels one after another over a period, those first in
+// which nothing has happened for the longest time, as due says: it is asked while
+// the turn of each is waited for, and right before its end. One that is to end for
+// the same cause already does so at the earlier time. It goes on until the process
+// exits, which has its own pace.
+func (r *Registry) EndOneByOne(tunnels []*Tunnel, period time.Duration, due func(*Tunnel) (Ending, bool)) {
+	if len(tunnels) == 0 {
+		return
+	}
+	IdleFirst(tunnels)
+	start, all := time.Now(), make([]*appointment, len(tunnels))
+	for i, t := range tunnels {
+		all[i] = &appointment{tunnel: t, at: start.Add(turn(i, len(tunnels), period)), due: due}
+	}
+	p := &r.pacer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.news = append(p.news, all...)
+	if p.awake == nil {
+		p.awake = make(chan struct{}, 1)
+		go p.run(p.awake, r.ExitBegun())
+		return
+	}
+	select {
+	case p.awake <- struct{}{}:
+	default: // it has been told already
+	}
+}
+
+// run keeps the appointments until there are none, or stop is closed.
+func (p *pacer) run(awake, stop <-chan struct{}) {
+	a := agenda{by: make(map[cause]*appointment)}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for p.look(&a) {
+		next := a.all[0]
+		timer.Reset(min(time.Until(next.at), SweepInterval))
+		select {
+		case <-stop:
+			return // what is wanted from now on is of no interest either
+		case <-awake:
+		case <-next.tunnel.done:
+		case <-timer.C:
+		}
+	}
+}
+
+// look ends the tunnels whose turn it is, and reports whether others are left. If
+// not, the goroutine has to end.
+func (p *pacer) look(a *agenda) bool {
+	for {
+		p.mu.Lock()
+		news := p.news
+		p.news = nil
+		if len(news) == 0 && len(a.all) == 0 {
+			p.awake = nil
+			p.mu.Unlock()
+			return false
+		}
+		p.mu.Unlock()
+		a.add(news)
+		if a.keep(); len(a.all) > 0 {
+			return true
+		}
+	}
+}
+
+// agenda is the appointments by time, a heap, and by cause.
+type agenda struct {
+	all []*appointment
+	by  map[cause]*appointment
+
+	added int // how many there have been
+}
+
+// add notes appointments. Tunnels that have ended are forgotten before, so that
+// there are no more of them than come to be between two calls.
+func (a *agenda) add(news []*appointment) {
+	if len(news) == 0 {
+		return
+	}
+	for _, old := range slices.Clone(a.all) {
+		if old.tunnel.isOver() {
+			a.remove(old)
+		}
+	}
+	for _, n := range news {
+		e, is := n.due(n.tunnel)
+		if !is || n.tunnel.isOver() {
+			continue
+		}
+		n.cause = cause{n.tunnel, e.Reason, e.By}
+		if old := a.by[n.cause]; old != nil {
+			if old.isDue() && !n.at.Before(old.at) {
+				continue
+			}
+			a.remove(old)
+		}
+		a.added++
+		a.by[n.cause], n.number = n, a.added
+		heap.Push(a, n)
+	}
+}
+
+// keep ends the tunnels whose turn it is. It does not wait for those that have ended
+// by themselves, or are not to end any more.
+func (a *agenda) keep() {
+	for len(a.all) > 0 {
+		next := a.all[0]
+		e, is := next.due(next.tunnel)
+		switch {
+		case !is || next.tunnel.isOver():
+		case time.Now().Before(next.at):
+			return
+		default:
+			next.tunnel.End(e)
+		}
+		a.remove(next)
+	}
+}
+
+func (a *agenda) remove(n *appointment) {
+	delete(a.by, n.cause)
+	heap.Remove(a, n.place)
+}
+
+func (n *appointment) isDue() bool {
+	_, is := n.due(n.tunnel)
+	return is
+}
+
+// isOver reports whether nothing of the tunnel is in use any more.
+func (t *Tunnel) isOver() bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// The rest implements heap.Interface.
+
+func (a *agenda) Len() int { return len(a.all) }
+
+func (a *agenda) Less(i, j int) bool {
+	m, n := a.all[i], a.all[j]
+	return m.at.Before(n.at) || m.at.Equal(n.at) && m.number < n.number
+}
+
+func (a *agenda) Swap(i, j int) {
+	a.all[i], a.all[j] = a.all[j], a.all[i]
+	a.all[i].place, a.all[j].place = i, j
+}
+
+func (a *agenda) Push(x any) {
+	n, _ := x.(*appointment)
+	n.place = len(a.all)
+	a.all = append(a.all, n)
+}
+
+func (a *agenda) Pop() any {
+	last := len(a.all) - 1
+	n := a.all[last]
+	a.all[last] = nil
+	a.all = a.all[:last]
+	return n
+}
