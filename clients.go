@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -19,8 +20,59 @@ type clientPlace struct {
 }
 
 type clientKey struct {
-	group  string // the handlers that count together
+	group  clientGroup
 	prefix netip.Prefix
+}
+
+// clientGroup is the handlers that count together: a name, or the lineage of the first
+// of those that follow each other without one.
+type clientGroup any
+
+// clientGroup is that of a pool's handler. It is found as long as the pools are there
+// whose place this one takes.
+func (s *poolSet) clientGroup(p *loadedPool) clientGroup {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.clientGroupLocked(p)
+}
+
+func (s *poolSet) clientGroupLocked(p *loadedPool) clientGroup {
+	if p.clients == nil {
+		p.clients = s.findGroupLocked(p)
+	}
+	return p.clients
+}
+
+func (s *poolSet) findGroupLocked(p *loadedPool) clientGroup {
+	if p.name != "" {
+		return p.name
+	}
+	var closest *loadedPool
+	var most [3]int
+	for _, old := range s.all {
+		switch {
+		case old == p: // newer ones follow
+			if closest == nil {
+				return p.lineage
+			}
+			return s.clientGroupLocked(closest)
+		case old.config == p.config:
+			if p.isLike(old) {
+				return s.clientGroupLocked(old)
+			}
+		case p.isLike(s.matchLocked(old.lineage, p.config)):
+			likeness := old.likeness(p.lineage)
+			if slices.Compare(likeness[:], most[:]) >= 0 { // of alike ones the newest
+				closest, most = old, likeness
+			}
+		}
+	}
+	return p.lineage
+}
+
+// isLike reports whether two pools have the same name and upstreams.
+func (p *loadedPool) isLike(other *loadedPool) bool {
+	return other != nil && p.name == other.name && slices.Equal(p.upstreams, other.upstreams)
 }
 
 // clientTable counts the places of clients where these are limited. It belongs
@@ -81,7 +133,7 @@ func (h *Handler) enter(r *http.Request) (*clientPlace, *refusal) {
 	if !known {
 		return nil, nil
 	}
-	if p := clients.enter(clientKey{h.clientGroup, prefix}, h.perClient); p != nil {
+	if p := clients.enter(clientKey{loadedPools.clientGroup(h.loaded), prefix}, h.perClient); p != nil {
 		return p, nil
 	}
 	refused := refuseForNow(causeClientLimit, fmt.Errorf("the client has %d tunnels already; see max_tunnels_per_client",

@@ -95,3 +95,27 @@ func TestHandlersThatCountClientsTogether(t *testing.T) {
 		})
 	}
 }
+
+// A reload gives nobody a fresh quota, and no two routes a common one.
+func TestClientsAreCountedOnWhenUpstreamsChange(t *testing.T) {
+	limited := func(addrs ...string) *Handler {
+		return &Handler{Upstreams: upstreams(addrs...), Limits: &Limits{MaxTunnelsPerClient: 1}}
+	}
+	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
+	t.Cleanup(func() { expectNothingHeld(t) })
+	first := limited(a.Addr)
+	unload := load(t, first)
+	testbed.Dial(t, serve(t, first).Addr).Handshake("/")
+	for _, next := range []*Handler{limited(a.Addr, b.Addr), limited(b.Addr)} {
+		unloadNext := load(t, next)
+		unload()
+		unload = unloadNext
+		if loadedPools.clientGroup(next.loaded) != loadedPools.clientGroup(first.loaded) {
+			t.Error("the successor counts anew")
+		}
+		expectRefused(t, serve(t, next), http.StatusTooManyRequests)
+	}
+	fresh := limited(a.Addr)
+	load(t, fresh)
+	testbed.Dial(t, serve(t, fresh).Addr).Handshake("/")
+}

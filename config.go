@@ -193,7 +193,9 @@ type Limits struct {
 	// address as Caddy determines it, and for IPv6 by its network of 64 bits.
 	// More get 429. Counted are those of this handler, and of others that have
 	// the same name, or the same upstreams if they have none; after a reload,
-	// those of its predecessor too if that had a limit. Clients whose address is
+	// those of its predecessor too if that had a limit: the handler of the same
+	// name, or without one the unnamed handler that is the most like it and has
+	// an upstream in common. Clients whose address is
 	// not known, as behind a unix socket, are not limited. Behind another proxy,
 	// the server needs its `trusted_proxies`, or that proxy is one client, and
 	// `trusted_proxies_strict`, or clients choose their address where the proxy

@@ -49,6 +49,7 @@ type loadedPool struct {
 	// shown is how the elements of upstreams are shown in the log.
 	shown     map[string]string
 	rebalance *rebalancer // nil: off
+	clients   clientGroup // nil until it is needed; guarded by the set's mu
 
 	// joined tells that what it has brought has started slowly, and runs that the
 	// configuration is in force, not just being loaded. started tells that the apps
@@ -197,6 +198,7 @@ func (s *poolSet) remove(p *loadedPool) (changes []poolChange) {
 	changes = s.changesLocked(p, next)
 	for _, n := range next {
 		s.startLocked(n)
+		s.clientGroupLocked(n) // which p may be needed for
 	}
 	s.all = slices.DeleteFunc(s.all, func(other *loadedPool) bool { return other == p })
 	if p.rebalance != nil {

@@ -117,7 +117,6 @@ type Handler struct {
 	leasePolicy    *leasePolicy
 	http3          servedHTTP3
 	perClient      int // most tunnels of a client; zero means no limit
-	clientGroup    string
 	logger         *zap.Logger
 	reporter       *reporter
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -59,10 +58,6 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 		p.shown[s.config] = "dynamic " + s.name // the rest may be secret
 	}
 	p.upstreams = slices.Sorted(maps.Keys(p.shown))
-	// The same for handlers that follow each other in reloads, as a rule.
-	if h.clientGroup = h.Name; h.Name == "" {
-		h.clientGroup = strings.Join(p.upstreams, " ")
-	}
 	if p.rebalances {
 		p.rebalance = &rebalancer{
 			loaded:    p,
