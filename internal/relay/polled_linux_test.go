@@ -36,7 +36,7 @@ type handOver struct {
 
 func (h *handOver) Inspect(d Direction, p []byte) Verdict {
 	rec, ok := h.Hooks.(*recorder)
-	if r := h.relay.Load(); r != nil && !(ok && rec.settled.Load()) {
+	if r := h.relay.Load(); r != nil && (!ok || !rec.settled.Load()) {
 		r.send(func() { r.moveTo(r.poller.all[(r.poller.index+1)%len(r.poller.all)]) })
 	}
 	return h.Hooks.Inspect(d, p)
