@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/outside"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -33,7 +34,7 @@ func (h *Handler) discover(ctx context.Context, c *upstream.Candidates, r *http.
 	if len(h.sources) == 0 {
 		return nil
 	}
-	calls := make([]*asking, len(h.sources))
+	calls := make([]*outside.Call[findings], len(h.sources))
 	for i, s := range h.sources {
 		if s.discovery == nil {
 			calls[i] = s.ask(s.requestLike(ctx, r), askTimeout) // all at once, so that a slow one does not take the time of others
@@ -46,7 +47,7 @@ func (h *Handler) discover(ctx context.Context, c *upstream.Candidates, r *http.
 		if s.discovery != nil {
 			err = s.discovery.problem()
 		} else {
-			err = calls[i].give(ctx, c)
+			err = s.give(ctx, calls[i], c)
 		}
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("source %s: %v", s.name, err))
@@ -67,32 +68,33 @@ func (h *Handler) discover(ctx context.Context, c *upstream.Candidates, r *http.
 	return nil
 }
 
-// give adds what a source finds for the request, but for what the pool has by
+// give adds what a call of the source finds for the request, but for what the pool has by
 // itself: that has settings, and may be checked.
-func (a *asking) give(ctx context.Context, c *upstream.Candidates) error {
+func (s *finder) give(ctx context.Context, call *outside.Call[findings], c *upstream.Candidates) error {
 	select {
-	case <-a.done:
-	case <-a.ctx.Done():
+	case <-call.Done():
+	case <-call.Late():
 	}
 	switch {
-	case a.hasAnswer():
+	case call.IsDone():
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
 		return fmt.Errorf("no answer within %v", askTimeout)
 	}
-	if a.err != nil {
-		return a.err
+	a, _, err := call.Result()
+	if err != nil {
+		return err
 	}
 	if len(a.invalid) > 0 {
-		a.source.warnOfUnusable(a.invalid)
+		s.warnOfUnusable(a.invalid)
 	}
 	for _, e := range a.found {
 		if c.Has(e.Key()) {
 			continue
 		}
-		e.Server = a.source.slotFor(e.Dial)
-		c.Add(e, new(upstream.Provenance), a.source.name)
+		e.Server = s.slotFor(e.Dial)
+		c.Add(e, new(upstream.Provenance), s.name)
 	}
 	return nil
 }

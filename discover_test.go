@@ -129,7 +129,7 @@ func TestCallsThatAreNeverAnsweredHarmNoOtherSource(t *testing.T) {
 		}
 		close(released)
 		synctest.Wait()
-		if got := h.sources[0].lost.Load(); got != 0 {
+		if got := h.sources[0].callee.Lost(); got != 0 {
 			t.Errorf("%d calls are counted as lost", got)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/outside"
 )
 
 // leaveTimeout is how long calls that are under way when their configuration is
@@ -57,25 +59,14 @@ func (set *discoverySet) leave(s *finder) (orphaned bool) {
 // none of them is. Calls under way are told to come back; those that do not are
 // waited for no longer than leaveTimeout together.
 func retire(sources []*finder) {
-	var leaving []*asking
+	var leaving []*outside.Call[findings]
 	for _, s := range sources {
 		if s.discovery == nil {
 			continue
 		}
-		if a := s.discovery.retire(s); a != nil {
-			leaving = append(leaving, a)
+		if c := s.discovery.retire(s); c != nil {
+			leaving = append(leaving, c)
 		}
 	}
-	if len(leaving) == 0 {
-		return
-	}
-	timer := time.NewTimer(leaveTimeout)
-	defer timer.Stop()
-	for _, a := range leaving {
-		select {
-		case <-a.done:
-		case <-timer.C:
-			return
-		}
-	}
+	outside.Join(leaveTimeout, leaving...)
 }

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/outside"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -22,12 +23,10 @@ const (
 )
 
 // discovery asks a source in the background, on behalf of all sources of the
-// process that are configured alike. Its goroutine never waits for an answer: a
-// call is another goroutine's, one at a time.
+// process that are configured alike.
 type discovery struct {
 	users    int // guarded by the set's mu
 	interval time.Duration
-	wake     chan struct{} // has room for one
 	// pending is set while the source runs and has not found anything yet.
 	pending atomic.Bool
 	// tried is closed when the source has answered, or has not in time.
@@ -37,9 +36,11 @@ type discovery struct {
 	mu sync.Mutex // guards what follows; hosts.mu and a pool's may be taken inside
 	// sources are those of the loaded configurations, oldest first.
 	sources []*finder
-	stop    chan struct{} // ends the goroutine; nil if there is none
-	ended   chan struct{} // closed when it has ended
-	current *asking       // the call whose answer is awaited
+	loop    *outside.Loop[findings] // nil if there is nobody to ask
+	// call is that whose answer is awaited, asked its source, and began when.
+	call  *outside.Call[findings]
+	asked *finder
+	began time.Time
 	// found is the last good answer, and invalid what was left out of it.
 	found   []*upstream.Endpoint
 	invalid []string
@@ -48,11 +49,7 @@ type discovery struct {
 }
 
 func newDiscovery(interval time.Duration) *discovery {
-	return &discovery{
-		interval: interval,
-		wake:     make(chan struct{}, 1),
-		tried:    make(chan struct{}),
-	}
+	return &discovery{interval: interval, tried: make(chan struct{})}
 }
 
 // start tells that the source's configuration is in force. From now on it is the
@@ -61,48 +58,51 @@ func (d *discovery) start(s *finder) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.runs = true
-	if d.stop != nil {
+	if d.loop != nil {
 		return
 	}
-	d.stop, d.ended = make(chan struct{}), make(chan struct{})
+	var loop *outside.Loop[findings]
+	loop = outside.NewLoop(outside.Caller[findings]{
+		Tick:    func() time.Duration { return d.interval },
+		Begin:   func() *outside.Call[findings] { return d.begin(loop) },
+		Settle:  d.settle,
+		Overdue: d.overdue,
+	})
+	d.loop = loop
 	d.pending.Store(d.found == nil)
-	go d.run(d.stop, d.ended)
+	loop.Start()
 }
 
 // retire returns the call of the source that was under way, unless that is
-// overdue anyway. If there is nobody else to ask, it ends the goroutine, which
-// takes that no time.
-func (d *discovery) retire(s *finder) *asking {
+// overdue anyway. If there is nobody else to ask, it ends the loop, which takes
+// no time.
+func (d *discovery) retire(s *finder) (leaving *outside.Call[findings]) {
 	d.mu.Lock()
 	if !s.runs {
 		d.mu.Unlock()
 		return nil
 	}
 	s.runs = false
-	var leaving *asking
-	if a := d.current; a != nil && a.source == s {
-		d.current = nil
-		if a.ctx.Err() == nil {
-			leaving = a
+	loop := d.loop
+	abandoned := d.call != nil && d.asked == s
+	if abandoned {
+		if !d.call.IsLate() {
+			leaving = d.call
 		}
-		a.cancel()
+		d.call.Abandon()
+		d.call, d.asked = nil, nil
 	}
-	var ended chan struct{}
-	pending := false
-	if d.askedLocked() == nil {
-		close(d.stop)
-		ended, pending = d.ended, d.pending.Swap(false)
-		d.stop, d.ended = nil, nil
+	ends, pending := d.askedLocked() == nil, false
+	if ends {
+		d.loop, pending = nil, d.pending.Swap(false)
 	}
 	d.mu.Unlock()
-	if ended == nil {
-		select {
-		case d.wake <- struct{}{}:
-		default: // it has been woken already
-		}
-		return leaving
+	switch {
+	case ends:
+		loop.Stop()
+	case abandoned:
+		loop.Wake() // who is there asks at once
 	}
-	<-ended
 	if pending {
 		evictions.orphans()
 	}
@@ -119,79 +119,53 @@ func (d *discovery) askedLocked() *finder {
 	return nil
 }
 
-// run asks now and then.
-func (d *discovery) run(stop <-chan struct{}, ended chan<- struct{}) {
-	defer close(ended)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var a *asking
-	late := false // and that was said
-	for {
-		var done, overdue <-chan struct{}
-		if a != nil {
-			done = a.done
-			if !late {
-				overdue = a.ctx.Done()
-			}
-		}
-		select {
-		case <-stop:
-			return
-		case <-timer.C:
-			a, late = d.begin(), false
-		case <-d.wake:
-			// A call of a source that has gone is not waited for.
-			if a != nil && !d.awaits(a) {
-				a, late = d.begin(), false
-			}
-		case <-done:
-			timer.Reset(d.settle(a))
-			a = nil
-		case <-overdue:
-			late = true
-			if !a.hasAnswer() && d.awaits(a) {
-				d.fail(a.source, fmt.Errorf("no answer within %v", pollTimeout))
-			}
-		}
-	}
-}
-
-// begin asks the source that is to be asked.
-func (d *discovery) begin() *asking {
+// begin asks the source that is to be asked, for a loop.
+func (d *discovery) begin(loop *outside.Loop[findings]) *outside.Call[findings] {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.askedLocked()
-	if s == nil {
+	if s == nil || d.loop != loop {
 		return nil // the end is near
 	}
-	d.current = s.ask(requestForNobody(), pollTimeout)
-	return d.current
+	d.asked, d.began = s, time.Now()
+	d.call = s.ask(requestForNobody(), pollTimeout)
+	return d.call
 }
 
-func (d *discovery) awaits(a *asking) bool {
+// awaits returns the source that a call has asked, or nil if its answer is not awaited
+// any more.
+func (d *discovery) awaits(c *outside.Call[findings]) *finder {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.current == a
+	if d.call != c {
+		return nil
+	}
+	return d.asked
 }
 
 // settle takes over an answer, and returns when to ask again.
-func (d *discovery) settle(a *asking) time.Duration {
+func (d *discovery) settle(c *outside.Call[findings]) time.Duration {
 	d.mu.Lock()
-	isAwaited := d.current == a
-	if isAwaited {
-		d.current = nil
+	if d.call != c {
+		d.mu.Unlock()
+		return 0
 	}
+	s, took := d.asked, time.Since(d.began)
+	d.call, d.asked = nil, nil
 	d.mu.Unlock()
-	switch {
-	case a.err == nil:
-		d.succeed(a)
-	case isAwaited:
-		d.fail(a.source, a.err)
-	default:
-		return 0 // it was told to come back
+	if a, _, err := c.Result(); err == nil {
+		d.succeed(s, a)
+	} else {
+		d.fail(s, err)
 	}
 	// A source that fails slowly may keep others waiting meanwhile.
-	return d.interval + min(time.Since(a.began), pollTimeout)
+	return d.interval + min(took, pollTimeout)
+}
+
+func (d *discovery) overdue(c *outside.Call[findings]) {
+	if s := d.awaits(c); s != nil {
+		d.fail(s, fmt.Errorf("no answer within %v", pollTimeout))
+	}
 }
 
 // fail notes why there is no answer, with a line when that begins.
@@ -207,11 +181,11 @@ func (d *discovery) fail(s *finder, err error) {
 }
 
 // succeed makes a good answer count.
-func (d *discovery) succeed(a *asking) {
+func (d *discovery) succeed(s *finder, a findings) {
 	d.mu.Lock()
 	was := d.found
 	d.found = a.found
-	d.logLocked(a, was)
+	d.logLocked(s.log, a, was)
 	newcomers := newcomers(was, a.found)
 	had := hosts.NamedOf(newcomers) // before this answer names them too
 	orphaned := false
@@ -248,8 +222,7 @@ func newcomers(was, is []*upstream.Endpoint) []string {
 }
 
 // logLocked writes what is new in an answer.
-func (d *discovery) logLocked(a *asking, was []*upstream.Endpoint) {
-	log := a.source.log
+func (d *discovery) logLocked(log *zap.Logger, a findings, was []*upstream.Endpoint) {
 	if d.trouble != nil {
 		d.trouble = nil
 		log.Info("upstream source works again")

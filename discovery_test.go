@@ -352,20 +352,20 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		if got := time.Since(began); got != leaveTimeout {
 			t.Errorf("unloading took %v, want %v", got, leaveTimeout)
 		}
-		if got := lostCalls.Load(); got != 2 {
+		if got := backgroundCalls.Lost(); got != 2 {
 			t.Errorf("%d calls are lost, want 2", got)
 		}
 		close(released)
 		synctest.Wait()
-		if got := lostCalls.Load(); got != 0 {
+		if got := backgroundCalls.Lost(); got != 0 {
 			t.Errorf("%d calls are lost, want none", got)
 		}
 	})
 }
 
 func TestTooManyLostCalls(t *testing.T) {
-	lostCalls.Add(maxLost)
-	defer lostCalls.Add(-maxLost)
+	backgroundCalls.MaxLost = 0
+	defer func() { backgroundCalls.MaxLost = maxLost }()
 	inFlock(t, func(f *flock) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}

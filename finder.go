@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/outside"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -42,10 +42,9 @@ type finder struct {
 	// endpoints are what was found last. They are guarded by the discovery's mu.
 	endpoints []*upstream.Endpoint
 	index     int // in the pool
-	// lost counts the calls of a source that is asked in handshakes which have not
-	// been answered in time.
-	lost  atomic.Int32
-	slots slots
+	// callee is for a source that is asked in handshakes.
+	callee *outside.Callee
+	slots  slots
 }
 
 // provisionSources loads the sources of upstreams, without asking them.
@@ -145,6 +144,7 @@ func (h *Handler) loadSource(ctx caddy.Context, raw json.RawMessage) (*finder, e
 		interval:     pollEvery(config),
 		pool:         h.pool,
 		newSlot:      h.dynamicSlot,
+		callee:       newCallee(),
 		log:          h.logger.With(zap.String("source", name)),
 	}
 	if len(s.placeholders) == 0 {
