@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 )
 
 func init() {
@@ -51,7 +52,7 @@ func (a *statesApp) Start() error {
 	a.sync = operators.Attach(cluster.Config{Storage: a.storage, Instance: thisInstance, Observer: stateLog{a.log}})
 	operators.AwaitFirst(context.Background())
 	for _, h := range a.handlers {
-		h.sources.start()
+		h.sources.Start()
 		h.startJoined()
 		h.startChecks()
 	}
@@ -61,11 +62,11 @@ func (a *statesApp) Start() error {
 // Stop leaves the storage and the sources of upstreams. In a reload, those of the
 // new configuration are looked at already.
 func (a *statesApp) Stop() error {
-	var all sources
+	var all discovery.Sources
 	for _, h := range a.handlers {
 		all = append(all, h.sources...)
 	}
-	retire(all)
+	all.Retire()
 	a.sync.Detach()
 	a.sync = nil
 	return nil

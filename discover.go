@@ -7,24 +7,27 @@ import (
 	"maps"
 	"net/http"
 	"strings"
-	"sync"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/outside"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-const (
-	// firstAnswerTimeout is how long a handshake waits for upstreams to be found, and
-	// askTimeout how long a source may take that is asked in it.
-	firstAnswerTimeout = 2 * time.Second
-	askTimeout         = 2 * time.Second
-)
+// discoveries are the sources of the process.
+var discoveries = discovery.NewSet(hosts, follow)
+
+// follow does what follows from what sources have found.
+func follow(o discovery.Outcome) {
+	if o.Orphans {
+		evictions.orphans()
+	}
+	discovered(o.Joined, o.Had)
+}
 
 // discover waits for upstreams that are still to be found, and asks the handler's
 // sources for those that depend on the request. It returns why none was found, or that the
@@ -34,26 +37,7 @@ func (h *Handler) discover(ctx context.Context, c *upstream.Candidates, r *http.
 	if len(h.sources) == 0 {
 		return nil
 	}
-	calls := make([]*outside.Call[findings], len(h.sources))
-	for i, s := range h.sources {
-		if s.discovery == nil {
-			calls[i] = s.ask(s.requestLike(ctx, r), askTimeout) // all at once, so that a slow one does not take the time of others
-		}
-	}
-	h.awaitFound(ctx)
-	var problems []string
-	for i, s := range h.sources {
-		var err error
-		if s.discovery != nil {
-			err = s.discovery.problem()
-		} else {
-			err = s.give(ctx, calls[i], c)
-		}
-		if err != nil {
-			problems = append(problems, fmt.Sprintf("source %s: %v", s.name, err))
-		}
-	}
-	c.Renew()
+	problems := h.sources.Find(ctx, c, func(i int) discovery.Lookup { return h.finders[i].lookupFor(r) })
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled): // the client has gone, or the process exits
 		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
@@ -68,80 +52,92 @@ func (h *Handler) discover(ctx context.Context, c *upstream.Candidates, r *http.
 	return nil
 }
 
-// give adds what a call of the source finds for the request, but for what the pool has by
-// itself: that has settings, and may be checked.
-func (s *finder) give(ctx context.Context, call *outside.Call[findings], c *upstream.Candidates) error {
-	select {
-	case <-call.Done():
-	case <-call.Late():
-	}
-	switch {
-	case call.IsDone():
-	case ctx.Err() != nil:
-		return ctx.Err()
-	default:
-		return fmt.Errorf("no answer within %v", askTimeout)
-	}
-	a, _, err := call.Result()
+// lookUp asks the source.
+func (f *finder) lookUp(r *http.Request) (found []*upstream.Endpoint, unusable []string, err error) {
+	upstreams, err := f.module.GetUpstreams(r)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if len(a.invalid) > 0 {
-		s.warnOfUnusable(a.invalid)
-	}
-	for _, e := range a.found {
-		if c.Has(e.Key()) {
-			continue
+	for _, up := range upstreams {
+		if e, err := newFound(up); err != nil {
+			unusable = append(unusable, err.Error())
+		} else {
+			found = append(found, e)
 		}
-		e.Server = s.slotFor(e.Dial)
-		c.Add(e, new(upstream.Provenance), s.name)
 	}
-	return nil
+	return found, unusable, nil
 }
 
-// requestLike returns a request for the source that is not the client's, as the source
-// may hold it longer than that lives. It ends with the handshake.
-func (s *finder) requestLike(ctx context.Context, r *http.Request) *http.Request {
+// newFound makes an endpoint without a place of what a source has given.
+func newFound(up *reverseproxy.Upstream) (*upstream.Endpoint, error) {
+	switch {
+	case up == nil:
+		return nil, errors.New("an upstream is null")
+	case strings.Contains(up.Dial, "{"):
+		return nil, fmt.Errorf("%q has a placeholder", up.Dial)
+	}
+	a, err := parseAddress(up.Dial)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", up.Dial, err)
+	}
+	e := upstream.NewEndpoint(nil, a)
+	e.Dial = up.Dial
+	return e, nil
+}
+
+// lookUpForNobody asks the source in the background.
+func (f *finder) lookUpForNobody(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
+	return f.lookUp(requestForNobody(ctx))
+}
+
+// requestForNobody is what sources are asked with in the background.
+func requestForNobody(ctx context.Context) *http.Request {
+	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer())
+	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, make(map[string]any))
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/", http.NoBody)
+	if err != nil {
+		panic(err) // all of it is constant
+	}
+	return r
+}
+
+// lookupFor has the source asked with a request that is not the client's, as the source
+// may hold it longer than that lives.
+func (f *finder) lookupFor(r *http.Request) discovery.Lookup {
 	repl := caddy.NewReplacer()
 	if known, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		for _, name := range s.placeholders {
+		for _, name := range f.placeholders {
 			value, _ := known.GetString(name)
 			repl.Set(name, value)
 		}
 	}
 	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
-	like := r.Clone(context.WithValue(ctx, caddy.ReplacerCtxKey, repl))
+	vars = maps.Clone(vars)
+	like := r.Clone(r.Context())
 	like.Body = http.NoBody
-	return like
+	return func(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
+		ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, vars)
+		ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, repl)
+		return f.lookUp(like.WithContext(ctx))
+	}
 }
 
-// awaitFound waits until all sources have been asked once, and there is an
-// upstream, unless the request may bring one.
-func (h *Handler) awaitFound(ctx context.Context) {
-	var pending []<-chan struct{}
-	for _, s := range h.sources {
-		if s.discovery != nil && !isClosed(s.discovery.tried) {
-			pending = append(pending, s.discovery.tried)
-		}
-	}
-	if some := h.pool.Found.Some; !h.pool.Expands() && !isClosed(some) {
-		pending = append(pending, some)
-	}
-	if len(pending) == 0 {
-		return
-	}
-	timer := time.NewTimer(firstAnswerTimeout)
-	defer timer.Stop()
-	for _, c := range pending {
-		select {
-		case <-c:
-		case <-timer.C:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
+// Failing implements discovery.Observer.
+func (f *finder) Failing(found int, err error) {
+	f.log.Warn("upstream source fails; what it has found last stays", zap.Int("found", found), failure(err))
+}
+
+// Recovered implements discovery.Observer.
+func (f *finder) Recovered() { f.log.Info("upstream source works again") }
+
+// Unusable implements discovery.Observer.
+func (f *finder) Unusable(addresses []string) {
+	f.log.Warn("upstream source has found what cannot be used", zap.Strings("upstreams", addresses))
+}
+
+// Found implements discovery.Observer.
+func (f *finder) Found(added, removed []string) {
+	f.log.Info("upstreams found", zap.Strings("added", added), zap.Strings("removed", removed))
 }
 
 func isClosed(c <-chan struct{}) bool {
@@ -150,61 +146,5 @@ func isClosed(c <-chan struct{}) bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// problem returns why nothing has been found yet.
-func (d *discovery) problem() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case d.found != nil:
-		return nil
-	case d.trouble != nil:
-		return d.trouble
-	}
-	return errors.New("no answer yet")
-}
-
-// maxSlots bounds the places that a source has in its pool for what it finds in
-// handshakes, as clients decide how much that is.
-const maxSlots = 10_000
-
-// slots are the places in the pool of what a source finds in handshakes, so that
-// policies know them again.
-type slots struct {
-	mu sync.Mutex // guards what follows
-	m  map[string]*upstream.Server
-	// warned is when a line has told that addresses are unusable.
-	warned time.Time
-}
-
-// slotFor returns the place of an address, as the source spells it.
-func (s *finder) slotFor(dial string) *upstream.Server {
-	s.slots.mu.Lock()
-	defer s.slots.mu.Unlock()
-	if known, ok := s.slots.m[dial]; ok {
-		return known
-	}
-	if s.slots.m == nil || len(s.slots.m) >= maxSlots {
-		s.slots.m = make(map[string]*upstream.Server)
-	}
-	made := s.newSlot(dial)
-	s.slots.m[dial] = made
-	return made
-}
-
-// warnInterval is how often a line tells of what was left out of an answer, at most.
-const warnInterval = time.Minute
-
-func (s *finder) warnOfUnusable(invalid []string) {
-	s.slots.mu.Lock()
-	due := time.Since(s.slots.warned) >= warnInterval
-	if due {
-		s.slots.warned = time.Now()
-	}
-	s.slots.mu.Unlock()
-	if due {
-		s.log.Warn(foundUnusable, zap.Strings("upstreams", invalid))
 	}
 }

@@ -46,7 +46,7 @@ func TestSourcesWithPlaceholdersAreAskedInHandshakes(t *testing.T) {
 		s := newScript(t, tellsRoom)
 		h := &Handler{DynamicUpstreamsRaw: s.raw(byRoom), Upstreams: upstreams(hostC)}
 		f.load(h)
-		h.sources.start()
+		h.sources.Start()
 		time.Sleep(time.Minute)
 		if s.called() > 0 {
 			t.Errorf("the source was asked %d times without a request", s.called())
@@ -98,7 +98,7 @@ func TestCallInAHandshakeIsLimited(t *testing.T) {
 		f.load(h)
 		began := time.Now()
 		_, refused := lookFor(t, h, "Room: a")
-		if got := time.Since(began); got != askTimeout || refused.status != 503 {
+		if got := time.Since(began); got != 2*time.Second || refused.status != 503 {
 			t.Errorf("after %v the client would be told %v", got, refused)
 		}
 		if !strings.Contains(refused.Error(), "source scripted: no answer within 2s") {
@@ -117,7 +117,7 @@ func TestCallsThatAreNeverAnsweredHarmNoOtherSource(t *testing.T) {
 		f.load(h)
 		f.load(neighbour)
 		var all sync.WaitGroup
-		for range maxLost {
+		for range 100 {
 			all.Go(func() { _, _ = lookFor(t, h, "Room: a") })
 		}
 		all.Wait()
@@ -129,9 +129,6 @@ func TestCallsThatAreNeverAnsweredHarmNoOtherSource(t *testing.T) {
 		}
 		close(released)
 		synctest.Wait()
-		if got := h.sources[0].callee.Lost(); got != 0 {
-			t.Errorf("%d calls are counted as lost", got)
-		}
 	})
 }
 
@@ -191,28 +188,4 @@ func TestTunnelsOfARoomLiveUntilTheyEnd(t *testing.T) {
 		c.CloseHandshake(1000)
 		c.Close()
 	}
-}
-
-func TestPlacesOfARoomStay(t *testing.T) {
-	inFlock(t, func(f *flock) {
-		h := &Handler{DynamicUpstreamsRaw: newScript(t, gives(hostA, hostB)).raw(byRoom)}
-		f.load(h)
-		s := h.sources[0]
-		first, other := s.slotFor(hostA), s.slotFor(hostB)
-		if again := s.slotFor(hostA); again != first {
-			t.Error("an address has another place in each handshake")
-		}
-		if first == other {
-			t.Error("two addresses share a place")
-		}
-		if first.Dial != hostA {
-			t.Errorf("policies see %s", first.Dial)
-		}
-		for i := range 2 * maxSlots {
-			s.slotFor(fmt.Sprint("host:", i))
-		}
-		if got := len(s.slots.m); got > maxSlots {
-			t.Errorf("%d places are kept, want %d at most", got, maxSlots)
-		}
-	})
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,7 +14,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func TestReloadWithTheSameSourceKeepsTunnels(t *testing.T) {
@@ -97,7 +95,7 @@ func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 				if err := h.Provision(config); err != nil {
 					t.Fatal(err)
 				}
-				h.sources.start()
+				h.sources.Start()
 			}
 			unload()
 			if got := lost.isOrphan(); got != tt.orphan {
@@ -127,13 +125,13 @@ func TestUnloadingTheSourceEvicts(t *testing.T) {
 			inFlock(t, func(f *flock) {
 				h := &Handler{DynamicUpstreamsRaw: newScript(t, gives(hostA)).raw("")}
 				unload := f.load(h)
-				h.sources.start()
+				h.sources.Start()
 				synctest.Wait()
 				opened := f.openAt(h)
 				unloadAfter := func() {}
 				if after != nil {
 					unloadAfter = f.load(after)
-					after.sources.start()
+					after.sources.Start()
 				}
 				unload()
 				if got := leaseOf(opened).isOrphan(); got != (after == nil) {
@@ -153,7 +151,7 @@ func TestConfigurationThatFailsToLoadChangesNothing(t *testing.T) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		f.load(h)
-		h.sources.start()
+		h.sources.Start()
 		synctest.Wait()
 		asked := s.lastAsked()
 		unload := f.load(&Handler{DynamicUpstreamsRaw: s.raw("")})
@@ -175,7 +173,7 @@ func TestTunnelsMoveToWhatASourceFinds(t *testing.T) {
 		f.load(h)
 		f.visit(h)
 		h.startJoined()
-		h.sources.start()
+		h.sources.Start()
 		time.Sleep(time.Second)
 		f.open(300)
 		f.expect(0, map[string]int{hostA: 100, hostB: 100, hostC: 100})
@@ -201,7 +199,7 @@ func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
 		h.DynamicUpstreamsRaw = s.raw("")
 		f.load(&Handler{Upstreams: upstreams("busy.test:80")})
 		f.load(h)
-		h.sources.start()
+		h.sources.Start()
 		time.Sleep(time.Second)
 		held := reserve("busy.test:80")
 		s.do(gives(hostA, "busy.test:80", "new.test:80"))
@@ -218,35 +216,12 @@ func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
 	})
 }
 
-func TestFirstAnswerMayBringNewcomers(t *testing.T) {
-	for name, tt := range map[string]struct {
-		known []string
-		want  []string
-	}{
-		"nothing was there":  {nil, nil},
-		"one was there":      {[]string{hostA}, []string{hostB}},
-		"all were there":     {[]string{hostA, hostB}, nil},
-		"something else was": {[]string{hostC}, nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Cleanup(func() { expectNothingHeld(t) })
-			if tt.known != nil {
-				load(t, &Handler{Upstreams: upstreams(tt.known...)})
-			}
-			found := []*upstream.Endpoint{{Address: upstream.Address{HostPort: hostA}}, {Address: upstream.Address{HostPort: hostB}}}
-			if got := newcomers(nil, found); !slices.Equal(got, tt.want) {
-				t.Errorf("newcomers are %v, want %v", got, tt.want)
-			}
-		})
-	}
-}
-
 func TestSourcesAreSharedByLineage(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		f.load(h)
-		if got := h.loaded.upstreams; len(got) != 1 || got[0] != h.sources[0].config {
+		if got := h.loaded.upstreams; len(got) != 1 || got[0] != h.finders[0].config {
 			t.Errorf("the pool consists of %q", got)
 		}
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}

@@ -26,6 +26,11 @@ import (
 const (
 	sourceFails = "upstream source fails; what it has found last stays"
 	sourceWorks = "upstream source works again"
+
+	// As in internal/discovery.
+	firstAnswerTimeout = 2 * time.Second
+	pollTimeout        = 5 * time.Second
+	leaveTimeout       = time.Second
 )
 
 func TestTunnelsFollowWhatASourceFinds(t *testing.T) {
@@ -121,7 +126,7 @@ func TestWhatCannotBeUsedIsLeftOut(t *testing.T) {
 	// What is configured is there once, with its settings.
 	expectStanding(t, h, "c.test:80", "a.test:80", "b.test:80")
 	s.awaitCalls(2)
-	p.expectLines(foundUnusable, 1)
+	p.expectLines("upstream source has found what cannot be used", 1)
 }
 
 func TestPlacesStayWhileAddressesDo(t *testing.T) {
@@ -186,16 +191,11 @@ func TestSourcesAreAskedForAllThatAreAlike(t *testing.T) {
 	_, unloadTwo := putInForce(t, two)
 	expectStanding(t, one, "a.test:80")
 	expectStanding(t, two, "a.test:80")
-	if got := len(discoveries.m); got != 2 {
+	if got, _ := discoveries.Held(); got != 2 {
 		t.Errorf("%d sources are asked, want 2", got)
 	}
 	eventually(t, "each source has found the address, one of them for two", func() bool {
-		for _, s := range append(one.sources, two.sources...) {
-			if s.discovery.problem() != nil {
-				return false
-			}
-		}
-		return true
+		return !one.sources.ArePending() && !two.sources.ArePending()
 	})
 	unloadOne()
 	s.awaitCalls(1)
@@ -275,7 +275,7 @@ func TestHandshakesWaitForTheFirstAnswer(t *testing.T) {
 			inFlock(t, func(f *flock) {
 				h := &Handler{Upstreams: upstreams(tt.dials...), DynamicUpstreamsRaw: newScript(t, tt.act).raw("")}
 				f.load(h)
-				h.sources.start()
+				h.sources.Start()
 				began := time.Now()
 				found, refused := lookFor(t, h)
 				if got := time.Since(began); got != tt.within {
@@ -316,8 +316,8 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		s := newScript(t, hangs(released, gives(hostA)))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		unload := f.load(h)
-		h.sources[0].log = zap.NewNop()
-		h.sources.start()
+		h.finders[0].log = zap.NewNop()
+		h.sources.Start()
 		time.Sleep(pollTimeout)
 		synctest.Wait()
 		if _, refused := lookFor(t, h); !strings.Contains(refused.Error(), "no answer within") {
@@ -331,7 +331,7 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		unloadAgain := f.load(again)
 		s.do(takes(time.Minute, gives(hostB)))
-		again.sources.start()
+		again.sources.Start()
 		began := time.Now()
 		unload()
 		synctest.Wait()
@@ -346,33 +346,19 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		s.do(hangs(released, gives(hostA)))
 		third := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		unload = f.load(third)
-		third.sources.start()
+		third.sources.Start()
 		synctest.Wait()
 		unload()
 		if got := time.Since(began); got != leaveTimeout {
 			t.Errorf("unloading took %v, want %v", got, leaveTimeout)
 		}
-		if got := backgroundCalls.Lost(); got != 2 {
+		if _, got := discoveries.Held(); got != 2 {
 			t.Errorf("%d calls are lost, want 2", got)
 		}
 		close(released)
 		synctest.Wait()
-		if got := backgroundCalls.Lost(); got != 0 {
+		if _, got := discoveries.Held(); got != 0 {
 			t.Errorf("%d calls are lost, want none", got)
-		}
-	})
-}
-
-func TestTooManyLostCalls(t *testing.T) {
-	backgroundCalls.MaxLost = 0
-	defer func() { backgroundCalls.MaxLost = maxLost }()
-	inFlock(t, func(f *flock) {
-		s := newScript(t, gives(hostA))
-		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		f.load(h)
-		h.sources.start()
-		if _, refused := lookFor(t, h); !strings.Contains(refused.Error(), "restart Caddy") || s.called() > 0 {
-			t.Errorf("the client would be told %v, and the source was asked %d times", refused, s.called())
 		}
 	})
 }
@@ -382,7 +368,7 @@ func TestAnswerThatComesLateCounts(t *testing.T) {
 		released := make(chan struct{})
 		h := &Handler{DynamicUpstreamsRaw: newScript(t, hangs(released, gives(hostA))).raw("")}
 		f.load(h)
-		h.sources.start()
+		h.sources.Start()
 		time.Sleep(time.Minute)
 		close(released)
 		synctest.Wait()

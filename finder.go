@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/outside"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -31,20 +31,7 @@ type finder struct {
 	placeholders []string
 	// interval is how often it is asked else.
 	interval time.Duration
-	pool     *upstream.Pool
-	newSlot  func(dial string) *upstream.Server
 	log      *zap.Logger
-	// discovery asks in the background; nil if there are placeholders.
-	discovery *discovery
-	// runs tells that the configuration is in force. It is guarded by the
-	// discovery's mu.
-	runs bool
-	// endpoints are what was found last. They are guarded by the discovery's mu.
-	endpoints []*upstream.Endpoint
-	index     int // in the pool
-	// callee is for a source that is asked in handshakes.
-	callee *outside.Callee
-	slots  slots
 }
 
 // provisionSources loads the sources of upstreams, without asking them.
@@ -56,21 +43,25 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	all := make(sources, len(raws))
+	finders, configs := make([]*finder, len(raws)), make([]discovery.Config, len(raws))
 	for i, raw := range raws {
-		if all[i], err = h.loadSource(ctx, raw); err != nil {
+		f, err := loadSource(ctx, raw, h.logger)
+		if err != nil {
 			return fmt.Errorf("dynamic_upstreams: %w", err)
 		}
-		all[i].index = i
+		finders[i], configs[i] = f, f.discoveryConfig()
 	}
-	h.pool.Grow(len(all), all.areAsked())
-	h.sources = all
-	for _, s := range all {
-		if len(s.placeholders) == 0 {
-			discoveries.join(s)
-		}
-	}
+	h.finders, h.sources = finders, discoveries.Add(h.pool, h.dynamicSlot, configs)
 	return nil
+}
+
+// discoveryConfig has the source asked in the background, if it can be asked there.
+func (f *finder) discoveryConfig() discovery.Config {
+	c := discovery.Config{Name: f.name, Key: f.config, Interval: f.interval, Observer: f}
+	if len(f.placeholders) == 0 {
+		c.Lookup = f.lookUpForNobody
+	}
+	return c
 }
 
 // splitSources returns the configurations of the sources that one consists of:
@@ -112,7 +103,7 @@ func splitSources(path string, raw json.RawMessage) ([]json.RawMessage, error) {
 	return all, nil
 }
 
-func (h *Handler) loadSource(ctx caddy.Context, raw json.RawMessage) (*finder, error) {
+func loadSource(ctx caddy.Context, raw json.RawMessage, log *zap.Logger) (*finder, error) {
 	// With every key in its place, and each once.
 	var config map[string]any
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -136,31 +127,28 @@ func (h *Handler) loadSource(ctx caddy.Context, raw json.RawMessage) (*finder, e
 		return nil, fmt.Errorf("%T does not find upstreams", mod)
 	}
 	name, _ := config["source"].(string)
-	s := &finder{
+	f := &finder{
 		module:       module,
 		name:         name,
 		config:       string(canonical),
 		placeholders: requestPlaceholders(config),
 		interval:     pollEvery(config),
-		pool:         h.pool,
-		newSlot:      h.dynamicSlot,
-		callee:       newCallee(),
-		log:          h.logger.With(zap.String("source", name)),
+		log:          log.With(zap.String("source", name)),
 	}
-	if len(s.placeholders) == 0 {
-		s.lookUpInTime()
+	if len(f.placeholders) == 0 {
+		f.lookUpInTime()
 	}
-	return s, nil
+	return f, nil
 }
 
 // lookUpInTime has Caddy's own sources look names up so early that what they know
 // is never older than their refresh interval, though they are asked only now and
 // then.
-func (s *finder) lookUpInTime() {
+func (f *finder) lookUpInTime() {
 	earlier := func(refresh caddy.Duration) caddy.Duration {
-		return max(refresh-caddy.Duration(s.interval), 1) // zero would mean the default
+		return max(refresh-caddy.Duration(f.interval), 1) // zero would mean the default
 	}
-	switch m := s.module.(type) {
+	switch m := f.module.(type) {
 	case *reverseproxy.AUpstreams:
 		m.Refresh = earlier(m.Refresh)
 	case *reverseproxy.SRVUpstreams:
@@ -177,6 +165,13 @@ func (h *Handler) dynamicSlot(dial string) *upstream.Server {
 		Known:      guestUpstream(dial),
 	}
 }
+
+// minPollInterval and maxPollInterval bound how often a source is asked in the
+// background.
+const (
+	minPollInterval = 100 * time.Millisecond
+	maxPollInterval = time.Second
+)
 
 // pollEvery is how often a source is asked. Those that look something up keep it
 // for their own refresh interval.
@@ -228,91 +223,4 @@ func isGlobalPlaceholder(name string) bool {
 	}
 	_, known := caddy.NewReplacer().Get(name)
 	return known
-}
-
-// update makes places for what was found, and gives those up that were not. It
-// reports whether some upstream is not configured any more. It is called with
-// the discovery's mu held.
-func (s *finder) update(found []*upstream.Endpoint) (orphaned bool) {
-	gone := make(map[string]*upstream.Endpoint)
-	for _, e := range s.endpoints {
-		gone[e.Key()] = e
-	}
-	var endpoints []*upstream.Endpoint
-	for _, f := range found {
-		key := f.Key()
-		e, stays := gone[key]
-		if !stays || e.Dial != f.Dial {
-			e = &upstream.Endpoint{}
-			*e = *f
-			e.Server = s.newSlot(f.Dial)
-			e.Host = hosts.Name(key, s.name)
-			s.pool.Join(e)
-		} else {
-			delete(gone, key)
-		}
-		endpoints = append(endpoints, e)
-	}
-	s.endpoints = endpoints
-	s.pool.Set(s.index, endpoints)
-	for _, e := range gone {
-		s.pool.Leave(e)
-		orphaned = hosts.Unname(e.Host, s.name, true) || orphaned
-	}
-	return orphaned
-}
-
-// endpointsOf returns those of the source's endpoints that have some addresses. It
-// is called with the discovery's mu held.
-func (s *finder) endpointsOf(addresses []string) []*upstream.Endpoint {
-	return slices.DeleteFunc(slices.Clone(s.endpoints), func(e *upstream.Endpoint) bool {
-		return !slices.Contains(addresses, e.Host.Address)
-	})
-}
-
-// release gives up all places. Handshakes that come late may still choose them,
-// as they may with configured upstreams.
-func (s *finder) release() (orphaned bool) {
-	for _, e := range s.endpoints {
-		s.pool.Leave(e)
-		orphaned = hosts.Unname(e.Host, s.name, false) || orphaned
-	}
-	return orphaned
-}
-
-// sources are those of a handler.
-type sources []*finder
-
-// areAsked reports whether some are asked in handshakes.
-func (all sources) areAsked() bool {
-	return slices.ContainsFunc(all, func(s *finder) bool { return len(s.placeholders) > 0 })
-}
-
-// arePending reports whether a source that is asked in the background has not
-// answered yet.
-func (all sources) arePending() bool {
-	return slices.ContainsFunc(all, func(s *finder) bool {
-		return s.discovery != nil && s.discovery.pending.Load()
-	})
-}
-
-// start tells that the configuration of the handler is in force.
-func (all sources) start() {
-	for _, s := range all {
-		if s.discovery != nil {
-			s.discovery.start(s)
-		}
-	}
-}
-
-// release gives back what they have found. It reports whether some upstream is not
-// configured any more.
-func (all sources) release() (orphaned bool) {
-	retire(all)
-	for _, s := range all {
-		if s.discovery != nil {
-			orphaned = discoveries.leave(s) || orphaned
-		}
-	}
-	return orphaned
 }

@@ -184,10 +184,8 @@ func expectNothingHeld(tb testing.TB) {
 		defer clients.mu.Unlock()
 		return len(clients.m) == 0
 	})
-	discoveries.mu.Lock()
-	defer discoveries.mu.Unlock()
-	if len(discoveries.m) > 0 {
-		tb.Errorf("there are still sources: %v", discoveries.m)
+	if sources, _ := discoveries.Held(); sources > 0 {
+		tb.Errorf("there are still %d sources", sources)
 	}
 }
 

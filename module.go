@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -104,7 +105,8 @@ type Handler struct {
 
 	live           *tunnel.Registry
 	pool           *upstream.Pool
-	sources        sources
+	finders        []*finder
+	sources        discovery.Sources
 	guest          *guest       // nil: the pool has a policy of its own
 	check          *activeCheck // nil: none
 	loaded         *loadedPool
@@ -261,7 +263,7 @@ func (h *Handler) Cleanup() error {
 	}
 	if h.pool != nil {
 		orphaned := h.pool.Release()
-		if h.sources.release() || orphaned {
+		if h.sources.Release() || orphaned {
 			evictions.orphans()
 		}
 	}

@@ -45,7 +45,7 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 		config:  ctx.Done(),
 		pool:    h.pool,
 		handler: h,
-		pending: h.sources.arePending,
+		pending: h.sources.ArePending,
 		shown:   make(map[string]string),
 	}
 	for _, e := range h.pool.Fixed {
@@ -54,8 +54,8 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 	for _, t := range h.pool.Templates {
 		p.shown[t.Dial] = t.Dial
 	}
-	for _, s := range h.sources {
-		p.shown[s.config] = "dynamic " + s.name // the rest may be secret
+	for _, f := range h.finders {
+		p.shown[f.config] = "dynamic " + f.name // the rest may be secret
 	}
 	p.upstreams = slices.Sorted(maps.Keys(p.shown))
 	if p.rebalances {

@@ -159,10 +159,10 @@ func putInForce(tb testing.TB, h *Handler) (p *testProxy, unload func()) {
 	tb.Helper()
 	unload = load(tb, h)
 	p = serve(tb, h)
-	for _, s := range h.sources {
-		s.log = h.logger
+	for _, f := range h.finders {
+		f.log = h.logger
 	}
-	h.sources.start()
+	h.sources.Start()
 	return p, unload
 }
 

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func loadPolled(t *testing.T, pool string, handlers ...*Handler) *polledSite {
 		if err := h.Provision(ctx); err != nil {
 			t.Fatal(err)
 		}
-		h.sources.start()
+		h.sources.Start()
 	}
 	t.Cleanup(func() {
 		for _, h := range handlers {
@@ -52,7 +53,7 @@ func loadPolled(t *testing.T, pool string, handlers ...*Handler) *polledSite {
 
 // list returns what reverse_proxy would get.
 func (s *polledSite) list(header ...string) ([]string, error) {
-	r := requestForNobody()
+	r := requestForNobody(context.Background())
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
