@@ -23,6 +23,7 @@ type rig struct {
 
 	mu       sync.Mutex // guards what follows
 	outcomes []Outcome
+	next     Lookup
 	told     []string
 }
 
@@ -43,6 +44,21 @@ func (r *rig) add(l Lookup) (Sources, *upstream.Pool) {
 	return r.set.Add(p, newServer, []Config{{
 		Name: "scripted", Key: "script", Lookup: l, Interval: time.Second, Observer: r,
 	}}), p
+}
+
+// does has the next lookups do this.
+func (r *rig) does(l Lookup) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next = l
+}
+
+// lookUp does what it has been told.
+func (r *rig) lookUp(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
+	r.mu.Lock()
+	l := r.next
+	r.mu.Unlock()
+	return l(ctx)
 }
 
 func (r *rig) tell(format string, args ...any) {
@@ -118,26 +134,14 @@ func find(t *testing.T, all Sources, p *upstream.Pool, l Lookup) (problems strin
 func TestWhatIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig()
-		var mu sync.Mutex
-		var next Lookup
-		all, p := r.add(func(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
-			mu.Lock()
-			l := next
-			mu.Unlock()
-			return l(ctx)
-		})
+		all, p := r.add(r.lookUp)
 		defer all.Release()
-		does := func(l Lookup) {
-			mu.Lock()
-			next = l
-			mu.Unlock()
-		}
 		half := func(context.Context) ([]*upstream.Endpoint, []string, error) {
 			return endpoints(hostB, hostB), []string{"nonsense"}, nil
 		}
 		none := func(context.Context) ([]*upstream.Endpoint, []string, error) { return nil, []string{"x", "y"}, nil }
 
-		does(gives(hostA))
+		r.does(gives(hostA))
 		all.Start()
 		synctest.Wait()
 		r.expectTold(t, "found: [a.test:80], not any more: []")
@@ -154,7 +158,7 @@ func TestWhatIsTold(t *testing.T) {
 			{gives(hostB), nil, hostB},
 			{half, []string{"unusable: [nonsense]"}, hostB},
 		} {
-			does(step.does)
+			r.does(step.does)
 			time.Sleep(time.Second)
 			synctest.Wait()
 			r.expectTold(t, step.want...)
@@ -168,8 +172,8 @@ func TestWhatIsTold(t *testing.T) {
 func TestOutcomes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig()
-		found := hostA
-		all, _ := r.add(func(ctx context.Context) ([]*upstream.Endpoint, []string, error) { return gives(found)(ctx) })
+		r.does(gives(hostA))
+		all, _ := r.add(r.lookUp)
 		if all.ArePending() {
 			t.Error("it is waited for before it is in force")
 		}
@@ -178,7 +182,7 @@ func TestOutcomes(t *testing.T) {
 			t.Error("its first answer is not waited for")
 		}
 		synctest.Wait()
-		found = hostB
+		r.does(gives(hostB))
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if all.ArePending() {
@@ -219,6 +223,7 @@ func TestEndBeforeTheFirstAnswer(t *testing.T) {
 		if n := r.hasOutcomes(); n != 1 || !r.outcomes[0].Orphans || all.ArePending() {
 			t.Errorf("there follows %+v", r.outcomes)
 		}
+		synctest.Wait()
 		if sources, lost := r.set.Held(); sources != 0 || lost != 0 {
 			t.Errorf("there are still %d sources and %d calls", sources, lost)
 		}
@@ -270,6 +275,7 @@ func TestLostCallsOfHandshakes(t *testing.T) {
 		if got, want := find(t, all, p, hangs(released, gives(hostA))), "source scripted: no answer within 2s"; got != want {
 			t.Errorf("the problem is %q, want %q", got, want)
 		}
+		synctest.Wait()
 		if got := all[0].callee.Lost(); got != 1 {
 			t.Errorf("%d calls are lost, want 1", got)
 		}
