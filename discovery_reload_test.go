@@ -71,11 +71,13 @@ func TestReloadWithAnotherSourceJudgesByItsFirstAnswer(t *testing.T) {
 // Only the pool that the clients would come to may have to be waited for.
 func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 	inFlock(t, func(f *flock) {
+		released := make(chan struct{})
+		defer close(released)
 		static := func(name string, dials ...string) *Handler {
 			return &Handler{Name: name, Upstreams: upstreams(dials...)}
 		}
 		waiting := func(name string, dials ...string) *Handler {
-			never := newScript(t, hangs(make(chan struct{}), gives()))
+			never := newScript(t, hangs(released, gives()))
 			return &Handler{Name: name, Upstreams: upstreams(dials...), DynamicUpstreamsRaw: never.raw("")}
 		}
 		for name, tt := range map[string]struct {
