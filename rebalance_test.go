@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -205,7 +206,7 @@ func TestWhatEndsIsNotCounted(t *testing.T) {
 		held := f.openOver(h, func(hooks relay.Hooks) relay.Relay { return &stubborn{sheep{hooks: hooks}} })
 		f.open(9)
 		held.End(tunnel.Ending{Reason: tunnel.Killed, Code: 1000})
-		loads, movable := h.loaded.rebalance.measure()
+		_, loads, movable := h.loaded.rebalance.measure()
 		if got := loads[0].Tunnels + loads[1].Tunnels; got != 9 || len(movable[0])+len(movable[1]) != 9 {
 			t.Errorf("%d tunnels are counted, and %d and %d may be closed; want 9", got, len(movable[0]), len(movable[1]))
 		}
@@ -224,7 +225,7 @@ func TestStepWithoutConfigurationDecidesNothing(t *testing.T) {
 		time.Sleep(pause / 4)
 		unload()
 		b := h.loaded.rebalance
-		if closing, more := b.step(); len(closing) > 0 || more || b.run == nil {
+		if closing, _, more := b.step(); len(closing) > 0 || more || b.run == nil {
 			t.Errorf("%d tunnels would be closed (more: %v), and the run is %v; want it to be left to others",
 				len(closing), more, b.run)
 		}
@@ -288,6 +289,54 @@ func TestDrainingEndsTheStep(t *testing.T) {
 		if got := f.closings(); got != before {
 			t.Errorf("%d tunnels were closed at an upstream that drains", got-before)
 		}
+	})
+}
+
+// Clients of what is closed then would only come back to where they were.
+func TestStepEndsWhenItsTargetHasGone(t *testing.T) {
+	for name, gone := range map[string]func(h *Handler){
+		"drained": func(*Handler) { operate(upstream.Drain, hostB) },
+		"down":    func(h *Handler) { hosts.Report(hosts.Judge(h.pool.Fixed[1], "a check"), "bad", 1, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFlock(t, func(f *flock) {
+				h := rebalancing(1, hostA, hostB)
+				f.load(h)
+				f.visit(h)
+				operate(upstream.Drain, hostB)
+				f.open(1000)
+				operate(upstream.Ready, hostB)
+				time.Sleep(pause / 10)
+				gone(h)
+				defer operate(upstream.Ready, hostB)
+				before := f.closings()
+				if before == 0 {
+					t.Error("nothing was closed before that")
+				}
+				time.Sleep(forLong)
+				if got := f.closings(); got != before {
+					t.Errorf("%d tunnels were closed for an upstream that gets none", got-before)
+				}
+				if h.pool.Fixed[1].Verdict != nil {
+					hosts.Unjudge(h.pool.Fixed[1])
+				}
+			})
+		})
+	}
+}
+
+// What was closed for nobody says nothing about whether closing helps.
+func TestStepInVainDoesNotCount(t *testing.T) {
+	inFlock(t, func(f *flock) {
+		h := rebalancing(1, hostA, hostB, hostC)
+		f.load(h)
+		b := h.loaded.rebalance
+		b.run = &rebalanceRun{steps: 3, before: 0.5}
+		b.takeBack()
+		if b.run.steps != 2 || !math.IsInf(b.run.before, 1) {
+			t.Errorf("the run is at %+v", b.run)
+		}
+		b.run = nil
 	})
 }
 

@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,12 +95,38 @@ func (b *rebalancer) goOn() {
 		if b.untilNext() > 0 {
 			continue // an event has put it off
 		}
-		closing, more := b.step()
+		closing, targets, more := b.step()
 		if !more {
 			return
 		}
 		// The other half of the time is for the clients to come back.
-		tunnel.EndEach(b.stop, closing, b.interval/2, b.due)
+		inVain := false
+		tunnel.EndEach(b.stop, closing, b.interval/2, func(t *tunnel.Tunnel) (tunnel.Ending, bool) {
+			inVain = inVain || !b.takes(targets)
+			how, is := b.due(t)
+			return how, is && !inVain
+		})
+		if inVain {
+			b.takeBack()
+		}
+	}
+}
+
+// takes reports whether one of some addresses can still get tunnels.
+func (b *rebalancer) takes(targets map[string]bool) bool {
+	return slices.ContainsFunc(b.loaded.pool.Occupancies(), func(o upstream.Occupancy) bool {
+		return targets[o.Address] && !o.Closed
+	})
+}
+
+// takeBack has the last step not count, as those that it was for cannot get tunnels
+// any more.
+func (b *rebalancer) takeBack() {
+	loadedPools.mu.Lock()
+	defer loadedPools.mu.Unlock()
+	if b.run != nil {
+		b.run.steps--
+		b.run.before = math.Inf(1)
 	}
 }
 
@@ -109,24 +136,31 @@ func (b *rebalancer) untilNext() time.Duration {
 	return time.Until(b.run.next)
 }
 
-// step returns the tunnels to close now, and whether there will be another step.
-func (b *rebalancer) step() (closing []*tunnel.Tunnel, more bool) {
+// step returns the tunnels to close now, for which addresses, and whether there will
+// be another step.
+func (b *rebalancer) step() (closing []*tunnel.Tunnel, targets map[string]bool, more bool) {
 	loadedPools.mu.Lock()
 	b.run.news = false
 	loadedPools.mu.Unlock()
-	loads, movable := b.measure()
+	addresses, loads, movable := b.measure()
 	v := balance.LevelsOf(loads)
 	n, more := b.decide(v)
 	if n == 0 {
-		return nil, more
+		return nil, nil, more
 	}
 	for i, n := range v.Closings(n) {
 		tunnel.IdleFirst(movable[i])
 		closing = append(closing, movable[i][:n]...)
 	}
+	targets = make(map[string]bool)
+	for i, address := range addresses {
+		if v.IsShort(i) {
+			targets[address] = true
+		}
+	}
 	tunnel.IdleFirst(closing)
 	b.logger.Info("rebalancing", zap.Int("too_many", v.TooMany), zap.Int("closing", len(closing)))
-	return closing, more
+	return closing, targets, more
 }
 
 // decide returns how many tunnels to close now. If it reports that there is no
@@ -151,10 +185,10 @@ func (b *rebalancer) decide(v *balance.Levels) (n int, more bool) {
 	return int(math.Ceil(b.share * float64(run.worst))), true
 }
 
-// measure returns the loads of the pool's addresses, and the tunnels that may
+// measure returns the pool's addresses, their loads, and the tunnels that may
 // be closed at each. Upstreams that depend on the request are not among them:
 // where their clients would come to is not known before they do.
-func (b *rebalancer) measure() (loads []balance.Load, movable [][]*tunnel.Tunnel) {
+func (b *rebalancer) measure() (addresses []string, loads []balance.Load, movable [][]*tunnel.Tunnel) {
 	index := make(map[string]int)
 	for _, l := range b.loaded.pool.Occupancies() {
 		one := loadOf(l)
@@ -162,7 +196,7 @@ func (b *rebalancer) measure() (loads []balance.Load, movable [][]*tunnel.Tunnel
 		if !found {
 			i = len(loads)
 			index[l.Address] = i
-			loads = append(loads, one)
+			addresses, loads = append(addresses, l.Address), append(loads, one)
 			continue
 		}
 		loads[i].Merge(one)
@@ -192,7 +226,7 @@ func (b *rebalancer) measure() (loads []balance.Load, movable [][]*tunnel.Tunnel
 		l.Movable = len(movable[i])
 		l.Tunnels = max(l.Tunnels, l.Movable) // the two were not counted at once
 	}
-	return loads, movable
+	return addresses, loads, movable
 }
 
 func loadOf(o upstream.Occupancy) balance.Load {

@@ -95,6 +95,9 @@ func LevelsOf(loads []Load) *Levels {
 // excess is how many tunnels an upstream has too many.
 func (v *Levels) excess(i int) int { return max(0, v.loads[i].Tunnels-v.want[i]) }
 
+// IsShort reports whether an upstream should have more tunnels than it has.
+func (v *Levels) IsShort(i int) bool { return v.want[i] > v.loads[i].Tunnels }
+
 // fill sets what some upstreams should have of an amount of tunnels, as level as
 // what has to stay and the places allow.
 func (v *Levels) fill(some []int, amount int) {
