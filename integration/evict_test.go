@@ -16,12 +16,15 @@ const evictions = "evict_period 1s"
 // each.
 func (c *caddy) openClients(tb testing.TB, n int) (clients []*testbed.Client, upstreams []string) {
 	tb.Helper()
+	before := len(c.listedTunnels(tb, ""))
 	for i := range n {
 		client := c.dial(tb, i%2 == 1)
 		resp := client.Handshake("/")
 		clients = append(clients, client)
 		upstreams = append(upstreams, resp.Header.Get("X-Upstream"))
 	}
+	// A client is answered before its tunnel is there.
+	eventually(tb, "all tunnels are open", func() bool { return len(c.listedTunnels(tb, "")) == before+n })
 	return clients, upstreams
 }
 
