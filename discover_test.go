@@ -121,6 +121,7 @@ func TestCallsThatAreNeverAnsweredHarmNoOtherSource(t *testing.T) {
 			all.Go(func() { _, _ = lookFor(t, h, "Room: a") })
 		}
 		all.Wait()
+		synctest.Wait() // all are counted as lost
 		if _, refused := lookFor(t, h, "Room: a"); !strings.Contains(refused.Error(), "100 calls of upstream sources") {
 			t.Errorf("the client would be told %v", refused)
 		}
