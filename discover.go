@@ -139,12 +139,3 @@ func (f *finder) Unusable(addresses []string) {
 func (f *finder) Found(added, removed []string) {
 	f.log.Info("upstreams found", zap.Strings("added", added), zap.Strings("removed", removed))
 }
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}

@@ -125,6 +125,15 @@ func (s *poolSet) namedLocked(name string, config <-chan struct{}) []*Handler {
 	return pools
 }
 
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // usable returns the upstreams that the pool would use for a request, spelled as
 // selection policies see them: they hash that. Placeholders are left for
 // reverse_proxy, which replaces them after its choice.
