@@ -136,7 +136,7 @@ func (h *Handler) enter(r *http.Request) (*clientPlace, *refusal) {
 	if p := clients.enter(clientKey{loadedPools.clientGroup(h.loaded), prefix}, h.perClient); p != nil {
 		return p, nil
 	}
-	refused := refuseForNow(causeClientLimit, fmt.Errorf("the client has %d tunnels already; see max_tunnels_per_client",
+	refused := unavailable(causeClientLimit, fmt.Errorf("the client has %d tunnels already; see max_tunnels_per_client",
 		h.perClient))
 	refused.status = http.StatusTooManyRequests
 	return nil, refused

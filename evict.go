@@ -36,14 +36,14 @@ type lease struct {
 	policy *leasePolicy
 }
 
-// Ended implements owner: it gives all back.
+// Ended implements tunnel.Owner: it gives all back.
 func (l *lease) Ended(o tunnel.Outcome) {
 	hosts.TunnelEnded(l.host)
 	l.place.leave()
 	l.policy.report(o)
 }
 
-// MustGo implements owner.
+// MustGo implements tunnel.Owner.
 func (l *lease) MustGo() (tunnel.Ending, bool) {
 	switch {
 	case l.isOrphan():

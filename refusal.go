@@ -123,11 +123,12 @@ func refuseConnect(r *http.Request) *refusal {
 }
 
 func refuseNoUpstream() *refusal {
-	return refuseForNow(causeNoUpstream, errors.New("no upstream is available"))
+	return unavailable(causeNoUpstream, errors.New("no upstream is available"))
 }
 
-// refuseForNow makes a refusal after which the client may well come again.
-func refuseForNow(why cause, err error) *refusal {
+// unavailable makes the refusal with 503 and a Retry-After: the client may well come
+// again.
+func unavailable(why cause, err error) *refusal {
 	// Spread, so that clients that were turned away together do not come back
 	// together.
 	after := 1 + rand.IntN(10) //nolint:gosec // jitter is no secret
@@ -144,11 +145,11 @@ func refuseForNow(why cause, err error) *refusal {
 func refuseQueued(ctx context.Context, err error) *refusal {
 	switch {
 	case errors.Is(err, upstream.ErrQueueFull):
-		return refuseForNow(causeQueueFull, err)
+		return unavailable(causeQueueFull, err)
 	case errors.Is(err, upstream.ErrQueueTimeout):
-		return refuseForNow(causeQueueTimeout, err)
+		return unavailable(causeQueueTimeout, err)
 	case errors.Is(err, upstream.ErrNoneLeft):
-		return refuseForNow(causeNoUpstream, err)
+		return unavailable(causeNoUpstream, err)
 	}
 	return refuseUpstream(ctx, err, "waiting for a place at an upstream", causeHandshakeTimeout, causeNoUpstream)
 }
@@ -156,7 +157,7 @@ func refuseQueued(ctx context.Context, err error) *refusal {
 // refuseExiting makes the refusal for a handshake that comes, or has not come to
 // its end, when the process exits. What balances the clients sends them elsewhere.
 func refuseExiting(whileDoing string) *refusal {
-	return refuseForNow(causeShutdown, fmt.Errorf("%s%w", whileDoing, tunnel.ErrExiting))
+	return unavailable(causeShutdown, fmt.Errorf("%s%w", whileDoing, tunnel.ErrExiting))
 }
 
 // refuseUpstream makes the refusal for a failure on the upstream's side:
@@ -206,7 +207,7 @@ func refuseFailed(ended, why, err error, whileDoing string, timeout, failed caus
 		f.cause, f.status = timeout, http.StatusGatewayTimeout
 	default:
 		if lack := dial.Shortage(err); lack != "" {
-			f = refuseForNow(causeExhausted, f.err)
+			f = unavailable(causeExhausted, f.err)
 			f.lack = lack
 		}
 	}

@@ -205,7 +205,7 @@ func (c *Candidates) Close() {
 }
 
 // Choice is an endpoint at which a tunnel has been counted. Someone has to
-// call hosts.tunnelEnded with its host.
+// call Table.TunnelEnded with its host.
 type Choice struct {
 	Endpoint *Endpoint
 	Host     *Host

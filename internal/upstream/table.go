@@ -121,7 +121,7 @@ func (t *Table) releaseLocked(h *Host) {
 	}
 }
 
-// Name is acquire for an upstream of a configuration, or for one that a source of
+// Name is Acquire for an upstream of a configuration, or for one that a source of
 // it has found.
 func (t *Table) Name(address, source string) *Host {
 	t.mu.Lock()
@@ -135,7 +135,7 @@ func (t *Table) Name(address, source string) *Host {
 	return h
 }
 
-// Unname gives back what name has returned: dropped tells that the source has, as it
+// Unname gives back what Name has returned: dropped tells that the source has, as it
 // does not find the address any more. It reports whether no configuration has the
 // address any more.
 func (t *Table) Unname(h *Host, source string, dropped bool) (orphaned bool) {
@@ -272,7 +272,7 @@ func (t *Table) JoinPools(endpoints []*Endpoint) {
 	t.JoinNew(endpoints, nil)
 }
 
-// JoinNew is joinPools for what is new in a pool. Of the addresses that others have
+// JoinNew is JoinPools for what is new in a pool. Of the addresses that others have
 // had before, those with tunnels are no newcomers. The tunnels of the rest are of
 // handshakes that were faster than this call.
 func (t *Table) JoinNew(endpoints []*Endpoint, had []string) {
@@ -301,7 +301,7 @@ func (e *Endpoint) joinedAt() time.Time {
 }
 
 // reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
-// returns the host to take it back from with tunnelEnded. That is another one
+// returns the host to take it back from with TunnelEnded. That is another one
 // if the configuration of this handshake was unloaded meanwhile and a newer one
 // names the same address.
 func (t *Table) reserveLocked(h *Host) *Host {
