@@ -58,11 +58,11 @@ func TestFailuresTellHowFarTheHandshakeHasCome(t *testing.T) {
 			stage: Reading, says: "reading the answer: its header is too large",
 		},
 		"says nothing": {
-			upstream: testbed.Silent, dialer: Dialer{AnswerTimeout: time.Millisecond},
+			upstream: testbed.Silent, dialer: Dialer{AnswerTimeout: 100 * time.Millisecond},
 			stage: Waiting, ended: context.DeadlineExceeded, says: "waiting for the answer: the handshake took too long",
 		},
 		"says nothing for too long": {
-			upstream: testbed.Silent, cancel: true, stage: Waiting, ended: context.Canceled,
+			cancel: true, stage: Waiting, ended: context.Canceled,
 		},
 		"accepts another key": {
 			upstream: testbed.RespondKeepOpen(testbed.HandshakeResponse("another")),
@@ -74,12 +74,18 @@ func TestFailuresTellHowFarTheHandshakeHasCome(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			up := testbed.NewUpstream(t, test.upstream)
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
-			if test.cancel {
-				cancel(gone)
-			}
+			up := testbed.NewUpstream(t, func(tb testing.TB, c *testbed.Conn) {
+				tb.Helper()
+				if test.cancel { // when it has the request
+					c.ReadRequest()
+					cancel(gone)
+					c.Drain()
+					return
+				}
+				test.upstream(tb, c)
+			})
 			var hints []int
 			_, err := exchange(ctx, t, &test.dialer, up.Addr, &hints)
 			failure, ok := errors.AsType[*Error](err)
