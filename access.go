@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // access is the compiled form of Access.
@@ -39,7 +40,7 @@ type clientHandshake struct {
 	// tunnelID is the id of the tunnel that it may become.
 	tunnelID string
 	// place is the client's among its tunnels, until a tunnel has it.
-	place *clientPlace
+	place *upstream.ClientPlace
 	// client is where informational responses go.
 	client http.ResponseWriter
 }

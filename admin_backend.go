@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -103,7 +104,7 @@ func markRemoved(list []admin.Upstream) {
 		doubtful[t.Upstream].State = upstream.Removed
 	}
 	for _, t := range tunnels {
-		if l := leaseOf(t); hosts.IsNamed(l.host, l.from) {
+		if evict.LeaseOf(t).IsNamed() {
 			doubtful[t.Upstream].State = upstream.Ready
 		}
 	}

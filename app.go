@@ -53,7 +53,7 @@ func (a *statesApp) Start() error {
 	operators.AwaitFirst(context.Background())
 	for _, h := range a.handlers {
 		h.sources.Start()
-		h.startJoined()
+		evictions.Start(h.loaded)
 		h.startChecks()
 	}
 	return nil

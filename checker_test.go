@@ -322,8 +322,8 @@ func TestUpstreamsThatAreDownGetNoTunnels(t *testing.T) {
 func TestRecoveryMovesTunnels(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	up, late := testbed.NewUnixUpstream(t, testbed.Echo), testbed.NewUnixUpstream(t, testbed.Echo)
-	h := rebalancing(1, "unix/"+up.Addr, "unix/"+late.Addr)
-	h.LoadBalancing.Rebalance.Interval = caddy.Duration(time.Second)
+	h := &Handler{Upstreams: upstreams("unix/"+up.Addr, "unix/"+late.Addr)}
+	h.LoadBalancing = &LoadBalancing{Rebalance: &Rebalance{Share: 1, Interval: caddy.Duration(time.Second)}}
 	h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: "tcp", Interval: often}}
 	late.Stop()
 	running(t, h)

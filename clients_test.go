@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 func TestClientsAreKnownByAddressOrNetwork(t *testing.T) {
@@ -18,7 +19,7 @@ func TestClientsAreKnownByAddressOrNetwork(t *testing.T) {
 		"@":                      "",
 		"client.example.invalid": "",
 	} {
-		got, known := clientPrefix(ip)
+		got, known := upstream.ClientOf(ip)
 		if known != (want != "") || known && got.String() != want {
 			t.Errorf("%q is known as %v (%v), want %q", ip, got, known, want)
 		}
@@ -110,7 +111,7 @@ func TestClientsAreCountedOnWhenUpstreamsChange(t *testing.T) {
 		unloadNext := load(t, next)
 		unload()
 		unload = unloadNext
-		if loadedPools.clientGroup(next.loaded) != loadedPools.clientGroup(first.loaded) {
+		if evictions.ClientGroup(next.loaded) != evictions.ClientGroup(first.loaded) {
 			t.Error("the successor counts anew")
 		}
 		expectRefused(t, serve(t, next), http.StatusTooManyRequests)

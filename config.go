@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -27,7 +28,7 @@ const (
 	// missedPings is how many intervals of pings make the default timeout.
 	missedPings = 2
 
-	defaultEvictPeriod    = 30 * time.Second
+	defaultEvictPeriod    = evict.DefaultPeriod
 	defaultShutdownPeriod = 4 * time.Second
 
 	defaultRebalanceInterval = 10 * time.Second
@@ -296,11 +297,11 @@ func (d *Drain) check() error {
 }
 
 // apply makes a policy of the values.
-func (d *Drain) apply(t *tunnel.Options, p *leasePolicy) {
+func (d *Drain) apply(t *tunnel.Options, p *evict.Policy) {
 	t.Shutdown = orDefault(d.ShutdownPeriod, defaultShutdownPeriod)
-	p.evict = orDefault(d.EvictPeriod, defaultEvictPeriod)
-	p.closeCode, p.closeText = frame.StatusServiceRestart, d.CloseReason
+	p.Period = orDefault(d.EvictPeriod, defaultEvictPeriod)
+	p.CloseCode, p.CloseText = frame.StatusServiceRestart, d.CloseReason
 	if d.CloseCode != 0 {
-		p.closeCode = uint16(d.CloseCode)
+		p.CloseCode = uint16(d.CloseCode)
 	}
 }

@@ -265,3 +265,19 @@ func (own *ownPolicy) checkWeights(upstreams []*Upstream) error {
 	}
 	return nil
 }
+
+// check reports what is wrong with the settings.
+func (r *Rebalance) check() error {
+	switch {
+	case r == nil:
+	case !(r.Share <= 1): // NaN too
+		return fmt.Errorf("load_balancing.rebalance.share: %v is more than 1", r.Share)
+	case r.Interval < 0:
+		return errors.New("load_balancing.rebalance.interval: must not be negative")
+	case r.Share <= 0 && r.Interval != 0:
+		return errors.New("load_balancing.rebalance.interval: has no effect without share; set that too")
+	case r.Interval != 0 && r.Interval < caddy.Duration(time.Second):
+		return errors.New("load_balancing.rebalance.interval: is shorter than a second")
+	}
+	return nil
+}

@@ -97,7 +97,7 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	if got, want := limiting.MessageAhead, 99*10*time.Millisecond; got != want || limiting.RefuseFast {
 		t.Errorf("the burst is %v ahead (refused: %v), want %v, delayed", got, limiting.RefuseFast, want)
 	}
-	if h.loaded.rebalance != nil {
+	if h.loaded.Rebalance.Share != 0 {
 		t.Error("rebalancing is not off")
 	}
 	rebalancing := provisioned(t, func(h *Handler) {
@@ -105,7 +105,7 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	})
 	checking := provisioned(t, func(h *Handler) { h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: health.HTTP}} })
 	checks := checking.check.settings
-	if h.check != nil || h.leasePolicy.mustPass != "" {
+	if h.check != nil || h.evictPolicy.MustPass != "" {
 		t.Error("active checks are not off")
 	}
 	for _, test := range []struct {
@@ -121,7 +121,7 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		{reflect.TypeFor[Queue](), "Timeout", defaultQueueTimeout, h.pool.Queue.Timeout},
 		{reflect.TypeFor[PassiveHealthChecks](), "FailDuration", defaultFailDuration, h.pool.Passive.Duration},
 		{reflect.TypeFor[PassiveHealthChecks](), "MaxFails", defaultMaxFails, h.pool.Passive.Max},
-		{reflect.TypeFor[Rebalance](), "Interval", defaultRebalanceInterval, rebalancing.loaded.rebalance.interval},
+		{reflect.TypeFor[Rebalance](), "Interval", defaultRebalanceInterval, rebalancing.loaded.Rebalance.Interval},
 		{reflect.TypeFor[ActiveHealthChecks](), "Interval", defaultHealthInterval, time.Duration(checks.Interval)},
 		{reflect.TypeFor[ActiveHealthChecks](), "Timeout", defaultHealthTimeout, time.Duration(checks.Timeout)},
 		{reflect.TypeFor[ActiveHealthChecks](), "Passes", defaultHealthPasses, checks.Passes},
@@ -130,9 +130,9 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		{reflect.TypeFor[ActiveHealthChecks](), "MaxSize", int64(defaultHealthMaxSize), checks.MaxSize},
 		{reflect.TypeFor[ActiveHealthChecks](), "ExpectStatus", 2, checks.ExpectStatus},
 		{reflect.TypeFor[ActiveHealthChecks](), "OnUnhealthy", keepUnhealthy, checks.OnUnhealthy},
-		{reflect.TypeFor[Drain](), "EvictPeriod", defaultEvictPeriod, h.leasePolicy.evict},
+		{reflect.TypeFor[Drain](), "EvictPeriod", defaultEvictPeriod, h.evictPolicy.Period},
 		{reflect.TypeFor[Drain](), "ShutdownPeriod", defaultShutdownPeriod, h.tunnelPolicy.Shutdown},
-		{reflect.TypeFor[Drain](), "CloseCode", 1012, int(h.leasePolicy.closeCode)},
+		{reflect.TypeFor[Drain](), "CloseCode", 1012, int(h.evictPolicy.CloseCode)},
 		{reflect.TypeFor[Timeouts](), "Handshake", defaultHandshakeTimeout, h.handshake},
 		{reflect.TypeFor[Timeouts](), "Idle", defaultIdleTimeout, h.tunnelPolicy.Idle},
 		{reflect.TypeFor[Timeouts](), "Write", defaultWriteTimeout, h.tunnelPolicy.Write},
@@ -181,7 +181,7 @@ func TestNegativeMeansOff(t *testing.T) {
 	if p := h.tunnelPolicy; p.Ping != 0 || p.MaxMessage != 0 || p.MessageEvery != 0 {
 		t.Errorf("frames are looked at without a limit: %+v", p)
 	}
-	if h.loaded.rebalance != nil {
+	if h.loaded.Rebalance.Share != 0 {
 		t.Error("rebalancing is not off")
 	}
 	c, _ := h.pool.Candidates(nil)

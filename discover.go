@@ -24,9 +24,9 @@ var discoveries = discovery.NewSet(hosts, follow)
 // follow does what follows from what sources have found.
 func follow(o discovery.Outcome) {
 	if o.Orphans {
-		evictions.orphans()
+		evictions.Orphans()
 	}
-	discovered(o.Joined, o.Had)
+	evictions.Discovered(o.Joined, o.Had)
 }
 
 // discover waits for upstreams that are still to be found, and asks the handler's

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -42,10 +43,10 @@ func tellsRoom(s *scriptedSource, r *http.Request) ([]*reverseproxy.Upstream, er
 }
 
 func TestSourcesWithPlaceholdersAreAskedInHandshakes(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		s := newScript(t, tellsRoom)
 		h := &Handler{DynamicUpstreamsRaw: s.raw(byRoom), Upstreams: upstreams(hostC)}
-		f.load(h)
+		load(t, h)
 		h.sources.Start()
 		time.Sleep(time.Minute)
 		if s.called() > 0 {
@@ -64,14 +65,14 @@ func TestSourcesWithPlaceholdersAreAskedInHandshakes(t *testing.T) {
 }
 
 func TestListedAddressIsNotFoundAgain(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		s := newScript(t, gives(hostA, hostB, hostC, "d.test:80"))
 		again := newScript(t, gives("d.test:80", "e.test:80"))
 		multi := fmt.Sprintf(`{"source": "multi", "sources": [%s, %s]}`, s.raw(byRoom), again.raw(byRoom))
 		h := &Handler{DynamicUpstreamsRaw: []byte(multi), Upstreams: []*Upstream{
 			{Dial: hostA, MaxTunnels: 1}, {Dial: hostB, Backup: true}, {Dial: "{http.request.header.Room}.test:80"},
 		}}
-		f.load(h)
+		load(t, h)
 		if got, _ := lookFor(t, h, "Room: c"); !slices.Equal(got, []string{hostA, hostB, hostC, "d.test:80", "e.test:80"}) {
 			t.Errorf("the upstreams are %v", got)
 		}
@@ -91,11 +92,11 @@ func TestSlowSourcesAreNotWaitedForLong(t *testing.T) {
 }
 
 func TestCallInAHandshakeIsLimited(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		released := make(chan struct{})
 		s := newScript(t, hangs(released, tellsRoom))
 		h := &Handler{DynamicUpstreamsRaw: s.raw(byRoom)}
-		f.load(h)
+		load(t, h)
 		began := time.Now()
 		_, refused := lookFor(t, h, "Room: a")
 		if got := time.Since(began); got != 2*time.Second || refused.status != 503 {
@@ -110,12 +111,12 @@ func TestCallInAHandshakeIsLimited(t *testing.T) {
 }
 
 func TestCallsThatAreNeverAnsweredHarmNoOtherSource(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		released := make(chan struct{})
 		hanging, other := newScript(t, hangs(released, tellsRoom)), newScript(t, tellsRoom)
 		h, neighbour := &Handler{DynamicUpstreamsRaw: hanging.raw(byRoom)}, &Handler{DynamicUpstreamsRaw: other.raw(byRoom)}
-		f.load(h)
-		f.load(neighbour)
+		load(t, h)
+		load(t, neighbour)
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(func() { _, _ = lookFor(t, h, "Room: a") })
@@ -180,7 +181,7 @@ func TestTunnelsOfARoomLiveUntilTheyEnd(t *testing.T) {
 	unload()
 	third, _ := upstreamOf(t, after)
 	for _, tunnel := range liveTunnels.Collect(nil) {
-		if leaseOf(tunnel).isOrphan() {
+		if evict.LeaseOf(tunnel).IsOrphan() {
 			t.Errorf("the tunnel to %s has lost its upstream", tunnel.Upstream)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -70,7 +71,7 @@ func TestReloadWithAnotherSourceJudgesByItsFirstAnswer(t *testing.T) {
 
 // Only the pool that the clients would come to may have to be waited for.
 func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		released := make(chan struct{})
 		defer close(released)
 		static := func(name string, dials ...string) *Handler {
@@ -90,8 +91,8 @@ func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 			"one with other upstreams waits":   {static("", hostA, hostB), static("", hostB), waiting("", hostC), true},
 			"one of no name, and no successor": {static("", hostA), static("", hostB), waiting("", hostC), false},
 		} {
-			unload := f.load(tt.before)
-			lost := &lease{host: reserve(hostA), policy: tt.before.leasePolicy}
+			unload := load(t, tt.before)
+			lost := &evict.Lease{Host: reserve(hostA), Policy: tt.before.evictPolicy}
 			config, cancel := newContext()
 			for _, h := range []*Handler{tt.after, tt.beside} {
 				if err := h.Provision(config); err != nil {
@@ -100,7 +101,7 @@ func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 				h.sources.Start()
 			}
 			unload()
-			if got := lost.isOrphan(); got != tt.orphan {
+			if got := lost.IsOrphan(); got != tt.orphan {
 				t.Errorf("%s: the tunnel has lost its upstream: %t, want %t", name, got, tt.orphan)
 			}
 			for _, h := range []*Handler{tt.after, tt.beside} {
@@ -109,10 +110,10 @@ func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 				}
 			}
 			cancel()
-			if !lost.isOrphan() {
+			if !lost.IsOrphan() {
 				t.Errorf("%s: the tunnel has an upstream when nothing is loaded", name)
 			}
-			hosts.TunnelEnded(lost.host)
+			hosts.TunnelEnded(lost.Host)
 		}
 	})
 }
@@ -124,23 +125,27 @@ func TestUnloadingTheSourceEvicts(t *testing.T) {
 		"and the address is configured":   {Upstreams: upstreams(hostA)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inFlock(t, func(f *flock) {
+			inBubble(t, func(t *testing.T) {
 				h := &Handler{DynamicUpstreamsRaw: newScript(t, gives(hostA)).raw("")}
-				unload := f.load(h)
+				unload := load(t, h)
 				h.sources.Start()
 				synctest.Wait()
-				opened := f.openAt(h)
+				c, _ := h.pool.Candidates(nil) // has no templates
+				defer c.Close()
+				host := h.choose(c, new(http.Request)).Host
+				defer hosts.TunnelEnded(host)
+				held := &evict.Lease{Host: host, Policy: h.evictPolicy}
 				unloadAfter := func() {}
 				if after != nil {
-					unloadAfter = f.load(after)
+					unloadAfter = load(t, after)
 					after.sources.Start()
 				}
 				unload()
-				if got := leaseOf(opened).isOrphan(); got != (after == nil) {
+				if got := held.IsOrphan(); got != (after == nil) {
 					t.Errorf("the tunnel has lost its upstream: %t", got)
 				}
 				unloadAfter()
-				if !leaseOf(opened).isOrphan() {
+				if !held.IsOrphan() {
 					t.Error("the tunnel has an upstream that no configuration has")
 				}
 			})
@@ -149,15 +154,15 @@ func TestUnloadingTheSourceEvicts(t *testing.T) {
 }
 
 func TestConfigurationThatFailsToLoadChangesNothing(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		f.load(h)
+		load(t, h)
 		h.sources.Start()
 		synctest.Wait()
 		asked := s.lastAsked()
-		unload := f.load(&Handler{DynamicUpstreamsRaw: s.raw("")})
-		f.load(&Handler{DynamicUpstreamsRaw: s.raw("another")})()
+		unload := load(t, &Handler{DynamicUpstreamsRaw: s.raw("")})
+		load(t, &Handler{DynamicUpstreamsRaw: s.raw("another")})()
 		unload()
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -167,40 +172,15 @@ func TestConfigurationThatFailsToLoadChangesNothing(t *testing.T) {
 	})
 }
 
-func TestTunnelsMoveToWhatASourceFinds(t *testing.T) {
-	inFlock(t, func(f *flock) {
-		s := newScript(t, gives(hostA, hostB))
-		h := rebalancing(0.2, hostC)
-		h.DynamicUpstreamsRaw = s.raw("")
-		f.load(h)
-		f.visit(h)
-		h.startJoined()
-		h.sources.Start()
-		time.Sleep(time.Second)
-		f.open(300)
-		f.expect(0, map[string]int{hostA: 100, hostB: 100, hostC: 100})
-		s.do(gives(hostA, hostB, "d.test:80"))
-		time.Sleep(forLong)
-		f.expect(5, map[string]int{hostA: 75, hostB: 75, hostC: 75, "d.test:80": 75})
-		// What has gone is not filled, and what has not changed is left alone.
-		s.do(gives("d.test:80", hostB, hostA))
-		closings := f.closings()
-		time.Sleep(forLong)
-		if got := f.closings(); got != closings {
-			t.Errorf("%d tunnels were closed without need", got-closings)
-		}
-	})
-}
-
 // What another handler has had with tunnels must not be left out of choices
 // because a source finds it too.
 func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		s := newScript(t, gives(hostA))
 		h := startingSlowly(hostC)
 		h.DynamicUpstreamsRaw = s.raw("")
-		f.load(&Handler{Upstreams: upstreams("busy.test:80")})
-		f.load(h)
+		load(t, &Handler{Upstreams: upstreams("busy.test:80")})
+		load(t, h)
 		h.sources.Start()
 		time.Sleep(time.Second)
 		held := reserve("busy.test:80")
@@ -219,16 +199,16 @@ func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
 }
 
 func TestSourcesAreSharedByLineage(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		f.load(h)
-		if got := h.loaded.upstreams; len(got) != 1 || got[0] != h.finders[0].config {
+		load(t, h)
+		if got := h.loaded.Shown; len(got) != 1 || got[h.finders[0].config] == "" {
 			t.Errorf("the pool consists of %q", got)
 		}
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		f.load(again)
-		if loadedPools.match(h.leasePolicy.lineage, again.loaded.config) != again.loaded {
+		load(t, again)
+		if evictions.ClientGroup(again.loaded) != evictions.ClientGroup(h.loaded) {
 			t.Error("a pool with the same source is not alike")
 		}
 	})
@@ -304,7 +284,7 @@ func TestReloadsAndAnswersUnderLoad(t *testing.T) {
 		// A handshake that waits for a first answer would not get one any more
 		// after the next reload.
 		if variant != byRoom {
-			eventually(t, "there are upstreams", func() bool { return len(h.loaded.addresses()) > 0 })
+			eventually(t, "there are upstreams", func() bool { return len(addressesOf(h)) > 0 })
 		}
 		site.Store(p)
 		return unload

@@ -272,9 +272,9 @@ func TestHandshakesWaitForTheFirstAnswer(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			inFlock(t, func(f *flock) {
+			inBubble(t, func(t *testing.T) {
 				h := &Handler{Upstreams: upstreams(tt.dials...), DynamicUpstreamsRaw: newScript(t, tt.act).raw("")}
-				f.load(h)
+				load(t, h)
 				h.sources.Start()
 				began := time.Now()
 				found, refused := lookFor(t, h)
@@ -311,11 +311,11 @@ func takes(d time.Duration, then action) action {
 }
 
 func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		released := make(chan struct{})
 		s := newScript(t, hangs(released, gives(hostA)))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		unload := f.load(h)
+		unload := load(t, h)
 		h.finders[0].log = zap.NewNop()
 		h.sources.Start()
 		time.Sleep(pollTimeout)
@@ -329,7 +329,7 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		}
 		// Another instance is asked at once, and the old one is not waited for.
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		unloadAgain := f.load(again)
+		unloadAgain := load(t, again)
 		s.do(takes(time.Minute, gives(hostB)))
 		again.sources.Start()
 		began := time.Now()
@@ -345,7 +345,7 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		// A call that ignores that it is to come back is waited for a moment.
 		s.do(hangs(released, gives(hostA)))
 		third := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		unload = f.load(third)
+		unload = load(t, third)
 		third.sources.Start()
 		synctest.Wait()
 		unload()
@@ -364,15 +364,15 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 }
 
 func TestAnswerThatComesLateCounts(t *testing.T) {
-	inFlock(t, func(f *flock) {
+	inBubble(t, func(t *testing.T) {
 		released := make(chan struct{})
 		h := &Handler{DynamicUpstreamsRaw: newScript(t, hangs(released, gives(hostA))).raw("")}
-		f.load(h)
+		load(t, h)
 		h.sources.Start()
 		time.Sleep(time.Minute)
 		close(released)
 		synctest.Wait()
-		if got := h.loaded.addresses(); !slices.Equal(got, []string{hostA}) {
+		if got := addressesOf(h); !slices.Equal(got, []string{hostA}) {
 			t.Errorf("the upstreams are %v", got)
 		}
 	})

@@ -151,7 +151,7 @@ func TestRampOfRealTunnels(t *testing.T) {
 		}
 	}
 	became := time.Now()
-	discovered(h.pool.Fixed[2:], nil)
+	evictions.Discovered(h.pool.Fixed[2:], nil)
 	var got, want [parts]float64
 	for {
 		passed := time.Since(became)

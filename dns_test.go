@@ -94,7 +94,7 @@ func TestPartOfMultiFails(t *testing.T) {
 	h := dynamic(json.RawMessage(fmt.Sprintf(`{"source": "multi", "sources": [%s, %s]}`,
 		fmt.Sprintf(source, one, good.Addr), fmt.Sprintf(source, two, bad.Addr))))
 	p, _ := putInForce(t, h)
-	eventually(t, "both are found", func() bool { return len(h.loaded.addresses()) == 2 })
+	eventually(t, "both are found", func() bool { return len(addressesOf(h)) == 2 })
 	bad.Fail(two, true)
 	p.line(sourceFails)
 	good.SetA(one, "127.0.0.1", "127.0.0.3")

@@ -9,14 +9,14 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // orphans are the tunnels that have lost their upstream.
 func orphans(live *tunnel.Registry) []*tunnel.Tunnel {
-	return live.Collect(func(t *tunnel.Tunnel) bool { return leaseOf(t).isOrphan() })
+	return live.Collect(func(t *tunnel.Tunnel) bool { return evict.LeaseOf(t).IsOrphan() })
 }
 
 // openAt opens tunnels through p, one for each upstream.
@@ -89,44 +89,6 @@ func TestTunnelsMayStayWithARemovedUpstream(t *testing.T) {
 	clients[0].Close()
 }
 
-func TestWhoseUpstreamIsStillConfigured(t *testing.T) {
-	const address = "127.0.0.1:9000"
-	template := func(dial string) *Handler { return &Handler{Upstreams: upstreams(dial)} }
-	tests := map[string]struct {
-		template string
-		loaded   *Handler
-		orphan   bool
-	}{
-		"the address":                        {"", template(address), false},
-		"another address":                    {"", template("127.0.0.1:9001"), true},
-		"a template, but the tunnel has not": {"", template("{env.A}"), true},
-		"the template":                       {"{env.A}", template("{env.A}"), false},
-		"another template":                   {"{env.A}", template("{env.B}"), true},
-		"the address, not the template":      {"{env.A}", template(address), false},
-		"nothing":                            {"{env.A}", nil, true},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Cleanup(func() { expectNothingHeld(t) })
-			if tt.loaded != nil {
-				load(t, tt.loaded)
-			}
-			held := &lease{host: reserve(address), policy: &leasePolicy{evict: time.Second}}
-			defer hosts.TunnelEnded(held.host)
-			if tt.template != "" {
-				held.from = upstream.FromTemplate(tt.template)
-			}
-			if got := held.isOrphan(); got != tt.orphan {
-				t.Errorf("the tunnel has lost its upstream: %t, want %t", got, tt.orphan)
-			}
-			held.policy = new(leasePolicy)
-			if held.isOrphan() {
-				t.Error("the tunnel would be ended although its policy says that it stays")
-			}
-		})
-	}
-}
-
 // A handshake that was under way when its upstream was removed makes a tunnel
 // that nobody has found.
 func TestTunnelThatComesTooLateIsEvicted(t *testing.T) {
@@ -146,27 +108,4 @@ func TestTunnelThatComesTooLateIsEvicted(t *testing.T) {
 	c.ExpectClose(1012)
 	c.Close()
 	u.Close()
-}
-
-// Whoever has set too short a time may set another one.
-func TestAnotherEvictionHasItsOwnPace(t *testing.T) {
-	inFlock(t, func(f *flock) {
-		h := rebalancing(0.1, hostA)
-		f.load(h)
-		f.visit(h)
-		f.open(100)
-		f.stayAway()
-		say := func(period time.Duration) {
-			operate(upstream.Evict, hostA)
-			(&evictor{f.live}).from(hostA, period)
-		}
-		defer operate(upstream.Ready, hostA)
-		say(10 * time.Second)
-		time.Sleep(time.Second)
-		say(time.Hour)
-		time.Sleep(time.Minute)
-		if n := f.live.Count(); n < 80 || n > 95 {
-			t.Errorf("after a minute of an hour %d of 100 tunnels are left, want those of before but for a few", n)
-		}
-	})
 }

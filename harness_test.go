@@ -179,11 +179,7 @@ func expectNothingHeld(tb testing.TB) {
 	eventually(tb, "no upstream is referenced, no failure counted, and nobody waits", func() bool {
 		return hosts.Held() == upstream.Held{}
 	})
-	eventually(tb, "no client has a place", func() bool {
-		clients.mu.Lock()
-		defer clients.mu.Unlock()
-		return len(clients.m) == 0
-	})
+	eventually(tb, "no client has a place", func() bool { return clients.Held() == 0 })
 	if sources, _ := discoveries.Held(); sources > 0 {
 		tb.Errorf("there are still %d sources", sources)
 	}

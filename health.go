@@ -49,7 +49,7 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 	c.logger = h.logger
 	h.check = c
 	if c.settings.OnUnhealthy == evictUnhealthy {
-		h.leasePolicy.mustPass = c.Key
+		h.evictPolicy.MustPass = c.Key
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (c *activeCheck) OutOf(lack string, err error) {
 
 // DownOtherwise ends the tunnels that are to end because of that.
 func (c *activeCheck) DownOtherwise(address string) {
-	evictions.unhealthy(address)
+	evictions.Unhealthy(address)
 }
 
 // probe returns what probes an endpoint.

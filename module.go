@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -109,14 +110,14 @@ type Handler struct {
 	sources        discovery.Sources
 	guest          *guest       // nil: the pool has a policy of its own
 	check          *activeCheck // nil: none
-	loaded         *loadedPool
+	loaded         *evict.Pool
 	retry          retry
 	access         access
 	trustedProxies []netip.Prefix
 	transport      *transport
 	handshake      time.Duration
 	tunnelPolicy   *tunnel.Options
-	leasePolicy    *leasePolicy
+	evictPolicy    *evict.Policy
 	http3          servedHTTP3
 	perClient      int // most tunnels of a client; zero means no limit
 	logger         *zap.Logger
@@ -148,8 +149,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionLimits,
 		h.provisionDrain,
 		h.provisionHealth,
-		h.provisionPool,      // takes references that Cleanup gives back, so it is late
-		h.provisionRebalance, // and here the handler becomes known to others
+		h.provisionPool, // takes references that Cleanup gives back, so it is late
+		h.makeKnown,     // and here the handler becomes known to others
 		h.provisionApp,
 		h.logOddities,
 	} {
@@ -158,7 +159,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	h.reporter = reporters.add(h.logger)
-	h.leasePolicy.report = h.reporter.tunnelClosed
+	h.evictPolicy.Report = h.reporter.tunnelClosed
 	return nil
 }
 
@@ -217,8 +218,8 @@ func (h *Handler) provisionDrain(caddy.Context) error {
 	if d == nil {
 		d = new(Drain)
 	}
-	h.leasePolicy = new(leasePolicy)
-	d.apply(h.tunnelPolicy, h.leasePolicy)
+	h.evictPolicy = new(evict.Policy)
+	d.apply(h.tunnelPolicy, h.evictPolicy)
 	return nil
 }
 
@@ -251,11 +252,9 @@ func (h *Handler) provisionLimits(caddy.Context) error {
 // the process exits, it waits until all have ended.
 func (h *Handler) Cleanup() error {
 	if h.loaded != nil {
-		changes := loadedPools.remove(h.loaded)
-		for i := range changes {
-			if !caddy.Exiting() {
-				changes[i].log(reporters.newest())
-			}
+		changes := evictions.Remove(h.loaded)
+		if !caddy.Exiting() {
+			logChanges(reporters.newest(), changes)
 		}
 	}
 	if caddy.Exiting() {
@@ -264,7 +263,7 @@ func (h *Handler) Cleanup() error {
 	if h.pool != nil {
 		orphaned := h.pool.Release()
 		if h.sources.Release() || orphaned {
-			evictions.orphans()
+			evictions.Orphans()
 		}
 	}
 	if h.reporter != nil {

@@ -30,10 +30,10 @@ func (operatorTable) SetStates(number uint64, states map[string]upstream.State) 
 	evict, ready := hosts.SetStates(number, states)
 	return func() {
 		for _, address := range evict {
-			evictions.from(address, states[address].EvictPeriod())
+			evictions.From(address, states[address].EvictPeriod())
 		}
 		if len(ready) > 0 {
-			becameReady(ready)
+			evictions.BecameReady(ready)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -32,14 +33,20 @@ func init() {
 func changed(c upstream.Change) {
 	switch c.Kind {
 	case upstream.AddressDown:
-		evictions.unhealthy(c.Address)
+		evictions.Unhealthy(c.Address)
 	case upstream.AddressTried:
 		reporters.newest().Info("upstream is tried again", zap.String("upstream", c.Address))
-		recovered(c.Endpoints)
+		evictions.Recovered(c.Endpoints)
 	case upstream.AddressUp:
-		recovered(c.Endpoints)
+		evictions.Recovered(c.Endpoints)
 	}
 }
+
+// evictions end tunnels of the process.
+var evictions = evict.New(hosts, liveTunnels)
+
+// clients are counted in the whole process.
+var clients = upstream.NewClients()
 
 // checkers are those of the process.
 var checkers = health.NewCheckers()

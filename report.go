@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -108,4 +110,33 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 // words of a peer.
 func failure(err error) zap.Field {
 	return zap.String("error", printable.Text(err.Error()))
+}
+
+// maxListed bounds how many upstreams a line names.
+const maxListed = 20
+
+// logChanges writes a line for the pools with a name in which a reload has changed
+// something.
+func logChanges(log *zap.Logger, changes []evict.Change) {
+	for _, c := range changes {
+		var fields []zap.Field
+		if c.Name != "" {
+			fields = append(fields, zap.String("handler", printable.Text(c.Name)))
+		}
+		log.Info("upstreams changed by a reload",
+			append(fields, zap.Strings("added", listed(c.Added)), zap.Strings("removed", listed(c.Removed)))...)
+	}
+}
+
+// listed is a list as it may be shown: the first ones, and how many more there
+// are.
+func listed(all []string) []string {
+	shown := make([]string, 0, min(len(all), maxListed+1))
+	for _, s := range all[:min(len(all), maxListed)] {
+		shown = append(shown, printable.Text(s))
+	}
+	if more := len(all) - maxListed; more > 0 {
+		shown = append(shown, fmt.Sprintf("and %d more", more))
+	}
+	return shown
 }

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -186,5 +188,22 @@ func TestReportersKnowWhatIsLoaded(t *testing.T) {
 		if set.logger(r) == nil {
 			t.Errorf("reporter %d has no logger when nothing is loaded", i)
 		}
+	}
+}
+
+func TestLineOfAChangeIsShort(t *testing.T) {
+	c := evict.Change{Name: "chat", Removed: []string{"one\u009b:1"}}
+	for i := range 5000 {
+		c.Added = append(c.Added, fmt.Sprintf("10.0.%d.%d:80", i/256, i%256))
+	}
+	core, logs := observer.New(zapcore.InfoLevel)
+	logChanges(zap.New(core), []evict.Change{c})
+	line := logs.All()[0].ContextMap()
+	added, _ := line["added"].([]any)
+	if len(added) != maxListed+1 || added[0] != "10.0.0.0:80" || added[maxListed] != "and 4980 more" {
+		t.Errorf("added is %v", line["added"])
+	}
+	if got := fmt.Sprint(line["handler"], line["removed"]); got != `chat[one\u009b:1]` {
+		t.Errorf("got %q", got)
 	}
 }

@@ -52,7 +52,7 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 			time.Sleep(defaultFailDuration)
 			synctest.Wait()
 		},
-		"it is found": func(_ *testing.T, h *Handler) { discovered(h.pool.Fixed[2:], nil) },
+		"it is found": func(_ *testing.T, h *Handler) { evictions.Discovered(h.pool.Fixed[2:], nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := startingSlowly("a:1", "b:1", "new:1")
@@ -125,7 +125,7 @@ func TestSlowStartGoesOnAfterAReload(t *testing.T) {
 		time.Sleep(time.Second)
 		after := startingSlowly("a:1", "b:1")
 		load(t, after)
-		after.startJoined()
+		evictions.Start(after.loaded)
 		unload()
 		if got := joinedAt(t, after, "a:1"); since.IsZero() || !got.Equal(since) {
 			t.Errorf("starts slowly from %v on, want %v", got, since)
@@ -160,7 +160,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 		after := startingSlowly("a:1", "busy:1", "new:1")
 		load(t, after)
 		held := []*upstream.Host{reserve("new:1"), reserve("busy:1")}
-		after.startJoined()
+		evictions.Start(after.loaded)
 		slow, fast := joinedAt(t, after, "new:1"), joinedAt(t, after, "busy:1")
 		if slow.IsZero() {
 			t.Error("a newcomer with tunnels has not started slowly")
@@ -178,7 +178,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 func TestNewcomersAloneAreNotHeldBack(t *testing.T) {
 	h := startingSlowly("a:1", "b:1")
 	bubble(t, h, func(t *testing.T) {
-		discovered(h.pool.Fixed, nil)
+		evictions.Discovered(h.pool.Fixed, nil)
 		for range 100 {
 			if chooses(t, h) == "" {
 				t.Fatal("nothing was chosen")
@@ -192,7 +192,7 @@ func TestNobodyStartsSlowlyByDefault(t *testing.T) {
 	h := &Handler{Upstreams: upstreams("a:1", "new:1")}
 	bubble(t, h, func(t *testing.T) {
 		held := reserve("a:1")
-		discovered(h.pool.Fixed[1:], nil)
+		evictions.Discovered(h.pool.Fixed[1:], nil)
 		if got := shareOf(t, h, "new:1"); got != 1 {
 			t.Errorf("the share is %v, want 1", got)
 		}

@@ -170,7 +170,7 @@ func putInForce(tb testing.TB, h *Handler) (p *testProxy, unload func()) {
 // request.
 func expectStanding(tb testing.TB, h *Handler, want ...string) {
 	tb.Helper()
-	eventually(tb, fmt.Sprint("the upstreams are ", want), func() bool { return slices.Equal(h.loaded.addresses(), want) })
+	eventually(tb, fmt.Sprint("the upstreams are ", want), func() bool { return slices.Equal(addressesOf(h), want) })
 }
 
 // expectLines fails the test unless a proxy's log has so many lines with this

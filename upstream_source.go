@@ -26,7 +26,7 @@ type PoolUpstreams struct {
 	// have it, their upstreams are put together. Required.
 	Pool string `json:"pool,omitempty"`
 
-	config <-chan struct{} // as in loadedPool
+	config <-chan struct{} // closed when the configuration is unloaded
 }
 
 // CaddyModule returns the Caddy module information.
@@ -69,7 +69,7 @@ func (u *PoolUpstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // GetUpstreams implements reverseproxy.UpstreamSource.
 func (u *PoolUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	pools := loadedPools.named(u.Pool, u.config)
+	pools := evictions.Named(u.Pool, u.config)
 	if len(pools) == 0 {
 		return nil, fmt.Errorf("no websocket_proxy of this configuration has the name %q; "+
 			"write `name %s` into the one that is meant", u.Pool, u.Pool)
@@ -78,7 +78,8 @@ func (u *PoolUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream,
 	var dials []string
 	var problems []error
 	for _, p := range pools {
-		some, err := p.usable(r)
+		h, _ := p.Handler.(*Handler) // which all of them are
+		some, err := h.usable(r)
 		problems = append(problems, err)
 		for _, dial := range some {
 			if !slices.Contains(dials, dial) {
@@ -95,43 +96,6 @@ func (u *PoolUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream,
 		upstreams[i] = &reverseproxy.Upstream{Dial: dial}
 	}
 	return upstreams, nil
-}
-
-// named returns the pools of a configuration whose handlers have this name. For a
-// request that comes when the configuration has been unloaded, they are those of
-// the newest one.
-func (s *poolSet) named(name string, config <-chan struct{}) []*Handler {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	pools := s.namedLocked(name, config)
-	if len(pools) > 0 || !isClosed(config) {
-		return pools
-	}
-	for _, p := range slices.Backward(s.all) {
-		if (p.joined || p.runs) && p.name == name {
-			return s.namedLocked(name, p.config)
-		}
-	}
-	return nil
-}
-
-func (s *poolSet) namedLocked(name string, config <-chan struct{}) []*Handler {
-	var pools []*Handler
-	for _, p := range s.all {
-		if p.config == config && p.name == name {
-			pools = append(pools, p.handler)
-		}
-	}
-	return pools
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 // usable returns the upstreams that the pool would use for a request, spelled as

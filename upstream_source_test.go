@@ -157,7 +157,7 @@ func TestSelectionPoliciesAgreeWithReverseProxy(t *testing.T) {
 			DynamicUpstreamsRaw: newScript(t, gives("tcp/"+hostC, "d.test:80", "localhost.:90")).raw(""),
 			LoadBalancing:       &LoadBalancing{SelectionPolicyRaw: json.RawMessage(policy)},
 		})
-		eventually(t, "all are found", func() bool { return len(s.handler[0].loaded.addresses()) == 5 })
+		eventually(t, "all are found", func() bool { return len(addressesOf(s.handler[0])) == 5 })
 		for i := range 50 {
 			r := clientRequest(i)
 			r.Header.Set("Room", fmt.Sprint(i))

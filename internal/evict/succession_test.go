@@ -1,4 +1,4 @@
-package websocketproxy
+package evict
 
 import (
 	"slices"
@@ -27,15 +27,11 @@ func TestMatch(t *testing.T) {
 		"unknown":                 {nil, []*lineage{pool("", true, "a")}, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var set poolSet
-			config := make(chan struct{})
-			set.add(&loadedPool{lineage: pool("", true, "a", "b", "c"), config: make(chan struct{})})
-			var pools []*loadedPool
+			config := new(generation)
 			for _, l := range test.loaded {
-				pools = append(pools, &loadedPool{lineage: l, config: config})
-				set.add(pools[len(pools)-1])
+				config.pools = append(config.pools, &Pool{lineage: l})
 			}
-			if got := slices.Index(pools, set.match(test.of, config)); got != test.want {
+			if got := slices.Index(config.pools, test.of.matchLocked(config)); got != test.want {
 				t.Errorf("matched %d, want %d", got, test.want)
 			}
 		})

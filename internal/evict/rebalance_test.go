@@ -1,4 +1,4 @@
-package websocketproxy
+package evict
 
 import (
 	"math"
@@ -12,27 +12,12 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// operate gives upstreams a state.
-func operate(state string, addresses ...string) {
-	for _, address := range addresses {
-		// It says that it could not be stored.
-		_ = operators.Set(nil, address, upstream.State{State: state, At: time.Now()}) //nolint:staticcheck // no context
-	}
-}
-
 const (
 	hostA, hostB, hostC = "a.test:80", "b.test:80", "c.test:80"
 	pause               = 10 * time.Second
 	// forLong is more than rebalancing can take.
-	forLong = 2 * maxRebalanceSteps * pause
+	forLong = 2 * maxSteps * pause
 )
-
-func rebalancing(share float64, dials ...string) *Handler {
-	return &Handler{
-		Upstreams:     upstreams(dials...),
-		LoadBalancing: &LoadBalancing{Rebalance: &Rebalance{Share: share}},
-	}
-}
 
 func TestTunnelsMoveToWhatIsReadyAgain(t *testing.T) {
 	for name, share := range map[string]float64{"a tenth at a time": 0.1, "all at once": 1, "slowly": 0.05} {
@@ -41,11 +26,11 @@ func TestTunnelsMoveToWhatIsReadyAgain(t *testing.T) {
 				h := rebalancing(share, hostA, hostB, hostC)
 				f.load(h)
 				f.visit(h)
-				operate(upstream.Drain, hostC)
+				f.operate(upstream.Drain, hostC)
 				f.open(300)
 				f.expect(0, map[string]int{hostA: 150, hostB: 150, hostC: 0})
 				time.Sleep(pause)
-				operate(upstream.Ready, hostC)
+				f.operate(upstream.Ready, hostC)
 				time.Sleep(pause - 1)
 				if got, want := f.closings(), int(100*share); got != want {
 					t.Errorf("%d tunnels were closed by the first step, want %d", got, want)
@@ -63,14 +48,14 @@ func TestTunnelsMoveToWhatIsReadyAgain(t *testing.T) {
 
 func TestNothingMovesWithoutRebalancing(t *testing.T) {
 	inFlock(t, func(f *flock) {
-		h := &Handler{Upstreams: upstreams(hostA, hostB)}
+		h := plain(hostA, hostB)
 		unload := f.load(h)
 		f.visit(h)
-		operate(upstream.Drain, hostB)
+		f.operate(upstream.Drain, hostB)
 		f.open(50)
-		operate(upstream.Ready, hostB)
+		f.operate(upstream.Ready, hostB)
 		time.Sleep(forLong)
-		f.reload(&Handler{Upstreams: upstreams(hostA, hostB, hostC)}, unload)
+		f.reload(plain(hostA, hostB, hostC), unload)
 		time.Sleep(forLong)
 		if got := f.closings(); got != 0 {
 			t.Errorf("%d tunnels were closed", got)
@@ -79,9 +64,9 @@ func TestNothingMovesWithoutRebalancing(t *testing.T) {
 }
 
 func TestTunnelsMoveToWhatAReloadBrings(t *testing.T) {
-	for name, before := range map[string]*Handler{
+	for name, before := range map[string]*site{
 		"with rebalancing":    rebalancing(0.2, hostA, hostB),
-		"that also begins it": {Upstreams: upstreams(hostA, hostB)},
+		"that also begins it": {dials: []string{hostA, hostB}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFlock(t, func(f *flock) {
@@ -104,7 +89,7 @@ func TestRebalancingBeginsWhenTheConfigurationIsInForce(t *testing.T) {
 		f.open(30)
 		failing := rebalancing(0.2, hostA, hostB, hostC)
 		unloadFailed := f.load(failing)
-		failing.startJoined() // an app that is started after this one fails
+		f.evictor.Start(failing.loaded) // an app that is started after this one fails
 		time.Sleep(forLong)
 		unloadFailed()
 		time.Sleep(forLong)
@@ -113,9 +98,9 @@ func TestRebalancingBeginsWhenTheConfigurationIsInForce(t *testing.T) {
 		}
 		after := rebalancing(1, hostA, hostB, hostC)
 		f.load(after)
-		operate(upstream.Drain, hostB)
-		operate(upstream.Ready, hostB)
-		after.startJoined()
+		f.operate(upstream.Drain, hostB)
+		f.operate(upstream.Ready, hostB)
+		f.evictor.Start(after.loaded)
 		f.visit(after)
 		unload()
 		time.Sleep(forLong)
@@ -128,10 +113,10 @@ func TestEventBelongsToTheConfigurationInForce(t *testing.T) {
 		before := rebalancing(0.1, hostA, hostB)
 		f.load(before)
 		f.visit(before)
-		operate(upstream.Drain, hostB)
+		f.operate(upstream.Drain, hostB)
 		f.open(200)
 		f.load(rebalancing(1, hostA, hostB))
-		operate(upstream.Ready, hostB)
+		f.operate(upstream.Ready, hostB)
 		time.Sleep(pause - 1)
 		if got, want := f.closings(), 10; got != want {
 			t.Errorf("%d tunnels were closed by the first step, want %d", got, want)
@@ -142,7 +127,7 @@ func TestEventBelongsToTheConfigurationInForce(t *testing.T) {
 // That tunnels are uneven by itself is no reason to close some.
 func TestReloadWithoutNewUpstreamMovesNothing(t *testing.T) {
 	inFlock(t, func(f *flock) {
-		onlyA := &Handler{Upstreams: upstreams(hostA)}
+		onlyA := plain(hostA)
 		f.load(onlyA)
 		f.visit(onlyA)
 		f.open(50) // of others
@@ -188,10 +173,9 @@ func TestReloadThatBringsAnotherUpstreamKeepsThePace(t *testing.T) {
 }
 
 func TestEventDuringAStepIsNotMissed(t *testing.T) {
-	b := &rebalancer{run: &rebalanceRun{steps: 3, before: 0.5}}
-	loadedPools.mu.Lock()
-	b.beginLocked(time.Time{})
-	loadedPools.mu.Unlock()
+	b := newRebalancer(new(Evictor), &Pool{Config: Config{Pool: new(upstream.Pool)}})
+	b.run = &rebalanceRun{steps: 3, before: 0.5}
+	b.begin(time.Time{})
 	// What was measured says that it is level, but that was before.
 	if n, more := b.decide(balance.LevelsOf([]balance.Load{{Tunnels: 1, Movable: 1, Weight: 1}, {Tunnels: 1, Movable: 1, Weight: 1}})); n != 0 || !more || b.run == nil || b.run.steps != 0 {
 		t.Errorf("closes %d (more: %v) and is at %+v, want to measure again", n, more, b.run)
@@ -219,9 +203,9 @@ func TestStepWithoutConfigurationDecidesNothing(t *testing.T) {
 		h := rebalancing(0.2, hostA, hostB)
 		unload := f.load(h)
 		f.visit(h)
-		operate(upstream.Drain, hostB)
+		f.operate(upstream.Drain, hostB)
 		f.open(100)
-		operate(upstream.Ready, hostB)
+		f.operate(upstream.Ready, hostB)
 		time.Sleep(pause / 4)
 		unload()
 		b := h.loaded.rebalance
@@ -253,16 +237,16 @@ func TestStepInVainEndsRebalancing(t *testing.T) {
 		h := rebalancing(0.1, hostA, hostB)
 		f.load(h)
 		f.visit(h)
-		operate(upstream.Drain, hostB)
+		f.operate(upstream.Drain, hostB)
 		f.open(100)
 		f.stayAway()
-		operate(upstream.Ready, hostB)
+		f.operate(upstream.Ready, hostB)
 		time.Sleep(forLong)
 		if got, want := f.closings(), 5; got != want {
 			t.Errorf("%d tunnels were closed whose clients do not come back, want those of one step, %d", got, want)
 		}
-		operate(upstream.Drain, hostB)
-		operate(upstream.Ready, hostB) // which is worth another try
+		f.operate(upstream.Drain, hostB)
+		f.operate(upstream.Ready, hostB) // which is worth another try
 		time.Sleep(forLong)
 		if got, want := f.closings(), 10; got != want {
 			t.Errorf("%d tunnels were closed, want %d", got, want)
@@ -275,12 +259,12 @@ func TestDrainingEndsTheStep(t *testing.T) {
 		h := rebalancing(1, hostA, hostB)
 		f.load(h)
 		f.visit(h)
-		operate(upstream.Drain, hostB)
+		f.operate(upstream.Drain, hostB)
 		f.open(1000)
-		operate(upstream.Ready, hostB)
+		f.operate(upstream.Ready, hostB)
 		time.Sleep(pause / 10)
-		operate(upstream.Drain, hostA)
-		defer operate(upstream.Ready, hostA)
+		f.operate(upstream.Drain, hostA)
+		defer f.operate(upstream.Ready, hostA)
 		before := f.closings()
 		if before == 0 {
 			t.Error("nothing was closed before that")
@@ -294,21 +278,21 @@ func TestDrainingEndsTheStep(t *testing.T) {
 
 // Clients of what is closed then would only come back to where they were.
 func TestStepEndsWhenItsTargetHasGone(t *testing.T) {
-	for name, gone := range map[string]func(h *Handler){
-		"drained": func(*Handler) { operate(upstream.Drain, hostB) },
-		"down":    func(h *Handler) { hosts.Report(hosts.Judge(h.pool.Fixed[1], "a check"), "bad", 1, 1) },
+	for name, gone := range map[string]func(f *flock, h *site){
+		"drained": func(f *flock, _ *site) { f.operate(upstream.Drain, hostB) },
+		"down":    func(f *flock, h *site) { f.table.Report(f.table.Judge(h.pool.Fixed[1], "a check"), "bad", 1, 1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFlock(t, func(f *flock) {
 				h := rebalancing(1, hostA, hostB)
 				f.load(h)
 				f.visit(h)
-				operate(upstream.Drain, hostB)
+				f.operate(upstream.Drain, hostB)
 				f.open(1000)
-				operate(upstream.Ready, hostB)
+				f.operate(upstream.Ready, hostB)
 				time.Sleep(pause / 10)
-				gone(h)
-				defer operate(upstream.Ready, hostB)
+				gone(f, h)
+				defer f.operate(upstream.Ready, hostB)
 				before := f.closings()
 				if before == 0 {
 					t.Error("nothing was closed before that")
@@ -318,7 +302,7 @@ func TestStepEndsWhenItsTargetHasGone(t *testing.T) {
 					t.Errorf("%d tunnels were closed for an upstream that gets none", got-before)
 				}
 				if h.pool.Fixed[1].Verdict != nil {
-					hosts.Unjudge(h.pool.Fixed[1])
+					f.table.Unjudge(h.pool.Fixed[1])
 				}
 			})
 		})
@@ -345,18 +329,18 @@ func TestEventStartsRebalancingAnew(t *testing.T) {
 		h := rebalancing(0.01, hostA, hostB, hostC) // too little to come to an end
 		f.load(h)
 		f.visit(h)
-		operate(upstream.Drain, hostB, hostC)
+		f.operate(upstream.Drain, hostB, hostC)
 		f.open(1000)
-		operate(upstream.Ready, hostB)
+		f.operate(upstream.Ready, hostB)
 		time.Sleep(10*pause - pause/4)
 		if got, want := f.closings(), 10*5; got != want {
 			t.Errorf("%d tunnels were closed by ten steps, want %d", got, want)
 		}
-		operate(upstream.Ready, hostC)
+		f.operate(upstream.Ready, hostC)
 		time.Sleep(forLong)
 		// Of the tunnels at a, 950, two thirds should be elsewhere but for those
 		// that b has.
-		if got, want := f.closings(), 10*5+maxRebalanceSteps*7; got != want {
+		if got, want := f.closings(), 10*5+maxSteps*7; got != want {
 			t.Errorf("%d tunnels were closed after another event, want %d", got, want)
 		}
 		f.expectPace(pause, 7)
@@ -373,9 +357,9 @@ func TestUnloadingEndsRebalancing(t *testing.T) {
 				h := rebalancing(1, hostA, hostB)
 				unload := f.load(h)
 				f.visit(h)
-				operate(upstream.Drain, hostB)
+				f.operate(upstream.Drain, hostB)
 				f.open(100)
-				operate(upstream.Ready, hostB)
+				f.operate(upstream.Ready, hostB)
 				time.Sleep(pause / 4)
 				f.stayAway()
 				before, now := f.closings(), time.Now()
@@ -401,11 +385,11 @@ func TestRebalancingClosesIdleTunnelsFirst(t *testing.T) {
 		h := rebalancing(0.1, hostA, hostB)
 		f.load(h)
 		f.visit(h)
-		operate(upstream.Drain, hostB)
+		f.operate(upstream.Drain, hostB)
 		f.open(100)
 		time.Sleep(time.Second)
 		busy := f.open(100)
-		operate(upstream.Ready, hostB)
+		f.operate(upstream.Ready, hostB)
 		time.Sleep(9 * pause)
 		f.closings()
 		for _, opened := range busy {
@@ -420,25 +404,25 @@ func TestRebalancingClosesIdleTunnelsFirst(t *testing.T) {
 
 func TestRebalancingLeavesTunnelsOfOthersAlone(t *testing.T) {
 	inFlock(t, func(f *flock) {
-		ours, named := rebalancing(1, hostA, hostB, hostC), &Handler{Name: "x", Upstreams: upstreams(hostA, hostB, hostC)}
-		other := &Handler{Upstreams: upstreams(hostA, hostB)}
-		template := &Handler{Upstreams: upstreams("{backend}", hostA)}
-		alike := &Handler{Upstreams: upstreams(hostA, hostB, hostC)}
+		ours, named := rebalancing(1, hostA, hostB, hostC), &site{name: "x", dials: []string{hostA, hostB, hostC}}
+		other := plain(hostA, hostB)
+		template := plain("{backend}", hostA)
+		alike := plain(hostA, hostB, hostC)
 		var others []*tunnel.Tunnel
 		config := make(chan struct{})
-		for _, h := range []*Handler{ours, named, other, template, alike} {
+		for _, h := range []*site{ours, named, other, template, alike} {
+			h.unloaded = config
 			f.load(h)
-			h.loaded.config = config
 		}
-		operate(upstream.Drain, hostC)
-		for _, h := range []*Handler{named, other, template, alike} {
+		f.operate(upstream.Drain, hostC)
+		for _, h := range []*site{named, other, template, alike} {
 			f.visit(h)
 			others = append(others, f.open(10)...)
 		}
 		f.visit(ours)
 		f.open(20)
 		f.expect(0, map[string]int{hostA: 30, hostB: 30})
-		operate(upstream.Ready, hostC)
+		f.operate(upstream.Ready, hostC)
 		time.Sleep(forLong)
 		if got, want := f.closings(), 20; got != want {
 			t.Errorf("%d tunnels were closed, want %d", got, want)
@@ -456,16 +440,16 @@ func TestAlikeHandlersAreRebalancedOnce(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		config := make(chan struct{})
 		first, second := rebalancing(0.1, hostA, hostB), rebalancing(0.1, hostB, hostA)
-		for _, h := range []*Handler{first, second} {
+		for _, h := range []*site{first, second} {
+			h.unloaded = config
 			f.load(h)
-			h.loaded.config = config
 		}
-		operate(upstream.Drain, hostB)
+		f.operate(upstream.Drain, hostB)
 		f.visit(first)
 		f.open(100)
 		f.visit(second)
 		f.open(100)
-		operate(upstream.Ready, hostB)
+		f.operate(upstream.Ready, hostB)
 		time.Sleep(forLong)
 		f.expectPace(pause, 10)
 		f.expect(5, map[string]int{hostA: 100, hostB: 100})
@@ -475,23 +459,13 @@ func TestAlikeHandlersAreRebalancedOnce(t *testing.T) {
 func TestAddressGivenTwiceIsOneUpstream(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(1, hostA, hostB, hostB)
-		h.Upstreams[1].MaxTunnels, h.Upstreams[2].MaxTunnels = 10, 40
+		h.max = []int{0, 10, 40}
 		f.load(h)
 		f.visit(h)
-		operate(upstream.Drain, hostB)
+		f.operate(upstream.Drain, hostB)
 		f.open(90)
-		operate(upstream.Ready, hostB)
+		f.operate(upstream.Ready, hostB)
 		time.Sleep(forLong)
 		f.expect(0, map[string]int{hostA: 50, hostB: 40})
 	})
-}
-
-func TestNoPoolIsHeldAtTheEnd(t *testing.T) {
-	unload := load(t, rebalancing(0.1, hostA))
-	unload()
-	loadedPools.mu.Lock()
-	defer loadedPools.mu.Unlock()
-	if len(loadedPools.all) != 0 {
-		t.Errorf("%d pools are loaded", len(loadedPools.all))
-	}
 }

@@ -7,9 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -127,6 +130,39 @@ func (h *Handler) provisionLimitsOf(p *upstream.Pool, lb *LoadBalancing) (err er
 	}
 	p.Passive, err = newFailureLimits(passive)
 	return err
+}
+
+// makeKnown makes the pool known as one that is being loaded.
+func (h *Handler) makeKnown(ctx caddy.Context) error {
+	c := evict.Config{
+		Unloaded: ctx.Done(),
+		Name:     h.Name,
+		Pool:     h.pool,
+		Policy:   h.evictPolicy,
+		Shown:    make(map[string]string),
+		Pending:  h.sources.ArePending,
+		Handler:  h,
+	}
+	for _, e := range h.pool.Fixed {
+		c.Shown[e.Host.Address] = e.Host.Address
+	}
+	for _, t := range h.pool.Templates {
+		c.Shown[t.Dial] = t.Dial
+	}
+	for _, f := range h.finders {
+		c.Shown[f.config] = "dynamic " + f.name // the rest may be secret
+	}
+	if r := h.balancing().Rebalance; r != nil {
+		c.Rebalance = evict.Rebalance{
+			Share:    max(0, r.Share),
+			Interval: orDefault(r.Interval, defaultRebalanceInterval),
+			Closing: func(tooMany, closing int) {
+				h.logger.Info("rebalancing", zap.Int("too_many", tooMany), zap.Int("closing", closing))
+			},
+		}
+	}
+	h.loaded = evictions.Add(c)
+	return nil
 }
 
 // loadPolicy sets the pool's policy, or who chooses instead. It returns the weights that a

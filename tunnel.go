@@ -1,0 +1,88 @@
+package websocketproxy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+)
+
+// openSocket answers an HTTP/1.1 handshake, takes the client's connection over
+// and starts the tunnel, which lives on when the handler has returned: it needs
+// neither the handler's goroutine nor anything of the request, and keeps
+// nothing of the configuration.
+func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
+	abandon := func(err error) error {
+		return h.refuse(w, r, &refusal{
+			cause:    causeInternal,
+			status:   http.StatusInternalServerError,
+			err:      err,
+			upstream: a.choice.Host.Address,
+		})
+	}
+	writer, err := conn.Hijacker(w)
+	if err != nil {
+		return abandon(err)
+	}
+	h.writeHeader(w, r, a, func(header http.Header) {
+		header["Upgrade"] = []string{"websocket"}
+		header["Connection"] = []string{"Upgrade"}
+		header[handshake.FieldAccept] = []string{handshake.AcceptFor(hs.Key)}
+	}, http.StatusSwitchingProtocols)
+	taken, buffered, err := writer.Hijack()
+	if err != nil {
+		return abandon(fmt.Errorf("taking over the client's connection: %w", err))
+	}
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	side := conn.Socket{Conn: bare(taken)}
+	side.GiveUpAfter(h.userTimeout())
+	h.startTunnel(r, hs, a, relay.Side{Conn: side, Glued: slices.Clone(early)})
+	return nil
+}
+
+// openStream accepts an extended CONNECT and runs the tunnel to its end, as the
+// stream ends with the handler.
+func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
+	h.writeHeader(w, r, a, func(header http.Header) {
+		delete(header, handshake.FieldAccept)
+	}, http.StatusOK)
+	s := conn.NewStream(r.Context(), w, r.Body, keptConn(r.Context()))
+	defer liftIdleTimeouts(r.Context())()
+	defer s.Detach()
+	if err := s.Accept(); err != nil {
+		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.Host.Address}, statusClientClosed)
+		return nil
+	}
+	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
+	stop := s.OnGone(t.ClientGone)
+	defer stop()
+	<-t.Over()
+	return nil
+}
+
+func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, client relay.Side) *tunnel.Tunnel {
+	held := &evict.Lease{Host: a.choice.Host, From: a.choice.Endpoint.From, Place: hs.place, Policy: h.evictPolicy}
+	hs.place, a.taken = nil, true
+	t := tunnel.New(tunnel.About{ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name}, h.tunnelPolicy, h.live, held)
+	other := a.Detach(h.userTimeout())
+	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
+	return t
+}
+
+// userTimeout is when TCP gives up a peer: after the sweep would have ended the
+// tunnel with the reason, which takes it some rounds to see. It can only see
+// that a peer is stuck while something waits to be written; TCP knows what is on
+// its way to somebody who has gone.
+func (h *Handler) userTimeout() time.Duration {
+	if h.tunnelPolicy.Write <= 0 {
+		return 0
+	}
+	return h.tunnelPolicy.Write + 5*tunnel.SweepInterval
+}
