@@ -223,7 +223,7 @@ func TestSourcesAreSharedByLineage(t *testing.T) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		f.load(h)
-		if got := h.loaded.upstreams; len(got) != 1 || got[0] != h.finders[0].config {
+		if got := h.loaded.upstreams; len(got) != 1 || got[0] != h.sources[0].Key {
 			t.Errorf("the pool consists of %q", got)
 		}
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}

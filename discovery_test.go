@@ -316,7 +316,7 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		s := newScript(t, hangs(released, gives(hostA)))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		unload := f.load(h)
-		h.finders[0].log = zap.NewNop()
+		h.sources[0].Observer = &sourceLog{zap.NewNop()}
 		h.sources.Start()
 		time.Sleep(pollTimeout)
 		synctest.Wait()

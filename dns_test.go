@@ -114,7 +114,7 @@ func TestNamesAreLookedUpInTime(t *testing.T) {
 		h := dynamic(json.RawMessage(source))
 		load(t, h)
 		var got caddy.Duration
-		switch m := h.finders[0].module.(type) {
+		switch m := h.sourceModules[0].module.(type) {
 		case *reverseproxy.AUpstreams:
 			got = m.Refresh
 		case *reverseproxy.SRVUpstreams:

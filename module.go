@@ -105,9 +105,9 @@ type Handler struct {
 
 	live           *tunnel.Registry
 	pool           *upstream.Pool
-	finders        []*finder
+	sourceModules  []*source
 	sources        discovery.Sources
-	guest          *guest       // nil: the pool has a policy of its own
+	guest          *guestPolicy // nil: the pool has a policy of its own
 	check          *activeCheck // nil: none
 	loaded         *loadedPool
 	retry          retry

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -140,16 +139,8 @@ func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *upstream.P
 		p.Policy = own.build()
 		return own.Weights, nil
 	}
-	mod, err := ctx.LoadModule(lb, "SelectionPolicyRaw")
-	if err != nil {
-		return nil, err
-	}
-	selector, ok := mod.(reverseproxy.Selector)
-	if !ok {
-		return nil, fmt.Errorf("%T does not select upstreams", mod)
-	}
-	h.guest = &guest{selector}
-	return nil, nil
+	h.guest, err = loadGuestPolicy(ctx, lb, "SelectionPolicyRaw")
+	return nil, err
 }
 
 // build makes the policy.

@@ -63,7 +63,8 @@ func theirChoice(tb testing.TB, config string, dials []string, r *http.Request) 
 // choose makes a choice without waiting for one.
 func (h *Handler) choose(c *upstream.Candidates, r *http.Request) picked {
 	if h.guest != nil {
-		return h.guest.Pick(c, r)
+		chosen, header := h.guest.Pick(c, r)
+		return picked{chosen, header}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -180,7 +181,7 @@ func poolWith(tb testing.TB, selector reverseproxy.Selector, list ...*Upstream) 
 	tb.Cleanup(func() { expectNothingHeld(tb) })
 	h := &Handler{Upstreams: list}
 	load(tb, h)
-	h.pool.Policy, h.guest = nil, &guest{selector}
+	h.pool.Policy, h.guest = nil, &guestPolicy{selector}
 	return h
 }
 

@@ -54,8 +54,8 @@ func (h *Handler) provisionRebalance(ctx caddy.Context) error {
 	for _, t := range h.pool.Templates {
 		p.shown[t.Dial] = t.Dial
 	}
-	for _, f := range h.finders {
-		p.shown[f.config] = "dynamic " + f.name // the rest may be secret
+	for _, s := range h.sources {
+		p.shown[s.Key] = "dynamic " + s.Name // the rest may be secret
 	}
 	p.upstreams = slices.Sorted(maps.Keys(p.shown))
 	if p.rebalances {

@@ -169,7 +169,7 @@ func TestSelectionPoliciesAgreeWithReverseProxy(t *testing.T) {
 			for _, up := range offered {
 				up.Host = new(reverseproxy.Host)
 			}
-			theirs := s.handler[0].guest.selector.Select(offered, r, nil)
+			theirs := s.handler[0].guest.Selector.Select(offered, r, nil)
 			a, err := parseAddress(theirs.Dial)
 			if err != nil {
 				t.Fatal(err)

@@ -1,25 +1,33 @@
 package websocketproxy
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// picked is a choice, and what the client gets to know of it.
-type picked struct {
-	*upstream.Choice
-
-	header http.Header // that a policy of another module has set, such as a cookie
+// guestPolicy chooses by a selection policy of another module. Its code runs without a lock,
+// so that it can neither block the other handshakes of the process nor deadlock.
+type guestPolicy struct {
+	Selector reverseproxy.Selector
 }
 
-// guest chooses by a selection policy of another module. Its code runs without a lock,
-// so that it can neither block the other handshakes of the process nor deadlock.
-type guest struct {
-	selector reverseproxy.Selector
+// loadGuestPolicy loads the policy that a field of a configuration names.
+func loadGuestPolicy(ctx caddy.Context, config any, field string) (*guestPolicy, error) {
+	mod, err := ctx.LoadModule(config, field)
+	if err != nil {
+		return nil, err
+	}
+	selector, ok := mod.(reverseproxy.Selector)
+	if !ok {
+		return nil, fmt.Errorf("%T does not select upstreams", mod)
+	}
+	return &guestPolicy{selector}, nil
 }
 
 // guestUpstream is what such a policy gets to see of an upstream. It may hash the
@@ -28,9 +36,9 @@ func guestUpstream(dial string) *reverseproxy.Upstream {
 	return &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)}
 }
 
-// Pick chooses among candidates. If its choice has filled up meanwhile, it is asked
-// again.
-func (g *guest) Pick(c *upstream.Candidates, r *http.Request) picked {
+// Pick chooses among candidates, and returns the header that the policy has set for the
+// client, such as a cookie. If its choice has filled up meanwhile, it is asked again.
+func (p *guestPolicy) Pick(c *upstream.Candidates, r *http.Request) (*upstream.Choice, http.Header) {
 	for range c.Count() + 1 {
 		options := c.Options()
 		upstreams := make(reverseproxy.UpstreamPool, len(options))
@@ -40,15 +48,15 @@ func (g *guest) Pick(c *upstream.Candidates, r *http.Request) picked {
 		// Not the client's header: a choice that comes to nothing must not
 		// leave its cookie there.
 		w := scratchWriter{header: make(http.Header)}
-		i := slices.Index(upstreams, g.selector.Select(upstreams, r, w))
+		i := slices.Index(upstreams, p.Selector.Select(upstreams, r, w))
 		if i < 0 {
-			return picked{}
+			return nil, nil
 		}
 		if chosen := c.Reserve(options[i]); chosen != nil {
-			return picked{chosen, w.header}
+			return chosen, w.header
 		}
 	}
-	return picked{}
+	return nil, nil
 }
 
 // scratchWriter is a response that is never sent. It collects the header

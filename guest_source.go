@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -20,46 +16,45 @@ import (
 // poolSourceName is the name of this module's own source.
 const poolSourceName = "websocket_proxy"
 
-// finder is a source of upstreams in a handler's configuration.
-type finder struct {
+// source is a source of upstreams in a configuration.
+type source struct {
 	module reverseproxy.UpstreamSource
-	// name is that of the module, and config the configuration, by which sources
+	parse  func(dial string) (upstream.Address, error)
+	// Name is that of the module, and config the configuration, by which sources
 	// of other handlers and configurations are the same.
-	name, config string
+	Name   string
+	config string
 	// placeholders are those of the configuration that depend on the request. If
 	// there are any, the source is asked in handshakes.
 	placeholders []string
 	// interval is how often it is asked else.
 	interval time.Duration
-	log      *zap.Logger
 }
 
-// provisionSources loads the sources of upstreams, without asking them.
-func (h *Handler) provisionSources(ctx caddy.Context) error {
-	if len(h.DynamicUpstreamsRaw) == 0 {
-		return nil
-	}
-	raws, err := splitSources("dynamic_upstreams", h.DynamicUpstreamsRaw)
+// loadSources loads the sources that one consists of, without asking them. An address
+// that they find is what parse makes of it. Errors begin with the path.
+func loadSources(
+	ctx caddy.Context, path string, raw json.RawMessage, parse func(dial string) (upstream.Address, error),
+) ([]*source, error) {
+	raws, err := splitSources(path, raw)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	finders, configs := make([]*finder, len(raws)), make([]discovery.Config, len(raws))
+	all := make([]*source, len(raws))
 	for i, raw := range raws {
-		f, err := loadSource(ctx, raw, h.logger)
-		if err != nil {
-			return fmt.Errorf("dynamic_upstreams: %w", err)
+		if all[i], err = loadSource(ctx, raw); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		finders[i], configs[i] = f, f.discoveryConfig()
+		all[i].parse = parse
 	}
-	h.finders, h.sources = finders, discoveries.Add(h.pool, h.dynamicSlot, configs)
-	return nil
+	return all, nil
 }
 
-// discoveryConfig has the source asked in the background, if it can be asked there.
-func (f *finder) discoveryConfig() discovery.Config {
-	c := discovery.Config{Name: f.name, Key: f.config, Interval: f.interval, Observer: f}
-	if len(f.placeholders) == 0 {
-		c.Lookup = f.lookUpForNobody
+// Config has the source asked in the background, if it can be asked there.
+func (s *source) Config(o discovery.Observer) discovery.Config {
+	c := discovery.Config{Name: s.Name, Key: s.config, Interval: s.interval, Observer: o}
+	if len(s.placeholders) == 0 {
+		c.Lookup = s.lookUpForNobody
 	}
 	return c
 }
@@ -103,7 +98,7 @@ func splitSources(path string, raw json.RawMessage) ([]json.RawMessage, error) {
 	return all, nil
 }
 
-func loadSource(ctx caddy.Context, raw json.RawMessage, log *zap.Logger) (*finder, error) {
+func loadSource(ctx caddy.Context, raw json.RawMessage) (*source, error) {
 	// With every key in its place, and each once.
 	var config map[string]any
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -115,10 +110,10 @@ func loadSource(ctx caddy.Context, raw json.RawMessage, log *zap.Logger) (*finde
 	if err != nil {
 		return nil, err
 	}
-	guest := struct {
+	named := struct {
 		Raw json.RawMessage `caddy:"namespace=http.reverse_proxy.upstreams inline_key=source"`
 	}{raw}
-	mod, err := ctx.LoadModule(&guest, "Raw")
+	mod, err := ctx.LoadModule(&named, "Raw")
 	if err != nil {
 		return nil, err
 	}
@@ -127,42 +122,31 @@ func loadSource(ctx caddy.Context, raw json.RawMessage, log *zap.Logger) (*finde
 		return nil, fmt.Errorf("%T does not find upstreams", mod)
 	}
 	name, _ := config["source"].(string)
-	f := &finder{
+	s := &source{
 		module:       module,
-		name:         name,
+		Name:         name,
 		config:       string(canonical),
 		placeholders: requestPlaceholders(config),
 		interval:     pollEvery(config),
-		log:          log.With(zap.String("source", name)),
 	}
-	if len(f.placeholders) == 0 {
-		f.lookUpInTime()
+	if len(s.placeholders) == 0 {
+		s.lookUpInTime()
 	}
-	return f, nil
+	return s, nil
 }
 
 // lookUpInTime has Caddy's own sources look names up so early that what they know
 // is never older than their refresh interval, though they are asked only now and
 // then.
-func (f *finder) lookUpInTime() {
+func (s *source) lookUpInTime() {
 	earlier := func(refresh caddy.Duration) caddy.Duration {
-		return max(refresh-caddy.Duration(f.interval), 1) // zero would mean the default
+		return max(refresh-caddy.Duration(s.interval), 1) // zero would mean the default
 	}
-	switch m := f.module.(type) {
+	switch m := s.module.(type) {
 	case *reverseproxy.AUpstreams:
 		m.Refresh = earlier(m.Refresh)
 	case *reverseproxy.SRVUpstreams:
 		m.Refresh = earlier(m.Refresh)
-	}
-}
-
-// dynamicSlot makes the place of an upstream that was found.
-func (h *Handler) dynamicSlot(dial string) *upstream.Server {
-	return &upstream.Server{
-		Weight:     defaultWeight,
-		MaxTunnels: h.pool.MaxTunnels,
-		Dial:       dial,
-		Known:      guestUpstream(dial),
 	}
 }
 
@@ -182,45 +166,4 @@ func pollEvery(config map[string]any) time.Duration {
 		return maxPollInterval
 	}
 	return min(max(time.Duration(refresh), minPollInterval), maxPollInterval)
-}
-
-// requestPlaceholders returns the placeholders in the strings of a configuration
-// that nothing but a request can give a value, sorted and each once.
-func requestPlaceholders(config any) []string {
-	var found []string
-	repl := caddy.NewEmptyReplacer()
-	repl.Map(func(name string) (any, bool) {
-		if !isGlobalPlaceholder(name) {
-			found = append(found, name)
-		}
-		return "", true
-	})
-	var search func(any)
-	search = func(v any) {
-		switch v := v.(type) {
-		case string:
-			repl.ReplaceAll(v, "")
-		case []any:
-			for _, element := range v {
-				search(element)
-			}
-		case map[string]any:
-			for _, element := range v {
-				search(element)
-			}
-		}
-	}
-	search(config)
-	slices.Sort(found)
-	return slices.Compact(found)
-}
-
-// isGlobalPlaceholder reports whether a placeholder has a value without a
-// request. No file is read for that.
-func isGlobalPlaceholder(name string) bool {
-	if strings.HasPrefix(name, "file.") {
-		return true
-	}
-	_, known := caddy.NewReplacer().Get(name)
-	return known
 }
