@@ -1,11 +1,11 @@
 package websocketproxy
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -53,7 +53,7 @@ func loadPolled(t *testing.T, pool string, handlers ...*Handler) *polledSite {
 
 // list returns what reverse_proxy would get.
 func (s *polledSite) list(header ...string) ([]string, error) {
-	r := requestForNobody(context.Background())
+	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
