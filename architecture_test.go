@@ -25,6 +25,7 @@ var graph = map[string][]string{
 	"dial":      {"conn", "handshake", "relay", "net/http"},
 	"discovery": {"outside", "upstream"},
 	"frame":     {},
+	"guest":     {"discovery", "upstream", "net/http", "caddy"},
 	"handshake": {"net/http", "x/net"},
 	"health":    {"dial", "frame", "handshake", "printable", "relay", "upstream", "net/http"},
 	"outside":   {},

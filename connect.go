@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -20,7 +21,7 @@ import (
 type attempts struct {
 	*retry
 
-	guest      *guestPolicy
+	guest      *guest.Policy
 	candidates *upstream.Candidates
 	began      time.Time
 	retried    int

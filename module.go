@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -105,10 +106,10 @@ type Handler struct {
 
 	live           *tunnel.Registry
 	pool           *upstream.Pool
-	sourceModules  []*source
+	sourceModules  []*guest.Source
 	sources        discovery.Sources
-	guest          *guestPolicy // nil: the pool has a policy of its own
-	check          *activeCheck // nil: none
+	guest          *guest.Policy // nil: the pool has a policy of its own
+	check          *activeCheck  // nil: none
 	loaded         *loadedPool
 	retry          retry
 	access         access

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -139,7 +140,7 @@ func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *upstream.P
 		p.Policy = own.build()
 		return own.Weights, nil
 	}
-	h.guest, err = loadGuestPolicy(ctx, lb, "SelectionPolicyRaw")
+	h.guest, err = guest.LoadPolicy(ctx, lb, "SelectionPolicyRaw")
 	return nil, err
 }
 
@@ -169,7 +170,7 @@ func (up *Upstream) slot(weight, maxTunnels int) *upstream.Server {
 		MaxTunnels: maxTunnels,
 		Backup:     up.Backup,
 		Dial:       up.Dial,
-		Known:      guestUpstream(up.Dial),
+		Known:      guest.NewUpstream(up.Dial),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -31,7 +32,7 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 	if len(h.DynamicUpstreamsRaw) == 0 {
 		return nil
 	}
-	modules, err := loadSources(ctx, "dynamic_upstreams", h.DynamicUpstreamsRaw, parseAddress)
+	modules, err := guest.LoadSources(ctx, "dynamic_upstreams", h.DynamicUpstreamsRaw, parseAddress)
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func (h *Handler) dynamicSlot(dial string) *upstream.Server {
 		Weight:     defaultWeight,
 		MaxTunnels: h.pool.MaxTunnels,
 		Dial:       dial,
-		Known:      guestUpstream(dial),
+		Known:      guest.NewUpstream(dial),
 	}
 }
 

@@ -1,4 +1,4 @@
-package websocketproxy
+package guest
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 )
 
 // lookUp asks the source.
-func (s *source) lookUp(r *http.Request) (found []*upstream.Endpoint, unusable []string, err error) {
+func (s *Source) lookUp(r *http.Request) (found []*upstream.Endpoint, unusable []string, err error) {
 	upstreams, err := s.module.GetUpstreams(r)
 	if err != nil {
 		return nil, nil, err
@@ -34,7 +34,7 @@ func (s *source) lookUp(r *http.Request) (found []*upstream.Endpoint, unusable [
 }
 
 // newFound makes an endpoint without a place of what a source has given.
-func (s *source) newFound(up *reverseproxy.Upstream) (*upstream.Endpoint, error) {
+func (s *Source) newFound(up *reverseproxy.Upstream) (*upstream.Endpoint, error) {
 	switch {
 	case up == nil:
 		return nil, errors.New("an upstream is null")
@@ -51,7 +51,7 @@ func (s *source) newFound(up *reverseproxy.Upstream) (*upstream.Endpoint, error)
 }
 
 // lookUpForNobody asks the source in the background.
-func (s *source) lookUpForNobody(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
+func (s *Source) lookUpForNobody(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
 	return s.lookUp(requestForNobody(ctx))
 }
 
@@ -68,7 +68,7 @@ func requestForNobody(ctx context.Context) *http.Request {
 
 // LookupFor has the source asked with a request that is not the client's, as the source
 // may hold it longer than that lives.
-func (s *source) LookupFor(r *http.Request) discovery.Lookup {
+func (s *Source) LookupFor(r *http.Request) discovery.Lookup {
 	repl := caddy.NewReplacer()
 	if known, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		for _, name := range s.placeholders {
@@ -87,9 +87,9 @@ func (s *source) LookupFor(r *http.Request) discovery.Lookup {
 	}
 }
 
-// requestPlaceholders returns the placeholders in the strings of a configuration
+// RequestPlaceholders returns the placeholders in the strings of a configuration
 // that nothing but a request can give a value, sorted and each once.
-func requestPlaceholders(config any) []string {
+func RequestPlaceholders(config any) []string {
 	var found []string
 	repl := caddy.NewEmptyReplacer()
 	repl.Map(func(name string) (any, bool) {

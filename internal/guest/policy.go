@@ -1,4 +1,4 @@
-package websocketproxy
+package guest
 
 import (
 	"fmt"
@@ -11,14 +11,14 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// guestPolicy chooses by a selection policy of another module. Its code runs without a lock,
+// Policy chooses by a selection policy of another module. Its code runs without a lock,
 // so that it can neither block the other handshakes of the process nor deadlock.
-type guestPolicy struct {
+type Policy struct {
 	Selector reverseproxy.Selector
 }
 
-// loadGuestPolicy loads the policy that a field of a configuration names.
-func loadGuestPolicy(ctx caddy.Context, config any, field string) (*guestPolicy, error) {
+// LoadPolicy loads the policy that a field of a configuration names.
+func LoadPolicy(ctx caddy.Context, config any, field string) (*Policy, error) {
 	mod, err := ctx.LoadModule(config, field)
 	if err != nil {
 		return nil, err
@@ -27,18 +27,18 @@ func loadGuestPolicy(ctx caddy.Context, config any, field string) (*guestPolicy,
 	if !ok {
 		return nil, fmt.Errorf("%T does not select upstreams", mod)
 	}
-	return &guestPolicy{selector}, nil
+	return &Policy{selector}, nil
 }
 
-// guestUpstream is what such a policy gets to see of an upstream. It may hash the
+// NewUpstream is what such a policy gets to see of an upstream. It may hash the
 // address, so that is spelled as reverse_proxy would.
-func guestUpstream(dial string) *reverseproxy.Upstream {
+func NewUpstream(dial string) *reverseproxy.Upstream {
 	return &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)}
 }
 
 // Pick chooses among candidates, and returns the header that the policy has set for the
 // client, such as a cookie. If its choice has filled up meanwhile, it is asked again.
-func (p *guestPolicy) Pick(c *upstream.Candidates, r *http.Request) (*upstream.Choice, http.Header) {
+func (p *Policy) Pick(c *upstream.Candidates, r *http.Request) (*upstream.Choice, http.Header) {
 	for range c.Count() + 1 {
 		options := c.Options()
 		upstreams := make(reverseproxy.UpstreamPool, len(options))

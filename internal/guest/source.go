@@ -1,4 +1,4 @@
-package websocketproxy
+package guest
 
 import (
 	"bytes"
@@ -13,11 +13,11 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// poolSourceName is the name of this module's own source.
-const poolSourceName = "websocket_proxy"
+// PoolSource is the name of this module's own source.
+const PoolSource = "websocket_proxy"
 
-// source is a source of upstreams in a configuration.
-type source struct {
+// Source is a source of upstreams in a configuration.
+type Source struct {
 	module reverseproxy.UpstreamSource
 	parse  func(dial string) (upstream.Address, error)
 	// Name is that of the module, and config the configuration, by which sources
@@ -31,16 +31,16 @@ type source struct {
 	interval time.Duration
 }
 
-// loadSources loads the sources that one consists of, without asking them. An address
+// LoadSources loads the sources that one consists of, without asking them. An address
 // that they find is what parse makes of it. Errors begin with the path.
-func loadSources(
+func LoadSources(
 	ctx caddy.Context, path string, raw json.RawMessage, parse func(dial string) (upstream.Address, error),
-) ([]*source, error) {
-	raws, err := splitSources(path, raw)
+) ([]*Source, error) {
+	raws, err := SplitSources(path, raw)
 	if err != nil {
 		return nil, err
 	}
-	all := make([]*source, len(raws))
+	all := make([]*Source, len(raws))
 	for i, raw := range raws {
 		if all[i], err = loadSource(ctx, raw); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -51,7 +51,7 @@ func loadSources(
 }
 
 // Config has the source asked in the background, if it can be asked there.
-func (s *source) Config(o discovery.Observer) discovery.Config {
+func (s *Source) Config(o discovery.Observer) discovery.Config {
 	c := discovery.Config{Name: s.Name, Key: s.config, Interval: s.interval, Observer: o}
 	if len(s.placeholders) == 0 {
 		c.Lookup = s.lookUpForNobody
@@ -59,10 +59,10 @@ func (s *source) Config(o discovery.Observer) discovery.Config {
 	return c
 }
 
-// splitSources returns the configurations of the sources that one consists of:
+// SplitSources returns the configurations of the sources that one consists of:
 // those of `multi` are asked one by one, as it does not tell which of them fail,
 // and what these have found last has to be kept. Errors begin with the path.
-func splitSources(path string, raw json.RawMessage) ([]json.RawMessage, error) {
+func SplitSources(path string, raw json.RawMessage) ([]json.RawMessage, error) {
 	var config struct {
 		Source  string            `json:"source"`
 		Sources []json.RawMessage `json:"sources"`
@@ -75,8 +75,8 @@ func splitSources(path string, raw json.RawMessage) ([]json.RawMessage, error) {
 	switch config.Source {
 	case "":
 		return nil, fmt.Errorf("%s: source: is empty; name a module, such as a or srv", path)
-	case poolSourceName:
-		return nil, fmt.Errorf("%s: %s is for reverse_proxy; give this handler the upstreams themselves", path, poolSourceName)
+	case PoolSource:
+		return nil, fmt.Errorf("%s: %s is for reverse_proxy; give this handler the upstreams themselves", path, PoolSource)
 	case "multi":
 	default:
 		return []json.RawMessage{raw}, nil
@@ -86,7 +86,7 @@ func splitSources(path string, raw json.RawMessage) ([]json.RawMessage, error) {
 	}
 	var all []json.RawMessage
 	for i, raw := range config.Sources {
-		some, err := splitSources(fmt.Sprintf("%s.sources[%d]", path, i), raw)
+		some, err := SplitSources(fmt.Sprintf("%s.sources[%d]", path, i), raw)
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +98,7 @@ func splitSources(path string, raw json.RawMessage) ([]json.RawMessage, error) {
 	return all, nil
 }
 
-func loadSource(ctx caddy.Context, raw json.RawMessage) (*source, error) {
+func loadSource(ctx caddy.Context, raw json.RawMessage) (*Source, error) {
 	// With every key in its place, and each once.
 	var config map[string]any
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -122,11 +122,11 @@ func loadSource(ctx caddy.Context, raw json.RawMessage) (*source, error) {
 		return nil, fmt.Errorf("%T does not find upstreams", mod)
 	}
 	name, _ := config["source"].(string)
-	s := &source{
+	s := &Source{
 		module:       module,
 		Name:         name,
 		config:       string(canonical),
-		placeholders: requestPlaceholders(config),
+		placeholders: RequestPlaceholders(config),
 		interval:     pollEvery(config),
 	}
 	if len(s.placeholders) == 0 {
@@ -138,7 +138,7 @@ func loadSource(ctx caddy.Context, raw json.RawMessage) (*source, error) {
 // lookUpInTime has Caddy's own sources look names up so early that what they know
 // is never older than their refresh interval, though they are asked only now and
 // then.
-func (s *source) lookUpInTime() {
+func (s *Source) lookUpInTime() {
 	earlier := func(refresh caddy.Duration) caddy.Duration {
 		return max(refresh-caddy.Duration(s.interval), 1) // zero would mean the default
 	}

@@ -1,4 +1,4 @@
-package websocketproxy
+package guest
 
 import (
 	"context"
@@ -22,7 +22,7 @@ func TestWhatNeedsARequest(t *testing.T) {
 		if err := json.Unmarshal([]byte(config), &parsed); err != nil {
 			t.Fatal(err)
 		}
-		if got := requestPlaceholders(parsed); !slices.Equal(got, want) {
+		if got := RequestPlaceholders(parsed); !slices.Equal(got, want) {
 			t.Errorf("%s needs %q, want %q", config, got, want)
 		}
 	}
@@ -59,7 +59,7 @@ func TestNamesAreLookedUpInTime(t *testing.T) {
 		`{"source": "a", "name": "up.test", "port": "80", "refresh": "500ms"}`:             1,
 		`{"source": "a", "name": "{http.request.host}", "port": "80", "refresh": "500ms"}`: 500 * time.Millisecond,
 	} {
-		all, err := loadSources(ctx, "sources", json.RawMessage(config), nil)
+		all, err := LoadSources(ctx, "sources", json.RawMessage(config), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

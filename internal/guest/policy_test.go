@@ -1,4 +1,4 @@
-package websocketproxy
+package guest
 
 import (
 	"net/http"
@@ -21,17 +21,17 @@ func (f selectorFunc) Select(
 
 // guestRig is a pool in which a policy of another module chooses.
 type guestRig struct {
-	policy *guestPolicy
+	policy *Policy
 	table  *upstream.Table
 	pool   *upstream.Pool
 }
 
 func newGuestRig(tb testing.TB, s reverseproxy.Selector, servers ...upstream.Server) *guestRig {
 	tb.Helper()
-	r := &guestRig{policy: &guestPolicy{s}, table: upstream.NewTable(func(upstream.Change) {})}
+	r := &guestRig{policy: &Policy{s}, table: upstream.NewTable(func(upstream.Change) {})}
 	r.pool = upstream.NewPool(r.table)
 	for _, s := range servers {
-		s.Weight, s.Known = 1, guestUpstream(s.Dial)
+		s.Weight, s.Known = 1, NewUpstream(s.Dial)
 		r.pool.AddFixed(&s, upstream.Address{Network: "tcp", HostPort: s.Dial})
 	}
 	tb.Cleanup(func() {
