@@ -106,7 +106,7 @@ type Handler struct {
 
 	live           *tunnel.Registry
 	pool           *upstream.Pool
-	sourceModules  []*guest.Source
+	sourceModules  []*guest.Source // of the sources, by index
 	sources        discovery.Sources
 	guest          *guest.Policy // nil: the pool has a policy of its own
 	check          *activeCheck  // nil: none

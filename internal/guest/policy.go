@@ -1,3 +1,10 @@
+// Package guest lets modules of Caddy's reverse_proxy choose and find upstreams: its
+// selection policies and its sources. It knows Caddy's interfaces of these and how they are
+// loaded, but no handler: what an address is, where upstreams go and who is told what
+// happens to a source is given to it.
+//
+// It has no locks. The code of modules may take any time, so none of others may be held
+// when they are asked.
 package guest
 
 import (
@@ -11,13 +18,13 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// Policy chooses by a selection policy of another module. Its code runs without a lock,
+// Policy chooses by a selection policy of reverse_proxy. Its code runs without a lock,
 // so that it can neither block the other handshakes of the process nor deadlock.
 type Policy struct {
 	Selector reverseproxy.Selector
 }
 
-// LoadPolicy loads the policy that a field of a configuration names.
+// LoadPolicy loads the policy that is in a field of a configuration.
 func LoadPolicy(ctx caddy.Context, config any, field string) (*Policy, error) {
 	mod, err := ctx.LoadModule(config, field)
 	if err != nil {
@@ -30,8 +37,8 @@ func LoadPolicy(ctx caddy.Context, config any, field string) (*Policy, error) {
 	return &Policy{selector}, nil
 }
 
-// NewUpstream is what such a policy gets to see of an upstream. It may hash the
-// address, so that is spelled as reverse_proxy would.
+// NewUpstream makes what policies get to see of an upstream: the Known of its server. They
+// may hash the address, so that is spelled as reverse_proxy would.
 func NewUpstream(dial string) *reverseproxy.Upstream {
 	return &reverseproxy.Upstream{Dial: dial, Host: new(reverseproxy.Host)}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// selectorFunc is a selection policy of another module.
+// selectorFunc is a selection policy.
 type selectorFunc func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream
 
 func (f selectorFunc) Select(
@@ -19,16 +19,16 @@ func (f selectorFunc) Select(
 	return f(pool, w)
 }
 
-// guestRig is a pool in which a policy of another module chooses.
-type guestRig struct {
+// rig is a pool in which a selection policy of reverse_proxy chooses.
+type rig struct {
 	policy *Policy
 	table  *upstream.Table
 	pool   *upstream.Pool
 }
 
-func newGuestRig(tb testing.TB, s reverseproxy.Selector, servers ...upstream.Server) *guestRig {
+func newRig(tb testing.TB, s reverseproxy.Selector, servers ...upstream.Server) *rig {
 	tb.Helper()
-	r := &guestRig{policy: &Policy{s}, table: upstream.NewTable(func(upstream.Change) {})}
+	r := &rig{policy: &Policy{s}, table: upstream.NewTable(func(upstream.Change) {})}
 	r.pool = upstream.NewPool(r.table)
 	for _, s := range servers {
 		s.Weight, s.Known = 1, NewUpstream(s.Dial)
@@ -43,7 +43,7 @@ func newGuestRig(tb testing.TB, s reverseproxy.Selector, servers ...upstream.Ser
 	return r
 }
 
-func (r *guestRig) candidates(tb testing.TB) *upstream.Candidates {
+func (r *rig) candidates(tb testing.TB) *upstream.Candidates {
 	tb.Helper()
 	c, err := r.pool.Candidates(nil)
 	if err != nil {
@@ -52,9 +52,9 @@ func (r *guestRig) candidates(tb testing.TB) *upstream.Candidates {
 	return c
 }
 
-func TestPoliciesOfOtherModulesSeeOnlyTheEligible(t *testing.T) {
+func TestPoliciesSeeOnlyTheEligible(t *testing.T) {
 	var seen []string
-	r := newGuestRig(t, selectorFunc(func(pool reverseproxy.UpstreamPool, _ http.ResponseWriter) *reverseproxy.Upstream {
+	r := newRig(t, selectorFunc(func(pool reverseproxy.UpstreamPool, _ http.ResponseWriter) *reverseproxy.Upstream {
 		seen = nil
 		for _, up := range pool {
 			seen = append(seen, up.Dial)
@@ -87,10 +87,10 @@ func TestPoliciesOfOtherModulesSeeOnlyTheEligible(t *testing.T) {
 	}
 }
 
-func TestPolicyOfAnotherModuleIsAskedAgain(t *testing.T) {
+func TestPolicyIsAskedAgain(t *testing.T) {
 	calls := 0
-	var r *guestRig
-	r = newGuestRig(t, selectorFunc(func(pool reverseproxy.UpstreamPool, w http.ResponseWriter) *reverseproxy.Upstream {
+	var r *rig
+	r = newRig(t, selectorFunc(func(pool reverseproxy.UpstreamPool, w http.ResponseWriter) *reverseproxy.Upstream {
 		calls++
 		w.Header().Add("Set-Cookie", pool[0].Dial)
 		if calls == 1 {
@@ -110,11 +110,11 @@ func TestPolicyOfAnotherModuleIsAskedAgain(t *testing.T) {
 	r.table.TunnelEnded(r.pool.Fixed[0].Host)
 }
 
-func TestPolicyOfAnotherModuleMayChooseNothing(t *testing.T) {
+func TestPolicyMayChooseNothing(t *testing.T) {
 	stranger := &reverseproxy.Upstream{Dial: "a:1"}
 	for name, choice := range map[string]*reverseproxy.Upstream{"nothing": nil, "a stranger": stranger} {
 		t.Run(name, func(t *testing.T) {
-			r := newGuestRig(t, selectorFunc(func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream {
+			r := newRig(t, selectorFunc(func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream {
 				return choice
 			}), upstream.Server{Dial: "a:1"})
 			if chosen, _ := r.policy.Pick(r.candidates(t), nil); chosen != nil {

@@ -13,26 +13,28 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// PoolSource is the name of this module's own source.
+// PoolSource is the name of the source that is our own, and for reverse_proxy only.
 const PoolSource = "websocket_proxy"
 
-// Source is a source of upstreams in a configuration.
+// Source is a source of upstreams, as a configuration has it.
 type Source struct {
-	module reverseproxy.UpstreamSource
-	parse  func(dial string) (upstream.Address, error)
-	// Name is that of the module, and config the configuration, by which sources
-	// of other handlers and configurations are the same.
+	// Name is that of the module.
 	Name   string
-	config string
+	module reverseproxy.UpstreamSource
+	// parse makes an address of one that the module has found.
+	parse func(dial string) (upstream.Address, error)
+	// key is the configuration, by which sources of other handlers and configurations
+	// are the same.
+	key string
 	// placeholders are those of the configuration that depend on the request. If
 	// there are any, the source is asked in handshakes.
 	placeholders []string
-	// interval is how often it is asked else.
+	// interval is how often it is asked otherwise.
 	interval time.Duration
 }
 
-// LoadSources loads the sources that one consists of, without asking them. An address
-// that they find is what parse makes of it. Errors begin with the path.
+// LoadSources loads the sources that one consists of, without asking them. Parse makes
+// addresses of what they find. Errors begin with the path.
 func LoadSources(
 	ctx caddy.Context, path string, raw json.RawMessage, parse func(dial string) (upstream.Address, error),
 ) ([]*Source, error) {
@@ -50,9 +52,10 @@ func LoadSources(
 	return all, nil
 }
 
-// Config has the source asked in the background, if it can be asked there.
+// Config has the source asked in the background, if it can be asked there. Its observer
+// is o.
 func (s *Source) Config(o discovery.Observer) discovery.Config {
-	c := discovery.Config{Name: s.Name, Key: s.config, Interval: s.interval, Observer: o}
+	c := discovery.Config{Name: s.Name, Key: s.key, Interval: s.interval, Observer: o}
 	if len(s.placeholders) == 0 {
 		c.Lookup = s.lookUpForNobody
 	}
@@ -123,9 +126,9 @@ func loadSource(ctx caddy.Context, raw json.RawMessage) (*Source, error) {
 	}
 	name, _ := config["source"].(string)
 	s := &Source{
-		module:       module,
 		Name:         name,
-		config:       string(canonical),
+		module:       module,
+		key:          string(canonical),
 		placeholders: RequestPlaceholders(config),
 		interval:     pollEvery(config),
 	}

@@ -48,6 +48,37 @@ func TestHowOftenSourcesAreAsked(t *testing.T) {
 	}
 }
 
+func TestMultiIsItsParts(t *testing.T) {
+	const a, b, c = `{"source": "a"}`, `{"source": "srv"}`, `{"source": "other", "n": 1}`
+	for config, want := range map[string][]string{
+		c: {c},
+		`{"source": "multi", "sources": [` + a + `, {"source": "multi", "sources": [` + b + `, ` + c + `]}]}`: {a, b, c},
+	} {
+		raws, err := SplitSources("sources", []byte(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, raw := range raws {
+			got = append(got, string(raw))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s is %q, want %q", config, got, want)
+		}
+	}
+	for config, want := range map[string]string{
+		`{}`: "sources: source: is empty; name a module, such as a or srv",
+		`{"source": "websocket_proxy"}`: "sources: websocket_proxy is for reverse_proxy; " +
+			"give this handler the upstreams themselves",
+		`{"source": "multi", "sources": [` + a + `, {"source": "multi"}]}`: "sources.sources[1]: multi has no sources; " +
+			"give it some, such as a or srv",
+	} {
+		if _, err := SplitSources("sources", []byte(config)); err == nil || err.Error() != want {
+			t.Errorf("%s is refused with %v, want %s", config, err, want)
+		}
+	}
+}
+
 // What is known of a name is used until it is asked for again, which is later
 // than when it is due.
 func TestNamesAreLookedUpInTime(t *testing.T) {
