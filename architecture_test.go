@@ -26,6 +26,7 @@ var graph = map[string][]string{
 	"discovery": {"outside", "upstream"},
 	"evict":     {"balance", "tunnel", "upstream"},
 	"frame":     {},
+	"guest":     {"discovery", "upstream", "net/http", "caddy"},
 	"handshake": {"net/http", "x/net"},
 	"health":    {"dial", "frame", "handshake", "printable", "relay", "upstream", "net/http"},
 	"outside":   {},

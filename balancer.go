@@ -10,9 +10,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -149,8 +149,8 @@ func (h *Handler) makeKnown(ctx caddy.Context) error {
 	for _, t := range h.pool.Templates {
 		c.Shown[t.Dial] = t.Dial
 	}
-	for _, f := range h.finders {
-		c.Shown[f.config] = "dynamic " + f.name // the rest may be secret
+	for _, s := range h.sources {
+		c.Shown[s.Key] = "dynamic " + s.Name // the rest may be secret
 	}
 	if r := h.balancing().Rebalance; r != nil {
 		c.Rebalance = evict.Rebalance{
@@ -176,16 +176,8 @@ func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *upstream.P
 		p.Policy = own.build()
 		return own.Weights, nil
 	}
-	mod, err := ctx.LoadModule(lb, "SelectionPolicyRaw")
-	if err != nil {
-		return nil, err
-	}
-	selector, ok := mod.(reverseproxy.Selector)
-	if !ok {
-		return nil, fmt.Errorf("%T does not select upstreams", mod)
-	}
-	h.guest = &guest{selector}
-	return nil, nil
+	h.guest, err = guest.LoadPolicy(ctx, lb, "SelectionPolicyRaw")
+	return nil, err
 }
 
 // build makes the policy.
@@ -214,7 +206,7 @@ func (up *Upstream) slot(weight, maxTunnels int) *upstream.Server {
 		MaxTunnels: maxTunnels,
 		Backup:     up.Backup,
 		Dial:       up.Dial,
-		Known:      guestUpstream(up.Dial),
+		Known:      guest.NewUpstream(up.Dial),
 	}
 }
 

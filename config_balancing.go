@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -165,7 +166,7 @@ func (h *Handler) checkSources() error {
 	if len(h.DynamicUpstreamsRaw) == 0 {
 		return nil
 	}
-	_, err := splitSources("dynamic_upstreams", h.DynamicUpstreamsRaw)
+	_, err := guest.SplitSources("dynamic_upstreams", h.DynamicUpstreamsRaw)
 	return err
 }
 

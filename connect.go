@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -20,7 +21,7 @@ import (
 type attempts struct {
 	*retry
 
-	guest      *guest
+	guest      *guest.Policy
 	candidates *upstream.Candidates
 	began      time.Time
 	retried    int
@@ -29,6 +30,13 @@ type attempts struct {
 	// kept is the last answer, if others are asked whether they have a better one.
 	// Its place at the upstream is given back.
 	kept *answer
+}
+
+// picked is a choice, and what the client gets to know of it.
+type picked struct {
+	*upstream.Choice
+
+	header http.Header // that a policy of another module has set, such as a cookie
 }
 
 // connect chooses an upstream and performs the handshake there, on another one
@@ -84,7 +92,8 @@ func (t *attempts) next(ctx context.Context, asked *http.Request) (picked, *refu
 // is not waited for: what it would choose when there is a place is not known.
 func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refusal) {
 	if t.guest != nil {
-		return t.guest.Pick(t.candidates, asked), nil
+		chosen, header := t.guest.Pick(t.candidates, asked)
+		return picked{chosen, header}, nil
 	}
 	chosen, err := t.candidates.Next(ctx)
 	if err != nil {

@@ -21,21 +21,6 @@ import (
 // byRoom makes another configuration for each value of the header field Room.
 const byRoom = "{http.request.header.Room}"
 
-func TestWhatNeedsARequest(t *testing.T) {
-	for config, want := range map[string][]string{
-		`{"name": "a.test"}`: nil,
-		`{"name": "{env.X}{file./x}{system.os}{time.now.year}{env.}"}`:                      nil,
-		`{"name": "{http.request.host}"}`:                                                   {"http.request.host"},
-		`{"sources": [{"name": ["{b}.{a}", {"x": "{a}"}]}], "{key}": 1, "n": 1, "z": null}`: {"a", "b"},
-	} {
-		var parsed any
-		mustParse(t, []byte(config), &parsed)
-		if got := requestPlaceholders(parsed); !slices.Equal(got, want) {
-			t.Errorf("%s needs %q, want %q", config, got, want)
-		}
-	}
-}
-
 // tellsRoom is the action to give an address for the room of the request.
 func tellsRoom(s *scriptedSource, r *http.Request) ([]*reverseproxy.Upstream, error) {
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)

@@ -203,7 +203,7 @@ func TestSourcesAreSharedByLineage(t *testing.T) {
 		s := newScript(t, gives(hostA))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		load(t, h)
-		if got := h.loaded.Shown; len(got) != 1 || got[h.finders[0].config] == "" {
+		if got := h.loaded.Shown; len(got) != 1 || got[h.sources[0].Key] == "" {
 			t.Errorf("the pool consists of %q", got)
 		}
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}

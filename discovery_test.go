@@ -202,24 +202,6 @@ func TestSourcesAreAskedForAllThatAreAlike(t *testing.T) {
 	unloadTwo()
 }
 
-func TestHowOftenSourcesAreAsked(t *testing.T) {
-	for config, want := range map[string]time.Duration{
-		`{}`:                      time.Second,
-		`{"refresh": "nonsense"}`: time.Second,
-		`{"refresh": -5}`:         time.Second,
-		`{"refresh": "1m"}`:       time.Second,
-		`{"refresh": "300ms"}`:    300 * time.Millisecond,
-		`{"refresh": 500000000}`:  500 * time.Millisecond,
-		`{"refresh": 1}`:          100 * time.Millisecond,
-	} {
-		var parsed map[string]any
-		mustParse(t, json.RawMessage(config), &parsed)
-		if got := pollEvery(parsed); got != want {
-			t.Errorf("%s is asked every %v, want %v", config, got, want)
-		}
-	}
-}
-
 // hangs is the action not to come back before released is closed, whatever the
 // context says.
 func hangs(released <-chan struct{}, then action) action {
@@ -316,7 +298,7 @@ func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
 		s := newScript(t, hangs(released, gives(hostA)))
 		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		unload := load(t, h)
-		h.finders[0].log = zap.NewNop()
+		h.sources[0].Observer = &sourceLog{zap.NewNop()}
 		h.sources.Start()
 		time.Sleep(pollTimeout)
 		synctest.Wait()

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
@@ -99,29 +98,4 @@ func TestPartOfMultiFails(t *testing.T) {
 	p.line(sourceFails)
 	good.SetA(one, "127.0.0.1", "127.0.0.3")
 	expectStanding(t, h, "127.0.0.1:80", "127.0.0.3:80", "127.0.0.2:80")
-}
-
-// What is known of a name is used until it is asked for again, which is later
-// than when it is due.
-func TestNamesAreLookedUpInTime(t *testing.T) {
-	t.Cleanup(func() { expectNothingHeld(t) })
-	for source, want := range map[string]time.Duration{
-		`{"source": "a", "name": "up.test", "port": "80"}`:                                 59 * time.Second,
-		`{"source": "srv", "name": "up.test", "refresh": "10s"}`:                           9 * time.Second,
-		`{"source": "a", "name": "up.test", "port": "80", "refresh": "500ms"}`:             1,
-		`{"source": "a", "name": "{http.request.host}", "port": "80", "refresh": "500ms"}`: 500 * time.Millisecond,
-	} {
-		h := dynamic(json.RawMessage(source))
-		load(t, h)
-		var got caddy.Duration
-		switch m := h.finders[0].module.(type) {
-		case *reverseproxy.AUpstreams:
-			got = m.Refresh
-		case *reverseproxy.SRVUpstreams:
-			got = m.Refresh
-		}
-		if time.Duration(got) != want {
-			t.Errorf("%s keeps what it knows for %v, want %v", source, time.Duration(got), want)
-		}
-	}
 }

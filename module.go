@@ -20,6 +20,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -106,10 +107,10 @@ type Handler struct {
 
 	live           *tunnel.Registry
 	pool           *upstream.Pool
-	finders        []*finder
+	sourceModules  []*guest.Source // of the sources, by index
 	sources        discovery.Sources
-	guest          *guest       // nil: the pool has a policy of its own
-	check          *activeCheck // nil: none
+	guest          *guest.Policy // nil: the pool has a policy of its own
+	check          *activeCheck  // nil: none
 	loaded         *evict.Pool
 	retry          retry
 	access         access

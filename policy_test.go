@@ -50,7 +50,7 @@ func TestPoliciesAreWhatTheConfigurationSays(t *testing.T) {
 			provision(t, h)
 			var selector reverseproxy.Selector
 			if h.guest != nil {
-				selector = h.guest.selector
+				selector = h.guest.Selector
 			}
 			if got := fmt.Sprintf("%#v %#v", h.pool.Policy, selector); got != test.want {
 				t.Errorf("the policy is %s, want %s", got, test.want)

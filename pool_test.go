@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -63,7 +62,8 @@ func theirChoice(tb testing.TB, config string, dials []string, r *http.Request) 
 // choose makes a choice without waiting for one.
 func (h *Handler) choose(c *upstream.Candidates, r *http.Request) picked {
 	if h.guest != nil {
-		return h.guest.Pick(c, r)
+		chosen, header := h.guest.Pick(c, r)
+		return picked{chosen, header}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -162,104 +162,6 @@ func TestRandomOfReverseProxyIsAnother(t *testing.T) {
 	}
 	if len(chosen) != 2 {
 		t.Errorf("chose only %v", chosen)
-	}
-}
-
-// selectorFunc is a selection policy of another module.
-type selectorFunc func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream
-
-func (f selectorFunc) Select(
-	pool reverseproxy.UpstreamPool, _ *http.Request, w http.ResponseWriter,
-) *reverseproxy.Upstream {
-	return f(pool, w)
-}
-
-// poolWith is a handler with a policy of another module.
-func poolWith(tb testing.TB, selector reverseproxy.Selector, list ...*Upstream) *Handler {
-	tb.Helper()
-	tb.Cleanup(func() { expectNothingHeld(tb) })
-	h := &Handler{Upstreams: list}
-	load(tb, h)
-	h.pool.Policy, h.guest = nil, &guest{selector}
-	return h
-}
-
-func TestPoliciesOfOtherModulesSeeOnlyTheEligible(t *testing.T) {
-	var seen []string
-	h := poolWith(t, selectorFunc(func(pool reverseproxy.UpstreamPool, _ http.ResponseWriter) *reverseproxy.Upstream {
-		seen = nil
-		for _, up := range pool {
-			seen = append(seen, up.Dial)
-		}
-		if len(pool) == 0 {
-			return nil
-		}
-		return pool[0]
-	}), &Upstream{Dial: "a:1", MaxTunnels: 1}, &Upstream{Dial: "b:1"}, &Upstream{Dial: "c:1", Backup: true})
-	holding, _ := h.pool.Candidates(nil)
-	first := h.choose(holding, nil) // a, which is full from here on
-	c, _ := h.pool.Candidates(nil)
-	for _, want := range [][]string{{"b:1"}, {"c:1"}, nil} {
-		chosen := h.choose(c, nil)
-		if !slices.Equal(seen, want) {
-			t.Errorf("the policy saw %v, want %v", seen, want)
-		}
-		if (chosen.Choice == nil) != (want == nil) {
-			t.Errorf("the choice is %+v", chosen)
-		}
-		if chosen.Choice != nil {
-			hosts.TunnelEnded(chosen.Host)
-		}
-	}
-	hosts.TunnelEnded(first.Host)
-	c.NextRound()
-	chosen := h.choose(c, nil)
-	hosts.TunnelEnded(chosen.Host)
-	if want := []string{"a:1", "b:1"}; !slices.Equal(seen, want) {
-		t.Errorf("in the next round, the policy saw %v, want %v", seen, want)
-	}
-}
-
-func TestPolicyOfAnotherModuleIsAskedAgain(t *testing.T) {
-	calls := 0
-	var h *Handler
-	h = poolWith(t, selectorFunc(func(pool reverseproxy.UpstreamPool, w http.ResponseWriter) *reverseproxy.Upstream {
-		calls++
-		w.Header().Add("Set-Cookie", pool[0].Dial)
-		if calls == 1 {
-			// Meanwhile another handshake takes the last place.
-			other, _ := h.pool.Candidates(nil)
-			other.Reserve(h.pool.Fixed[0])
-		}
-		return pool[0]
-	}), &Upstream{Dial: "a:1", MaxTunnels: 1}, &Upstream{Dial: "b:1"})
-	c, _ := h.pool.Candidates(nil)
-	chosen := h.choose(c, nil)
-	if chosen.Choice == nil || chosen.Host.Address != "b:1" || calls != 2 {
-		t.Fatalf("the choice is %+v after %d calls, want b:1 after 2", chosen, calls)
-	}
-	if got, want := chosen.header.Values("Set-Cookie"), []string{"b:1"}; !slices.Equal(got, want) {
-		t.Errorf("the header has %v, want %v", got, want)
-	}
-	hosts.TunnelEnded(chosen.Host)
-	hosts.TunnelEnded(h.pool.Fixed[0].Host)
-}
-
-func TestPolicyOfAnotherModuleMayChooseNothing(t *testing.T) {
-	stranger := &reverseproxy.Upstream{Dial: "a:1"}
-	for name, choice := range map[string]*reverseproxy.Upstream{"nothing": nil, "a stranger": stranger} {
-		t.Run(name, func(t *testing.T) {
-			h := poolWith(t, selectorFunc(func(reverseproxy.UpstreamPool, http.ResponseWriter) *reverseproxy.Upstream {
-				return choice
-			}), &Upstream{Dial: "a:1"})
-			c, _ := h.pool.Candidates(nil)
-			if chosen := h.choose(c, nil); chosen.Choice != nil {
-				t.Errorf("the choice is %+v", chosen)
-			}
-			if got := tunnelsOf("a:1"); got != 0 {
-				t.Errorf("%d tunnels counted, want 0", got)
-			}
-		})
 	}
 }
 

@@ -159,8 +159,8 @@ func putInForce(tb testing.TB, h *Handler) (p *testProxy, unload func()) {
 	tb.Helper()
 	unload = load(tb, h)
 	p = serve(tb, h)
-	for _, f := range h.finders {
-		f.log = h.logger
+	for _, s := range h.sources {
+		s.Observer = &sourceLog{h.logger}
 	}
 	h.sources.Start()
 	return p, unload

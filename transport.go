@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -101,7 +102,7 @@ func newTransport(t *reverseproxy.HTTPTransport) (*transport, error) {
 	tellsRequest := t.ProxyProtocolEnabled()
 	if t.TLS != nil {
 		d.TLSTimeout = time.Duration(t.TLS.HandshakeTimeout)
-		tellsRequest = tellsRequest || len(requestPlaceholders(t.TLS.ServerName)) > 0
+		tellsRequest = tellsRequest || len(guest.RequestPlaceholders(t.TLS.ServerName)) > 0
 	}
 	return &transport{Dialer: d, http: t, tellsRequest: tellsRequest}, nil
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 )
 
 // PoolUpstreams provides `reverse_proxy` with the upstreams of a
@@ -32,7 +34,7 @@ type PoolUpstreams struct {
 // CaddyModule returns the Caddy module information.
 func (*PoolUpstreams) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
-		ID:  "http.reverse_proxy.upstreams." + poolSourceName,
+		ID:  "http.reverse_proxy.upstreams." + guest.PoolSource,
 		New: func() caddy.Module { return new(PoolUpstreams) },
 	}
 }

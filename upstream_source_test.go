@@ -1,11 +1,11 @@
 package websocketproxy
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -53,7 +53,7 @@ func loadPolled(t *testing.T, pool string, handlers ...*Handler) *polledSite {
 
 // list returns what reverse_proxy would get.
 func (s *polledSite) list(header ...string) ([]string, error) {
-	r := requestForNobody(context.Background())
+	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -169,7 +169,7 @@ func TestSelectionPoliciesAgreeWithReverseProxy(t *testing.T) {
 			for _, up := range offered {
 				up.Host = new(reverseproxy.Host)
 			}
-			theirs := s.handler[0].guest.selector.Select(offered, r, nil)
+			theirs := s.handler[0].guest.Selector.Select(offered, r, nil)
 			a, err := parseAddress(theirs.Dial)
 			if err != nil {
 				t.Fatal(err)

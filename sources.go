@@ -1,0 +1,101 @@
+package websocketproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
+)
+
+// discoveries are the sources of the process.
+var discoveries = discovery.NewSet(hosts, follow)
+
+// follow does what follows from what sources have found.
+func follow(o discovery.Outcome) {
+	if o.Orphans {
+		evictions.Orphans()
+	}
+	evictions.Discovered(o.Joined, o.Had)
+}
+
+// provisionSources loads the sources of upstreams, without asking them.
+func (h *Handler) provisionSources(ctx caddy.Context) error {
+	if len(h.DynamicUpstreamsRaw) == 0 {
+		return nil
+	}
+	modules, err := guest.LoadSources(ctx, "dynamic_upstreams", h.DynamicUpstreamsRaw, parseAddress)
+	if err != nil {
+		return err
+	}
+	configs := make([]discovery.Config, len(modules))
+	for i, m := range modules {
+		configs[i] = m.Config(&sourceLog{h.logger.With(zap.String("source", m.Name))})
+	}
+	h.sourceModules, h.sources = modules, discoveries.Add(h.pool, h.dynamicSlot, configs)
+	return nil
+}
+
+// dynamicSlot makes the place of an upstream that was found.
+func (h *Handler) dynamicSlot(dial string) *upstream.Server {
+	return &upstream.Server{
+		Weight:     defaultWeight,
+		MaxTunnels: h.pool.MaxTunnels,
+		Dial:       dial,
+		Known:      guest.NewUpstream(dial),
+	}
+}
+
+// discover waits for upstreams that are still to be found, and asks the handler's
+// sources for those that depend on the request. It returns why none was found, or that the
+// client has gone meanwhile or that the time is over; nil if there are some, or no
+// sources of them.
+func (h *Handler) discover(ctx context.Context, c *upstream.Candidates, r *http.Request) *refusal {
+	if len(h.sources) == 0 {
+		return nil
+	}
+	problems := h.sources.Find(ctx, c, func(i int) discovery.Lookup { return h.sourceModules[i].LookupFor(r) })
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled): // the client has gone, or the process exits
+		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
+	case len(c.Endpoints) == 0:
+		refused := refuseNoUpstream()
+		refused.err = fmt.Errorf("%w: none was found: %s", refused.err, strings.Join(problems, "; "))
+		return refused
+	case ctx.Err() != nil:
+		// No upstream is to blame for that.
+		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
+	}
+	return nil
+}
+
+// sourceLog writes what happens to a source.
+type sourceLog struct {
+	logger *zap.Logger
+}
+
+// Failing implements discovery.Observer.
+func (l *sourceLog) Failing(found int, err error) {
+	l.logger.Warn("upstream source fails; what it has found last stays", zap.Int("found", found), failure(err))
+}
+
+// Recovered implements discovery.Observer.
+func (l *sourceLog) Recovered() { l.logger.Info("upstream source works again") }
+
+// Unusable implements discovery.Observer.
+func (l *sourceLog) Unusable(addresses []string) {
+	l.logger.Warn("upstream source has found what cannot be used", zap.Strings("upstreams", addresses))
+}
+
+// Found implements discovery.Observer.
+func (l *sourceLog) Found(added, removed []string) {
+	l.logger.Info("upstreams found", zap.Strings("added", added), zap.Strings("removed", removed))
+}
