@@ -54,11 +54,11 @@ func TestMatchersThatKnowOnlyHTTP1(t *testing.T) {
 		"expression `header({'X-Upgrade': '1'})`": "",
 		"expression `path('/upgrade')`":           "",
 	} {
-		if got := onlyInHTTP1(matchersIn(t, matcher)); got != want {
+		if got := OnlyInHTTP1(matchersIn(t, matcher)); got != want {
 			t.Errorf("%s asks for %q, want %q", strings.ReplaceAll(matcher, "\n", "; "), got, want)
 		}
 	}
-	if got := onlyInHTTP1(nil); got != "" {
+	if got := OnlyInHTTP1(nil); got != "" {
 		t.Errorf("no matcher asks for %q", got)
 	}
 }
