@@ -6,6 +6,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -18,7 +19,7 @@ func parseAddress(dial string) (upstream.Address, error) {
 	}
 	addr, err := caddy.ParseNetworkAddress(dial)
 	switch {
-	case HasPath(dial):
+	case directive.HasPath(dial):
 		return upstream.Address{}, fmt.Errorf("%s has a path; write host:port, and change paths with a rewrite handler", dial)
 	case err != nil:
 		return upstream.Address{}, err

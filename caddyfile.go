@@ -8,6 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 )
 
 func init() {
@@ -41,12 +43,12 @@ func parseDirective(helper httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, e
 }
 
 // warnOfHTTP1 warns of matchers that no handshake over HTTP/2 and HTTP/3 passes.
-func warnOfHTTP1(matchers caddy.ModuleMap, directive caddyfile.Token) {
-	if what := OnlyInHTTP1(matchers); what != "" {
+func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
+	if what := directive.OnlyInHTTP1(matchers); what != "" {
 		// Adapters have warnings, but none for plugins to write.
 		caddy.Log().Named("http.handlers.websocket_proxy").Warn("the matcher asks for what handshakes over HTTP/2 and HTTP/3 "+
 			"do not have, so these go to the next handler; use the matcher websocket instead",
-			zap.String("asks_for", what), zap.String("file", directive.File), zap.Int("line", directive.Line))
+			zap.String("asks_for", what), zap.String("file", at.File), zap.Int("line", at.Line))
 	}
 }
 
@@ -129,7 +131,7 @@ func warnOfHTTP1(matchers caddy.ModuleMap, directive caddyfile.Token) {
 // ws:// and wss://. Either all of them use TLS or none does. A jitter is a
 // percentage, such as 10%, and a size a number of bytes, such as 64KB or 1MiB.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	p := parser{Reader: NewReader(d, &syntax), h: h}
+	p := parser{Reader: directive.NewReader(d, &syntax), h: h}
 	if err := p.upstreams(); err != nil {
 		return err
 	}
@@ -147,7 +149,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // parser is the state of parsing one directive.
 type parser struct {
-	*Reader
+	*directive.Reader
 
 	h *Handler
 	// active is what reverse_proxy has not of active checks, until finishHealth adds the rest.
@@ -237,7 +239,7 @@ var options = map[string]option{
 }
 
 // syntax is what the reader has to know of the options.
-var syntax = Syntax{
+var syntax = directive.Syntax{
 	Directive: "websocket_proxy",
 	Refused:   refusedOptions,
 	Repeatable: map[string]bool{

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 )
 
@@ -19,7 +20,7 @@ func (p *parser) policy() error {
 	if err != nil {
 		return err
 	}
-	if err := UnmarshalGuest("lb_policy", policy, tokens); err != nil {
+	if err := directive.UnmarshalGuest("lb_policy", policy, tokens); err != nil {
 		return err
 	}
 	p.balancing().SelectionPolicyRaw = caddyconfig.JSONModuleObject(policy, "policy", tokens[0].Text, nil)
@@ -137,7 +138,7 @@ func (p *parser) finishHealth(theirs *reverseproxy.HealthChecks) error {
 	}
 	if theirs != nil && theirs.Active != nil {
 		if at, twice := p.Given("health_uri"); twice && p.active.URI != "" {
-			return ErrorAt(at, "health_uri is given twice, as health_check has it too")
+			return directive.ErrorAt(at, "health_uri is given twice, as health_check has it too")
 		}
 		p.active.take(theirs.Active)
 	}
@@ -145,7 +146,7 @@ func (p *parser) finishHealth(theirs *reverseproxy.HealthChecks) error {
 		return err
 	}
 	if p.active.kind() == "" {
-		return ErrorAt(first, "%s has no effect without health_check, health_uri or health_port", first.Text)
+		return directive.ErrorAt(first, "%s has no effect without health_check, health_uri or health_port", first.Text)
 	}
 	p.checks().Active = &p.active
 	return nil
@@ -169,7 +170,7 @@ func (p *parser) refuseZeroHealth() error {
 		{"health_status", a.ExpectStatus == 0},
 	} {
 		if at, given := p.Given(o.name); given && o.isZero {
-			return ErrorAt(at, "%s is zero or empty; leave it out for the default", o.name)
+			return directive.ErrorAt(at, "%s is zero or empty; leave it out for the default", o.name)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 )
 
@@ -82,12 +83,12 @@ func (p *parser) header() error {
 	if err != nil {
 		return err
 	}
-	rp, err := ParseShared(tokens)
+	rp, err := directive.ParseShared(tokens)
 	if err != nil {
 		return err
 	}
 	if problem := headersProblem(rp.Headers); problem != "" {
-		return ErrorAt(tokens[0], "%s %s", tokens[0].Text, problem)
+		return directive.ErrorAt(tokens[0], "%s %s", tokens[0].Text, problem)
 	}
 	return nil
 }
@@ -99,11 +100,11 @@ func (p *parser) trustedProxies() error {
 		return err
 	}
 	for _, t := range tokens[1:] {
-		if err := WithoutCommas("trusted_proxies", t); err != nil {
+		if err := directive.WithoutCommas("trusted_proxies", t); err != nil {
 			return err
 		}
 		if _, err := trustedRange(t.Text); err != nil && t.Text != "private_ranges" {
-			return ErrorAt(t, "trusted_proxies %w", err)
+			return directive.ErrorAt(t, "trusted_proxies %w", err)
 		}
 	}
 	return nil

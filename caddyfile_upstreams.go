@@ -7,6 +7,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 )
 
 // upstreams parses addresses to the end of the line.
@@ -63,9 +65,9 @@ func (p *parser) dynamic() error {
 	}
 	name := tokens[0].Text
 	if _, ok := source.(reverseproxy.UpstreamSource); !ok {
-		return ErrorAt(tokens[0], "dynamic %s: %T does not find upstreams", name, source)
+		return directive.ErrorAt(tokens[0], "dynamic %s: %T does not find upstreams", name, source)
 	}
-	if err := UnmarshalGuest("dynamic", source, tokens); err != nil {
+	if err := directive.UnmarshalGuest("dynamic", source, tokens); err != nil {
 		return err
 	}
 	p.noteSources("dynamic_upstreams", tokens)
@@ -93,7 +95,7 @@ func (p *parser) upstream(address caddyfile.Token, settings Upstream) error {
 	}
 	for _, dial := range dials {
 		if err := (&Upstream{Dial: dial}).check(); err != nil {
-			return ErrorAt(address, "upstream %q: %s", address.Text, strings.TrimPrefix(err.Error(), "dial: "))
+			return directive.ErrorAt(address, "upstream %q: %s", address.Text, strings.TrimPrefix(err.Error(), "dial: "))
 		}
 		up := settings
 		up.Dial = dial

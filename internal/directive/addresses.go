@@ -1,4 +1,4 @@
-package websocketproxy
+package directive
 
 import (
 	"errors"

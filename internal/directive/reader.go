@@ -1,4 +1,9 @@
-package websocketproxy
+// Package directive reads what the options of a directive in a Caddyfile consist of:
+// values, addresses of upstreams, and what reverse_proxy has too, which its own parser
+// reads. It finds the line of a mistake. Which option sets what it is told; it must not
+// know the handler, and nothing of logs. A Reader belongs to one goroutine, and there
+// are no locks.
+package directive
 
 import (
 	"fmt"
