@@ -116,12 +116,6 @@ func (p *parser) healthCheck() error {
 	return nil
 }
 
-// healthOption collects an option that reverse_proxy has too, with an argument.
-func (p *parser) healthOption() error {
-	_, err := p.Share(1)
-	return err
-}
-
 func (p *parser) onUnhealthy() error {
 	if _, err := p.Arg("keep or evict"); err != nil {
 		return err

@@ -88,6 +88,12 @@ func (r *Reader) Share(limit int) ([]caddyfile.Token, error) {
 	return tokens, nil
 }
 
+// ShareArg is Share for an option with one argument.
+func (r *Reader) ShareArg() error {
+	_, err := r.Share(1)
+	return err
+}
+
 // ShareFlag is Share for an option without arguments.
 func (r *Reader) ShareFlag() error {
 	r.shared.options = append(r.shared.options, r.Token())
