@@ -3,10 +3,10 @@ package websocketproxy
 import (
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -19,7 +19,7 @@ func parseAddress(dial string) (upstream.Address, error) {
 	}
 	addr, err := caddy.ParseNetworkAddress(dial)
 	switch {
-	case hasPath(dial):
+	case directive.HasPath(dial):
 		return upstream.Address{}, fmt.Errorf("%s has a path; write host:port, and change paths with a rewrite handler", dial)
 	case err != nil:
 		return upstream.Address{}, err
@@ -41,17 +41,6 @@ func parseAddress(dial string) (upstream.Address, error) {
 		Hostname: addr.Host,
 		Port:     strconv.Itoa(int(addr.StartPort)),
 	}, nil
-}
-
-// hasPath reports whether there is a path behind a host, which Caddy takes for the name
-// of a network then.
-func hasPath(address string) bool {
-	network, _, found := strings.Cut(strings.ToLower(address), "/")
-	switch strings.TrimRight(network, "46") {
-	case "", "tcp", "udp", "ip", "unix", "unixgram", "unixpacket", "unix+h2c", "fd", "fdgram":
-		return false
-	}
-	return found && !strings.Contains(network, "{")
 }
 
 // setUpstream sets the placeholders that reverse_proxy sets for a chosen upstream,

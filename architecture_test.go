@@ -23,6 +23,7 @@ var graph = map[string][]string{
 	"conn":      {"relay", "net/http", "quic", "x/sys"},
 	"demo":      {"net/http", "websocket"},
 	"dial":      {"conn", "handshake", "relay", "net/http"},
+	"directive": {"net/http", "caddy", "humanize"},
 	"discovery": {"outside", "upstream"},
 	"evict":     {"balance", "tunnel", "upstream"},
 	"frame":     {},

@@ -3,8 +3,13 @@ package websocketproxy
 import (
 	"strings"
 
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 )
 
 func init() {
@@ -13,6 +18,9 @@ func init() {
 	// trust that what keeps requests from reverse_proxy keeps sockets from us.
 	// Before reverse_proxy and the others that answer to everything.
 	httpcaddyfile.RegisterDirectiveOrder("websocket_proxy", httpcaddyfile.Before, "reverse_proxy")
+	for name, o := range options {
+		syntax.Add(name, o.sets)
+	}
 }
 
 // parseDirective is what httpcaddyfile has for directives that are a handler,
@@ -32,6 +40,16 @@ func parseDirective(helper httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, e
 		return nil, err
 	}
 	return helper.NewRoute(matchers, h), nil
+}
+
+// warnOfHTTP1 warns of matchers that no handshake over HTTP/2 and HTTP/3 passes.
+func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
+	if what := directive.OnlyInHTTP1(matchers); what != "" {
+		// Adapters have warnings, but none for plugins to write.
+		caddy.Log().Named("http.handlers.websocket_proxy").Warn("the matcher asks for what handshakes over HTTP/2 and HTTP/3 "+
+			"do not have, so these go to the next handler; use the matcher websocket instead",
+			zap.String("asks_for", what), zap.String("file", at.File), zap.Int("line", at.Line))
+	}
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
@@ -113,177 +131,165 @@ func parseDirective(helper httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, e
 // ws:// and wss://. Either all of them use TLS or none does. A jitter is a
 // percentage, such as 10%, and a size a number of bytes, such as 64KB or 1MiB.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume the directive name
-	p := parser{
-		h: h, d: d, shared: new(shared), directive: d.Token(),
-		given: make(map[string]caddyfile.Token), elements: make(map[string]caddyfile.Token),
-	}
-	for d.NextArg() {
-		if err := p.upstream(d.Token(), Upstream{}); err != nil {
-			return err
-		}
-	}
-	for d.NextBlock(0) {
-		if err := p.option(d.Val()); err != nil {
-			return err
-		}
-	}
-	if err := p.finishHealth(); err != nil {
+	p := parser{Reader: directive.NewReader(d, &syntax), h: h}
+	if err := p.upstreams(); err != nil {
 		return err
 	}
-	if err := p.shared.finish(h); err != nil {
+	if err := p.Options(func(name string) error { return options[name].parse(&p) }); err != nil {
+		return err
+	}
+	if err := p.finish(); err != nil {
 		return err
 	}
 	if err := h.checkConfig(); err != nil {
-		return p.mistake(err)
+		return p.Mistake(err)
 	}
 	return nil
 }
 
 // parser is the state of parsing one directive.
 type parser struct {
-	h      *Handler
-	d      *caddyfile.Dispenser
-	shared *shared
-	health healthOptions
-	// These say where everything is: the directive, options by their names, and
-	// elements of lists by their paths in JSON.
-	directive       caddyfile.Token
-	given, elements map[string]caddyfile.Token
+	*directive.Reader
+
+	h *Handler
+	// active is what reverse_proxy has not of active checks, until finishHealth adds the rest.
+	active ActiveHealthChecks
 }
 
 // option is one of the block.
 type option struct {
 	// sets are the paths in JSON that it sets, separated by spaces.
 	sets string
-	// parse reads its arguments. The dispenser stands on its name.
+	// parse reads its arguments. The reader stands on its name.
 	parse func(*parser) error
 }
 
 // options are all of them by name.
-var options map[string]option
+var options = map[string]option{
+	// upstreams
+	"to":       {"", (*parser).to},
+	"upstream": {"upstreams", (*parser).upstreamOption},
+	"dynamic":  {"dynamic_upstreams", (*parser).dynamic},
+	"name":     {"name", func(p *parser) (err error) { p.h.Name, err = p.Arg("a name"); return err }},
 
-// The parsers ask what is an option, so the table cannot be a variable's initial value.
-func init() {
-	options = map[string]option{
-		// upstreams
-		"to":       {"", (*parser).to},
-		"upstream": {"upstreams", (*parser).upstreamOption},
-		"dynamic":  {"dynamic_upstreams", (*parser).dynamic},
-		"name":     {"name", func(p *parser) (err error) { p.h.Name, err = p.arg("a name"); return err }},
+	// load balancing
+	"lb_policy":       {"load_balancing.selection_policy", (*parser).policy},
+	"lb_retries":      {"load_balancing.retries", (*parser).retries},
+	"lb_retry_status": {"load_balancing.retry_status", (*parser).retryStatus},
+	"lb_try_duration": {"load_balancing.try_duration", func(p *parser) error { return p.DurationOrZero(&p.balancing().TryDuration) }},
+	"lb_try_interval": {"load_balancing.try_interval", func(p *parser) error { return p.DurationOrZero(&p.balancing().TryInterval) }},
+	"max_tunnels":     {"load_balancing.max_tunnels", func(p *parser) error { return p.CountOrOff(&p.balancing().MaxTunnels) }},
+	"queue":           {"load_balancing.queue", (*parser).queue},
+	"slow_start":      {"load_balancing.slow_start", (*parser).slowStart},
+	"rebalance":       {"load_balancing.rebalance", (*parser).rebalance},
 
-		// load balancing
-		"lb_policy":       {"load_balancing.selection_policy", (*parser).policy},
-		"lb_retries":      {"load_balancing.retries", (*parser).retries},
-		"lb_retry_status": {"load_balancing.retry_status", (*parser).retryStatus},
-		"lb_try_duration": {"load_balancing.try_duration", func(p *parser) error { return p.tryTime(&p.balancing().TryDuration) }},
-		"lb_try_interval": {"load_balancing.try_interval", func(p *parser) error { return p.tryTime(&p.balancing().TryInterval) }},
-		"max_tunnels":     {"load_balancing.max_tunnels", func(p *parser) error { return p.countOrOff(&p.balancing().MaxTunnels) }},
-		"queue":           {"load_balancing.queue", (*parser).queue},
-		"slow_start":      {"load_balancing.slow_start", (*parser).slowStart},
-		"rebalance":       {"load_balancing.rebalance", (*parser).rebalance},
+	// passive health checks
+	"fail_duration": {"health_checks.passive.fail_duration", func(p *parser) error { return p.DurationOrOff(&p.passive().FailDuration) }},
+	"max_fails":     {"health_checks.passive.max_fails", func(p *parser) error { return p.CountOrOff(&p.passive().MaxFails) }},
 
-		// passive health checks
-		"fail_duration": {"health_checks.passive.fail_duration", func(p *parser) error { return p.durationOrOff(&p.passive().FailDuration) }},
-		"max_fails":     {"health_checks.passive.max_fails", func(p *parser) error { return p.countOrOff(&p.passive().MaxFails) }},
+	// active health checks; health_check has the uri, too
+	"health_check":            {"health_checks.active health_checks.active.kind", (*parser).healthCheck},
+	"health_uri":              {"health_checks.active.uri", (*parser).ShareArg},
+	"health_port":             {"health_checks.active.port", (*parser).ShareArg},
+	"health_upstream":         {"health_checks.active.upstream", (*parser).ShareArg},
+	"health_interval":         {"health_checks.active.interval", (*parser).ShareArg},
+	"health_timeout":          {"health_checks.active.timeout", (*parser).ShareArg},
+	"health_passes":           {"health_checks.active.passes", (*parser).ShareArg},
+	"health_fails":            {"health_checks.active.fails", (*parser).ShareArg},
+	"health_headers":          {"health_checks.active.headers", func(p *parser) error { return p.ShareBlock("a block, with a field and its value in each line") }},
+	"health_method":           {"health_checks.active.method", (*parser).ShareArg},
+	"health_request_body":     {"health_checks.active.body", (*parser).ShareArg},
+	"health_follow_redirects": {"health_checks.active.follow_redirects", (*parser).ShareFlag},
+	"health_status":           {"health_checks.active.expect_status", (*parser).ShareArg},
+	"health_body":             {"health_checks.active.expect_body", (*parser).ShareArg},
+	"health_max_size":         {"health_checks.active.max_size", func(p *parser) error { return p.SizeOrOff(&p.active.MaxSize) }},
+	"on_unhealthy":            {"health_checks.active.on_unhealthy", (*parser).onUnhealthy},
 
-		// active health checks; health_check has the uri, too
-		"health_check":            {"health_checks.active health_checks.active.kind", (*parser).healthCheck},
-		"health_uri":              {"health_checks.active.uri", (*parser).healthOption},
-		"health_port":             {"health_checks.active.port", (*parser).healthOption},
-		"health_upstream":         {"health_checks.active.upstream", (*parser).healthOption},
-		"health_interval":         {"health_checks.active.interval", (*parser).healthOption},
-		"health_timeout":          {"health_checks.active.timeout", (*parser).healthOption},
-		"health_passes":           {"health_checks.active.passes", (*parser).healthOption},
-		"health_fails":            {"health_checks.active.fails", (*parser).healthOption},
-		"health_headers":          {"health_checks.active.headers", (*parser).healthHeaders},
-		"health_method":           {"health_checks.active.method", (*parser).healthOption},
-		"health_request_body":     {"health_checks.active.body", (*parser).healthOption},
-		"health_follow_redirects": {"health_checks.active.follow_redirects", (*parser).healthFlag},
-		"health_status":           {"health_checks.active.expect_status", (*parser).healthOption},
-		"health_body":             {"health_checks.active.expect_body", (*parser).healthOption},
-		"health_max_size":         {"health_checks.active.max_size", func(p *parser) error { return p.sizeOrOff(&p.health.active.MaxSize) }},
-		"on_unhealthy":            {"health_checks.active.on_unhealthy", (*parser).onUnhealthy},
+	// timeouts
+	"handshake_timeout":  {"timeouts.handshake", func(p *parser) error { return p.DurationOrOff(&p.timeouts().Handshake) }},
+	"idle_timeout":       {"timeouts.idle", func(p *parser) error { return p.DurationOrOff(&p.timeouts().Idle) }},
+	"write_timeout":      {"timeouts.write", func(p *parser) error { return p.DurationOrOff(&p.timeouts().Write) }},
+	"half_close_timeout": {"timeouts.half_close", func(p *parser) error { return p.DurationOrOff(&p.timeouts().HalfClose) }},
+	"max_lifetime":       {"timeouts.max_lifetime timeouts.lifetime_jitter", (*parser).maxLifetime},
 
-		// timeouts
-		"handshake_timeout":  {"timeouts.handshake", func(p *parser) error { return p.durationOrOff(&p.timeouts().Handshake) }},
-		"idle_timeout":       {"timeouts.idle", func(p *parser) error { return p.durationOrOff(&p.timeouts().Idle) }},
-		"write_timeout":      {"timeouts.write", func(p *parser) error { return p.durationOrOff(&p.timeouts().Write) }},
-		"half_close_timeout": {"timeouts.half_close", func(p *parser) error { return p.durationOrOff(&p.timeouts().HalfClose) }},
-		"max_lifetime":       {"timeouts.max_lifetime timeouts.lifetime_jitter", (*parser).maxLifetime},
+	// keepalive
+	"ping_interval": {"keepalive.ping_interval", func(p *parser) error { return p.DurationOrOff(&p.keepalive().PingInterval) }},
+	"ping_timeout":  {"keepalive.ping_timeout", func(p *parser) error { return p.DurationOrOff(&p.keepalive().PingTimeout) }},
 
-		// keepalive
-		"ping_interval": {"keepalive.ping_interval", func(p *parser) error { return p.durationOrOff(&p.keepalive().PingInterval) }},
-		"ping_timeout":  {"keepalive.ping_timeout", func(p *parser) error { return p.durationOrOff(&p.keepalive().PingTimeout) }},
+	// limits
+	"max_message_size":       {"limits.max_message_size", func(p *parser) error { return p.SizeOrOff(&p.limits().MaxMessageSize) }},
+	"max_message_rate":       {"limits.max_message_rate limits.message_burst limits.on_message_rate", (*parser).maxMessageRate},
+	"max_tunnels_per_client": {"limits.max_tunnels_per_client", func(p *parser) error { return p.CountOrOff(&p.limits().MaxTunnelsPerClient) }},
 
-		// limits
-		"max_message_size":       {"limits.max_message_size", func(p *parser) error { return p.sizeOrOff(&p.limits().MaxMessageSize) }},
-		"max_message_rate":       {"limits.max_message_rate limits.message_burst limits.on_message_rate", (*parser).maxMessageRate},
-		"max_tunnels_per_client": {"limits.max_tunnels_per_client", func(p *parser) error { return p.countOrOff(&p.limits().MaxTunnelsPerClient) }},
+	// how tunnels end when the proxy ends them
+	"evict_period":    {"drain.evict_period", func(p *parser) error { return p.DurationOrOff(&p.drain().EvictPeriod) }},
+	"shutdown_period": {"drain.shutdown_period", (*parser).shutdownPeriod},
+	"close_code":      {"drain.close_code drain.close_reason", (*parser).closeCode},
 
-		// how tunnels end when the proxy ends them
-		"evict_period":    {"drain.evict_period", func(p *parser) error { return p.durationOrOff(&p.drain().EvictPeriod) }},
-		"shutdown_period": {"drain.shutdown_period", (*parser).shutdownPeriod},
-		"close_code":      {"drain.close_code drain.close_reason", (*parser).closeCode},
+	// who may connect, and how
+	"origins":         {"access.origins", func(p *parser) error { return p.Words(&p.access().Origins) }},
+	"subprotocols":    {"access.subprotocols", func(p *parser) error { return p.Words(&p.access().Subprotocols) }},
+	"require_upgrade": {"access.require_upgrade", func(p *parser) error { p.access().RequireUpgrade = true; return nil }},
 
-		// who may connect, and how
-		"origins":         {"access.origins", func(p *parser) error { return p.words(&p.access().Origins) }},
-		"subprotocols":    {"access.subprotocols", func(p *parser) error { return p.words(&p.access().Subprotocols) }},
-		"require_upgrade": {"access.require_upgrade", func(p *parser) error { p.access().RequireUpgrade = true; return nil }},
-
-		// the request that goes upstream, and its answer
-		"header_up":       {"", (*parser).header},
-		"header_down":     {"", (*parser).header},
-		"trusted_proxies": {"trusted_proxies", (*parser).trustedProxies},
-		"transport":       {"transport", (*parser).transport},
-	}
-	for name, o := range options {
-		for path := range strings.FieldsSeq(o.sets) {
-			optionOf[path] = name
-		}
-	}
+	// the request that goes upstream, and its answer
+	"header_up":       {"", (*parser).header},
+	"header_down":     {"", (*parser).header},
+	"trusted_proxies": {"trusted_proxies", (*parser).trustedProxies},
+	"transport":       {"transport", func(p *parser) error { return p.Transport(refusedInTransport) }},
 }
 
-// repeatable are the options that may be given several times and add up.
-var repeatable = map[string]bool{
-	"to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
-	"origins": true, "subprotocols": true, "lb_retry_status": true,
+// syntax is what the reader has to know of the options.
+var syntax = directive.Syntax{
+	Directive: "websocket_proxy",
+	Refused:   refusedOptions,
+	Repeatable: map[string]bool{
+		"to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
+		"origins": true, "subprotocols": true, "lb_retry_status": true,
+	},
+	Settings: []string{"weight", "max_tunnels", "backup"},
+	Renamed:  strings.NewReplacer("dynamic_upstreams", "dynamic"),
 }
 
-// option parses the option that the dispenser stands on.
-func (p *parser) option(name string) error {
-	if hint, ok := refusedOptions[name]; ok {
-		return p.d.Errf("%s is not an option of websocket_proxy: %s", name, hint)
-	}
-	if strings.HasPrefix(name, "@") {
-		return p.d.Errf("%s: websocket_proxy has no response matchers; use the intercept directive", name)
-	}
-	if _, twice := p.given[name]; twice && !repeatable[name] {
-		return p.d.Errf("%s is given twice", name)
-	}
-	p.given[name] = p.d.Token()
-	o, ok := options[name]
-	if !ok {
-		return p.d.Errf("unrecognized option %s", name)
-	}
-	if strings.HasPrefix(o.sets, "health_checks.active") {
-		p.health.given = append(p.health.given, p.d.Token())
-	}
-	if err := o.parse(p); err != nil {
+// refusedOptions are the options of reverse_proxy that have no meaning for
+// tunnels, with what to write instead.
+var refusedOptions = map[string]string{
+	"lb_retry_match": "handshakes are alike; use lb_retries, and lb_retry_status for those that an " +
+		"upstream has answered",
+	"health_path": "use health_uri",
+	"unhealthy_status": "use lb_retry_status to have the next upstream asked, " +
+		"or health_check to find out which ones cannot be used",
+	"unhealthy_latency":       "use handshake_timeout",
+	"unhealthy_request_count": "use max_tunnels of an upstream",
+	"flush_interval":          "every byte is passed on at once; remove it",
+	"request_buffers":         "a handshake has no body; remove it",
+	"response_buffers":        "frames are passed on as they come; remove it",
+	"stream_buffer_size":      "buffers follow the traffic of each tunnel; remove it",
+	"stream_timeout":          "use max_lifetime",
+	"stream_close_delay":      "tunnels outlive reloads; remove it",
+	"verbose_logs":            "each tunnel has a log line; use the debug global option for more",
+	"proxy_status_name":       "a 101 has no Proxy-Status; remove it",
+	"method":                  "a handshake is always a GET; remove it",
+	"rewrite":                 "use the rewrite or uri directive",
+	"handle_response":         "use the intercept directive",
+	"replace_status":          "use the intercept directive",
+	"copy_response":           "use the intercept directive",
+	"copy_response_headers":   "use the intercept directive",
+}
+
+// finish puts into the handler what only all options together say.
+func (p *parser) finish() error {
+	rp, err := p.Shared()
+	if err != nil {
 		return err
 	}
-	return p.surplus(name)
-}
-
-// surplus refuses what is left after an option's arguments.
-func (p *parser) surplus(name string) error {
-	if p.d.NextArg() {
-		return p.d.Errf("%s has too many arguments: %s", name, p.d.Val())
+	p.h.Headers, p.h.TrustedProxies = rp.Headers, rp.TrustedProxies
+	if err := p.finishHealth(rp.HealthChecks); err != nil {
+		return err
 	}
-	last := p.d.Token()
-	if nesting := p.d.Nesting(); p.d.NextBlock(nesting) {
-		return errorAt(last, "%s has no block", name)
+	if rp, err = p.SharedTransport(); err != nil {
+		return err
 	}
+	p.h.TransportRaw = rp.TransportRaw
 	return nil
 }
 

@@ -161,8 +161,8 @@ func TestEveryFieldIsInASection(t *testing.T) {
 			t.Errorf("no section has %s", path)
 			continue
 		}
-		for set := strings.ReplaceAll(path, "[]", ""); set != ""; set = lastStep.ReplaceAllString(set, "") {
-			if option, ok := optionOf[set]; ok {
+		for set := strings.ReplaceAll(path, "[]", ""); set != ""; set = parentOf(set) {
+			if option, ok := syntax.OptionOf(set); ok {
 				if !slices.Contains(described[path], option) {
 					t.Errorf("%s is in the sections about %q, and not in that about %s", path, described[path], option)
 				}

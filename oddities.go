@@ -23,7 +23,7 @@ type oddity struct{ setting, problem string }
 func (h *Handler) logOddities(ctx caddy.Context) error {
 	for _, odd := range h.oddities(ctx) {
 		fields := []zap.Field{zap.String("setting", odd.setting)}
-		if option, ok := optionOf[odd.setting]; ok {
+		if option, ok := syntax.OptionOf(odd.setting); ok {
 			fields = append(fields, zap.String("option", option))
 		}
 		if h.Name != "" {

@@ -1,4 +1,4 @@
-package websocketproxy
+package directive
 
 import (
 	"encoding/json"
@@ -6,12 +6,15 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile" // the adapter
 )
 
 // matchersIn returns what a matcher of a Caddyfile adapts to.
 func matchersIn(t *testing.T, matcher string) caddy.ModuleMap {
 	t.Helper()
-	config, _, err := adapt(":80 {\n@m {\n" + matcher + "\n}\nrespond @m ok\n}\n")
+	input := []byte(":80 {\n@m {\n" + matcher + "\n}\nrespond @m ok\n}\n")
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(input, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +47,6 @@ func TestMatchersThatKnowOnlyHTTP1(t *testing.T) {
 		"expression `{http.request.header.Upgrade} == 'websocket'`": "the field Upgrade",
 		"expression `{header.Connection}.contains('pgrade')`":       "the field Connection",
 
-		"websocket":                               "",
 		"path /ws*":                               "",
 		"path /upgrade\nheader Host *":            "",
 		"method GET CONNECT":                      "",
@@ -54,11 +56,13 @@ func TestMatchersThatKnowOnlyHTTP1(t *testing.T) {
 		"expression `header({'X-Upgrade': '1'})`": "",
 		"expression `path('/upgrade')`":           "",
 	} {
-		if got := onlyInHTTP1(matchersIn(t, matcher)); got != want {
+		if got := OnlyInHTTP1(matchersIn(t, matcher)); got != want {
 			t.Errorf("%s asks for %q, want %q", strings.ReplaceAll(matcher, "\n", "; "), got, want)
 		}
 	}
-	if got := onlyInHTTP1(nil); got != "" {
-		t.Errorf("no matcher asks for %q", got)
+	for _, matchers := range []caddy.ModuleMap{nil, {"websocket": []byte("{}")}} {
+		if got := OnlyInHTTP1(matchers); got != "" {
+			t.Errorf("%v asks for %q", matchers, got)
+		}
 	}
 }
