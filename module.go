@@ -15,9 +15,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cli"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -27,6 +29,8 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(MatchWebSocket))
 	caddy.RegisterModule(new(PoolUpstreams))
+	caddycmd.RegisterCommand(cli.ProxyCommand())
+	caddycmd.RegisterCommand(cli.Command())
 }
 
 // Handler is a proxy for WebSockets (RFC 6455) over HTTP/1.1, HTTP/2 (RFC 8441)
