@@ -64,7 +64,7 @@ func (h *Handler) checkHandshake(r *http.Request) (*clientHandshake, *refusal) {
 // how it reaches Caddy itself is not.
 func (h *Handler) isSecure(r *http.Request) bool {
 	if values := r.Header["X-Forwarded-Proto"]; len(values) > 0 {
-		if _, trusted, _ := h.forwardingPeer(r); trusted {
+		if h.peerOf(r).Trusted {
 			return strings.EqualFold(values[len(values)-1], "https")
 		}
 	}

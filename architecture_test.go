@@ -24,6 +24,7 @@ var graph = map[string][]string{
 	"demo":      {"net/http", "websocket"},
 	"dial":      {"conn", "handshake", "relay", "net/http"},
 	"discovery": {"outside", "upstream"},
+	"forward":   {"conn", "handshake", "net/http"},
 	"frame":     {},
 	"handshake": {"net/http", "x/net"},
 	"health":    {"dial", "frame", "handshake", "printable", "relay", "upstream", "net/http"},

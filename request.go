@@ -1,46 +1,17 @@
 package websocketproxy
 
 import (
-	"net"
 	"net/http"
 	"net/netip"
-	"net/textproto"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
-
-// hopByHop are the fields that concern one connection only, the same that
-// reverse_proxy removes (RFC 9110 section 7.6.1).
-var hopByHop = []string{
-	"Alt-Svc",
-	"Connection",
-	"Proxy-Connection", // not standard, but sent
-	"Keep-Alive",
-	"Proxy-Authenticate",
-	"Proxy-Authorization",
-	"Te",
-	"Trailer",
-	"Transfer-Encoding",
-	"Upgrade",
-}
-
-// removeHopByHop removes what concerns one connection only, also what
-// Connection names.
-func removeHopByHop(header http.Header) {
-	for _, name := range handshake.ListValues(header["Connection"]) {
-		header.Del(textproto.TrimString(name))
-	}
-	for _, name := range hopByHop {
-		delete(header, name)
-	}
-}
 
 // outbound makes the request for the upstream from the client's, before
 // anything that depends on the chosen upstream. Host and Origin stay as they
@@ -53,7 +24,7 @@ func (h *Handler) outbound(r *http.Request, hs *clientHandshake) *http.Request {
 		Host:   r.Host,
 	}).WithContext(r.Context())
 	delete(out.Header, ":protocol")
-	removeHopByHop(out.Header)
+	forward.RemoveHopByHop(out.Header)
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
 		out.Header["Early-Data"] = []string{"1"} // RFC 8470 section 5.1
 	}
@@ -61,10 +32,16 @@ func (h *Handler) outbound(r *http.Request, hs *clientHandshake) *http.Request {
 	if len(hs.Subprotocols) > 0 {
 		out.Header.Set(handshake.FieldProtocol, strings.Join(hs.Subprotocols, ", "))
 	}
-	h.setForwarded(out.Header, r)
-	via := strconv.Itoa(r.ProtoMajor) + "." + strconv.Itoa(r.ProtoMinor) + " Caddy"
-	out.Header["Via"] = append(out.Header["Via"], via)
+	forward.SetForwarded(out.Header, h.peerOf(r), r.TLS != nil, r.Host)
+	out.Header["Via"] = append(out.Header["Via"], forward.Via(r.ProtoMajor, r.ProtoMinor))
 	return out
+}
+
+// peerOf returns who a request has come from. It is trusted by the server's
+// trusted_proxies, or by the handler's own.
+func (h *Handler) peerOf(r *http.Request) forward.Peer {
+	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	return forward.PeerOf(r.RemoteAddr, trusted, h.trustedProxies)
 }
 
 // askedOf is the request that a selection policy gets to see. Those of other
@@ -81,67 +58,6 @@ func (h *Handler) askedOf(r, out *http.Request) *http.Request {
 	asked.Header["Connection"] = []string{"Upgrade"}
 	asked.Header["Upgrade"] = []string{"websocket"}
 	return asked
-}
-
-// setForwarded sets X-Forwarded-For, -Proto and -Host as reverse_proxy does:
-// what a trusted proxy in front of Caddy sent is kept and added to, what anyone
-// else sent is replaced.
-func (h *Handler) setForwarded(header http.Header, r *http.Request) {
-	peer, trusted, known := h.forwardingPeer(r)
-	if !known {
-		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"} {
-			delete(header, name)
-		}
-		return
-	}
-	forwardedFor := header["X-Forwarded-For"]
-	if prior := strings.Join(forwardedFor, ", "); trusted && prior != "" {
-		peer = strings.TrimSuffix(prior+", "+peer, ", ")
-	}
-	if peer != "" && !omitted(header, "X-Forwarded-For") {
-		header["X-Forwarded-For"] = []string{peer}
-	}
-	proto := "http"
-	if r.TLS != nil {
-		proto = "https"
-	}
-	for name, value := range map[string]string{"X-Forwarded-Proto": proto, "X-Forwarded-Host": r.Host} {
-		if values := header[name]; trusted && len(values) > 0 && values[len(values)-1] != "" {
-			value = values[len(values)-1]
-		}
-		if !omitted(header, name) {
-			header[name] = []string{value}
-		}
-	}
-}
-
-// omitted reports whether an earlier handler has forbidden the field, which net/http
-// expresses as a nil value.
-func omitted(header http.Header, name string) bool {
-	values, ok := header[name]
-	return ok && values == nil
-}
-
-// forwardingPeer returns the address of who the request came from, which is
-// empty for a unix socket, and whether it is trusted to say for whom it
-// forwards. Nothing is known about an address of another form, or about an
-// untrusted unix socket.
-func (h *Handler) forwardingPeer(r *http.Request) (ip string, trusted, known bool) {
-	trusted, _ = caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
-	if r.RemoteAddr == "@" {
-		return "", trusted, trusted
-	}
-	ip, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return "", false, false
-	}
-	ip, _, _ = strings.Cut(ip, "%")
-	if addr, err := netip.ParseAddr(ip); err == nil {
-		trusted = trusted || slices.ContainsFunc(h.trustedProxies, func(p netip.Prefix) bool {
-			return p.Contains(addr)
-		})
-	}
-	return ip, trusted, true
 }
 
 // prepareFor makes the request for the chosen upstream from a copy of out, with
