@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -47,28 +46,6 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 		h.leasePolicy.mustPass = c.Key
 	}
 	return nil
-}
-
-// healthProblem returns the first setting of the check that is wrong, also for
-// these upstreams, and what is wrong with it, if anything.
-func (h *Handler) healthProblem() (field, text string) {
-	a := h.HealthChecks.Active
-	if field, text := a.problem(); text != "" {
-		return field, text
-	}
-	for _, up := range h.Upstreams {
-		if up == nil || strings.Contains(up.Dial, "{") {
-			continue
-		}
-		of, err := parseAddress(up.Dial)
-		if err != nil {
-			continue // which is said elsewhere
-		}
-		if _, err := a.target(of); err != nil {
-			return "port", "has no effect: " + err.Error()
-		}
-	}
-	return "", ""
 }
 
 // newActiveCheck makes a check of settings that have no problem.
