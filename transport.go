@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -156,4 +158,72 @@ func (t *transport) useTLS(to dial.Target) bool {
 func (t *transport) mayBeTheClients(err error) bool {
 	// Caddy's transport hides what kind of error it met.
 	return t.tellsRequest && !strings.HasPrefix(err.Error(), "dial ")
+}
+
+// parseAddress parses an address without placeholders.
+func parseAddress(dial string) (upstream.Address, error) {
+	if !printable.Is(dial) {
+		// It would be shown in logs, lists and errors.
+		return upstream.Address{}, fmt.Errorf("%q has control characters", dial)
+	}
+	addr, err := caddy.ParseNetworkAddress(dial)
+	switch {
+	case hasPath(dial):
+		return upstream.Address{}, fmt.Errorf("%s has a path; write host:port, and change paths with a rewrite handler", dial)
+	case err != nil:
+		return upstream.Address{}, err
+	}
+	switch addr.Network {
+	case "tcp", "tcp4", "tcp6", "unix":
+	default:
+		return upstream.Address{}, fmt.Errorf("a tunnel needs tcp or unix, not %s", addr.Network)
+	}
+	if n := addr.PortRangeSize(); n != 1 {
+		return upstream.Address{}, fmt.Errorf("%s names %d ports; an upstream is exactly one", dial, n)
+	}
+	if !addr.IsUnixNetwork() && addr.StartPort == 0 {
+		return upstream.Address{}, fmt.Errorf("%s has no port", dial)
+	}
+	return upstream.Address{
+		Network:  addr.Network,
+		HostPort: addr.JoinHostPort(0),
+		Hostname: addr.Host,
+		Port:     strconv.Itoa(int(addr.StartPort)),
+	}, nil
+}
+
+// hasPath reports whether there is a path behind a host, which Caddy takes for the name
+// of a network then.
+func hasPath(address string) bool {
+	network, _, found := strings.Cut(strings.ToLower(address), "/")
+	switch strings.TrimRight(network, "46") {
+	case "", "tcp", "udp", "ip", "unix", "unixgram", "unixpacket", "unix+h2c", "fd", "fdgram":
+		return false
+	}
+	return found && !strings.Contains(network, "{")
+}
+
+// setUpstream sets the placeholders that reverse_proxy sets for a chosen upstream,
+// which has so many tunnels, may have most, and has failed so often. The operator's
+// header operations may use them.
+func setUpstream(repl *caddy.Replacer, a upstream.Address, tunnels, most, fails int) {
+	repl.Set("http.reverse_proxy.upstream.address", caddy.JoinNetworkAddress(a.Network, a.Hostname, a.Port))
+	repl.Set("http.reverse_proxy.upstream.hostport", a.HostPort)
+	repl.Set("http.reverse_proxy.upstream.host", a.Hostname)
+	repl.Set("http.reverse_proxy.upstream.port", a.Port)
+	repl.Set("http.reverse_proxy.upstream.requests", tunnels)
+	repl.Set("http.reverse_proxy.upstream.max_requests", max(0, most))
+	repl.Set("http.reverse_proxy.upstream.fails", fails)
+}
+
+// expander makes addresses of those with placeholders.
+func expander(repl *caddy.Replacer) func(dial string) (upstream.Address, error) {
+	return func(dial string) (upstream.Address, error) {
+		expanded := repl.ReplaceAll(dial, "")
+		a, err := parseAddress(expanded)
+		if err != nil {
+			return a, fmt.Errorf("upstream %s became %q: %w", dial, expanded, err)
+		}
+		return a, nil
+	}
 }
