@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -135,15 +136,9 @@ func (t *transport) tlsFor(to dial.Target, repl *caddy.Replacer) *tls.Config {
 	if !t.useTLS(to) {
 		return nil
 	}
-	cfg := t.http.Transport.TLSClientConfig
-	if cfg == nil {
-		cfg = new(tls.Config)
-	}
-	cfg = cfg.Clone()
+	cfg := cmp.Or(t.http.Transport.TLSClientConfig, new(tls.Config)).Clone()
 	cfg.NextProtos = nil // HTTP/1.1; the transport has added h2
-	if cfg.ServerName = repl.ReplaceAll(cfg.ServerName, ""); cfg.ServerName == "" {
-		cfg.ServerName = to.Hostname
-	}
+	cfg.ServerName = cmp.Or(repl.ReplaceAll(cfg.ServerName, ""), to.Hostname)
 	return cfg
 }
 
