@@ -17,6 +17,15 @@ func isUpgrade(r *http.Request) bool {
 		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
 }
 
+// IsUpgradeOfHTTP10 reports whether r has the fields of a handshake in a version
+// without upgrades (RFC 9110 section 7.8). reverse_proxy makes a tunnel of it all
+// the same, so whoever refuses sockets means it too.
+func IsUpgradeOfHTTP10(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ProtoMinor == 0 &&
+		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") &&
+		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
+}
+
 // isExtendedConnect reports whether r is an extended CONNECT for WebSocket.
 func isExtendedConnect(r *http.Request) bool {
 	return ConnectProtocol(r) == "websocket"
