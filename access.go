@@ -2,13 +2,39 @@ package websocketproxy
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
+
+// Access says which handshakes are accepted.
+type Access struct {
+	// Origins of web pages whose scripts may connect (RFC 6455 section 10.2):
+	// `same` for pages of the same host and port as the request's Host, and by
+	// https if the request came by TLS or a trusted proxy says that in
+	// X-Forwarded-Proto; `https://example.com`, `https://example.com:8443`, or
+	// `https://*.example.com` for all subdomains; `null` for documents without
+	// an origin, `file://` for applications that wrap a browser. Others get 403. A request without an Origin field does not
+	// come from a browser and is accepted. Default: any origin.
+	Origins []string `json:"origins,omitempty"`
+
+	// Subprotocols that may be spoken. Others that a client offers are not
+	// passed on to the upstream; a client that offers only others gets 400,
+	// one that offers none is accepted. Default: any.
+	Subprotocols []string `json:"subprotocols,omitempty"`
+
+	// If true, a request that is not a WebSocket handshake gets 426 instead of
+	// going to the next handler. Default: false.
+	RequireUpgrade bool `json:"require_upgrade,omitempty"`
+}
 
 // access is the compiled form of Access.
 type access struct {
@@ -65,9 +91,47 @@ func (h *Handler) checkHandshake(r *http.Request) (*clientHandshake, *refusal) {
 // how it reaches Caddy itself is not.
 func (h *Handler) isSecure(r *http.Request) bool {
 	if values := r.Header["X-Forwarded-Proto"]; len(values) > 0 {
-		if _, trusted, _ := h.forwardingPeer(r); trusted {
+		if h.peerOf(r).Trusted {
 			return strings.EqualFold(values[len(values)-1], "https")
 		}
 	}
 	return r.TLS != nil
+}
+
+func (h *Handler) checkAccess() error {
+	if h.Access == nil {
+		return nil
+	}
+	_, err := newAccess(h.Access)
+	return err
+}
+
+func (h *Handler) checkTrustedProxies() error {
+	if len(h.TrustedProxies) > 0 && h.Limits != nil && h.Limits.MaxTunnelsPerClient > 0 {
+		return errors.New("trusted_proxies: does not count for max_tunnels_per_client, which would take each of these " +
+			"proxies for one client; name them in the server's own trusted_proxies instead, with trusted_proxies_strict: " +
+			"in a Caddyfile, both are in the global option servers")
+	}
+	for i, expr := range h.TrustedProxies {
+		if _, err := trustedRange(expr); err != nil {
+			return fmt.Errorf("trusted_proxies[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// trustedRange parses the addresses of a proxy, or of several.
+func trustedRange(expr string) (netip.Prefix, error) {
+	prefix, err := caddyhttp.CIDRExpressionToPrefix(expr)
+	if err != nil {
+		return prefix, fmt.Errorf("%q is neither an address nor a range of some, such as 10.0.0.0/8", expr)
+	}
+	return prefix, nil
+}
+
+// peerOf returns who a request has come from. It is trusted by the server's
+// trusted_proxies, or by the handler's own.
+func (h *Handler) peerOf(r *http.Request) forward.Peer {
+	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	return forward.PeerOf(r.RemoteAddr, trusted, h.trustedProxies)
 }

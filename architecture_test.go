@@ -18,7 +18,7 @@ const modulePath = "github.com/seed-58ac1b1a/caddy-websocket-proxy"
 var graph = map[string][]string{
 	"admin":     {"frame", "printable", "upstream", "net/http"},
 	"balance":   {},
-	"cli":       {"admin", "frame", "printable", "upstream", "net/http", "caddy", "cobra", "humanize", "zap"},
+	"cli":       {"admin", "demo", "frame", "handshake", "printable", "upstream", "net/http", "caddy", "cobra", "humanize", "zap"},
 	"cluster":   {"outside", "printable", "upstream"},
 	"conn":      {"relay", "net/http", "quic", "x/sys"},
 	"demo":      {"net/http", "websocket"},
@@ -26,6 +26,7 @@ var graph = map[string][]string{
 	"directive": {"net/http", "caddy", "humanize"},
 	"discovery": {"outside", "upstream"},
 	"evict":     {"balance", "tunnel", "upstream"},
+	"forward":   {"conn", "handshake", "net/http"},
 	"frame":     {},
 	"guest":     {"discovery", "upstream", "net/http", "caddy"},
 	"handshake": {"net/http", "x/net"},

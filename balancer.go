@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -250,9 +251,7 @@ const mostMaxFails = 1000
 
 // newFailureLimits applies the defaults of passive checks.
 func newFailureLimits(cfg *PassiveHealthChecks) (upstream.FailureLimits, error) {
-	if cfg == nil {
-		cfg = new(PassiveHealthChecks)
-	}
+	cfg = cmp.Or(cfg, new(PassiveHealthChecks))
 	limits := upstream.FailureLimits{Duration: orDefault(cfg.FailDuration, defaultFailDuration), Max: cfg.MaxFails}
 	switch {
 	case limits.Duration == 0 && cfg.MaxFails != 0:

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -172,10 +173,7 @@ func (h *Handler) checkSources() error {
 
 // balancing returns the configuration of load balancing, with or without one.
 func (h *Handler) balancing() *LoadBalancing {
-	if h.LoadBalancing == nil {
-		return new(LoadBalancing)
-	}
-	return h.LoadBalancing
+	return cmp.Or(h.LoadBalancing, new(LoadBalancing))
 }
 
 func (h *Handler) checkBalancing() error {

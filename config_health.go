@@ -158,14 +158,37 @@ func (a *ActiveHealthChecks) kind() string {
 	return a.Kind
 }
 
-// problem returns the first setting that is wrong, by its JSON name, and what is
-// wrong with it, if anything.
-func (a *ActiveHealthChecks) problem() (field, text string) {
+// checkHealth names the first setting that is wrong by its JSON name.
+func (h *Handler) checkHealth() error {
+	if h.HealthChecks == nil {
+		return nil
+	}
+	if _, err := newFailureLimits(h.HealthChecks.Passive); err != nil {
+		return err
+	}
+	a := h.HealthChecks.Active
+	if a == nil {
+		return nil
+	}
 	for _, check := range []func() (field, text string){
-		a.kindProblem, a.foreignProblem, a.numberProblem, a.targetProblem, a.requestProblem, a.answerProblem,
+		a.kindProblem, a.foreignProblem, a.numberProblem, a.targetProblem, a.requestProblem, a.answerProblem, h.portProblem,
 	} {
 		if field, text := check(); text != "" {
-			return field, text
+			return fmt.Errorf("health_checks.active.%s: %s", field, text)
+		}
+	}
+	return nil
+}
+
+// portProblem finds upstreams that have no port.
+func (h *Handler) portProblem() (field, text string) {
+	for _, up := range h.Upstreams {
+		of, err := parseAddress(up.Dial)
+		if err != nil || strings.Contains(up.Dial, "{") {
+			continue // it is known in a handshake only
+		}
+		if _, err := h.HealthChecks.Active.target(of); err != nil {
+			return "port", "has no effect: " + err.Error()
 		}
 	}
 	return "", ""
@@ -211,22 +234,17 @@ func (a *ActiveHealthChecks) foreignProblem() (field, text string) {
 }
 
 func (a *ActiveHealthChecks) numberProblem() (field, text string) {
-	for _, setting := range []struct {
-		field string
-		value int64
-	}{
-		{"interval", int64(a.Interval)},
-		{"timeout", int64(a.Timeout)},
-		{"passes", int64(a.Passes)},
-		{"fails", int64(a.Fails)},
-	} {
-		if setting.value < 0 {
-			return setting.field, "must not be negative"
-		}
-	}
 	// A number without unit is rather meant to be seconds.
 	const shortest = caddy.Duration(time.Millisecond)
-	switch tooShort := "is shorter than a millisecond"; {
+	switch negative, tooShort := "must not be negative", "is shorter than a millisecond"; {
+	case a.Interval < 0:
+		return "interval", negative
+	case a.Timeout < 0:
+		return "timeout", negative
+	case a.Passes < 0:
+		return "passes", negative
+	case a.Fails < 0:
+		return "fails", negative
 	case a.Interval != 0 && a.Interval < shortest:
 		return "interval", tooShort
 	case a.Timeout != 0 && a.Timeout < shortest:
@@ -307,20 +325,4 @@ func (a *ActiveHealthChecks) withDefaults() ActiveHealthChecks {
 	full.ExpectStatus = cmp.Or(a.ExpectStatus, 2)
 	full.OnUnhealthy = cmp.Or(a.OnUnhealthy, keepUnhealthy)
 	return full
-}
-
-func (h *Handler) checkHealth() error {
-	if h.HealthChecks == nil {
-		return nil
-	}
-	if _, err := newFailureLimits(h.HealthChecks.Passive); err != nil {
-		return err
-	}
-	if h.HealthChecks.Active == nil {
-		return nil
-	}
-	if field, text := h.healthProblem(); text != "" {
-		return fmt.Errorf("health_checks.active.%s: %s", field, text)
-	}
-	return nil
 }

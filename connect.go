@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -210,7 +211,9 @@ func (h *Handler) handshakeAt(
 		refused.upstream = c.Host.Address
 		return nil, refused
 	}
-	answered, err := h.transport.Exchange(inTime, conn, out, &hs.Offer, hs.inform)
+	answered, err := h.transport.Exchange(inTime, conn, out, &hs.Offer, func(ctx context.Context, resp *http.Response) {
+		forward.Inform(ctx, hs.client, resp)
+	})
 	if err != nil {
 		refused := refuseUnanswered(err)
 		refused.upstream = c.Host.Address

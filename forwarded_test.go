@@ -3,7 +3,6 @@ package websocketproxy
 import (
 	"context"
 	"crypto/tls"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -72,90 +71,26 @@ func TestForwardedFieldsTellTheClientsTLS(t *testing.T) {
 	c.Response()
 }
 
-// The rest of the rules of reverse_proxy, for what loopback connections do not
-// have.
-func TestForwardedFieldsAsReverseProxySetsThem(t *testing.T) {
-	const xff, xfp, xfh = "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"
-	tests := map[string]struct {
-		peer    string
-		trusted bool // by the server
-		tls     bool
-		header  http.Header
-		want    http.Header
-	}{
-		"nothing sent": {
-			peer: "192.0.2.1:80",
-			want: http.Header{xff: {"192.0.2.1"}, xfp: {"http"}, xfh: {"example.com"}},
-		},
-		"IPv6 with a zone": {
-			peer: "[fe80::1%eth0]:80", tls: true,
-			want: http.Header{xff: {"fe80::1"}, xfp: {"https"}, xfh: {"example.com"}},
-		},
-		"trusted by the server": {
-			peer: "192.0.2.1:80", trusted: true,
-			header: http.Header{xff: {"198.51.100.7"}, xfp: {"http", "https"}, xfh: {"a.example"}},
-			want:   http.Header{xff: {"198.51.100.7, 192.0.2.1"}, xfp: {"https"}, xfh: {"a.example"}},
-		},
-		"trusted by the handler": {
-			peer:   "203.0.113.9:80",
-			header: http.Header{xff: {"198.51.100.7"}},
-			want:   http.Header{xff: {"198.51.100.7, 203.0.113.9"}, xfp: {"http"}, xfh: {"example.com"}},
-		},
-		"trusted, with empty fields": {
-			peer: "192.0.2.1:80", trusted: true,
-			header: http.Header{xff: {""}, xfp: {""}, xfh: {""}},
-			want:   http.Header{xff: {"192.0.2.1"}, xfp: {"http"}, xfh: {"example.com"}},
-		},
-		"untrusted unix socket": {
-			peer:   "@",
-			header: http.Header{xff: {"198.51.100.7"}, xfp: {"https"}, xfh: {"a.example"}},
-			want:   http.Header{},
-		},
-		"trusted unix socket": {
-			peer: "@", trusted: true,
-			header: http.Header{xff: {"198.51.100.7"}, xfp: {"https"}},
-			want:   http.Header{xff: {"198.51.100.7"}, xfp: {"https"}, xfh: {"example.com"}},
-		},
-		"trusted unix socket, nothing sent": {
-			peer: "@", trusted: true,
-			want: http.Header{xfp: {"http"}, xfh: {"example.com"}},
-		},
-		"an address of another form": {
-			peer: "somewhere", trusted: true,
-			header: http.Header{xff: {"198.51.100.7"}, xfp: {"https"}, xfh: {"a.example"}},
-			want:   http.Header{},
-		},
-		"an address that is not one": {
-			peer:   "somewhere:80",
-			header: http.Header{xff: {"198.51.100.7"}},
-			want:   http.Header{xff: {"somewhere"}, xfp: {"http"}, xfh: {"example.com"}},
-		},
-		"fields that an earlier handler forbids": {
-			peer: "192.0.2.1:80", trusted: true,
-			header: http.Header{xff: nil, xfp: nil, xfh: nil},
-			want:   http.Header{xff: nil, xfp: nil, xfh: nil},
-		},
-	}
+func TestPeerIsTrustedByServerOrHandler(t *testing.T) {
 	h := &Handler{TrustedProxies: []string{"203.0.113.9"}}
 	if err := h.provisionTrustedProxies(caddyContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://example.com/", http.NoBody)
-			r.RemoteAddr = test.peer
-			if test.tls {
-				r.TLS = new(tls.ConnectionState)
-			}
-			vars := map[string]any{caddyhttp.TrustedProxyVarKey: test.trusted}
-			r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, vars))
-			got := http.Header{}
-			maps.Copy(got, test.header)
-			h.setForwarded(got, r)
-			if !maps.EqualFunc(got, test.want, slices.Equal) {
-				t.Errorf("got %v, want %v", got, test.want)
-			}
-		})
+	for _, test := range []struct {
+		addr         string
+		server, want bool
+	}{
+		{"192.0.2.1:80", false, false},
+		{"192.0.2.1:80", true, true},
+		{"203.0.113.9:80", false, true},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://example.com/", http.NoBody)
+		r.RemoteAddr = test.addr
+		vars := map[string]any{caddyhttp.TrustedProxyVarKey: test.server}
+		r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, vars))
+		if got := h.peerOf(r).Trusted; got != test.want {
+			t.Errorf("%s, trusted by the server: %t: trusted: %t", test.addr, test.server, got)
+		}
 	}
 }
 

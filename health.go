@@ -4,14 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
 	"regexp"
-	"strconv"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,8 +25,7 @@ type activeCheck struct {
 	*health.Check
 
 	settings  ActiveHealthChecks // with defaults
-	uri       *url.URL
-	body      *regexp.Regexp // nil: any
+	body      *regexp.Regexp     // nil: any
 	transport *transport
 	logger    *zap.Logger
 }
@@ -54,36 +48,11 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 	return nil
 }
 
-// healthProblem returns the first setting of the check that is wrong, also for
-// these upstreams, and what is wrong with it, if anything.
-func (h *Handler) healthProblem() (field, text string) {
-	a := h.HealthChecks.Active
-	if field, text := a.problem(); text != "" {
-		return field, text
-	}
-	for _, up := range h.Upstreams {
-		if up == nil || strings.Contains(up.Dial, "{") {
-			continue
-		}
-		of, err := parseAddress(up.Dial)
-		if err != nil {
-			continue // which is said elsewhere
-		}
-		if _, err := a.target(of); err != nil {
-			return "port", "has no effect: " + err.Error()
-		}
-	}
-	return "", ""
-}
-
 // newActiveCheck makes a check of settings that have no problem.
 func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 	c := &activeCheck{settings: a.withDefaults(), transport: t}
-	var err error
-	if c.uri, err = url.Parse(a.URI); err != nil {
-		return nil, err
-	}
 	if a.ExpectBody != "" {
+		var err error
 		if c.body, err = regexp.Compile(a.ExpectBody); err != nil {
 			return nil, err
 		}
@@ -145,68 +114,31 @@ func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) erro
 		repl := caddy.NewReplacer()
 		setUpstream(repl, target, 0, e.Server.MaxTunnels, 0)
 		repl.Set("http.reverse_proxy.active.target_upstream", e.Key())
+		set, to := &c.settings, targetOf(target)
 		one := health.Probe{
-			Kind:    c.settings.Kind,
-			Timeout: time.Duration(c.settings.Timeout),
-			Connect: func(ctx context.Context) (net.Conn, error) {
-				return c.transport.dial(ctx, targetOf(target), repl)
-			},
+			Kind:            set.Kind,
+			Timeout:         time.Duration(set.Timeout),
+			Connect:         func(ctx context.Context) (net.Conn, error) { return c.transport.dial(ctx, to, repl) },
 			Dialer:          &c.transport.Dialer,
-			Request:         func(ctx context.Context) (*http.Request, error) { return c.request(ctx, target, repl) },
-			FollowRedirects: c.settings.FollowRedirects,
-			Expected:        func(status int) bool { return caddyhttp.StatusCodeMatches(status, c.settings.ExpectStatus) },
+			Target:          target,
+			Secure:          c.transport.useTLS(to),
+			Request:         health.Request{Method: set.Method, URI: set.URI, Header: set.Headers, Body: set.Body},
+			Replacer:        repl,
+			FollowRedirects: set.FollowRedirects,
+			Expected:        func(status int) bool { return caddyhttp.StatusCodeMatches(status, set.ExpectStatus) },
 			Body:            c.body,
-			MaxSize:         c.settings.MaxSize,
+			MaxSize:         set.MaxSize,
 		}
 		return one.Run(ctx)
 	}
 }
 
-// request makes the request of a probe, as reverse_proxy makes it.
-func (c *activeCheck) request(ctx context.Context, target upstream.Address, repl *caddy.Replacer) (*http.Request, error) {
-	settings := &c.settings
-	u := *c.uri
-	u.Scheme, u.Host, u.Fragment = "http", target.HostPort, ""
-	if c.transport.useTLS(targetOf(target)) {
-		u.Scheme = "https"
-	}
-	if target.Network == "unix" {
-		u.Host = "localhost" // a path is no host
-	}
-	var body io.Reader
-	if settings.Body != "" {
-		body = strings.NewReader(repl.ReplaceKnown(settings.Body, ""))
-	}
-	r, err := http.NewRequestWithContext(ctx, settings.Method, u.String(), body)
-	if err != nil {
-		return nil, fmt.Errorf("making the request: %w", err)
-	}
-	for name, values := range settings.Headers {
-		name = repl.ReplaceAll(name, "")
-		if name == "Host" {
-			r.Host = repl.ReplaceAll(values[0], "")
-			continue
-		}
-		for _, value := range values {
-			r.Header.Add(name, repl.ReplaceKnown(value, ""))
-		}
-	}
-	return r, nil
-}
-
 // target returns what is dialed to check the upstream at an address.
 func (a *ActiveHealthChecks) target(of upstream.Address) (upstream.Address, error) {
-	switch {
-	case a.Upstream != "":
+	if a.Upstream != "" {
 		return parseAddress(a.Upstream)
-	case a.Port == 0:
-		return of, nil
-	case of.Network == "unix":
-		return of, fmt.Errorf("%s is a unix socket and has no port", of.Key())
 	}
-	of.Port = strconv.Itoa(a.Port)
-	of.HostPort = net.JoinHostPort(of.Hostname, of.Port)
-	return of, nil
+	return of.AtPort(a.Port)
 }
 
 // startChecks tells that the handler's configuration is in force, so that its

@@ -3,8 +3,6 @@ package websocketproxy
 import (
 	"net/http"
 
-	"golang.org/x/net/http/httpguts"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -30,16 +28,7 @@ func (*MatchWebSocket) CaddyModule() caddy.ModuleInfo {
 
 // MatchWithError returns true if r asks for a WebSocket. It never fails.
 func (*MatchWebSocket) MatchWithError(r *http.Request) (bool, error) {
-	return handshake.IsWebSocket(r) || isUpgradeOfHTTP10(r), nil
-}
-
-// isUpgradeOfHTTP10 reports whether r has the fields of a handshake in a version
-// without upgrades (RFC 9110 section 7.8). reverse_proxy makes a tunnel of it all
-// the same, so whoever refuses sockets means it too.
-func isUpgradeOfHTTP10(r *http.Request) bool {
-	return r.ProtoMajor == 1 && r.ProtoMinor == 0 &&
-		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") &&
-		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
+	return handshake.IsWebSocket(r) || handshake.IsUpgradeOfHTTP10(r), nil
 }
 
 // UnmarshalCaddyfile sets up the matcher from Caddyfile tokens. Syntax:

@@ -7,6 +7,7 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -15,9 +16,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cli"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
@@ -29,6 +32,8 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(MatchWebSocket))
 	caddy.RegisterModule(new(PoolUpstreams))
+	caddycmd.RegisterCommand(cli.ProxyCommand())
+	caddycmd.RegisterCommand(cli.Command())
 }
 
 // Handler is a proxy for WebSockets (RFC 6455) over HTTP/1.1, HTTP/2 (RFC 8441)
@@ -145,10 +150,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionTransport,
 		h.provisionTrustedProxies,
 		h.provisionAccess,
-		h.provisionTimeouts,
-		h.provisionKeepalive,
-		h.provisionLimits,
-		h.provisionDrain,
+		h.provisionTunnels,
 		h.provisionHealth,
 		h.provisionPool, // takes references that Cleanup gives back, so it is late
 		h.makeKnown,     // and here the handler becomes known to others
@@ -175,52 +177,30 @@ func (h *Handler) provisionTrustedProxies(caddy.Context) error {
 	return nil
 }
 
-func (h *Handler) provisionAccess(caddy.Context) error {
-	cfg := h.Access
-	if cfg == nil {
-		cfg = new(Access)
-	}
-	var err error
-	h.access, err = newAccess(cfg)
+func (h *Handler) provisionAccess(caddy.Context) (err error) {
+	h.access, err = newAccess(cmp.Or(h.Access, new(Access)))
 	return err
 }
 
-func (h *Handler) provisionTimeouts(caddy.Context) error {
-	t := h.Timeouts
-	if t == nil {
-		t = new(Timeouts)
-	}
+// provisionTunnels sets what a tunnel takes along.
+func (h *Handler) provisionTunnels(caddy.Context) error {
+	t, k := cmp.Or(h.Timeouts, new(Timeouts)), cmp.Or(h.Keepalive, new(Keepalive))
+	ping := orDefault(k.PingInterval, 0)
 	h.handshake = orDefault(t.Handshake, defaultHandshakeTimeout)
 	h.tunnelPolicy = &tunnel.Options{
 		Idle:        orDefault(t.Idle, defaultIdleTimeout),
 		Write:       orDefault(t.Write, defaultWriteTimeout),
 		HalfClose:   orDefault(t.HalfClose, defaultHalfCloseTimeout),
+		Ping:        ping,
+		PingTimeout: orDefault(k.PingTimeout, missedPings*ping),
 		MaxLifetime: orDefault(t.MaxLifetime, 0),
-		Jitter:      max(0, t.LifetimeJitter),
+		Jitter:      max(0, cmp.Or(t.LifetimeJitter, defaultLifetimeJitter)),
 	}
-	if t.LifetimeJitter == 0 {
-		h.tunnelPolicy.Jitter = defaultLifetimeJitter
-	}
-	return nil
-}
-
-func (h *Handler) provisionKeepalive(caddy.Context) error {
-	k := h.Keepalive
-	if k == nil {
-		return nil
-	}
-	h.tunnelPolicy.Ping = orDefault(k.PingInterval, 0)
-	h.tunnelPolicy.PingTimeout = orDefault(k.PingTimeout, missedPings*h.tunnelPolicy.Ping)
-	return nil
-}
-
-func (h *Handler) provisionDrain(caddy.Context) error {
-	d := h.Drain
-	if d == nil {
-		d = new(Drain)
-	}
+	limits := cmp.Or(h.Limits, new(Limits))
+	limits.apply(h.tunnelPolicy)
+	h.perClient = max(0, limits.MaxTunnelsPerClient)
 	h.evictPolicy = new(evict.Policy)
-	d.apply(h.tunnelPolicy, h.evictPolicy)
+	cmp.Or(h.Drain, new(Drain)).apply(h.tunnelPolicy, h.evictPolicy)
 	return nil
 }
 
@@ -236,15 +216,6 @@ func (h *Handler) provisionApp(ctx caddy.Context) error {
 		return fmt.Errorf("the app %s is a %T", statesAppID, mod)
 	}
 	app.handlers = append(app.handlers, h)
-	return nil
-}
-
-func (h *Handler) provisionLimits(caddy.Context) error {
-	if h.Limits == nil {
-		return nil
-	}
-	h.Limits.apply(h.tunnelPolicy)
-	h.perClient = max(0, h.Limits.MaxTunnelsPerClient)
 	return nil
 }
 

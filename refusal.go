@@ -8,9 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -251,22 +249,8 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, f *refusal) err
 // the client's request back, and reverse_proxy would send what follows a CONNECT
 // to the upstream as it comes, so that is not readable any more.
 func disarm(r *http.Request) {
-	if r.ProtoMajor == 1 {
-		delete(r.Header, "Upgrade")
-		options := slices.DeleteFunc(handshake.ListValues(r.Header["Connection"]), func(option string) bool {
-			return strings.EqualFold(option, "upgrade")
-		})
-		delete(r.Header, "Connection")
-		if len(options) > 0 {
-			r.Header["Connection"] = []string{strings.Join(options, ", ")}
-		}
-		return
-	}
-	delete(r.Header, ":protocol")
-	if r.ProtoMajor == 3 {
-		r.Proto = "HTTP/3.0" // where the HTTP/3 server has put the protocol
-	}
-	if wasConnect(r) && r.Body != nil {
+	handshake.Disarm(r)
+	if r.ProtoMajor != 1 && wasConnect(r) && r.Body != nil {
 		_ = r.Body.Close() // only its effect on reading is wanted
 	}
 }

@@ -1,12 +1,14 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +16,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -134,15 +138,9 @@ func (t *transport) tlsFor(to dial.Target, repl *caddy.Replacer) *tls.Config {
 	if !t.useTLS(to) {
 		return nil
 	}
-	cfg := t.http.Transport.TLSClientConfig
-	if cfg == nil {
-		cfg = new(tls.Config)
-	}
-	cfg = cfg.Clone()
+	cfg := cmp.Or(t.http.Transport.TLSClientConfig, new(tls.Config)).Clone()
 	cfg.NextProtos = nil // HTTP/1.1; the transport has added h2
-	if cfg.ServerName = repl.ReplaceAll(cfg.ServerName, ""); cfg.ServerName == "" {
-		cfg.ServerName = to.Hostname
-	}
+	cfg.ServerName = cmp.Or(repl.ReplaceAll(cfg.ServerName, ""), to.Hostname)
 	return cfg
 }
 
@@ -157,4 +155,61 @@ func (t *transport) useTLS(to dial.Target) bool {
 func (t *transport) mayBeTheClients(err error) bool {
 	// Caddy's transport hides what kind of error it met.
 	return t.tellsRequest && !strings.HasPrefix(err.Error(), "dial ")
+}
+
+// parseAddress parses an address without placeholders.
+func parseAddress(dial string) (upstream.Address, error) {
+	if !printable.Is(dial) {
+		// It would be shown in logs, lists and errors.
+		return upstream.Address{}, fmt.Errorf("%q has control characters", dial)
+	}
+	addr, err := caddy.ParseNetworkAddress(dial)
+	switch {
+	case directive.HasPath(dial):
+		return upstream.Address{}, fmt.Errorf("%s has a path; write host:port, and change paths with a rewrite handler", dial)
+	case err != nil:
+		return upstream.Address{}, err
+	}
+	switch addr.Network {
+	case "tcp", "tcp4", "tcp6", "unix":
+	default:
+		return upstream.Address{}, fmt.Errorf("a tunnel needs tcp or unix, not %s", addr.Network)
+	}
+	if n := addr.PortRangeSize(); n != 1 {
+		return upstream.Address{}, fmt.Errorf("%s names %d ports; an upstream is exactly one", dial, n)
+	}
+	if !addr.IsUnixNetwork() && addr.StartPort == 0 {
+		return upstream.Address{}, fmt.Errorf("%s has no port", dial)
+	}
+	return upstream.Address{
+		Network:  addr.Network,
+		HostPort: addr.JoinHostPort(0),
+		Hostname: addr.Host,
+		Port:     strconv.Itoa(int(addr.StartPort)),
+	}, nil
+}
+
+// setUpstream sets the placeholders that reverse_proxy sets for a chosen upstream,
+// which has so many tunnels, may have most, and has failed so often. The operator's
+// header operations may use them.
+func setUpstream(repl *caddy.Replacer, a upstream.Address, tunnels, most, fails int) {
+	repl.Set("http.reverse_proxy.upstream.address", caddy.JoinNetworkAddress(a.Network, a.Hostname, a.Port))
+	repl.Set("http.reverse_proxy.upstream.hostport", a.HostPort)
+	repl.Set("http.reverse_proxy.upstream.host", a.Hostname)
+	repl.Set("http.reverse_proxy.upstream.port", a.Port)
+	repl.Set("http.reverse_proxy.upstream.requests", tunnels)
+	repl.Set("http.reverse_proxy.upstream.max_requests", max(0, most))
+	repl.Set("http.reverse_proxy.upstream.fails", fails)
+}
+
+// expander makes addresses of those with placeholders.
+func expander(repl *caddy.Replacer) func(dial string) (upstream.Address, error) {
+	return func(dial string) (upstream.Address, error) {
+		expanded := repl.ReplaceAll(dial, "")
+		a, err := parseAddress(expanded)
+		if err != nil {
+			return a, fmt.Errorf("upstream %s became %q: %w", dial, expanded, err)
+		}
+		return a, nil
+	}
 }

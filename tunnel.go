@@ -41,7 +41,7 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientH
 		return abandon(fmt.Errorf("taking over the client's connection: %w", err))
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	side := conn.Socket{Conn: bare(taken)}
+	side := conn.Socket{Conn: conn.Unwrap(taken)}
 	side.GiveUpAfter(h.userTimeout())
 	h.startTunnel(r, hs, a, relay.Side{Conn: side, Glued: slices.Clone(early)})
 	return nil

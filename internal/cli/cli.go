@@ -1,7 +1,8 @@
-// Package cli is `caddy websockets`, by which operators see and close the tunnels of
-// a running Caddy and take upstreams out of service. It knows the admin API and its
-// types, and how a console shows them; nothing of the process that it asks, which is
-// another one. It has no lock.
+// Package cli is the two commands: `caddy websocket-proxy`, which runs a Caddy that
+// proxies what its flags say, and `caddy websockets`, by which operators see and close
+// the tunnels of a running Caddy and take upstreams out of service. It knows the admin
+// API and its types, how a console shows them, and the Caddyfile that a person would
+// write; nothing of the process that it asks, which is another one. It has no lock.
 package cli
 
 import (

@@ -1,13 +1,14 @@
 // Package conn makes of sockets, and of streams of HTTP/2 and HTTP/3, what a relay
 // wants of the two sides of a tunnel: they can be half-closed, aborted and reset, and
 // tell what their peer has not taken. It knows how net/http and quic-go serve
-// streams, but nothing of Caddy, nor of what is sent. The only lock is that of a
-// [Stream].
+// streams, and by name what Caddy puts around a connection, but nothing of what is
+// sent. The only lock is that of a [Stream].
 package conn
 
 import (
 	"crypto/tls"
 	"net"
+	"reflect"
 	"syscall"
 	"time"
 )
@@ -16,6 +17,25 @@ import (
 // [relay.Conn], and all that a relay asks of one beyond that.
 type Socket struct {
 	net.Conn
+}
+
+// Unwrap returns the connection inside of the one that Caddy gives to
+// connections of listeners without TLS and with only one of h1 and h2c, which
+// passes bytes on as they are once the handler runs, but hides CloseWrite.
+// The type is not exported; its field is.
+func Unwrap(conn net.Conn) net.Conn {
+	v := reflect.ValueOf(conn)
+	if v.Kind() != reflect.Pointer || v.Type().String() != "*caddyhttp.http2Conn" {
+		return conn
+	}
+	field := v.Elem().FieldByName("Conn")
+	if !field.IsValid() || !field.CanInterface() {
+		return conn
+	}
+	if inner, ok := reflect.TypeAssert[net.Conn](field); ok {
+		return inner
+	}
+	return conn
 }
 
 // CloseWrite half-closes: TLS sends close_notify, TCP a FIN.

@@ -53,3 +53,12 @@ func TestAbortOfTLSDoesNotWait(t *testing.T) {
 		t.Errorf("the end took %v", took)
 	}
 }
+
+func TestOnlyCaddysOwnConnectionsAreOpened(t *testing.T) {
+	inner := new(net.TCPConn)
+	for _, conn := range []net.Conn{inner, concealed{inner}, &concealed{inner}, new(tls.Conn)} {
+		if got := Unwrap(conn); got != conn {
+			t.Errorf("%T becomes %T", conn, got)
+		}
+	}
+}

@@ -129,6 +129,9 @@ func (a *Answer) write(ctx context.Context, out *http.Request) error {
 	return nil
 }
 
+// Read reads the body.
+func (a *Answer) Read(p []byte) (int, error) { return a.Body.Read(p) }
+
 // SetReadDeadline sets the time by which the body has to go on.
 func (a *Answer) SetReadDeadline(t time.Time) error {
 	return a.conn.SetReadDeadline(t)

@@ -2,6 +2,7 @@ package handshake
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -12,6 +13,15 @@ import (
 // another way (RFC 9110 section 7.8).
 func isUpgrade(r *http.Request) bool {
 	return r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") &&
+		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
+}
+
+// IsUpgradeOfHTTP10 reports whether r has the fields of a handshake in a version
+// without upgrades (RFC 9110 section 7.8). reverse_proxy makes a tunnel of it all
+// the same, so whoever refuses sockets means it too.
+func IsUpgradeOfHTTP10(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ProtoMinor == 0 &&
 		httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") &&
 		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket")
 }
@@ -70,4 +80,23 @@ func RemoveIgnoredUpgrade(r *http.Request) {
 		return
 	}
 	r.Header["Upgrade"] = []string{strings.Join(kept, ", ")}
+}
+
+// Disarm takes from a request what asks for a tunnel, in whatever version of HTTP.
+func Disarm(r *http.Request) {
+	if r.ProtoMajor == 1 {
+		delete(r.Header, "Upgrade")
+		options := slices.DeleteFunc(ListValues(r.Header["Connection"]), func(option string) bool {
+			return strings.EqualFold(option, "upgrade")
+		})
+		delete(r.Header, "Connection")
+		if len(options) > 0 {
+			r.Header["Connection"] = []string{strings.Join(options, ", ")}
+		}
+		return
+	}
+	delete(r.Header, ":protocol")
+	if r.ProtoMajor == 3 {
+		r.Proto = "HTTP/3.0" // where the HTTP/3 server has put the protocol
+	}
 }

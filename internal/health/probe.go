@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // Kinds of probes.
@@ -26,12 +27,15 @@ const (
 type Probe struct {
 	Kind    string
 	Timeout time.Duration // for all of it
-	// Connect opens a connection, with TLS if that is needed, and Dialer exchanges
-	// requests and answers over it.
+	// Connect opens a connection to the target, with TLS if that is Secure, and Dialer
+	// exchanges requests and answers over it.
 	Connect func(ctx context.Context) (net.Conn, error)
 	Dialer  *dial.Dialer
-	// Request makes the request; not for tcp.
-	Request func(ctx context.Context) (*http.Request, error)
+	Target  upstream.Address
+	Secure  bool
+
+	Request  Request
+	Replacer Replacer // for what the request has
 
 	// What follows is for http only.
 
@@ -86,7 +90,7 @@ func (p *Probe) tcp(ctx context.Context) error {
 
 // http sends a request and judges the answer, as reverse_proxy does.
 func (p *Probe) http(ctx context.Context) error {
-	r, err := p.Request(ctx)
+	r, err := p.Request.to(ctx, p.Target, p.Secure, p.Replacer)
 	if err != nil {
 		return err
 	}

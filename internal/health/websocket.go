@@ -18,7 +18,7 @@ import (
 
 // webSocket performs a handshake, has a ping answered, and closes.
 func (p *Probe) webSocket(ctx context.Context) error {
-	r, err := p.Request(ctx)
+	r, err := p.Request.to(ctx, p.Target, p.Secure, p.Replacer)
 	if err != nil {
 		return err
 	}

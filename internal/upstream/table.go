@@ -362,20 +362,6 @@ func NewEndpoint(s *Server, a Address) *Endpoint {
 	return &Endpoint{Server: s, Address: a}
 }
 
-// Address is what is dialed, and its parts.
-type Address struct {
-	Network, HostPort, Hostname, Port string
-}
-
-// Key is what the address is known by: host and port, with the network where that
-// is not TCP.
-func (a Address) Key() string {
-	if a.Network == "" || a.Network == "tcp" {
-		return a.HostPort
-	}
-	return a.Network + "/" + a.HostPort
-}
-
 // SetStates replaces what operators have said, unless something newer is known, which
 // has a higher number. It returns the addresses that have to be emptied from now on, and
 // those that get new tunnels again.

@@ -1,14 +1,12 @@
-package websocketproxy
+package handshake
 
 import (
 	"net/http"
 	"slices"
 	"testing"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
-func TestRefusedRequestIsNoHandshake(t *testing.T) {
+func TestDisarmedRequestIsNoHandshake(t *testing.T) {
 	for name, test := range map[string]struct {
 		lines, want []string
 	}{
@@ -21,10 +19,10 @@ func TestRefusedRequestIsNoHandshake(t *testing.T) {
 			r := &http.Request{ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{
 				"Connection": test.lines, "Upgrade": {"websocket"}, "X-Hop": {"1"},
 			}}
-			if !handshake.IsWebSocket(r) {
+			if !IsWebSocket(r) {
 				t.Fatal("it is not ours before")
 			}
-			disarm(r)
+			Disarm(r)
 			if got := r.Header["Connection"]; !slices.Equal(got, test.want) {
 				t.Errorf("Connection is %q, want %q", got, test.want)
 			}

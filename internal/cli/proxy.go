@@ -1,4 +1,4 @@
-package websocketproxy
+package cli
 
 import (
 	"errors"
@@ -14,18 +14,12 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cli"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/demo"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 )
 
-func init() {
-	caddycmd.RegisterCommand(proxyCommand())
-	caddycmd.RegisterCommand(cli.Command())
-}
-
-// proxyCommand is `caddy websocket-proxy`.
-func proxyCommand() caddycmd.Command {
+// ProxyCommand returns `caddy websocket-proxy`.
+func ProxyCommand() caddycmd.Command {
 	return caddycmd.Command{
 		Name: "websocket-proxy",
 		Usage: `[--from <addr>] [--to <addr>] [--demo] [--change-host-header] [--insecure] [--internal-certs] ` +
@@ -66,14 +60,14 @@ The other flags are those of the reverse-proxy command:
 			flags.StringArrayP("header-down", "d", nil, `Set a response header field (format: "Field: value")`)
 			flags.Bool("access-log", false, "Enable the access log")
 			flags.BoolP("debug", "v", false, "Enable verbose debug logs")
-			cmd.RunE = caddycmd.WrapCommandFuncForCobra(runCommand)
+			cmd.RunE = caddycmd.WrapCommandFuncForCobra(runProxy)
 		},
 	}
 }
 
-// command is what the websocket-proxy command was asked to do: the data of
+// proxy is what the websocket-proxy command was asked to do: the data of
 // commandCaddyfile.
-type command struct {
+type proxy struct {
 	From, Bind         string
 	To, Up, Down       []string
 	Rest               string // where requests go that are not handshakes; empty: nowhere
@@ -82,9 +76,9 @@ type command struct {
 	AccessLog, Debug   bool
 }
 
-// commandCaddyfile is the configuration that the command runs: what a person
+// proxyCaddyfile is the configuration that the command runs: what a person
 // would write.
-var commandCaddyfile = texttemplate.Must(texttemplate.New("").Funcs(texttemplate.FuncMap{"quote": quote}).Parse(`{
+var proxyCaddyfile = texttemplate.Must(texttemplate.New("").Funcs(texttemplate.FuncMap{"quote": quote}).Parse(`{
 	admin off
 	persist_config off
 {{- if .NoRedirects}}
@@ -132,9 +126,9 @@ func quote(s string) string {
 	return `"` + strings.ReplaceAll(s, `"`, `\"`) + `"`
 }
 
-func runCommand(flags caddycmd.Flags) (int, error) {
+func runProxy(flags caddycmd.Flags) (int, error) {
 	caddy.TrapSignals()
-	cmd, err := parseCommand(flags)
+	cmd, err := parseProxy(flags)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
@@ -160,8 +154,8 @@ func runCommand(flags caddycmd.Flags) (int, error) {
 	select {}
 }
 
-func parseCommand(flags caddycmd.Flags) (*command, error) {
-	cmd := &command{
+func parseProxy(flags caddycmd.Flags) (*proxy, error) {
+	cmd := &proxy{
 		From:        flags.String("from"),
 		Insecure:    flags.Bool("insecure"),
 		Internal:    flags.Bool("internal-certs"),
@@ -204,7 +198,7 @@ func headerOp(field string) (string, error) {
 
 // addDemo starts the demonstration's upstream, which lives as long as the
 // process.
-func (cmd *command) addDemo(fromGiven bool) error {
+func (cmd *proxy) addDemo(fromGiven bool) error {
 	if len(cmd.To) > 0 {
 		return errors.New("--demo brings its own upstream; leave out --to")
 	}
@@ -220,9 +214,9 @@ func (cmd *command) addDemo(fromGiven bool) error {
 }
 
 // config returns the configuration for the command as JSON.
-func (cmd *command) config() ([]byte, error) {
+func (cmd *proxy) config() ([]byte, error) {
 	var text strings.Builder
-	if err := commandCaddyfile.Execute(&text, cmd); err != nil {
+	if err := proxyCaddyfile.Execute(&text, cmd); err != nil {
 		return nil, err
 	}
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text.String()), map[string]any{
