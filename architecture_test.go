@@ -16,7 +16,7 @@ const modulePath = "github.com/seed-58ac1b1a/caddy-websocket-proxy"
 // graph says what each package below internal/ may know: other ones of these, and of
 // the world outside of the standard library's harmless part.
 var graph = map[string][]string{
-	"admin":     {"frame", "printable", "upstream", "net/http"},
+	"admin":     {"cluster", "evict", "frame", "printable", "tunnel", "upstream", "net/http"},
 	"balance":   {},
 	"cli":       {"admin", "demo", "frame", "handshake", "printable", "upstream", "net/http", "caddy", "cobra", "humanize", "zap"},
 	"cluster":   {"outside", "printable", "upstream"},

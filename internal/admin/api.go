@@ -1,8 +1,7 @@
 // Package admin is the API by which operators see and close tunnels, and take
 // upstreams out of service: its types, which the commands use too, and its routes
-// for net/http. It knows what may be asked, and how that is answered. Where tunnels
-// and upstreams are is a [Backend]'s; neither Caddy nor that must be known here. It
-// has no lock.
+// for net/http. It knows what may be asked, how that is answered, and by [Process]
+// where tunnels and upstreams are. It must not know Caddy. It has no lock.
 package admin
 
 import (
