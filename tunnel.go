@@ -43,7 +43,7 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientH
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	side := conn.Socket{Conn: conn.Unwrap(taken)}
 	side.GiveUpAfter(h.userTimeout())
-	h.startTunnel(r, hs, a, relay.Side{Conn: side, Glued: slices.Clone(early)})
+	h.startTunnel(r, hs, a, relay.Side{Conn: side, Buffered: slices.Clone(early)})
 	return nil
 }
 

@@ -143,7 +143,7 @@ func (a *Answer) Detach(giveUpAfter time.Duration) relay.Side {
 	buffered, _ := a.reader.Peek(a.reader.Buffered())
 	side := conn.Socket{Conn: a.conn}
 	side.GiveUpAfter(giveUpAfter)
-	taken := relay.Side{Conn: side, Glued: slices.Clone(buffered)}
+	taken := relay.Side{Conn: side, Buffered: slices.Clone(buffered)}
 	a.free()
 	return taken
 }

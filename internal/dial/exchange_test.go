@@ -120,9 +120,9 @@ func TestConnectionIsTheAnswersUntilItIsDetached(t *testing.T) {
 		}
 		side := a.Detach(time.Minute)
 		a.Discard()
-		rest := make([]byte, len("glued")-len(side.Glued))
-		if _, err := io.ReadFull(side.Conn, rest); err != nil || string(side.Glued)+string(rest) != "glued" {
-			t.Errorf("the stream begins with %q and %q, %v", side.Glued, rest, err)
+		rest := make([]byte, len("glued")-len(side.Buffered))
+		if _, err := io.ReadFull(side.Conn, rest); err != nil || string(side.Buffered)+string(rest) != "glued" {
+			t.Errorf("the stream begins with %q and %q, %v", side.Buffered, rest, err)
 		}
 		side.Conn.Abort()
 		_ = side.Conn.Close()

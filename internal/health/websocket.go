@@ -58,7 +58,7 @@ type checkedSocket struct {
 func newCheckedSocket(side relay.Side) *checkedSocket {
 	return &checkedSocket{
 		conn:    side.Conn,
-		reader:  bufio.NewReader(io.MultiReader(bytes.NewReader(side.Glued), side.Conn)),
+		reader:  bufio.NewReader(io.MultiReader(bytes.NewReader(side.Buffered), side.Conn)),
 		payload: []byte(rand.Text()),
 	}
 }

@@ -56,8 +56,8 @@ func startParking(client, upstream Side, hooks Hooks, period time.Duration) Rela
 	r.running.Store(2)
 	r.lot.open(client.Conn, upstream.Conn, period)
 	for d, side := range []Side{client, upstream} {
-		if len(side.Glued) > 0 {
-			r.dirs[d].unseen = side.Glued
+		if len(side.Buffered) > 0 {
+			r.dirs[d].unseen = side.Buffered
 		}
 		go r.run(Direction(d))
 	}

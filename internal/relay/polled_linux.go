@@ -65,8 +65,8 @@ func startPolled(client, upstream Side, hooks Hooks) (Relay, bool) {
 	r := &polled{hooks: hooks, poller: p, fds: fds}
 	p.send(func() {
 		r.place = p.add(r)
-		r.begin(ClientToUpstream, client.Glued)
-		r.begin(UpstreamToClient, upstream.Glued)
+		r.begin(ClientToUpstream, client.Buffered)
+		r.begin(UpstreamToClient, upstream.Buffered)
 		r.settle()
 	})
 	return r, true
@@ -199,11 +199,11 @@ func (r *polled) arrive() {
 	r.moves = false
 }
 
-// begin passes on what came glued to a handshake.
-func (r *polled) begin(d Direction, glued []byte) {
-	if len(glued) > 0 {
-		r.dirs[d].read.Add(uint64(len(glued)))
-		r.inspect(d, glued)
+// begin passes on what came buffered with a handshake.
+func (r *polled) begin(d Direction, buffered []byte) {
+	if len(buffered) > 0 {
+		r.dirs[d].read.Add(uint64(len(buffered)))
+		r.inspect(d, buffered)
 	}
 }
 

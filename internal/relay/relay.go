@@ -55,8 +55,8 @@ type Resettable interface {
 // Side is a connection and the bytes that were read from it together with its
 // handshake, which go ahead of all others.
 type Side struct {
-	Conn  Conn
-	Glued []byte
+	Conn     Conn
+	Buffered []byte
 }
 
 // Verdict says what becomes of the bytes that an Inspect call was shown.

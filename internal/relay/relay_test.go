@@ -187,7 +187,7 @@ func (r *rig) way(d Direction) way {
 
 // glue sets what was read from the source together with the handshake.
 func (w way) glue(p string) {
-	w.sides[w.d].Glued = []byte(p)
+	w.sides[w.d].Buffered = []byte(p)
 }
 
 func newRig(

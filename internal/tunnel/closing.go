@@ -66,8 +66,8 @@ func (t *Tunnel) inspectEndingLocked(d relay.Direction, s *frame.Scanner, p []by
 	switch {
 	case phase(t.phase.Load()) == lingering:
 		return t.shutLocked(d, s, p)
-	case d == relay.ClientToUpstream && t.guard != nil:
-		return t.awaitGuardedLocked(s, p)
+	case d == relay.ClientToUpstream && t.inspector != nil:
+		return t.awaitInspectedLocked(s, p)
 	case d == relay.ClientToUpstream:
 		return t.awaitAnswerLocked(s, p)
 	case t.notice != nil:
@@ -97,7 +97,7 @@ func (t *Tunnel) sendNoticeLocked(s *frame.Scanner, p []byte) relay.Verdict {
 		v.Shut = true // there is no answer to wait for
 		t.lingerLocked()
 	}
-	if t.guard != nil && t.guard.refused != nil {
+	if t.inspector != nil && t.inspector.refused != nil {
 		t.relay.Wake(relay.ClientToUpstream) // the upstream can be told now
 	}
 	return v

@@ -21,8 +21,8 @@ const (
 	maskBit   = 0x80
 )
 
-// vigil is what the sweep remembers of one peer.
-type vigil struct {
+// pingState is what the sweep remembers of one peer.
+type pingState struct {
 	read     uint64    // bytes that had come from it
 	heardAt  time.Time // when that was last seen to grow
 	pingedAt time.Time // when the last ping was due
@@ -51,10 +51,10 @@ func (t *Tunnel) keepAlive(now time.Time) {
 		}
 	}
 	for d := range relay.Direction(2) {
-		v, to := &t.guard.vigils[d], &t.guard.lanes[d.Opposite()]
+		v, to := &t.inspector.pingStates[d], &t.inspector.directions[d.Opposite()]
 		if now.Sub(v.heardAt) >= t.options.Ping && now.Sub(v.pingedAt) >= t.options.Ping {
 			v.pingedAt = now
-			t.guard.lanes[d].pinged.Store(true)
+			t.inspector.directions[d].pinged.Store(true)
 			to.due.Store(true)
 			t.relay.Wake(d.Opposite())
 		}
@@ -77,15 +77,15 @@ func (t *Tunnel) mayPingLocked() bool {
 // hasNotReacted reports whether the source of d has got a ping, whosever, and
 // nothing has come from it for ping_timeout since then.
 func (t *Tunnel) hasNotReacted(d relay.Direction, now time.Time) bool {
-	v := &t.guard.vigils[d]
-	read, taken := t.watch.read[d], t.watch.taken[d]
+	v := &t.inspector.pingStates[d]
+	read, taken := t.seen.read[d], t.seen.taken[d]
 	// A peer that is not listened to is not silent. A limited rate is no
 	// reason: each second some message has its turn.
 	if read != v.read || read != taken {
 		v.read, v.heardAt, v.askedAt = read, now, time.Time{}
 		return false
 	}
-	asked := t.guard.lanes[d.Opposite()].asked.Load()
+	asked := t.inspector.directions[d.Opposite()].asked.Load()
 	if asked != read+1 || t.options.PingTimeout == 0 {
 		return false
 	}
@@ -97,10 +97,10 @@ func (t *Tunnel) hasNotReacted(d relay.Direction, now time.Time) bool {
 
 // isTaking reports whether the destination of d has taken something and has
 // more to take: it may not have come to the ping yet.
-func (t *Tunnel) isTaking(d relay.Direction, v *vigil) bool {
+func (t *Tunnel) isTaking(d relay.Direction, v *pingState) bool {
 	backlog := t.relay.Backlog(d)
 	was := v.acknowledged
-	v.acknowledged = int64(t.watch.taken[d]) - int64(backlog)
+	v.acknowledged = int64(t.seen.taken[d]) - int64(backlog)
 	return backlog > 0 && v.acknowledged > was
 }
 
@@ -109,7 +109,7 @@ func (t *Tunnel) endLost(p Peer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.IsOpen() {
-		t.guard.blamed = p
+		t.inspector.blamed = p
 		t.endLocked(Ending{Reason: PingTimeout, Code: frame.StatusGoingAway})
 	}
 }
@@ -119,15 +119,15 @@ func (t *Tunnel) endLost(p Peer) {
 func (t *Tunnel) takePing(d relay.Direction, s *frame.Scanner) []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := &t.guard.lanes[d]
+	l := &t.inspector.directions[d]
 	l.due.Store(false)
 	// A peer may answer only the last of several pings (RFC 6455 section
 	// 5.5.3), which must not be ours if the application waits for an answer.
 	if !t.mayPingLocked() || t.closeFrom != "" || !s.AtBoundary() || l.owing.Load() {
 		return nil
 	}
-	t.guard.pings++
-	payload := binary.BigEndian.AppendUint32(t.guard.nonce[:nonceSize:nonceSize], t.guard.pings)
+	t.inspector.pings++
+	payload := binary.BigEndian.AppendUint32(t.inspector.nonce[:nonceSize:nonceSize], t.inspector.pings)
 	t.awaitDeliveryLocked(d)
 	var mask *[4]byte
 	if d == relay.ClientToUpstream {
@@ -138,7 +138,7 @@ func (t *Tunnel) takePing(d relay.Direction, s *frame.Scanner) []byte {
 
 // pingPassed notes that a ping of the application has passed.
 func (t *Tunnel) pingPassed(d relay.Direction) {
-	l := &t.guard.lanes[d]
+	l := &t.inspector.directions[d]
 	l.passing = absent
 	if t.options.PingTimeout == 0 || l.asking != 0 {
 		return
@@ -154,14 +154,14 @@ func (t *Tunnel) pingPassed(d relay.Direction) {
 // Then the destination has taken the ping, or its system has. Whatever comes
 // from it from now on is a reaction: it may answer before the writer is called.
 func (t *Tunnel) awaitDeliveryLocked(d relay.Direction) {
-	t.guard.lanes[d].asking = t.heardFrom(d)
+	t.inspector.directions[d].asking = t.heardFrom(d)
 	t.relay.Wake(d)
 }
 
 // pingDelivered notes that the destination of d has got a ping. If it has got
 // one before and not reacted, the first one counts.
 func (t *Tunnel) pingDelivered(d relay.Direction) {
-	l := &t.guard.lanes[d]
+	l := &t.inspector.directions[d]
 	l.asked.Store(l.asking)
 	l.asking = 0
 }
@@ -177,7 +177,7 @@ func (t *Tunnel) heardFrom(d relay.Direction) uint64 {
 // ping of ours.
 func (t *Tunnel) mayBeOurs(d relay.Direction, head []byte) bool {
 	return head[0] == pongHead0 && (len(head) == 1 || head[1]&^maskBit == pongHead1) &&
-		t.guard.lanes[d].pinged.Load()
+		t.inspector.directions[d].pinged.Load()
 }
 
 // judgePong judges the payload, or its beginning, of a frame that may be a pong
@@ -188,9 +188,9 @@ func (t *Tunnel) judgePong(d relay.Direction, mask [4]byte, payload []byte) find
 	frame.ApplyMask(plain, mask, 0)
 	n := min(len(plain), nonceSize)
 	switch {
-	case !bytes.Equal(plain[:n], t.guard.nonce[:n]):
+	case !bytes.Equal(plain[:n], t.inspector.nonce[:n]):
 		// An answer to the application, or to nothing.
-		t.guard.lanes[d.Opposite()].owing.Store(false)
+		t.inspector.directions[d.Opposite()].owing.Store(false)
 		return nothing
 	case len(plain) < pingSize:
 		return undecided

@@ -65,8 +65,8 @@ func TestSilentPeersArePinged(t *testing.T) {
 			synctest.Wait()
 			pings := [2]string{m.client.expectPing(), m.upstream.expectPing()}
 			for i, p := range []*memoryPeer{m.client, m.upstream} {
-				if pings[i][:nonceSize] != string(m.guard.nonce[:]) || seen[pings[i]] {
-					t.Errorf("the ping has %q, want the nonce %q and another number", pings[i], m.guard.nonce)
+				if pings[i][:nonceSize] != string(m.inspector.nonce[:]) || seen[pings[i]] {
+					t.Errorf("the ping has %q, want the nonce %q and another number", pings[i], m.inspector.nonce)
 				}
 				seen[pings[i]] = true
 				p.send(p.pong(pings[i]))
@@ -87,8 +87,8 @@ func TestSilentPeersArePinged(t *testing.T) {
 func TestNonceIsTheTunnelsOwn(t *testing.T) {
 	one := New(About{ID: "1"}, &pinging, nil, nil)
 	two := New(About{ID: "2"}, &pinging, nil, nil)
-	if one.guard.nonce == two.guard.nonce || one.guard.nonce == [nonceSize]byte{} {
-		t.Errorf("two tunnels have the nonces %x and %x", one.guard.nonce, two.guard.nonce)
+	if one.inspector.nonce == two.inspector.nonce || one.inspector.nonce == [nonceSize]byte{} {
+		t.Errorf("two tunnels have the nonces %x and %x", one.inspector.nonce, two.inspector.nonce)
 	}
 }
 
@@ -163,7 +163,7 @@ func TestPongsToOurPingsAreSwallowedWhileTheTunnelEnds(t *testing.T) {
 
 func TestPongsThatAreNotOursPass(t *testing.T) {
 	eachPeer(t, pinging, func(m *memoryTunnel, from, to *memoryPeer) {
-		before := from.pong(string(m.guard.nonce[:]) + "none") // nobody was pinged
+		before := from.pong(string(m.inspector.nonce[:]) + "none") // nobody was pinged
 		from.send(before)
 		to.expect(before)
 		m.pass(11 * time.Second)

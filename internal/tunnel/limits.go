@@ -20,7 +20,7 @@ func (t *Tunnel) isRated(d relay.Direction) bool {
 
 // admit judges a frame by the limits for messages, and counts it.
 func (t *Tunnel) admit(d relay.Direction, h frame.Header) judgement {
-	l, isData := &t.guard.lanes[d], !h.Opcode.IsControl()
+	l, isData := &t.inspector.directions[d], !h.Opcode.IsControl()
 	size := l.message
 	if isData {
 		size = h.Length
@@ -49,7 +49,7 @@ const framesPerMessage = 10
 
 // takeTurn counts a frame, and the message that it begins if it does, if the rates
 // allow for it now; otherwise it returns how long that takes.
-func (t *Tunnel) takeTurn(l *lane, isMessage bool) (wait time.Duration) {
+func (t *Tunnel) takeTurn(l *direction, isMessage bool) (wait time.Duration) {
 	now, p := time.Since(t.opened), t.options
 	every := p.MessageEvery / framesPerMessage
 	wait = l.nextFrame.early(now, p.MessageAhead+p.MessageEvery-every)
@@ -103,12 +103,12 @@ func (t *Tunnel) refuse(d relay.Direction, found finding, v relay.Verdict, p []b
 // refuseLocked ends the tunnel because of what has come at a frame boundary of
 // direction d, unless it ends already. Nothing more of its source is passed on.
 func (t *Tunnel) refuseLocked(d relay.Direction, found finding) {
-	l := &t.guard.lanes[d]
+	l := &t.inspector.directions[d]
 	if d == relay.ClientToUpstream {
 		rest := t.scanners[d]
 		rest.BeLenient() // what breaks the protocol is still a frame before its Close
 		rest.Scan(l.held)
-		t.guard.refused = &rest
+		t.inspector.refused = &rest
 	}
 	l.held = nil
 	if !t.IsOpen() {
@@ -116,9 +116,9 @@ func (t *Tunnel) refuseLocked(d relay.Direction, found finding) {
 	}
 	why, code := refusedFor(found, source(d))
 	if d == relay.UpstreamToClient {
-		t.guard.upstreamCode, code = code, frame.StatusGoingAway
+		t.inspector.upstreamCode, code = code, frame.StatusGoingAway
 	}
-	t.guard.blamed = source(d)
+	t.inspector.blamed = source(d)
 	t.endLocked(Ending{Reason: why, Code: code})
 }
 
@@ -139,7 +139,7 @@ func refusedFor(found finding, p Peer) (why Reason, code uint16) {
 // refused, up to its answer to our Close. Neither that nor the end has to wait
 // for the upstream, which is told as soon as the client is.
 func (t *Tunnel) discardLocked(s *frame.Scanner, p []byte) relay.Verdict {
-	rest := t.guard.refused
+	rest := t.inspector.refused
 	rest.Scan(p)
 	if rest.Closed() {
 		t.noteCloseLocked(Client, rest.CloseCode())
@@ -161,8 +161,8 @@ func (t *Tunnel) closeUpstreamLocked(s *frame.Scanner) []byte {
 		return nil
 	}
 	code := uint16(frame.StatusGoingAway)
-	if t.guard != nil && t.guard.upstreamCode != 0 {
-		code = t.guard.upstreamCode
+	if t.inspector != nil && t.inspector.upstreamCode != 0 {
+		code = t.inspector.upstreamCode
 	}
 	raw := frame.AppendClose(nil, code, "", frame.NewMask())
 	s.Scan(raw) // so that nothing is put after it
@@ -172,8 +172,8 @@ func (t *Tunnel) closeUpstreamLocked(s *frame.Scanner) []byte {
 
 // closedBy is the peer whose doing the end of the tunnel is.
 func (t *Tunnel) closedBy() Peer {
-	if t.guard != nil && t.guard.blamed != "" {
-		return t.guard.blamed
+	if t.inspector != nil && t.inspector.blamed != "" {
+		return t.inspector.blamed
 	}
 	return t.why.ClosedBy()
 }

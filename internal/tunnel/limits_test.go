@@ -321,9 +321,9 @@ func TestGuardedPayloadIsSkipped(t *testing.T) {
 	if want := uint64(len(raw) - 100); v.Pass != 100 || v.Ahead != want {
 		t.Fatalf("got %+v, want all to pass and %d bytes ahead", v, want)
 	}
-	one.guard.lanes[d].heard.Store(false)
+	one.inspector.directions[d].heard.Store(false)
 	one.Skip(d, len(raw)-100)
-	if !one.guard.lanes[d].heard.Load() || !one.scanners[d].AtBoundary() {
+	if !one.inspector.directions[d].heard.Load() || !one.scanners[d].AtBoundary() {
 		t.Error("the bytes that were skipped went unnoticed")
 	}
 	if v := one.Inspect(d, raw[:20]); v.Ahead == 0 {

@@ -176,14 +176,14 @@ func TestPingThatIsStuckHasNotBeenGot(t *testing.T) {
 		to.in.room = len(raw)
 		from.send(raw)
 		m.pass(30 * time.Second)
-		lane := &m.guard.lanes[m.directionFrom(from)]
-		if got := lane.asked.Load(); got != 0 {
+		way := &m.inspector.directions[m.directionFrom(from)]
+		if got := way.asked.Load(); got != 0 {
 			t.Errorf("it is taken for got (%d)", got)
 		}
 		to.in.forget()
 		to.in.end(nil, nil) // wakes the writer
 		synctest.Wait()
-		if got := lane.asked.Load(); got != 1 {
+		if got := way.asked.Load(); got != 1 {
 			t.Errorf("it is not taken for got (%d)", got)
 		}
 	})

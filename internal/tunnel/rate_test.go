@@ -266,7 +266,7 @@ func TestTurnsAreTakenAtTheRate(t *testing.T) {
 			one.opened = time.Now()
 			taken := 0
 			for began := time.Now(); time.Since(began) < 10*time.Second && taken < 2*maxRate; {
-				if wait := one.takeTurn(&one.guard.lanes[0], true); wait > 0 {
+				if wait := one.takeTurn(&one.inspector.directions[0], true); wait > 0 {
 					time.Sleep(wait)
 					continue
 				}

@@ -163,7 +163,7 @@ func (r *Registry) adjustSweep() {
 }
 
 // sweep checks the times of all tunnels until stop is closed. It begins when
-// the previous one has ended: what a tunnel's watch holds belongs to one of
+// the previous one has ended: what the sweep remembers of a tunnel belongs to one of
 // them at a time.
 func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) {
 	defer close(ended)

@@ -80,7 +80,7 @@ func (r *Registry) endAll() {
 	deadline := time.NewTimer(period)
 	defer deadline.Stop()
 	IdleFirst(all)
-	p := paced{
+	p := pacedClose{
 		tunnels: all,
 		// Whoever is told last needs time to answer too.
 		period: min(max(period/2, period-answersTime), time.Duration(len(all))*shutdownEach),

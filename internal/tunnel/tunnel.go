@@ -23,10 +23,10 @@ const (
 	// after both have been told the end. Closing at once would reset
 	// connections and lose what is on its way.
 	lingerTime = time.Second
-	// lastWordsTime is how long a peer that takes nothing more is still
+	// drainTime is how long a peer that takes nothing more is still
 	// listened to. Usually its connection is broken altogether, which ends it
 	// as soon as everything that had come before has been passed on.
-	lastWordsTime = 10 * time.Second
+	drainTime = 10 * time.Second
 )
 
 // Owner is who a tunnel belongs to. It knows why the tunnel may have to go, and what
@@ -73,8 +73,8 @@ type phase int32
 const (
 	// open: bytes flow.
 	open phase = iota
-	// guarded is the same for a tunnel that has a guard.
-	guarded
+	// inspected is the same for a tunnel that has an inspector.
+	inspected
 	// closing: the proxy ends the tunnel. The client has been sent a Close, or
 	// will be at the next frame boundary, and what follows from the upstream is
 	// discarded; the client's answer is awaited.
@@ -85,18 +85,18 @@ const (
 )
 
 // IsOpen reports whether the tunnel has not begun to end.
-func (t *Tunnel) IsOpen() bool { return phase(t.phase.Load()) <= guarded }
+func (t *Tunnel) IsOpen() bool { return phase(t.phase.Load()) <= inspected }
 
 // Tunnel is a pair of connections between which bytes are relayed. It follows
 // the frames, decides when it has to end, and knows why it did.
 type Tunnel struct {
 	// What the sweep looks at comes first and together, as it goes over all tunnels
 	// once a second.
-	options *Options
-	relay   relay.Relay
-	guard   *guard    // nil if nothing needs it
-	expires time.Time // zero: never
-	watch   watch
+	options   *Options
+	relay     relay.Relay
+	inspector *inspector // nil if nothing needs it
+	expires   time.Time  // zero: never
+	seen      activity
 	// active is when the sweep has last seen that something had happened, in
 	// nanoseconds since 1970.
 	active atomic.Int64
@@ -153,15 +153,15 @@ type Tunnel struct {
 // New makes a tunnel that has not started.
 func New(a About, options *Options, live *Registry, o Owner) *Tunnel {
 	t := &Tunnel{
-		About:   a,
-		options: options,
-		live:    live,
-		Owner:   o,
-		done:    make(chan struct{}),
-		guard:   newGuard(options),
+		About:     a,
+		options:   options,
+		live:      live,
+		Owner:     o,
+		done:      make(chan struct{}),
+		inspector: newInspector(options),
 	}
-	if t.guard != nil {
-		t.phase.Store(int32(guarded))
+	if t.inspector != nil {
+		t.phase.Store(int32(inspected))
 	}
 	t.scanners[relay.ClientToUpstream] = frame.NewScanner(true)
 	t.scanners[relay.UpstreamToClient] = frame.NewScanner(false)
@@ -215,16 +215,16 @@ func (t *Tunnel) Skip(d relay.Direction, n int) {
 	s.Skip(n)
 	t.messages[d].Store(s.Messages())
 	t.passed[d] += uint64(n)
-	if t.guard != nil {
-		t.guard.lanes[d].hear()
+	if t.inspector != nil {
+		t.inspector.directions[d].hear()
 	}
 }
 
-// inspectClosely is Inspect of a tunnel that is guarded or ends.
+// inspectClosely is Inspect of a tunnel that is inspected or ends.
 func (t *Tunnel) inspectClosely(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
 	inspect := t.inspectEnding
 	if t.IsOpen() {
-		inspect = t.inspectGuarded
+		inspect = t.inspectFrames
 	}
 	v := inspect(d, s, p)
 	t.messages[d].Store(s.Messages())
@@ -311,7 +311,7 @@ func (t *Tunnel) mayGoOnLocked(d relay.Direction, end relay.End) bool {
 	case t.failed[d]:
 		// A peer that takes nothing more may have said why: its last words
 		// are on their way.
-		t.startTimerLocked(lastWordsTime, t.linger)
+		t.startTimerLocked(drainTime, t.linger)
 		return true
 	}
 	// After a closing handshake, when one peer closes the connection the other

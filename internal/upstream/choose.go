@@ -76,7 +76,7 @@ func (e *Endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
 func ramped(some []*Endpoint, slowStart time.Duration, now time.Time, random func(n int) int) []*Endpoint {
 	n := 0
 	for i, e := range some {
-		if joined := e.joinedAt(); !joined.IsZero() && !drawn(now.Sub(joined), slowStart, random) {
+		if joined := e.slowSince(); !joined.IsZero() && !drawn(now.Sub(joined), slowStart, random) {
 			continue
 		}
 		some[n], some[i] = e, some[n]

@@ -59,7 +59,7 @@ func (p *Pool) AddFixed(s *Server, a Address) {
 // AddTemplate adds an upstream whose address has some.
 func (p *Pool) AddTemplate(s *Server, dial string) {
 	p.table.nameTemplate(dial)
-	p.Templates = append(p.Templates, template{slot: s, Dial: dial, from: FromTemplate(dial)})
+	p.Templates = append(p.Templates, template{server: s, Dial: dial, from: FromTemplate(dial)})
 }
 
 // Join is called for an endpoint whose host is named by this pool's
@@ -134,9 +134,9 @@ func (p *Pool) Set(source int, endpoints []*Endpoint) {
 }
 
 type template struct {
-	slot *Server
-	Dial string
-	from *Provenance
+	server *Server
+	Dial   string
+	from   *Provenance
 }
 
 // Expands reports whether handshakes may have upstreams of their own.
@@ -170,7 +170,7 @@ func (p *Pool) Candidates(expand func(dial string) (Address, error)) (*Candidate
 			c.Close()
 			return nil, err
 		}
-		c.Add(NewEndpoint(t.slot, a), t.from, "")
+		c.Add(NewEndpoint(t.server, a), t.from, "")
 	}
 	c.Renew()
 	return c, nil
@@ -302,7 +302,7 @@ func (p *Pool) SlowSince(address string) time.Time {
 	defer p.table.mu.Unlock()
 	for _, e := range endpoints {
 		if e.Host.Address == address {
-			return e.joinedAt()
+			return e.slowSince()
 		}
 	}
 	return time.Time{}

@@ -20,8 +20,8 @@ type Host struct {
 	// dropped tells that a source was the last that had the address, and does not
 	// find it any more. It means something while nothing has the address.
 	dropped bool
-	// joined is when an operator has made the address ready again, for all pools.
-	joined time.Time
+	// slowSince is when an operator has made the address ready again, for all pools.
+	slowSince time.Time
 	// verdicts are one for each check that somebody wants of the address.
 	verdicts []*Verdict
 	// found counts those of named that a source has found, and source is its
@@ -259,7 +259,7 @@ func (t *Table) TunnelEnded(h *Host) {
 func (t *Table) joinLocked(addresses []string) {
 	for _, address := range addresses {
 		if h, ok := t.m[address]; ok {
-			h.joined = time.Now()
+			h.slowSince = time.Now()
 		}
 	}
 	t.serveLocked()
@@ -280,7 +280,7 @@ func (t *Table) JoinNew(endpoints []*Endpoint, had []string) {
 	defer t.mu.Unlock()
 	for _, e := range endpoints {
 		if e.Host.tunnels == 0 || !slices.Contains(had, e.Host.Address) {
-			e.Server.joined = time.Now()
+			e.Server.slowSince = time.Now()
 		}
 	}
 	t.serveLocked()
@@ -291,13 +291,13 @@ func (t *Table) JoinNew(endpoints []*Endpoint, had []string) {
 func (t *Table) Inherit(e, old *Endpoint) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e.Server.joined = Later(e.Server.joined, old.Server.joined)
+	e.Server.slowSince = Later(e.Server.slowSince, old.Server.slowSince)
 }
 
-// joinedAt is since when e gets tunnels; zero if it was there from the start. The
+// slowSince is since when e gets tunnels; zero if it was there from the start. The
 // caller holds the table's lock.
-func (e *Endpoint) joinedAt() time.Time {
-	return Later(e.Host.joined, e.Server.joined)
+func (e *Endpoint) slowSince() time.Time {
+	return Later(e.Host.slowSince, e.Server.slowSince)
 }
 
 // reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
@@ -352,9 +352,9 @@ type Server struct {
 	// All are guarded by the table's lock.
 	current int    // of smooth weighted round robin
 	drawn   uint64 // number of the last random_choose that drew it
-	// joined is when the upstream has come to a pool that had others, or has
+	// slowSince is when the upstream has come to a pool that had others, or has
 	// recovered. It is zero for those that were there from the start.
-	joined time.Time
+	slowSince time.Time
 }
 
 // NewEndpoint makes one without a host.

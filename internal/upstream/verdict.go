@@ -16,7 +16,7 @@ type Verdict struct {
 	// a choice need not look here.
 	endpoints []*Endpoint
 	down      bool
-	against   int       // results in a row that speak against down
+	streak    int       // results in a row that speak against down
 	checked   time.Time // zero: never
 	lastError string    // of the last result that was bad, until the address is up
 }
@@ -119,9 +119,9 @@ func (v *Verdict) countLocked(problem string, passes, fails int) (changed bool) 
 		needed = passes
 	}
 	if failed == v.down {
-		v.against = 0
-	} else if v.against++; v.against >= needed {
-		v.against, changed = 0, true
+		v.streak = 0
+	} else if v.streak++; v.streak >= needed {
+		v.streak, changed = 0, true
 		v.setDownLocked(failed)
 	}
 	switch {

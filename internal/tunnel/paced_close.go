@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// paced is a number of tunnels that the proxy ends one after another, so that
+// pacedClose is a number of tunnels that the proxy ends one after another, so that
 // their clients do not all come back at once.
-type paced struct {
+type pacedClose struct {
 	tunnels []*Tunnel
 	// period is the time over which they are spread. Zero means at once.
 	period time.Duration
@@ -54,7 +54,7 @@ func turn(i, n int, period time.Duration) time.Duration {
 // run ends the tunnels evenly over the period, each at a random moment of its
 // own part of it, until stop is closed. It does not wait for those that have
 // ended by themselves or are not wanted to end any more.
-func (p *paced) run(stop <-chan struct{}) {
+func (p *pacedClose) run(stop <-chan struct{}) {
 	start := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -86,8 +86,8 @@ func EndEach(stop <-chan struct{}, tunnels []*Tunnel, period time.Duration, due 
 }
 
 // pacedBy has tunnels ended as due says.
-func pacedBy(tunnels []*Tunnel, period time.Duration, due func(*Tunnel) (Ending, bool)) *paced {
-	return &paced{
+func pacedBy(tunnels []*Tunnel, period time.Duration, due func(*Tunnel) (Ending, bool)) *pacedClose {
+	return &pacedClose{
 		tunnels: tunnels,
 		period:  period,
 		wanted: func(t *Tunnel) bool {
@@ -102,6 +102,6 @@ func pacedBy(tunnels []*Tunnel, period time.Duration, due func(*Tunnel) (Ending,
 	}
 }
 
-func (p *paced) isWanted(t *Tunnel) bool {
+func (p *pacedClose) isWanted(t *Tunnel) bool {
 	return p.wanted == nil || p.wanted(t)
 }

@@ -56,7 +56,7 @@ func TestNoLastWordsFollow(t *testing.T) {
 			m.upstream.stopReading()
 			m.client.send(m.client.frame(testbed.Binary, "lost"))
 			m.expectReason(UpstreamReset)
-			m.expectAge(lastWordsTime + lingerTime)
+			m.expectAge(drainTime + lingerTime)
 		})
 	})
 	t.Run("of an upstream that talks without end", func(t *testing.T) {
@@ -66,7 +66,7 @@ func TestNoLastWordsFollow(t *testing.T) {
 			m.others.Go(m.upstream.talk)
 			m.others.Go(m.client.listen)
 			m.expectReason(UpstreamReset)
-			m.expectAge(lastWordsTime + lingerTime)
+			m.expectAge(drainTime + lingerTime)
 		})
 	})
 	t.Run("of a client that was reset", func(t *testing.T) {

@@ -7,11 +7,11 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
-// watch is what the sweep remembers of a tunnel from one time to the next. The
+// activity is what the sweep remembers of a tunnel from one time to the next. The
 // relay only counts bytes, so the passing of time costs it nothing.
-type watch struct {
+type activity struct {
 	read, taken [2]uint64
-	activity    time.Time    // when something was last seen to have happened
+	last        time.Time    // when something was last seen to have happened
 	halfClosed  bool         // one peer has ended its stream, the other has not
 	stalled     [2]time.Time // since when a write makes no progress; zero if it does
 	backlog     [2]int       // of a stalled direction
@@ -21,8 +21,8 @@ type watch struct {
 func (t *Tunnel) setTimes(now time.Time, random func() float64) {
 	t.opened = now
 	t.noteActivity(now)
-	if t.guard != nil {
-		t.guard.vigils[0].heardAt, t.guard.vigils[1].heardAt = now, now
+	if t.inspector != nil {
+		t.inspector.pingStates[0].heardAt, t.inspector.pingStates[1].heardAt = now, now
 	}
 	if t.options.MaxLifetime > 0 {
 		shortened := float64(t.options.MaxLifetime) * (1 - t.options.Jitter*random())
@@ -38,9 +38,9 @@ func (t *Tunnel) check(now time.Time) {
 	switch {
 	case p.Write > 0 && t.writeStalled(now):
 		t.end(WriteTimeout, frame.StatusGoingAway)
-	case p.HalfClose > 0 && t.watch.halfClosed && now.Sub(t.watch.activity) >= p.HalfClose:
+	case p.HalfClose > 0 && t.seen.halfClosed && now.Sub(t.seen.last) >= p.HalfClose:
 		t.end(HalfCloseTimeout, frame.StatusGoingAway)
-	case p.Idle > 0 && now.Sub(t.watch.activity) >= p.Idle:
+	case p.Idle > 0 && now.Sub(t.seen.last) >= p.Idle:
 		t.end(IdleTimeout, frame.StatusGoingAway)
 	case !t.expires.IsZero() && !now.Before(t.expires):
 		t.end(MaxLifetime, frame.StatusGoingAway)
@@ -51,7 +51,7 @@ func (t *Tunnel) check(now time.Time) {
 
 // observe compares the relay's counts with the last ones.
 func (t *Tunnel) observe(now time.Time) {
-	w := &t.watch
+	w := &t.seen
 	if half := t.halfClosed(); half != w.halfClosed {
 		w.halfClosed = half
 		t.noteActivity(now)
@@ -67,19 +67,19 @@ func (t *Tunnel) observe(now time.Time) {
 }
 
 func (t *Tunnel) noteActivity(now time.Time) {
-	t.watch.activity = now
+	t.seen.last = now
 	t.active.Store(now.UnixNano())
 }
 
 // isActive reports whether something has happened in a direction, given its new
 // counts. Our pings do not count there, but the pongs do. They are no activity.
 func (t *Tunnel) isActive(d relay.Direction, read, taken uint64) bool {
-	w := &t.watch
-	if t.guard == nil {
+	w := &t.seen
+	if t.inspector == nil {
 		return read != w.read[d] || taken != w.taken[d]
 	}
 	wrote := w.read[d] != w.taken[d] && taken != w.taken[d] // a write that has taken its time
-	return t.guard.lanes[d].heard.Swap(false) || wrote
+	return t.inspector.directions[d].heard.Swap(false) || wrote
 }
 
 // stalledSince returns since when the writes of a direction make no progress.
@@ -89,7 +89,7 @@ func (t *Tunnel) stalledSince(d relay.Direction, now time.Time, stuck bool) time
 	if !stuck {
 		return time.Time{}
 	}
-	w := &t.watch
+	w := &t.seen
 	backlog := t.relay.Backlog(d)
 	if !w.stalled[d].IsZero() {
 		if backlog == w.backlog[d] {
@@ -102,7 +102,7 @@ func (t *Tunnel) stalledSince(d relay.Direction, now time.Time, stuck bool) time
 }
 
 func (t *Tunnel) writeStalled(now time.Time) bool {
-	for _, since := range t.watch.stalled {
+	for _, since := range t.seen.stalled {
 		if !since.IsZero() && now.Sub(since) >= t.options.Write {
 			return true
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
-// guard is what a tunnel has only if limits or pings are configured for it. Its
+// inspector is what a tunnel has only if limits or pings are configured for it. Its
 // frames are then judged by their headers before these are passed on.
 //
 // What cannot be judged yet is withheld: a header that is not complete, and the
@@ -17,11 +17,11 @@ import (
 // direction follows what its destination gets, so both stand at a frame
 // boundary meanwhile, whatever the judgement. What is withheld when the source
 // ends its stream is part of no whole frame and is dropped.
-type guard struct {
-	lanes [2]lane
-	// vigils are the peers as the sweep sees them, by the direction that they
+type inspector struct {
+	directions [2]direction
+	// pingStates are the peers as the sweep sees them, by the direction that they
 	// are the source of. They belong to the sweep.
-	vigils [2]vigil
+	pingStates [2]pingState
 	// nonce marks the pings of this tunnel.
 	nonce [nonceSize]byte
 
@@ -40,9 +40,9 @@ type guard struct {
 	refused *frame.Scanner
 }
 
-// lane is one direction of a guarded tunnel. What is not atomic belongs to the
+// direction is one direction of an inspected tunnel. What is not atomic belongs to the
 // direction's writer.
-type lane struct {
+type direction struct {
 	// held is the beginning of a frame that was withheld.
 	held []byte
 	// message is the size of the message that is passing, as far as known.
@@ -101,8 +101,8 @@ const (
 	tooBig
 	// broken: a violation of the protocol begins here that must not pass.
 	broken
-	// farewell: a Close frame of which nothing was passed on begins here.
-	farewell
+	// closeFrame: a Close frame of which nothing was passed on begins here.
+	closeFrame
 )
 
 // judgement is what was found out about a frame.
@@ -114,20 +114,20 @@ type judgement struct {
 	wait time.Duration
 }
 
-func newGuard(p *Options) *guard {
+func newInspector(p *Options) *inspector {
 	if p.MaxMessage == 0 && p.MessageEvery == 0 && p.Ping == 0 {
 		return nil
 	}
-	g := new(guard)
+	g := new(inspector)
 	if p.Ping > 0 {
 		g.nonce = newNonce()
 	}
 	return g
 }
 
-// inspectGuarded is Inspect of an open tunnel with a guard.
-func (t *Tunnel) inspectGuarded(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
-	l := &t.guard.lanes[d]
+// inspectFrames is Inspect of an open tunnel with an inspector.
+func (t *Tunnel) inspectFrames(d relay.Direction, s *frame.Scanner, p []byte) relay.Verdict {
+	l := &t.inspector.directions[d]
 	if len(p) == 0 {
 		t.written(d, l, s)
 	}
@@ -158,7 +158,7 @@ func (t *Tunnel) inspectGuarded(d relay.Direction, s *frame.Scanner, p []byte) r
 }
 
 // written is called when nothing is left to be written in a direction.
-func (t *Tunnel) written(d relay.Direction, l *lane, s *frame.Scanner) {
+func (t *Tunnel) written(d relay.Direction, l *direction, s *frame.Scanner) {
 	if l.asking != 0 {
 		t.pingDelivered(d)
 	}
@@ -167,13 +167,13 @@ func (t *Tunnel) written(d relay.Direction, l *lane, s *frame.Scanner) {
 	}
 }
 
-// awaitGuardedLocked is awaitAnswerLocked of a tunnel with a guard.
-func (t *Tunnel) awaitGuardedLocked(s *frame.Scanner, p []byte) relay.Verdict {
+// awaitInspectedLocked is awaitAnswerLocked of a tunnel with an inspector.
+func (t *Tunnel) awaitInspectedLocked(s *frame.Scanner, p []byte) relay.Verdict {
 	const d = relay.ClientToUpstream
-	if t.guard.refused != nil {
+	if t.inspector.refused != nil {
 		return t.discardLocked(s, p)
 	}
-	v, found := t.follow(d, p, t.guard.upstreamCode != 0)
+	v, found := t.follow(d, p, t.inspector.upstreamCode != 0)
 	switch found {
 	case stopped:
 		if s.Closed() {
@@ -182,8 +182,8 @@ func (t *Tunnel) awaitGuardedLocked(s *frame.Scanner, p []byte) relay.Verdict {
 			v.Shut = true
 		}
 	case pingDue:
-		t.guard.lanes[d].due.Store(false)
-	case farewell:
+		t.inspector.directions[d].due.Store(false)
+	case closeFrame:
 		t.tellUpstream = true
 		t.lingerLocked()
 		return after(v, t.shutLocked(d, s, p[v.Pass:]))
@@ -204,7 +204,7 @@ func after(first, second relay.Verdict) relay.Verdict {
 // follow judges the frames that begin in p, up to the first one that is not
 // simply passed on. If withClose is set, that may be a Close frame.
 func (t *Tunnel) follow(d relay.Direction, p []byte, withClose bool) (relay.Verdict, finding) {
-	l, s := &t.guard.lanes[d], &t.scanners[d]
+	l, s := &t.inspector.directions[d], &t.scanners[d]
 	if len(l.held) > 0 {
 		return t.resume(d, p, withClose)
 	}
@@ -243,7 +243,7 @@ const longestHead = 6 + pingSize
 
 // resume judges the frame of which the beginning is withheld.
 func (t *Tunnel) resume(d relay.Direction, p []byte, withClose bool) (relay.Verdict, finding) {
-	l, s := &t.guard.lanes[d], &t.scanners[d]
+	l, s := &t.inspector.directions[d], &t.scanners[d]
 	switch {
 	case len(p) > 0:
 	case l.due.Load():
@@ -280,7 +280,7 @@ func (t *Tunnel) resume(d relay.Direction, p []byte, withClose bool) (relay.Verd
 }
 
 // hold withholds the beginning of a frame.
-func (l *lane) hold(t *Tunnel, d relay.Direction, head []byte) {
+func (l *direction) hold(t *Tunnel, d relay.Direction, head []byte) {
 	l.held = head
 	if !t.mayBeOurs(d, head) {
 		l.hear()
@@ -289,7 +289,7 @@ func (l *lane) hold(t *Tunnel, d relay.Direction, head []byte) {
 
 // hear notes that bytes of the application have come. It is called for each
 // chunk, and a store costs more than a look.
-func (l *lane) hear() {
+func (l *direction) hear() {
 	if !l.heard.Load() {
 		l.heard.Store(true)
 	}
@@ -298,7 +298,7 @@ func (l *lane) hear() {
 // judge looks at the frame that begins with p, at a boundary. If it may pass,
 // the scanner takes the bytes that do. Nothing else moves it.
 func (t *Tunnel) judge(d relay.Direction, p []byte, withClose bool) judgement {
-	l, s := &t.guard.lanes[d], &t.scanners[d]
+	l, s := &t.inspector.directions[d], &t.scanners[d]
 	ahead := *s
 	n, event := ahead.Next(p)
 	switch {
@@ -315,7 +315,7 @@ func (t *Tunnel) judge(d relay.Direction, p []byte, withClose bool) judgement {
 	var payload []byte
 	switch {
 	case withClose && h.Opcode == frame.Close:
-		return judgement{finding: farewell}
+		return judgement{finding: closeFrame}
 	case maybeOurs:
 		payload = p[n:min(len(p), n+pingSize)]
 		if found := t.judgePong(d, h.Mask, payload); found != nothing {
@@ -332,7 +332,7 @@ func (t *Tunnel) judge(d relay.Direction, p []byte, withClose bool) judgement {
 	case maybeOurs:
 		ahead.Scan(payload)
 	case h.Opcode == frame.Pong:
-		t.guard.lanes[d.Opposite()].owing.Store(false)
+		t.inspector.directions[d.Opposite()].owing.Store(false)
 	}
 	*s = ahead
 	return judgement{size: n + len(payload)}

@@ -103,8 +103,8 @@ func FuzzGuard(f *testing.F) {
 			d = relay.ClientToUpstream
 		}
 		one := New(About{}, &Options{Ping: time.Second}, nil, nil)
-		one.guard.lanes[d].pinged.Store(true)
-		with, without := streamFrom(recipe, masked, one.guard.nonce[:])
+		one.inspector.directions[d].pinged.Store(true)
+		with, without := streamFrom(recipe, masked, one.inspector.nonce[:])
 		if got := inspectAll(t, one, d, with, cuts); !bytes.Equal(got, without) {
 			t.Errorf("%q\nbecame %q\nnot    %q", with, got, without)
 		}

@@ -54,7 +54,7 @@ func TestPaceDoesNotWaitForTunnelsThatHaveEnded(t *testing.T) {
 			close(held.done)
 		}
 		tunnels[0], tunnels[99] = tunnels[99], tunnels[0]
-		p := paced{tunnels: tunnels, period: time.Hour, end: func(*Tunnel) {}}
+		p := pacedClose{tunnels: tunnels, period: time.Hour, end: func(*Tunnel) {}}
 		p.run(nil)
 		if took := time.Since(began); took > time.Hour/100 {
 			t.Errorf("took %v, want the part of the first one at most", took)
@@ -65,7 +65,7 @@ func TestPaceDoesNotWaitForTunnelsThatHaveEnded(t *testing.T) {
 func TestPaceAsksBeforeEachEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ended []string
-		p := paced{
+		p := pacedClose{
 			tunnels: pacedTunnels(4),
 			period:  time.Minute,
 			wanted:  func(t *Tunnel) bool { return t.ID != "1" },
