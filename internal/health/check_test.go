@@ -311,6 +311,10 @@ func TestUnloadingInterruptsAProbe(t *testing.T) {
 func TestUnloadingTheNewerConfigurationGoesBackToTheOlder(t *testing.T) {
 	inWorld(t, func(w *world) {
 		older, newer := w.run(Config{Interval: often}, well), w.run(Config{Interval: often}, well)
+		time.Sleep(3 * often)
+		if len(older.probed()) != 1 || len(newer.probed()) == 0 {
+			t.Errorf("the older configuration has made %d probes, and the newer one %d", len(older.probed()), len(newer.probed()))
+		}
 		newer.unload()
 		if got := older.used(); !slices.Equal(got, []*Check{older.Check}) {
 			t.Error("the older configuration does not probe")
