@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,6 +62,30 @@ func TestRetryKeepsItsPlaceInTheQueue(t *testing.T) {
 			t.Error("who came later was served")
 		}
 		for _, s := range []*standing{retrying, behind, last} {
+			s.leave()
+		}
+	})
+}
+
+// Its place is there however many have come meanwhile, for as long as was left.
+func TestRetryHasAsMuchTimeAsWasLeft(t *testing.T) {
+	inWorld(t, func(w *world) {
+		s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: 1, Timeout: time.Minute} }, "a:1", "b:1")
+		first, second := s.stand(), s.stand()
+		retrying := s.stand()
+		time.Sleep(40 * time.Second)
+		first.leave()
+		behind := s.stand()
+		w.TunnelEnded(retrying.chosen.Host) // its dial fails
+		last := s.stand()
+		began := time.Now()
+		retrying.again()
+		<-retrying.done
+		retrying.expect("", ErrQueueTimeout)
+		if got, want := time.Since(began), 20*time.Second; got != want {
+			t.Errorf("waited for another %v, want %v", got, want)
+		}
+		for _, s := range []*standing{retrying, second, behind, last} {
 			s.leave()
 		}
 	})
@@ -261,6 +286,26 @@ func TestPlaceThatComesTooLateIsPassedOn(t *testing.T) {
 			leaving.Close()
 			open.cancel()
 			open.Close()
+		}
+	})
+}
+
+func TestPlaceThatComesWhenItsClientHasGoneIsPassedOn(t *testing.T) {
+	inWorld(t, func(w *world) {
+		s := w.load(narrow, "a:1")
+		open, leaving, behind := s.stand(), s.stand(), s.stand()
+		w.mu.Lock() // keeps it from leaving the queue
+		leaving.cancel()
+		open.chosen.Host.tunnels--
+		w.releaseLocked(open.chosen.Host)
+		w.serveLocked()
+		w.mu.Unlock()
+		<-leaving.done
+		leaving.expect("", context.Canceled)
+		behind.expect("a:1", nil)
+		open.chosen = nil // has ended
+		for _, s := range []*standing{open, leaving, behind} {
+			s.leave()
 		}
 	})
 }
