@@ -34,7 +34,7 @@ type world struct {
 }
 
 // inWorld runs a test, at the end of which everything has to be given back.
-func inWorld(t *testing.T, test func(w *world)) {
+func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -44,7 +44,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 				t.Errorf("held are %+v and %d checkers, want nothing", held, len(w.checkers.m))
 			}
 		})
-		test(w)
+		test(t, w)
 	})
 }
 
@@ -197,7 +197,7 @@ func (w *world) expectHealth(want string) {
 }
 
 func TestProbesAreSpreadOut(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		began := time.Now()
 		s := w.run(Config{Interval: time.Minute}, func(context.Context) error {
 			time.Sleep(time.Second)
@@ -221,7 +221,7 @@ func TestProbesAreSpreadOut(t *testing.T) {
 }
 
 func TestHandlersShareACheck(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		one, two := w.run(Config{}, well), w.run(Config{}, well)
 		other := w.run(Config{Key: "other"}, well)
 		w.expectHealth(upstream.Up)
@@ -239,7 +239,7 @@ func TestHandlersShareACheck(t *testing.T) {
 }
 
 func TestAddressIsDownIfOneOfItsChecksFails(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		good := w.run(Config{Key: "good", Interval: often}, well)
 		w.expectHealth(upstream.Up)
 		bad := w.run(Config{Key: "bad", Interval: often}, finds(errors.New("broken\x1b[31m")))
@@ -257,7 +257,7 @@ func TestAddressIsDownIfOneOfItsChecksFails(t *testing.T) {
 }
 
 func TestReloadKeepsWhatIsKnown(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		before := w.run(Config{}, broken)
 		w.expectHealth(upstream.Down)
 
@@ -289,7 +289,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 }
 
 func TestUnloadingInterruptsAProbe(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		before := w.run(Config{}, hangs)
 		after := w.run(Config{}, hangs)
 		if len(before.probed()) != 1 || len(after.probed()) != 0 {
@@ -309,7 +309,7 @@ func TestUnloadingInterruptsAProbe(t *testing.T) {
 }
 
 func TestUnloadingTheNewerConfigurationGoesBackToTheOlder(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		older, newer := w.run(Config{Interval: often}, well), w.run(Config{Interval: often}, well)
 		time.Sleep(3 * often)
 		if len(older.probed()) != 1 || len(newer.probed()) == 0 {
@@ -328,7 +328,7 @@ func TestUnloadingTheNewerConfigurationGoesBackToTheOlder(t *testing.T) {
 }
 
 func TestLoadingProbesNothing(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(Config{Interval: often}, well)
 		time.Sleep(time.Minute)
 		if len(s.used()) > 0 || len(s.probed()) > 0 {
@@ -338,7 +338,7 @@ func TestLoadingProbesNothing(t *testing.T) {
 }
 
 func TestEndpointsThatJoinLaterAreProbedAtOnce(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.run(Config{}, well)
 		e := upstream.NewEndpoint(&upstream.Server{Weight: 1}, upstream.Address{HostPort: "late.test:80"})
 		e.Host = w.table.Name(e.Key(), "")
@@ -358,7 +358,7 @@ func TestEndpointsThatJoinLaterAreProbedAtOnce(t *testing.T) {
 func TestWhatProbesTell(t *testing.T) {
 	const fails, out = "upstream.test:80 failed: broken", "out of something: dial tcp: too many open files"
 	noFiles := fmt.Errorf("dial tcp: %w", syscall.EMFILE)
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.run(Config{Interval: time.Minute, Passes: 2, Fails: 2}, well)
 		for i, step := range []struct {
 			finds  error
@@ -389,7 +389,7 @@ func TestWhatProbesTell(t *testing.T) {
 
 // In a reload that has changed the check, the new one may have been at work already.
 func TestWhoGoesTellsThatTheAddressIsDownOtherwise(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		for _, test := range []struct {
 			finds error
 			tells string

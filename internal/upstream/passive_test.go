@@ -25,7 +25,7 @@ func (w *world) expectFailing(when string, want ...string) {
 }
 
 func TestWhatFailsIsChosenLast(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(watching, "a:1", "b:1")
 		s.AddFixed(&Server{Weight: 1, Backup: true}, Address{HostPort: "backup:1"})
 		for range 50 {
@@ -47,7 +47,7 @@ func TestWhatFailsIsChosenLast(t *testing.T) {
 }
 
 func TestFailuresAreForgotten(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(watching, "a:1", "b:1")
 		s.fail(0, 1)
 		time.Sleep(40 * time.Second)
@@ -70,7 +70,7 @@ func TestFailuresAreForgotten(t *testing.T) {
 }
 
 func TestFailuresOutliveAReload(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		before := w.load(watching, "a:1", "b:1")
 		before.fail(0, 2)
 		after := w.load(watching, "a:1", "b:1")
@@ -84,7 +84,7 @@ func TestFailuresOutliveAReload(t *testing.T) {
 // What an unloaded configuration had found failing must not have the upstream
 // start slowly in others, which have used it all the time.
 func TestFailuresThatNobodyCountsAnyMoreChangeNothing(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		before := w.load(watching, "a:1", "b:1")
 		before.fail(0, 2)
 		after := w.load(func(p *Pool) { p.Passive = FailureLimits{Duration: 10 * time.Second, Max: 3} }, "a:1", "b:1")
@@ -103,7 +103,7 @@ func TestFailuresThatNobodyCountsAnyMoreChangeNothing(t *testing.T) {
 }
 
 func TestFailuresCountForATransport(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		one, same := w.load(watching, "a:1"), w.load(watching, "a:1")
 		other := w.load(func(p *Pool) { watching(p); p.Transport = "another" }, "a:1")
 		limits := w.load(func(p *Pool) { p.Passive = FailureLimits{Duration: time.Minute, Max: 3} }, "a:1")
@@ -125,7 +125,7 @@ func TestFailuresCountForATransport(t *testing.T) {
 }
 
 func TestOneFailureTooManyIsToldOnce(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(watching, "a:1")
 		for i, want := range []bool{false, true, false, false} {
 			if got := w.Failed(s.Fixed[0].Failures); got != want {

@@ -18,7 +18,7 @@ func (w *world) choose(c *Candidates) *Choice {
 }
 
 func TestPlaceholdersAreExpandedForEachHandshake(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(asItIs)
 		s.AddTemplate(&Server{Weight: 1}, "{host}:9000")
 		s.AddFixed(&Server{Weight: 1, Backup: true}, Address{HostPort: "fixed:9000"})
@@ -48,7 +48,7 @@ func TestPlaceholdersAreExpandedForEachHandshake(t *testing.T) {
 }
 
 func TestAddressThatCannotBeMadeGivesBackTheOthers(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(asItIs)
 		s.AddTemplate(&Server{Weight: 1}, "{good}")
 		s.AddTemplate(&Server{Weight: 1}, "{bad}")
@@ -69,7 +69,7 @@ func TestAddressThatCannotBeMadeGivesBackTheOthers(t *testing.T) {
 
 // Who chooses without the lock sees what may be chosen, and may be too late.
 func TestOptionsAndWhatIsLeftOfThem(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(func(p *Pool) { p.MaxTunnels = 1 }, "a:1")
 		s.AddFixed(&Server{Weight: 1, Dial: "b:1"}, Address{HostPort: "b:1"})
 		s.AddFixed(&Server{Weight: 1, Dial: "c:1", Backup: true}, Address{HostPort: "c:1"})

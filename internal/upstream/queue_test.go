@@ -9,7 +9,7 @@ import (
 
 func TestQueueIsServedInOrder(t *testing.T) {
 	const size = 100
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: size, Timeout: time.Minute} }, "a:1")
 		open := s.stand()
 		var all []*standing
@@ -35,7 +35,7 @@ func TestQueueIsServedInOrder(t *testing.T) {
 }
 
 func TestRetryKeepsItsPlaceInTheQueue(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1", "b:1")
 		first, second := s.stand(), s.stand()
 		retrying, behind, last := s.stand(), s.stand(), s.stand()
@@ -69,7 +69,7 @@ func TestRetryKeepsItsPlaceInTheQueue(t *testing.T) {
 
 // Its place is there however many have come meanwhile, for as long as was left.
 func TestRetryHasAsMuchTimeAsWasLeft(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: 1, Timeout: time.Minute} }, "a:1", "b:1")
 		first, second := s.stand(), s.stand()
 		retrying := s.stand()
@@ -92,7 +92,7 @@ func TestRetryHasAsMuchTimeAsWasLeft(t *testing.T) {
 }
 
 func TestWhoCannotUseAPlaceLetsOthersHaveIt(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1", "b:1")
 		first, second := s.stand(), s.stand()
 		retrying, behind := s.stand(), s.stand()
@@ -115,7 +115,7 @@ func TestWhoCannotUseAPlaceLetsOthersHaveIt(t *testing.T) {
 }
 
 func TestArrivalsQueueBehind(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1")
 		first, waiting := s.stand(), s.stand()
 		first.leave()
@@ -132,7 +132,7 @@ func TestArrivalsQueueBehind(t *testing.T) {
 
 // Handlers that share an upstream must not starve each other.
 func TestQueuesOfHandlersAreServedInOneOrder(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		one, other := w.load(narrow, "a:1"), w.load(narrow, "a:1")
 		open := one.stand()
 		first, second, third := one.stand(), other.stand(), one.stand()
@@ -151,7 +151,7 @@ func TestQueuesOfHandlersAreServedInOneOrder(t *testing.T) {
 
 // A source that is asked in handshakes may find something for one of them only.
 func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1")
 		s.Grow(1, true)
 		open, waiting := s.stand(), s.stand()
@@ -174,7 +174,7 @@ func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
 }
 
 func TestQueueTimeout(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1")
 		open := s.stand()
 		began := time.Now()
@@ -191,7 +191,7 @@ func TestQueueTimeout(t *testing.T) {
 
 // What was full when somebody came may not be there any more in the end.
 func TestWaitingInVainSaysWhy(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1")
 		open, waiting := s.stand(), s.stand()
 		w.operate(Drain, "a:1")
@@ -209,7 +209,7 @@ func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
 		"another handshake gives up":       func(_ *world, _, open *standing) { open.leave() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
+			inWorld(t, func(t *testing.T, w *world) {
 				s, other := w.load(narrow, "a:1", "b:1", "c:1"), w.load(asItIs, "b:1")
 				taken := other.stand()
 				w.operate(Drain, "c:1")
@@ -237,7 +237,7 @@ func TestNobodyWaitsForWhatCannotCome(t *testing.T) {
 		"a drained upstream": {1000, Drain}, "without a queue": {0, Ready},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
+			inWorld(t, func(t *testing.T, w *world) {
 				s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: test.size, Timeout: time.Minute} }, "a:1")
 				open := s.stand()
 				w.operate(test.state, "a:1")
@@ -253,7 +253,7 @@ func TestNobodyWaitsForWhatCannotCome(t *testing.T) {
 }
 
 func TestClientThatGoesLeavesTheQueue(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1")
 		open, waiting := s.stand(), s.stand()
 		waiting.leave()
@@ -269,7 +269,7 @@ func TestClientThatGoesLeavesTheQueue(t *testing.T) {
 
 // Who gives up at the moment in which it is served must not keep the place.
 func TestPlaceThatComesTooLateIsPassedOn(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1")
 		for range 100 {
 			open, leaving, behind := s.stand(), s.stand(), s.stand()
@@ -291,7 +291,7 @@ func TestPlaceThatComesTooLateIsPassedOn(t *testing.T) {
 }
 
 func TestPlaceThatComesWhenItsClientHasGoneIsPassedOn(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1")
 		open, leaving, behind := s.stand(), s.stand(), s.stand()
 		w.mu.Lock() // keeps it from leaving the queue

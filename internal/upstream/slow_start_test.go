@@ -48,7 +48,7 @@ func TestShareOfANewcomerGrowsLinearly(t *testing.T) {
 		"it is found": func(s *site) { s.w.JoinNew(s.Fixed[2:], nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
+			inWorld(t, func(t *testing.T, w *world) {
 				s := w.load(startingSlowly, "a:1", "b:1", "new:1")
 				held := []*Host{w.occupy("a:1"), w.occupy("b:1")}
 				if got := s.shareOf("new:1"); got != 1 {
@@ -84,7 +84,7 @@ func TestSlowStartIsAPools(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
+			inWorld(t, func(t *testing.T, w *world) {
 				one := w.load(startingSlowly, "a:1", "b:1")
 				other := w.load(func(p *Pool) {
 					startingSlowly(p)
@@ -105,7 +105,7 @@ func TestSlowStartIsAPools(t *testing.T) {
 }
 
 func TestWhatHasTunnelsElsewhereIsNoNewcomer(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		w.load(startingSlowly, "busy:1", "idle:1")
 		s := w.load(startingSlowly, "busy:1", "idle:1", "fast:1")
 		held := []*Host{w.occupy("busy:1"), w.occupy("fast:1")}
@@ -122,7 +122,7 @@ func TestWhatHasTunnelsElsewhereIsNoNewcomer(t *testing.T) {
 }
 
 func TestSlowStartGoesOnAfterAReload(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		old := w.load(startingSlowly, "a:1")
 		w.JoinPools(old.Fixed)
 		since := old.SlowSince("a:1")
@@ -138,7 +138,7 @@ func TestSlowStartGoesOnAfterAReload(t *testing.T) {
 
 // A pool that is all new is not slow.
 func TestNewcomersAloneAreNotHeldBack(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(startingSlowly, "a:1", "b:1")
 		w.JoinNew(s.Fixed, nil)
 		for range 100 {
@@ -150,7 +150,7 @@ func TestNewcomersAloneAreNotHeldBack(t *testing.T) {
 }
 
 func TestNobodyStartsSlowlyByDefault(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(asItIs, "a:1", "new:1")
 		held := w.occupy("a:1")
 		w.JoinNew(s.Fixed[1:], nil)

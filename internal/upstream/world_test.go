@@ -19,7 +19,7 @@ type world struct {
 }
 
 // inWorld runs a test, at the end of which everything has to be given back.
-func inWorld(t *testing.T, test func(w *world)) {
+func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -34,7 +34,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 				t.Errorf("still held are %+v", held)
 			}
 		})
-		test(w)
+		test(t, w)
 	})
 }
 
