@@ -223,6 +223,66 @@ func TestPlacesStayWhileAddressesDo(t *testing.T) {
 	})
 }
 
+func TestListHasWhatASourceHasFound(t *testing.T) {
+	inRig(t, func(t *testing.T, r *rig) {
+		p := r.pool(hostB)
+		all, unload := r.addTo(p, gives(hostA, hostB))
+		all.Start()
+		synctest.Wait()
+		expectAddresses(t, p, hostB, hostA)
+		for _, i := range r.table.List() {
+			if i.Source != "scripted" || !i.Configured {
+				t.Errorf("the list has %+v", i)
+			}
+		}
+		unload()
+		if got := r.table.List(); len(got) != 1 || got[0].Address != hostB || got[0].Source != "" {
+			t.Errorf("the list has still %+v", got)
+		}
+	})
+}
+
+func TestConfigurationThatFailsToLoadChangesNothing(t *testing.T) {
+	inRig(t, func(t *testing.T, r *rig) {
+		r.does(gives(hostA))
+		all, _ := r.addTo(r.pool(), r.lookUp)
+		all.Start()
+		synctest.Wait()
+		never := func(context.Context) ([]*upstream.Endpoint, []string, error) {
+			t.Error("a configuration was asked that is not in force")
+			return nil, nil, errors.New("asked")
+		}
+		_, unload := r.addTo(r.pool(), never)
+		_, unloadOther := r.addTo(r.pool(), never, never) // the second one is another source
+		unloadOther()
+		unload()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := r.wasAsked(); got != 61 {
+			t.Errorf("the source was asked %d times, want 61", got)
+		}
+	})
+}
+
+func TestOutcomeTellsWhatOthersHaveHad(t *testing.T) {
+	inRig(t, func(t *testing.T, r *rig) {
+		r.pool(hostB)
+		r.does(gives(hostA))
+		all, _ := r.addTo(r.pool(), r.lookUp)
+		all.Start()
+		synctest.Wait()
+		r.does(gives(hostA, hostB, hostC))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		last := r.outcomes[len(r.outcomes)-1]
+		if last.Orphans || len(last.Joined) != 2 || !slices.Equal(last.Had, []string{hostB}) {
+			t.Errorf("there follows %+v", last)
+		}
+	})
+}
+
 func TestTooManyLostCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig()

@@ -17,6 +17,39 @@ func (w *world) choose(c *Candidates) *Choice {
 	return chosen
 }
 
+// A handshake that chooses an upstream only after its configuration was unloaded has no
+// reference of that to rely on.
+func TestChoiceAfterCleanup(t *testing.T) {
+	for name, loadAgain := range map[string]bool{"with a new handler": true, "with no handler": false} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				s := w.load(asItIs, "a:1")
+				c, err := s.Candidates(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.unload()
+				var after *site
+				if loadAgain {
+					after = w.load(asItIs, "a:1")
+				}
+				chosen := w.choose(c)
+				c.Close()
+				if i, _ := w.Info("a:1"); chosen == nil || chosen.Tunnels != 1 || i.Tunnels != 1 {
+					t.Fatalf("chose %+v, and %d tunnels are counted, want 1", chosen, i.Tunnels)
+				}
+				if loadAgain && chosen.Host != after.Fixed[0].Host {
+					t.Error("the tunnel is counted where the new handler does not look")
+				}
+				w.TunnelEnded(chosen.Host)
+				if i, _ := w.Info("a:1"); i.Tunnels != 0 {
+					t.Errorf("%d tunnels counted, want 0", i.Tunnels)
+				}
+			})
+		})
+	}
+}
+
 func TestPlaceholdersAreExpandedForEachHandshake(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(asItIs)
