@@ -263,26 +263,6 @@ func TestPolicyOfAnotherModuleMayChooseNothing(t *testing.T) {
 	}
 }
 
-func TestPlaceholdersMustExpandToOneAddress(t *testing.T) {
-	for name, value := range map[string]string{
-		"empty": "", "no port": "localhost", "a range": "localhost:1-2", "a packet network": "udp/localhost:1",
-		"a URL": "ws://localhost:1", "another placeholder": "{test.other}:1-2",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Cleanup(func() { expectNothingHeld(t) })
-			h := &Handler{Upstreams: upstreams("{test.good}", "{test.dial}")}
-			load(t, h)
-			repl := caddy.NewReplacer()
-			repl.Set("test.good", "localhost:9000")
-			repl.Set("test.dial", value)
-			if c, err := h.pool.Candidates(expander(repl)); err == nil {
-				c.Close()
-				t.Errorf("%q was taken for an address", value)
-			}
-		})
-	}
-}
-
 // As in reverse_proxy, zero says that there is no limit.
 func TestPlaceholderOfNoCap(t *testing.T) {
 	repl := caddy.NewReplacer()

@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"testing"
@@ -78,26 +77,6 @@ func TestWaitingInVainSaysWhy(t *testing.T) {
 			t.Errorf("%v is refused with %+v, want %s", err, refused, want)
 		}
 		expectRetryAfter(t, refused.header)
-	}
-}
-
-func TestNobodyWaitsForWhatCannotCome(t *testing.T) {
-	sticky := narrow("a:1")
-	sticky.LoadBalancing.SelectionPolicyRaw = json.RawMessage(`{"policy": "ip_hash"}`)
-	sticky.LoadBalancing.Queue = nil
-	off := narrow("a:1")
-	off.LoadBalancing.Queue.Size, off.LoadBalancing.Queue.Timeout = -1, 0
-	for name, h := range map[string]*Handler{"a sticky choice": sticky, "without a queue": off} {
-		t.Run(name, func(t *testing.T) {
-			up := testbed.NewUpstream(t, testbed.Echo)
-			h.Upstreams = upstreams(up.Addr)
-			p := newProxy(t, h)
-			c := testbed.Dial(t, p.Addr)
-			c.Handshake("/")
-			expectRetryAfter(t, expectRefused(t, p, http.StatusServiceUnavailable))
-			expectFields(t, p.line("handshake refused"), map[string]any{"cause": "no_upstream"})
-			c.Close()
-		})
 	}
 }
 
