@@ -14,8 +14,7 @@ import (
 )
 
 func TestWhatIsTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		all, p := r.add(r.lookUp)
 		defer all.Release()
 		half := func(context.Context) ([]*upstream.Endpoint, []string, error) {
@@ -52,8 +51,7 @@ func TestWhatIsTold(t *testing.T) {
 }
 
 func TestOutcomes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		r.does(gives(hostA))
 		all, _ := r.add(r.lookUp)
 		if all.ArePending() {
@@ -91,8 +89,7 @@ func TestOutcomes(t *testing.T) {
 
 // What waits for a first answer does not wait for one that nobody asks for any more.
 func TestEndBeforeTheFirstAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		all, _ := r.add(func(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
 			<-ctx.Done()
 			return nil, nil, ctx.Err()
@@ -114,8 +111,7 @@ func TestEndBeforeTheFirstAnswer(t *testing.T) {
 
 // A call that was told to come back finds nothing for those who are left.
 func TestAnswerOfAnAbandonedCallDoesNotCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		released := make(chan struct{})
 		old, _ := r.add(hangs(released, gives(hostA)))
 		old.Start()
@@ -284,8 +280,7 @@ func TestOutcomeTellsWhatOthersHaveHad(t *testing.T) {
 }
 
 func TestTooManyLostCalls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		r.set.callee.MaxLost = 0
 		all, p := r.add(func(context.Context) ([]*upstream.Endpoint, []string, error) {
 			t.Error("the source was asked")
@@ -300,8 +295,7 @@ func TestTooManyLostCalls(t *testing.T) {
 }
 
 func TestUnusableIsToldNowAndThenInHandshakes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		all, p := r.add(nil)
 		half := func(context.Context) ([]*upstream.Endpoint, []string, error) {
 			return endpoints(hostA), []string{"nonsense"}, nil
