@@ -118,13 +118,21 @@ func expectRetryAfter(tb testing.TB, header http.Header) {
 
 func TestFullUpstreamsAreAnsweredWith503(t *testing.T) {
 	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
-	for name, policy := range map[string]string{"least_conn": "least_conn", "of another module": "first"} {
+	for name, test := range map[string]struct {
+		policy string
+		queue  *Queue
+	}{
+		"least_conn":        {"least_conn", &Queue{Size: -1}},
+		"of another module": {"first", &Queue{Size: -1}},
+		"a sticky choice":   {"ip_hash", nil}, // nobody waits for it
+	} {
 		t.Run(name, func(t *testing.T) {
 			h := &Handler{
-				Upstreams:     []*Upstream{{Dial: a.Addr, MaxTunnels: 1}, {Dial: b.Addr, MaxTunnels: 2}},
-				LoadBalancing: withoutQueue(),
+				Upstreams: []*Upstream{{Dial: a.Addr, MaxTunnels: 1}, {Dial: b.Addr, MaxTunnels: 2}},
+				LoadBalancing: &LoadBalancing{
+					SelectionPolicyRaw: json.RawMessage(`{"policy": "` + test.policy + `"}`), Queue: test.queue,
+				},
 			}
-			h.LoadBalancing.SelectionPolicyRaw = json.RawMessage(`{"policy": "` + policy + `"}`)
 			p := newProxy(t, h)
 			for range 3 {
 				testbed.Dial(t, p.Addr).Handshake("/")
@@ -191,19 +199,6 @@ func TestOnlyTheCookieOfTheUpstreamThatAcceptedIsSet(t *testing.T) {
 	if got := moved.Cookies(); len(got) != 1 || got[0].Value == want.Value || tunnelsOf(other.Addr) != 1 {
 		t.Errorf("got cookies %v and %d tunnels, want a new one and 1", got, tunnelsOf(other.Addr))
 	}
-}
-
-func TestUpstreamFromThePlaceholdersOfARequest(t *testing.T) {
-	a, b := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
-	p := newProxy(t, &Handler{Upstreams: upstreams("{http.request.header.X-Backend}")})
-	for _, up := range []*testbed.Upstream{a, b, b} {
-		testbed.Dial(t, p.Addr).Handshake("/", "X-Backend: "+up.Addr)
-	}
-	if gotA, gotB := tunnelsOf(a.Addr), tunnelsOf(b.Addr); gotA != 1 || gotB != 2 {
-		t.Errorf("%d and %d tunnels, want 1 and 2", gotA, gotB)
-	}
-	expectRefused(t, p, http.StatusBadGateway) // no address at all
-	expectFields(t, p.line("handshake refused"), map[string]any{"cause": "bad_address"})
 }
 
 // Policies of other modules see the fields that tell of the client as the

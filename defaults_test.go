@@ -100,6 +100,9 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	if h.loaded.Rebalance.Share != 0 {
 		t.Error("rebalancing is not off")
 	}
+	if h.pool.SlowStart != 0 {
+		t.Errorf("slow_start is %v, want it off", h.pool.SlowStart)
+	}
 	rebalancing := provisioned(t, func(h *Handler) {
 		h.LoadBalancing = &LoadBalancing{Rebalance: &Rebalance{Share: 0.1}}
 	})
@@ -183,6 +186,9 @@ func TestNegativeMeansOff(t *testing.T) {
 	}
 	if h.loaded.Rebalance.Share != 0 {
 		t.Error("rebalancing is not off")
+	}
+	if h.pool.SlowStart != 0 {
+		t.Errorf("slow_start is %v, want it off", h.pool.SlowStart)
 	}
 	c, _ := h.pool.Candidates(nil)
 	for range 1000 {

@@ -266,13 +266,16 @@ func TestProxyProtocol(t *testing.T) {
 }
 
 func TestAddressWithPlaceholders(t *testing.T) {
-	up := testbed.NewUpstream(t, testbed.Echo)
+	up, other := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
 	p := proxyTo(t, "{http.request.header.X-Backend}")
 	c := testbed.Dial(t, p.Addr)
 	c.Handshake("/", "X-Backend: "+up.Addr)
 	c.Echo("hello")
-	if got := tunnelsOf(up.Addr); got != 1 {
-		t.Errorf("%d tunnels are counted, want 1", got)
+	for range 2 {
+		testbed.Dial(t, p.Addr).Handshake("/", "X-Backend: "+other.Addr)
+	}
+	if got, got2 := tunnelsOf(up.Addr), tunnelsOf(other.Addr); got != 1 || got2 != 2 {
+		t.Errorf("%d and %d tunnels are counted, want 1 and 2", got, got2)
 	}
 	c.CloseHandshake(1000)
 	c.Close()
@@ -288,7 +291,10 @@ func TestAddressWithPlaceholders(t *testing.T) {
 
 func TestPlaceholdersThatBecomeNoAddress(t *testing.T) {
 	p := proxyTo(t, testbed.RefusedAddr(t), "{http.request.header.X-Backend}")
-	for _, backend := range []string{"", "example.com", "example.com:", ":x", "example.com:80-90", "example.com:99999", "a:b:c", "udp/x:y"} {
+	for _, backend := range []string{
+		"", "example.com", "example.com:", ":x", "example.com:80-90", "example.com:99999", "a:b:c", "udp/x:y", "udp/localhost:1",
+		"ws://localhost:1", "{test.other}:1-2",
+	} {
 		t.Run(backend, func(t *testing.T) {
 			c := testbed.Dial(t, p.Addr)
 			line := p.expectRefusal(causeBadAddress, http.StatusBadGateway, func() {

@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -49,21 +46,6 @@ func TestSourcesWithPlaceholdersAreAskedInHandshakes(t *testing.T) {
 	})
 }
 
-func TestListedAddressIsNotFoundAgain(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		s := newScript(t, gives(hostA, hostB, hostC, "d.test:80"))
-		again := newScript(t, gives("d.test:80", "e.test:80"))
-		multi := fmt.Sprintf(`{"source": "multi", "sources": [%s, %s]}`, s.raw(byRoom), again.raw(byRoom))
-		h := &Handler{DynamicUpstreamsRaw: []byte(multi), Upstreams: []*Upstream{
-			{Dial: hostA, MaxTunnels: 1}, {Dial: hostB, Backup: true}, {Dial: "{http.request.header.Room}.test:80"},
-		}}
-		load(t, h)
-		if got, _ := lookFor(t, h, "Room: c"); !slices.Equal(got, []string{hostA, hostB, hostC, "d.test:80", "e.test:80"}) {
-			t.Errorf("the upstreams are %v", got)
-		}
-	})
-}
-
 // Neither does it take the time of an upstream, nor that of another source.
 func TestSlowSourcesAreNotWaitedForLong(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
@@ -74,49 +56,6 @@ func TestSlowSourcesAreNotWaitedForLong(t *testing.T) {
 		newScript(t, never).raw(byRoom), newScript(t, never).raw(byRoom), newScript(t, gives(up.Addr)).raw(byRoom))
 	h := &Handler{DynamicUpstreamsRaw: []byte(multi), Timeouts: &Timeouts{Handshake: caddy.Duration(time.Second)}}
 	newProxy(t, h).accepted(t)
-}
-
-func TestCallInAHandshakeIsLimited(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		released := make(chan struct{})
-		s := newScript(t, hangs(released, tellsRoom))
-		h := &Handler{DynamicUpstreamsRaw: s.raw(byRoom)}
-		load(t, h)
-		began := time.Now()
-		_, refused := lookFor(t, h, "Room: a")
-		if got := time.Since(began); got != 2*time.Second || refused.status != 503 {
-			t.Errorf("after %v the client would be told %v", got, refused)
-		}
-		if !strings.Contains(refused.Error(), "source scripted: no answer within 2s") {
-			t.Errorf("the client would be told %v", refused)
-		}
-		close(released)
-		synctest.Wait()
-	})
-}
-
-func TestCallsThatAreNeverAnsweredHarmNoOtherSource(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		released := make(chan struct{})
-		hanging, other := newScript(t, hangs(released, tellsRoom)), newScript(t, tellsRoom)
-		h, neighbour := &Handler{DynamicUpstreamsRaw: hanging.raw(byRoom)}, &Handler{DynamicUpstreamsRaw: other.raw(byRoom)}
-		load(t, h)
-		load(t, neighbour)
-		var all sync.WaitGroup
-		for range 100 {
-			all.Go(func() { _, _ = lookFor(t, h, "Room: a") })
-		}
-		all.Wait()
-		synctest.Wait() // all are counted as lost
-		if _, refused := lookFor(t, h, "Room: a"); !strings.Contains(refused.Error(), "100 calls of upstream sources") {
-			t.Errorf("the client would be told %v", refused)
-		}
-		if got, refused := lookFor(t, neighbour, "Room: a"); !slices.Equal(got, []string{hostA}) {
-			t.Errorf("another source has found %v: %v", got, refused)
-		}
-		close(released)
-		synctest.Wait()
-	})
 }
 
 func TestClientThatGoesEndsItsOwnCall(t *testing.T) {

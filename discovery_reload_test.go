@@ -153,25 +153,6 @@ func TestUnloadingTheSourceEvicts(t *testing.T) {
 	}
 }
 
-func TestConfigurationThatFailsToLoadChangesNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		s := newScript(t, gives(hostA))
-		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		load(t, h)
-		h.sources.Start()
-		synctest.Wait()
-		asked := s.lastAsked()
-		unload := load(t, &Handler{DynamicUpstreamsRaw: s.raw("")})
-		load(t, &Handler{DynamicUpstreamsRaw: s.raw("another")})()
-		unload()
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if s.lastAsked() != asked || s.called() != 601 {
-			t.Errorf("the source was asked %d times, want 601 times, all in the first configuration", s.called())
-		}
-	})
-}
-
 // What another handler has had with tunnels must not be left out of choices
 // because a source finds it too.
 func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
@@ -229,22 +210,6 @@ func TestHandshakeAfterTheSourceHasGone(t *testing.T) {
 	c.Echo("the new configuration has the upstream")
 	c.CloseHandshake(1000)
 	c.Close()
-}
-
-func TestListHasWhatASourceHasFound(t *testing.T) {
-	t.Cleanup(func() { expectNothingHeld(t) })
-	h := dynamic(newScript(t, gives("a.test:80", "b.test:80")).raw(""), "b.test:80")
-	_, unload := putInForce(t, h)
-	expectStanding(t, h, "b.test:80", "a.test:80")
-	for _, info := range hosts.List() {
-		if info.Source != "scripted" || !info.Configured {
-			t.Errorf("the list has %+v", info)
-		}
-	}
-	unload()
-	if got := hosts.List(); len(got) > 0 {
-		t.Errorf("the list has still %+v", got)
-	}
 }
 
 // Clients come and go while the source changes its mind and fails, and while

@@ -14,8 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -26,11 +24,6 @@ import (
 const (
 	sourceFails = "upstream source fails; what it has found last stays"
 	sourceWorks = "upstream source works again"
-
-	// As in internal/discovery.
-	firstAnswerTimeout = 2 * time.Second
-	pollTimeout        = 5 * time.Second
-	leaveTimeout       = time.Second
 )
 
 func TestTunnelsFollowWhatASourceFinds(t *testing.T) {
@@ -129,25 +122,6 @@ func TestWhatCannotBeUsedIsLeftOut(t *testing.T) {
 	p.expectLines("upstream source has found what cannot be used", 1)
 }
 
-func TestPlacesStayWhileAddressesDo(t *testing.T) {
-	t.Cleanup(func() { expectNothingHeld(t) })
-	s := newScript(t, gives("a.test:80", "b.test:80"))
-	h := dynamic(s.raw(""))
-	putInForce(t, h)
-	expectStanding(t, h, "a.test:80", "b.test:80")
-	a, b := h.pool.Standing()[0], h.pool.Standing()[1]
-	s.do(gives("c.test:80", "b.test:80"))
-	expectStanding(t, h, "c.test:80", "b.test:80")
-	if h.pool.Standing()[1] != b {
-		t.Error("an upstream that has stayed has another place")
-	}
-	s.do(gives("a.test:80", "b.test:80"))
-	expectStanding(t, h, "a.test:80", "b.test:80")
-	if h.pool.Standing()[0] == a || h.pool.Standing()[1] != b {
-		t.Error("what has come back has its old place, or what has stayed has not")
-	}
-}
-
 func TestValidationAsksNothing(t *testing.T) {
 	s := newScript(t, fails(errors.New("asked")))
 	if err := provisionJSON(t, fmt.Sprintf(`{"dynamic_upstreams": %s}`, s.raw(""))); err != nil {
@@ -233,53 +207,6 @@ func lookFor(tb testing.TB, h *Handler, extra ...string) (addresses []string, re
 	return addresses, refused
 }
 
-func TestHandshakesWaitForTheFirstAnswer(t *testing.T) {
-	tests := map[string]struct {
-		act    action
-		dials  []string
-		found  []string
-		within time.Duration
-		err    string
-	}{
-		"an answer":               {act: gives(hostA), found: []string{hostA}},
-		"an answer after a while": {act: takes(time.Second, gives(hostA)), found: []string{hostA}, within: time.Second},
-		"none":                    {act: takes(time.Hour, gives(hostA)), within: firstAnswerTimeout, err: "no answer yet"},
-		"an error":                {act: fails(errors.New("no such host")), within: firstAnswerTimeout, err: "no such host"},
-		"an error, but there is another upstream": {
-			act: takes(time.Second, fails(errors.New("no such host"))), dials: []string{hostB}, found: []string{hostB}, within: time.Second,
-		},
-		"none, but there is another upstream": {
-			act: takes(time.Hour, gives(hostA)), dials: []string{hostB}, found: []string{hostB}, within: firstAnswerTimeout,
-		},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
-				h := &Handler{Upstreams: upstreams(tt.dials...), DynamicUpstreamsRaw: newScript(t, tt.act).raw("")}
-				load(t, h)
-				h.sources.Start()
-				began := time.Now()
-				found, refused := lookFor(t, h)
-				if got := time.Since(began); got != tt.within {
-					t.Errorf("it took %v, want %v", got, tt.within)
-				}
-				if !slices.Equal(found, tt.found) {
-					t.Errorf("found %v, want %v", found, tt.found)
-				}
-				if tt.err == "" {
-					if refused != nil {
-						t.Errorf("the client would be told %+v, %v", refused, refused.err)
-					}
-					return
-				}
-				if refused.cause != causeNoUpstream || refused.status != 503 || !strings.Contains(refused.Error(), tt.err) {
-					t.Errorf("the client would be told %+v, %v", refused, refused.err)
-				}
-			})
-		})
-	}
-}
-
 // takes is the action to do something after a while, or to say why not.
 func takes(d time.Duration, then action) action {
 	return func(s *scriptedSource, r *http.Request) ([]*reverseproxy.Upstream, error) {
@@ -292,70 +219,49 @@ func takes(d time.Duration, then action) action {
 	}
 }
 
-func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		released := make(chan struct{})
-		s := newScript(t, hangs(released, gives(hostA)))
-		h := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		unload := load(t, h)
-		h.sources[0].Observer = &sourceLog{zap.NewNop()}
-		h.sources.Start()
-		time.Sleep(pollTimeout)
-		synctest.Wait()
-		if _, refused := lookFor(t, h); !strings.Contains(refused.Error(), "no answer within") {
-			t.Errorf("the client would be told %v", refused)
-		}
-		time.Sleep(time.Hour)
-		if got := s.called(); got != 1 {
-			t.Errorf("the source is asked %d times at once", got)
-		}
-		// Another instance is asked at once, and the old one is not waited for.
-		again := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		unloadAgain := load(t, again)
-		s.do(takes(time.Minute, gives(hostB)))
-		again.sources.Start()
-		began := time.Now()
-		unload()
-		synctest.Wait()
-		if got := s.called(); got != 2 {
-			t.Errorf("the sources were asked %d times, want 2", got)
-		}
-		unloadAgain() // which is told to come back, and does
-		if got := time.Since(began); got != 0 {
-			t.Errorf("unloading took %v", got)
-		}
-		// A call that ignores that it is to come back is waited for a moment.
-		s.do(hangs(released, gives(hostA)))
-		third := &Handler{DynamicUpstreamsRaw: s.raw("")}
-		unload = load(t, third)
-		third.sources.Start()
-		synctest.Wait()
-		unload()
-		if got := time.Since(began); got != leaveTimeout {
-			t.Errorf("unloading took %v, want %v", got, leaveTimeout)
-		}
-		if _, got := discoveries.Held(); got != 2 {
-			t.Errorf("%d calls are lost, want 2", got)
-		}
-		close(released)
-		synctest.Wait()
-		if _, got := discoveries.Held(); got != 0 {
-			t.Errorf("%d calls are lost, want none", got)
-		}
-	})
+func TestHandshakesThatFindNothingAreRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		variant string
+		err     error // of the source; nil: no answer
+		want    string
+	}{
+		"no answer":                 {"", nil, "source scripted: no answer yet"},
+		"an error":                  {"", errors.New("no such host"), "source scripted: no such host"},
+		"no answer to the request":  {byRoom, nil, "source scripted: no answer within 2s"},
+		"an error with the request": {byRoom, errors.New("no such host"), "source scripted: no such host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				released := make(chan struct{})
+				act := fails(test.err)
+				if test.err == nil {
+					act = hangs(released, gives(hostA))
+				}
+				h := &Handler{DynamicUpstreamsRaw: newScript(t, act).raw(test.variant)}
+				load(t, h)
+				h.sources.Start()
+				found, refused := lookFor(t, h, "Room: a")
+				if len(found) > 0 || refused == nil {
+					t.Fatalf("found %v, and the client would be told %v", found, refused)
+				}
+				if refused.cause != causeNoUpstream || refused.status != 503 || !strings.Contains(refused.Error(), test.want) {
+					t.Errorf("the client would be told %+v, %v", refused, refused.err)
+				}
+				close(released)
+				synctest.Wait()
+			})
+		})
+	}
 }
 
-func TestAnswerThatComesLateCounts(t *testing.T) {
+func TestHandshakesNeedNoSourceThatFails(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		released := make(chan struct{})
-		h := &Handler{DynamicUpstreamsRaw: newScript(t, hangs(released, gives(hostA))).raw("")}
+		s := newScript(t, fails(errors.New("no such host")))
+		h := &Handler{Upstreams: upstreams(hostB), DynamicUpstreamsRaw: s.raw("")}
 		load(t, h)
 		h.sources.Start()
-		time.Sleep(time.Minute)
-		close(released)
-		synctest.Wait()
-		if got := addressesOf(h); !slices.Equal(got, []string{hostA}) {
-			t.Errorf("the upstreams are %v", got)
+		if found, refused := lookFor(t, h); refused != nil || !slices.Equal(found, []string{hostB}) {
+			t.Errorf("found %v, and the client would be told %v", found, refused)
 		}
 	})
 }

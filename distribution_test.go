@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // thousands is how many tunnels the tests here open: some hundreds, or thousands if
@@ -23,24 +22,6 @@ func thousands() int {
 		return 3000
 	}
 	return 300
-}
-
-// checkedLeastConn is leastConn, which is checked at the instant of each pick.
-type checkedLeastConn struct {
-	upstream.LeastConn
-
-	picks, wrong atomic.Int64
-}
-
-func (p *checkedLeastConn) Pick(some []*upstream.Endpoint, random func(int) int) *upstream.Endpoint {
-	picked := p.LeastConn.Pick(some, random)
-	p.picks.Add(1)
-	for _, e := range some {
-		if picked == nil || e.Tunnels()*picked.Weight() < picked.Tunnels()*e.Weight() {
-			p.wrong.Add(1)
-		}
-	}
-	return picked
 }
 
 // backends starts some upstreams.
@@ -85,51 +66,6 @@ func churn(t *testing.T, p *testProxy, n int) {
 		})
 	}
 	all.Wait()
-}
-
-func TestEachPickIsTheLeastLoadedUnderChurn(t *testing.T) {
-	_, dials := backends(t, 5)
-	p := newProxy(t, &Handler{Upstreams: upstreams(dials...)})
-	checked := new(checkedLeastConn)
-	p.handler.pool.Policy = checked // before anybody comes
-	churn(t, p, thousands())
-	if checked.wrong.Load() > 0 || checked.picks.Load() < int64(thousands()/16*16) {
-		t.Errorf("%d of %d picks were not the least loaded", checked.wrong.Load(), checked.picks.Load())
-	}
-	// As many more as there are make it level.
-	for range thousands() / 4 {
-		testbed.Dial(t, p.Addr).Handshake("/")
-	}
-	after := counts(dials)
-	if slices.Max(after)-slices.Min(after) > 1 {
-		t.Errorf("the tunnels are %v, want them level within 1", after)
-	}
-}
-
-func TestWeightsAreRespected(t *testing.T) {
-	for _, policy := range []string{
-		`{"policy": "least_conn"}`, `{"policy": "round_robin"}`, `{"policy": "random_choose"}`,
-	} {
-		t.Run(policy, func(t *testing.T) {
-			_, dials := backends(t, 4)
-			h := &Handler{LoadBalancing: &LoadBalancing{SelectionPolicyRaw: []byte(policy)}}
-			weights := []int{1, 2, 3, 4}
-			for i, dial := range dials {
-				h.Upstreams = append(h.Upstreams, &Upstream{Dial: dial, Weight: weights[i]})
-			}
-			p := newProxy(t, h)
-			n := thousands() / 2
-			for range n {
-				testbed.Dial(t, p.Addr).Handshake("/")
-			}
-			for i, got := range counts(dials) {
-				want := float64(n*weights[i]) / 10
-				if off := float64(got) - want; off > 0.02*float64(n) || -off > 0.02*float64(n) {
-					t.Errorf("upstream of weight %d has %d of %d tunnels, want %v", weights[i], got, n, want)
-				}
-			}
-		})
-	}
 }
 
 // TestRampOfRealTunnels counts where handshakes go while an upstream starts

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -211,98 +210,10 @@ func TestDialFailuresCount(t *testing.T) {
 	}
 }
 
-// chooses returns the address that a handshake of h would go to now.
-func chooses(t *testing.T, h *Handler) string {
-	t.Helper()
-	address, _ := chooseOnce(t, h, clientRequest(0))
-	return address
-}
-
 func fail(h *Handler, i, times int) {
 	for range times {
 		hosts.Failed(h.pool.Fixed[i].Failures)
 	}
-}
-
-func TestWhatFailsIsChosenLast(t *testing.T) {
-	h := watching("a:1", "b:1")
-	h.Upstreams = append(h.Upstreams, &Upstream{Dial: "backup:1", Backup: true})
-	bubble(t, h, func(t *testing.T) {
-		for range 50 {
-			fail(h, 0, 2)
-			if got := chooses(t, h); got != "b:1" {
-				t.Fatalf("chose %s, want b:1", got)
-			}
-		}
-		fail(h, 1, 2)
-		if got := chooses(t, h); got != "backup:1" {
-			t.Errorf("chose %s, want the backup", got)
-		}
-		// The last available one is never left out.
-		fail(h, 2, 2)
-		if got := chooses(t, h); got != "a:1" && got != "b:1" {
-			t.Errorf("chose %s, want one that is no backup", got)
-		}
-		time.Sleep(2 * time.Minute) // forgets all
-	})
-}
-
-func TestFailuresAreForgotten(t *testing.T) {
-	h := watching("a:1", "b:1")
-	bubble(t, h, func(t *testing.T) {
-		fail(h, 0, 1)
-		time.Sleep(40 * time.Second)
-		fail(h, 0, 1)
-		if got := failingAddresses(); !got["a:1"] {
-			t.Errorf("failing are %v after two failures in 40s, want a:1", got)
-		}
-		time.Sleep(20*time.Second + time.Millisecond)
-		synctest.Wait()
-		if got := failingAddresses(); got["a:1"] {
-			t.Error("still failing when the first is a minute old")
-		}
-		fail(h, 0, 1) // the second still counts
-		if got := failingAddresses(); !got["a:1"] {
-			t.Error("not failing after another one")
-		}
-		time.Sleep(2 * time.Minute)
-		if got := hosts.Held().Failures; got > 0 {
-			t.Errorf("failures of %d addresses are remembered", got)
-		}
-	})
-}
-
-func TestFailuresOutliveAReload(t *testing.T) {
-	before := watching("a:1", "b:1")
-	unload := load(t, before)
-	bubble(t, watching("x:1"), func(t *testing.T) {
-		fail(before, 0, 2)
-		after := watching("a:1", "b:1")
-		load(t, after)
-		unload()
-		if got := chooses(t, after); got != "b:1" {
-			t.Errorf("chose %s, want b:1", got)
-		}
-		time.Sleep(2 * time.Minute)
-	})
-}
-
-// What an unloaded configuration had found failing must not have the upstream
-// start slowly in others, which have used it all the time.
-func TestFailuresThatNobodyCountsAnyMoreChangeNothing(t *testing.T) {
-	before := watching("a:1", "b:1")
-	unload := load(t, before)
-	bubble(t, watching("x:1"), func(t *testing.T) {
-		fail(before, 0, 2)
-		after := &Handler{Upstreams: upstreams("a:1", "b:1")} // with limits of its own
-		load(t, after)
-		unload()
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
-		if joined := after.pool.SlowSince("a:1"); !joined.IsZero() {
-			t.Errorf("the upstream has joined at %v", joined)
-		}
-	})
 }
 
 // Clients decide what is made of placeholders.

@@ -165,54 +165,6 @@ func TestRandomOfReverseProxyIsAnother(t *testing.T) {
 	}
 }
 
-func TestPlaceholdersAreExpandedForEachHandshake(t *testing.T) {
-	t.Cleanup(func() { expectNothingHeld(t) })
-	h := &Handler{Upstreams: []*Upstream{{Dial: "{test.host}:9000"}, {Dial: "fixed:9000", Backup: true}}}
-	load(t, h)
-	repl := caddy.NewReplacer()
-	for _, name := range []string{"one", "two"} {
-		repl.Set("test.host", name)
-		c, err := h.pool.Candidates(expander(repl))
-		if err != nil {
-			t.Fatal(err)
-		}
-		chosen := h.choose(c, nil)
-		if want := name + ":9000"; chosen.Host.Address != want || tunnelsOf(want) != 1 {
-			t.Errorf("chose %+v, with %d tunnels, want %s with one", chosen.Host, tunnelsOf(want), want)
-		}
-		second := h.choose(c, nil)
-		if second.Choice == nil || second.Host.Address != "fixed:9000" {
-			t.Errorf("the second choice is %+v, want the backup", second)
-		}
-		c.Close()
-		hosts.TunnelEnded(second.Host)
-		hosts.TunnelEnded(chosen.Host)
-	}
-	if got := hosts.Held().Addresses; got != 1 {
-		t.Errorf("%d addresses are known, want only the fixed one", got)
-	}
-}
-
-func TestPlaceholdersMustExpandToOneAddress(t *testing.T) {
-	for name, value := range map[string]string{
-		"empty": "", "no port": "localhost", "a range": "localhost:1-2", "a packet network": "udp/localhost:1",
-		"a URL": "ws://localhost:1", "another placeholder": "{test.other}:1-2",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Cleanup(func() { expectNothingHeld(t) })
-			h := &Handler{Upstreams: upstreams("{test.good}", "{test.dial}")}
-			load(t, h)
-			repl := caddy.NewReplacer()
-			repl.Set("test.good", "localhost:9000")
-			repl.Set("test.dial", value)
-			if c, err := h.pool.Candidates(expander(repl)); err == nil {
-				c.Close()
-				t.Errorf("%q was taken for an address", value)
-			}
-		})
-	}
-}
-
 // As in reverse_proxy, zero says that there is no limit.
 func TestPlaceholderOfNoCap(t *testing.T) {
 	repl := caddy.NewReplacer()

@@ -169,40 +169,6 @@ func TestHandshakeOutlivesItsHandler(t *testing.T) {
 	}
 }
 
-// A handshake that chooses an upstream only after its handler was cleaned up
-// has no reference of the handler's to rely on.
-func TestChoiceAfterCleanup(t *testing.T) {
-	const address = "localhost:9000"
-	for name, loadAgain := range map[string]bool{"with a new handler": true, "with no handler": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Cleanup(func() { expectNothingHeld(t) })
-			h := &Handler{Upstreams: upstreams(address)}
-			unload := load(t, h)
-			candidates, err := h.pool.Candidates(nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			unload()
-			after := &Handler{Upstreams: upstreams(address)}
-			if loadAgain {
-				load(t, after)
-			}
-			chosen := h.choose(candidates, nil)
-			candidates.Close()
-			if got := tunnelsOf(address); chosen.Choice == nil || chosen.Tunnels != 1 || got != 1 {
-				t.Fatalf("chose %+v, and %d tunnels are counted, want 1", chosen, got)
-			}
-			if loadAgain && chosen.Host != after.pool.Fixed[0].Host {
-				t.Error("the tunnel is counted where the new handler does not look")
-			}
-			hosts.TunnelEnded(chosen.Host)
-			if got := tunnelsOf(address); got != 0 {
-				t.Errorf("%d tunnels counted, want 0", got)
-			}
-		})
-	}
-}
-
 func TestFailedProvisionLeavesOtherHandlersAlone(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	const address = "localhost:9000"

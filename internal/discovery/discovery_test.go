@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,126 +13,8 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-const hostA, hostB, hostC = "a.test:80", "b.test:80", "c.test:80"
-
-// rig is a set with a pool of its own table.
-type rig struct {
-	table *upstream.Table
-	set   *Set
-
-	mu       sync.Mutex // guards what follows
-	outcomes []Outcome
-	next     Lookup
-	told     []string
-}
-
-func newRig() *rig {
-	r := &rig{table: upstream.NewTable(func(upstream.Change) {})}
-	r.set = NewSet(r.table, func(o Outcome) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.outcomes = append(r.outcomes, o)
-	})
-	return r
-}
-
-// add adds a source to a pool of its own; without a lookup it depends on the request.
-func (r *rig) add(l Lookup) (Sources, *upstream.Pool) {
-	p := upstream.NewPool(r.table)
-	newServer := func(dial string) *upstream.Server { return &upstream.Server{Dial: dial} }
-	return r.set.Add(p, newServer, []Config{{
-		Name: "scripted", Key: "script", Lookup: l, Interval: time.Second, Observer: r,
-	}}), p
-}
-
-// does has the next lookups do this.
-func (r *rig) does(l Lookup) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.next = l
-}
-
-// lookUp does what it has been told.
-func (r *rig) lookUp(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
-	r.mu.Lock()
-	l := r.next
-	r.mu.Unlock()
-	return l(ctx)
-}
-
-func (r *rig) tell(format string, args ...any) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.told = append(r.told, fmt.Sprintf(format, args...))
-}
-
-func (r *rig) Failing(found int, err error)  { r.tell("failing with %d: %v", found, err) }
-func (r *rig) Recovered()                    { r.tell("recovered") }
-func (r *rig) Unusable(addresses []string)   { r.tell("unusable: %v", addresses) }
-func (r *rig) Found(added, removed []string) { r.tell("found: %v, not any more: %v", added, removed) }
-
-// expectTold fails the test unless exactly this was told since.
-func (r *rig) expectTold(t *testing.T, want ...string) {
-	t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !slices.Equal(r.told, want) {
-		t.Errorf("was told %q, want %q", r.told, want)
-	}
-	r.told = nil
-}
-
-func (r *rig) hasOutcomes() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.outcomes)
-}
-
-func endpoints(addresses ...string) []*upstream.Endpoint {
-	var all []*upstream.Endpoint
-	for _, a := range addresses {
-		e := upstream.NewEndpoint(nil, upstream.Address{Network: "tcp", HostPort: a})
-		e.Dial = a
-		all = append(all, e)
-	}
-	return all
-}
-
-func gives(addresses ...string) Lookup {
-	return func(context.Context) ([]*upstream.Endpoint, []string, error) {
-		return endpoints(addresses...), nil, nil
-	}
-}
-
-// hangs does not come back before released is closed.
-func hangs(released <-chan struct{}, then Lookup) Lookup {
-	return func(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
-		<-released
-		return then(ctx)
-	}
-}
-
-func addressesOf(p *upstream.Pool) (all []string) {
-	for _, e := range p.Standing() {
-		all = append(all, e.Host.Address)
-	}
-	return all
-}
-
-// find does what a handshake does.
-func find(t *testing.T, all Sources, p *upstream.Pool, l Lookup) (problems string) {
-	t.Helper()
-	c, err := p.Candidates(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return strings.Join(all.Find(t.Context(), c, func(int) Lookup { return l }), "; ")
-}
-
 func TestWhatIsTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		all, p := r.add(r.lookUp)
 		defer all.Release()
 		half := func(context.Context) ([]*upstream.Endpoint, []string, error) {
@@ -170,8 +51,7 @@ func TestWhatIsTold(t *testing.T) {
 }
 
 func TestOutcomes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		r.does(gives(hostA))
 		all, _ := r.add(r.lookUp)
 		if all.ArePending() {
@@ -209,8 +89,7 @@ func TestOutcomes(t *testing.T) {
 
 // What waits for a first answer does not wait for one that nobody asks for any more.
 func TestEndBeforeTheFirstAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		all, _ := r.add(func(ctx context.Context) ([]*upstream.Endpoint, []string, error) {
 			<-ctx.Done()
 			return nil, nil, ctx.Err()
@@ -232,8 +111,7 @@ func TestEndBeforeTheFirstAnswer(t *testing.T) {
 
 // A call that was told to come back finds nothing for those who are left.
 func TestAnswerOfAnAbandonedCallDoesNotCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		released := make(chan struct{})
 		old, _ := r.add(hangs(released, gives(hostA)))
 		old.Start()
@@ -251,58 +129,183 @@ func TestAnswerOfAnAbandonedCallDoesNotCount(t *testing.T) {
 	})
 }
 
+func TestSourceThatHangsIsNotWaitedFor(t *testing.T) {
+	inRig(t, func(t *testing.T, r *rig) {
+		released := make(chan struct{})
+		hanging := hangs(released, gives(hostA))
+		r.does(hanging)
+		p := r.pool()
+		all, unload := r.addTo(p, r.lookUp)
+		all.Start()
+		time.Sleep(pollTimeout)
+		synctest.Wait()
+		if _, got := finds(t, all, p); got != "source scripted: no answer within 5s" {
+			t.Errorf("the problem is %q", got)
+		}
+		time.Sleep(time.Hour)
+		if got := r.wasAsked(); got != 1 {
+			t.Errorf("the source is asked %d times at once", got)
+		}
+		// Another instance is asked at once, and the old one is not waited for.
+		again, unloadAgain := r.addTo(r.pool(), r.lookUp)
+		r.does(takes(time.Minute, gives(hostB)))
+		again.Start()
+		began := time.Now()
+		unload()
+		synctest.Wait()
+		if got := r.wasAsked(); got != 2 {
+			t.Errorf("the sources were asked %d times, want 2", got)
+		}
+		unloadAgain() // which is told to come back, and does
+		if got := time.Since(began); got != 0 {
+			t.Errorf("unloading took %v", got)
+		}
+		// A call that ignores that it is to come back is waited for a moment.
+		r.does(hanging)
+		third, unloadThird := r.addTo(r.pool(), r.lookUp)
+		third.Start()
+		synctest.Wait()
+		unloadThird()
+		if got := time.Since(began); got != leaveTimeout {
+			t.Errorf("unloading took %v, want %v", got, leaveTimeout)
+		}
+		if _, got := r.set.Held(); got != 2 {
+			t.Errorf("%d calls are lost, want 2", got)
+		}
+		close(released)
+		synctest.Wait()
+		if _, got := r.set.Held(); got != 0 {
+			t.Errorf("%d calls are lost, want none", got)
+		}
+	})
+}
+
+func TestAnswerThatComesLateCounts(t *testing.T) {
+	inRig(t, func(t *testing.T, r *rig) {
+		released := make(chan struct{})
+		p := r.pool()
+		all, _ := r.addTo(p, hangs(released, gives(hostA)))
+		all.Start()
+		time.Sleep(time.Minute)
+		close(released)
+		synctest.Wait()
+		expectAddresses(t, p, hostA)
+	})
+}
+
+func TestPlacesStayWhileAddressesDo(t *testing.T) {
+	inRig(t, func(t *testing.T, r *rig) {
+		p := r.pool()
+		all, _ := r.addTo(p, r.lookUp)
+		does := func(addresses ...string) {
+			t.Helper()
+			r.does(gives(addresses...))
+			time.Sleep(time.Second)
+			synctest.Wait()
+			expectAddresses(t, p, addresses...)
+		}
+		r.does(gives())
+		all.Start()
+		does(hostA, hostB)
+		a, b := p.Standing()[0], p.Standing()[1]
+		does(hostC, hostB)
+		if p.Standing()[1] != b {
+			t.Error("an upstream that has stayed has another place")
+		}
+		does(hostA, hostB)
+		if p.Standing()[0] == a || p.Standing()[1] != b {
+			t.Error("what has come back has its old place, or what has stayed has not")
+		}
+	})
+}
+
+func TestListHasWhatASourceHasFound(t *testing.T) {
+	inRig(t, func(t *testing.T, r *rig) {
+		p := r.pool(hostB)
+		all, unload := r.addTo(p, gives(hostA, hostB))
+		all.Start()
+		synctest.Wait()
+		expectAddresses(t, p, hostB, hostA)
+		for _, i := range r.table.List() {
+			if i.Source != "scripted" || !i.Configured {
+				t.Errorf("the list has %+v", i)
+			}
+		}
+		unload()
+		if got := r.table.List(); len(got) != 1 || got[0].Address != hostB || got[0].Source != "" {
+			t.Errorf("the list has still %+v", got)
+		}
+	})
+}
+
+func TestConfigurationThatFailsToLoadChangesNothing(t *testing.T) {
+	inRig(t, func(t *testing.T, r *rig) {
+		r.does(gives(hostA))
+		all, _ := r.addTo(r.pool(), r.lookUp)
+		all.Start()
+		synctest.Wait()
+		never := func(context.Context) ([]*upstream.Endpoint, []string, error) {
+			t.Error("a configuration was asked that is not in force")
+			return nil, nil, errors.New("asked")
+		}
+		_, unload := r.addTo(r.pool(), never)
+		_, unloadOther := r.addTo(r.pool(), never, never) // the second one is another source
+		unloadOther()
+		unload()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := r.wasAsked(); got != 61 {
+			t.Errorf("the source was asked %d times, want 61", got)
+		}
+	})
+}
+
+func TestOutcomeTellsWhatOthersHaveHad(t *testing.T) {
+	inRig(t, func(t *testing.T, r *rig) {
+		r.pool(hostB)
+		r.does(gives(hostA))
+		all, _ := r.addTo(r.pool(), r.lookUp)
+		all.Start()
+		synctest.Wait()
+		r.does(gives(hostA, hostB, hostC))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		last := r.outcomes[len(r.outcomes)-1]
+		if last.Orphans || len(last.Joined) != 2 || !slices.Equal(last.Had, []string{hostB}) {
+			t.Errorf("there follows %+v", last)
+		}
+	})
+}
+
 func TestTooManyLostCalls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		r.set.callee.MaxLost = 0
 		all, p := r.add(func(context.Context) ([]*upstream.Endpoint, []string, error) {
 			t.Error("the source was asked")
 			return nil, nil, errors.New("asked")
 		})
 		all.Start()
-		if got := find(t, all, p, nil); !strings.Contains(got, "restart Caddy") {
+		if _, got := finds(t, all, p); !strings.Contains(got, "restart Caddy") {
 			t.Errorf("the problem is %q", got)
 		}
 		all.Release()
 	})
 }
 
-func TestLostCallsOfHandshakes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
-		all, p := r.add(nil)
-		released := make(chan struct{})
-		if got, want := find(t, all, p, hangs(released, gives(hostA))), "source scripted: no answer within 2s"; got != want {
-			t.Errorf("the problem is %q, want %q", got, want)
-		}
-		synctest.Wait()
-		if got := all[0].callee.Lost(); got != 1 {
-			t.Errorf("%d calls are lost, want 1", got)
-		}
-		if _, got := r.set.Held(); got != 0 {
-			t.Errorf("%d calls in the background are lost", got)
-		}
-		close(released)
-		synctest.Wait()
-		if got := all[0].callee.Lost(); got != 0 {
-			t.Errorf("%d calls are lost, want none", got)
-		}
-	})
-}
-
 func TestUnusableIsToldNowAndThenInHandshakes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig()
+	inRig(t, func(t *testing.T, r *rig) {
 		all, p := r.add(nil)
 		half := func(context.Context) ([]*upstream.Endpoint, []string, error) {
 			return endpoints(hostA), []string{"nonsense"}, nil
 		}
 		for range 3 {
-			find(t, all, p, half)
+			finds(t, all, p, half)
 		}
 		r.expectTold(t, "unusable: [nonsense]")
 		time.Sleep(warnInterval)
-		find(t, all, p, half)
+		finds(t, all, p, half)
 		r.expectTold(t, "unusable: [nonsense]")
 	})
 }

@@ -17,12 +17,6 @@ type Policy interface {
 // another.
 const classes = 4
 
-// Tunnels is how many tunnels the address has, for policies.
-func (e *Endpoint) Tunnels() int { return e.Host.tunnels }
-
-// Weight is the share of tunnels that it gets, for policies.
-func (e *Endpoint) Weight() int { return e.Server.Weight }
-
 // class tells when e is chosen: only if there is none of a lower class. Backups
 // come after others, and what passive checks have found failing after
 // everything else, so that these never leave a pool without upstreams.

@@ -1,4 +1,4 @@
-package websocketproxy
+package health
 
 import (
 	"net/http"
@@ -30,6 +30,7 @@ func pong(ping testbed.Frame) testbed.Frame {
 }
 
 func TestWebSocketCheckPasses(t *testing.T) {
+	t.Parallel()
 	tests := map[string]testbed.Script{
 		"a pong": answersPing(func(c *testbed.Conn, ping testbed.Frame) { c.WriteFrame(pong(ping)) }),
 		"data before the pong": answersPing(func(c *testbed.Conn, ping testbed.Frame) {
@@ -74,14 +75,16 @@ func TestWebSocketCheckPasses(t *testing.T) {
 	}
 	for name, script := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			up := testbed.NewUpstream(t, script)
-			expectProblem(t, probed(t, checked(up.Addr, ActiveHealthChecks{Kind: "websocket"})), "")
+			expectProblem(t, probed(t, up.Addr, Probe{Kind: WebSocket}), "")
 			up.WaitOpen(t, 0) // the upstream is satisfied, too
 		})
 	}
 }
 
 func TestWebSocketCheckFails(t *testing.T) {
+	t.Parallel()
 	pinged := func(script func(c *testbed.Conn, ping testbed.Frame)) testbed.Script {
 		return func(_ testing.TB, c *testbed.Conn) {
 			c.AcceptHandshake()
@@ -113,57 +116,29 @@ func TestWebSocketCheckFails(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			up := testbed.NewUpstream(t, test.script)
-			settings := ActiveHealthChecks{Kind: "websocket"}
+			p := Probe{Kind: WebSocket}
 			if strings.Contains(test.want, "took longer") {
-				settings.Timeout = soon
+				p.Timeout = soon
 			}
-			expectProblem(t, probed(t, checked(up.Addr, settings)), test.want)
+			expectProblem(t, probed(t, up.Addr, p), test.want)
 		})
 	}
 }
 
-func TestHandshakeOfAWebSocketCheck(t *testing.T) {
-	up := testbed.NewUpstream(t, nil)
-	h := checked(up.Addr, ActiveHealthChecks{Kind: "websocket", URI: "/ws?check=1", Headers: http.Header{
-		"Origin":                 {"https://example.com"},
-		"sec-websocket-protocol": {"chat.v2, chat.v1"},
-		"Upgrade":                {"of the office"},
-	}})
-	testbed.Go(t, func(tb testing.TB) {
-		c := up.Next(tb)
-		r := c.AcceptHandshake("Sec-WebSocket-Protocol: chat.v1")
-		for field, want := range map[string]string{
-			"Origin": "https://example.com", "Sec-WebSocket-Protocol": "chat.v2, chat.v1", "Upgrade": "websocket",
-		} {
-			if got := strings.Join(r.Header.Values(field), "|"); got != want {
-				tb.Errorf("%s is %q, want %q", field, got, want)
-			}
-		}
-		if r.Host != up.Addr || r.RequestURI != "/ws?check=1" {
-			tb.Errorf("the upstream is asked for %s at %s", r.RequestURI, r.Host)
-		}
-		if !strings.Contains(c.RawHead(), "\r\nSec-WebSocket-Protocol: ") {
-			tb.Errorf("fields are not spelled as in RFC 6455:\n%s", c.RawHead())
-		}
-		c.WriteFrame(pong(c.ReadFrame()))
-		c.ExpectClose(1000)
-		c.Close()
-	})
-	expectProblem(t, probed(t, h), "")
-}
-
 func TestWebSocketCheckWantsOneOfItsSubprotocols(t *testing.T) {
+	t.Parallel()
 	for chosen, want := range map[string]string{"": "none of the offered subprotocols", "other": "subprotocol that was not offered", "chat": ""} {
 		t.Run(chosen, func(t *testing.T) {
+			t.Parallel()
 			var extra []string
 			if chosen != "" {
 				extra = append(extra, "Sec-WebSocket-Protocol: "+chosen)
 			}
 			up := testbed.NewUpstream(t, testbed.EchoWith(extra...))
-			expectProblem(t, probed(t, checked(up.Addr, ActiveHealthChecks{
-				Kind: "websocket", Headers: http.Header{"Sec-WebSocket-Protocol": {"chat"}},
-			})), want)
+			offer := Request{Header: http.Header{"Sec-WebSocket-Protocol": {"chat"}}}
+			expectProblem(t, probed(t, up.Addr, Probe{Kind: WebSocket, Request: offer}), want)
 		})
 	}
 }

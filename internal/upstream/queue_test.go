@@ -1,0 +1,311 @@
+package upstream
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestQueueIsServedInOrder(t *testing.T) {
+	const size = 100
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: size, Timeout: time.Minute} }, "a:1")
+		open := s.stand()
+		var all []*standing
+		for range size {
+			all = append(all, s.stand())
+		}
+		if got := s.WaitingNow(); got != size {
+			t.Errorf("%d wait, want %d", got, size)
+		}
+		tooMany := s.stand()
+		tooMany.expect("", ErrQueueFull)
+		tooMany.leave()
+		for i, one := range all {
+			open.leave()
+			one.expect("a:1", nil)
+			if got, want := s.WaitingNow(), size-1-i; got != want {
+				t.Errorf("%d wait after %d was served, want %d", got, i, want)
+			}
+			open = one
+		}
+		open.leave()
+	})
+}
+
+func TestRetryKeepsItsPlaceInTheQueue(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(narrow, "a:1", "b:1")
+		first, second := s.stand(), s.stand()
+		retrying, behind, last := s.stand(), s.stand(), s.stand()
+		at := first.chosen.Host.Address
+		time.Sleep(time.Second)
+		first.leave()
+		retrying.expect(at, nil)
+
+		// Its dial fails: the place goes to the one behind, and it waits for the
+		// other upstream, before the others.
+		w.TunnelEnded(retrying.chosen.Host)
+		behind.expect(at, nil)
+		retrying.again()
+		if !retrying.waits() {
+			t.Errorf("chose %+v, want to wait", retrying.chosen)
+		}
+		if retrying.Waited != time.Second {
+			t.Errorf("has waited for %v, want 1s", retrying.Waited)
+		}
+		other := second.chosen.Host.Address
+		second.leave()
+		retrying.expect(other, nil)
+		if !last.waits() {
+			t.Error("who came later was served")
+		}
+		for _, s := range []*standing{retrying, behind, last} {
+			s.leave()
+		}
+	})
+}
+
+// Its place is there however many have come meanwhile, for as long as was left.
+func TestRetryHasAsMuchTimeAsWasLeft(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: 1, Timeout: time.Minute} }, "a:1", "b:1")
+		first, second := s.stand(), s.stand()
+		retrying := s.stand()
+		time.Sleep(40 * time.Second)
+		first.leave()
+		behind := s.stand()
+		w.TunnelEnded(retrying.chosen.Host) // its dial fails
+		last := s.stand()
+		began := time.Now()
+		retrying.again()
+		<-retrying.done
+		retrying.expect("", ErrQueueTimeout)
+		if got, want := time.Since(began), 20*time.Second; got != want {
+			t.Errorf("waited for another %v, want %v", got, want)
+		}
+		for _, s := range []*standing{retrying, second, behind, last} {
+			s.leave()
+		}
+	})
+}
+
+func TestWhoCannotUseAPlaceLetsOthersHaveIt(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(narrow, "a:1", "b:1")
+		first, second := s.stand(), s.stand()
+		retrying, behind := s.stand(), s.stand()
+		at, other := first.chosen.Host.Address, second.chosen.Host.Address
+		first.leave()
+		w.TunnelEnded(retrying.chosen.Host)
+		behind.expect(at, nil)
+		retrying.again() // waits for the other one
+		behind.leave()   // which it has tried
+		if !retrying.waits() {
+			t.Errorf("the same upstream is tried again: %+v", retrying.chosen)
+		}
+		arriving := s.stand()
+		arriving.expect(at, nil)
+		second.leave()
+		retrying.expect(other, nil)
+		retrying.leave()
+		arriving.leave()
+	})
+}
+
+func TestArrivalsQueueBehind(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(narrow, "a:1")
+		first, waiting := s.stand(), s.stand()
+		first.leave()
+		waiting.expect("a:1", nil)
+		arriving := s.stand()
+		if !arriving.waits() {
+			t.Error("an arrival was served although there is no place")
+		}
+		waiting.leave()
+		arriving.expect("a:1", nil)
+		arriving.leave()
+	})
+}
+
+// Handlers that share an upstream must not starve each other.
+func TestQueuesOfHandlersAreServedInOneOrder(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		one, other := w.load(narrow, "a:1"), w.load(narrow, "a:1")
+		open := one.stand()
+		first, second, third := one.stand(), other.stand(), one.stand()
+		open.leave()
+		first.expect("a:1", nil)
+		first.leave()
+		second.expect("a:1", nil)
+		if !third.waits() {
+			t.Error("who came later was served first")
+		}
+		second.leave()
+		third.expect("a:1", nil)
+		third.leave()
+	})
+}
+
+// A source that is asked in handshakes may find something for one of them only.
+func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(narrow, "a:1")
+		s.Grow(1, true)
+		open, waiting := s.stand(), s.stand()
+		c, err := s.Candidates(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Add(NewEndpoint(&Server{Weight: 1}, Address{HostPort: "own:1"}), new(Provenance), "")
+		c.Renew()
+		own := &standing{w: w, Candidates: c}
+		own.again()
+		own.expect("own:1", nil)
+		own.leave()
+		if !waiting.waits() {
+			t.Error("who has nothing of its own was served")
+		}
+		waiting.leave()
+		open.leave()
+	})
+}
+
+func TestQueueTimeout(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(narrow, "a:1")
+		open := s.stand()
+		began := time.Now()
+		waiting := s.stand()
+		<-waiting.done
+		waiting.expect("", ErrQueueTimeout)
+		if got := time.Since(began); got != s.Queue.Timeout || waiting.Waited != got {
+			t.Errorf("waited %v, and says %v; want %v", got, waiting.Waited, s.Queue.Timeout)
+		}
+		waiting.leave()
+		open.leave()
+	})
+}
+
+// What was full when somebody came may not be there any more in the end.
+func TestWaitingInVainSaysWhy(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(narrow, "a:1")
+		open, waiting := s.stand(), s.stand()
+		w.operate(Drain, "a:1")
+		<-waiting.done
+		waiting.expect("", ErrNoneLeft)
+		waiting.leave()
+		open.leave()
+	})
+}
+
+func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
+	for name, makePlace := range map[string]func(w *world, taken, open *standing){
+		"a tunnel of another handler ends": func(_ *world, taken, _ *standing) { taken.leave() },
+		"an upstream gets ready":           func(w *world, _, _ *standing) { w.operate(Ready, "c:1") },
+		"another handshake gives up":       func(_ *world, _, open *standing) { open.leave() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				s, other := w.load(narrow, "a:1", "b:1", "c:1"), w.load(asItIs, "b:1")
+				taken := other.stand()
+				w.operate(Drain, "c:1")
+				open, waiting := s.stand(), s.stand()
+				if !waiting.waits() {
+					t.Fatalf("does not wait: %+v", waiting.chosen)
+				}
+				makePlace(w, taken, open)
+				if waiting.waits() || waiting.chosen == nil {
+					t.Error("was not served")
+				}
+				for _, s := range []*standing{waiting, open, taken} {
+					s.leave()
+				}
+			})
+		})
+	}
+}
+
+func TestNobodyWaitsForWhatCannotCome(t *testing.T) {
+	for name, test := range map[string]struct {
+		size  int
+		state string
+	}{
+		"a drained upstream": {1000, Drain}, "without a queue": {0, Ready},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: test.size, Timeout: time.Minute} }, "a:1")
+				open := s.stand()
+				w.operate(test.state, "a:1")
+				other := s.stand()
+				if other.waits() || other.chosen != nil || other.err != nil {
+					t.Errorf("got %+v, %v; want nothing at once", other.chosen, other.err)
+				}
+				other.leave()
+				open.leave()
+			})
+		})
+	}
+}
+
+func TestClientThatGoesLeavesTheQueue(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(narrow, "a:1")
+		open, waiting := s.stand(), s.stand()
+		waiting.leave()
+		if waiting.err == nil || s.WaitingNow() > 0 {
+			t.Errorf("got %v, and %d wait; want an error and nobody", waiting.err, s.WaitingNow())
+		}
+		open.leave()
+		if got := s.chooses(); got != "a:1" {
+			t.Errorf("chose %q, want the place that is free", got)
+		}
+	})
+}
+
+// Who gives up at the moment in which it is served must not keep the place.
+func TestPlaceThatComesTooLateIsPassedOn(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(narrow, "a:1")
+		for range 100 {
+			open, leaving, behind := s.stand(), s.stand(), s.stand()
+			go leaving.cancel()
+			go w.TunnelEnded(open.chosen.Host)
+			synctest.Wait()
+			<-leaving.done
+			if leaving.chosen != nil {
+				w.TunnelEnded(leaving.chosen.Host)
+				leaving.chosen = nil
+			}
+			behind.expect("a:1", nil)
+			behind.leave()
+			leaving.Close()
+			open.cancel()
+			open.Close()
+		}
+	})
+}
+
+func TestPlaceThatComesWhenItsClientHasGoneIsPassedOn(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(narrow, "a:1")
+		open, leaving, behind := s.stand(), s.stand(), s.stand()
+		w.mu.Lock() // keeps it from leaving the queue
+		leaving.cancel()
+		open.chosen.Host.tunnels--
+		w.releaseLocked(open.chosen.Host)
+		w.serveLocked()
+		w.mu.Unlock()
+		<-leaving.done
+		leaving.expect("", context.Canceled)
+		behind.expect("a:1", nil)
+		open.chosen = nil // has ended
+		for _, s := range []*standing{open, leaving, behind} {
+			s.leave()
+		}
+	})
+}
