@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -292,40 +291,6 @@ func TestTooManyLostCalls(t *testing.T) {
 		}
 		all.Release()
 	})
-}
-
-func TestUnusableIsToldNowAndThenInHandshakes(t *testing.T) {
-	inRig(t, func(t *testing.T, r *rig) {
-		all, p := r.add(nil)
-		half := func(context.Context) ([]*upstream.Endpoint, []string, error) {
-			return endpoints(hostA), []string{"nonsense"}, nil
-		}
-		for range 3 {
-			finds(t, all, p, half)
-		}
-		r.expectTold(t, "unusable: [nonsense]")
-		time.Sleep(warnInterval)
-		finds(t, all, p, half)
-		r.expectTold(t, "unusable: [nonsense]")
-	})
-}
-
-func TestPlacesOfARoomStay(t *testing.T) {
-	all, _ := newRig().add(nil)
-	s := all[0]
-	first, other := s.serverOf(hostA), s.serverOf(hostB)
-	if again := s.serverOf(hostA); again != first || first == other {
-		t.Error("an address has another place in each handshake, or two share one")
-	}
-	if first.Dial != hostA {
-		t.Errorf("policies see %s", first.Dial)
-	}
-	for i := range 2 * maxServers {
-		s.serverOf(fmt.Sprint("host:", i))
-	}
-	if got := len(s.servers.m); got > maxServers {
-		t.Errorf("%d places are kept, want %d at most", got, maxServers)
-	}
 }
 
 func TestFirstAnswerMayBringNewcomers(t *testing.T) {
