@@ -31,7 +31,7 @@ func TestAdminRefusesAsCaddyDoes(t *testing.T) {
 func TestDocumentationHasTheAdminAPI(t *testing.T) {
 	const file = "docs/operations.md"
 	documentation := readFile(t, file)
-	for _, route := range admin.Routes(&admin.Process{Live: liveTunnels, Table: hosts, States: operators}) {
+	for _, route := range admin.Routes(&admin.Process{Live: process.live, Table: process.table, States: process.operators}) {
 		for method := range route.Methods {
 			request := method + " " + strings.TrimPrefix(route.Pattern, "/websocket_proxy/")
 			if !strings.Contains(documentation, "| `"+request+"` |") {

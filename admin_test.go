@@ -109,7 +109,7 @@ func (a *testAdmin) setState(address, state string) admin.StateAnswer {
 	a.tb.Helper()
 	body := fmt.Sprintf(`{"address": %q, "state": %q, "by": "me"}`, address, state)
 	a.tb.Cleanup(func() {
-		_ = operators.Set(a.tb.Context(), address, upstream.State{State: upstream.Ready})
+		_ = process.operators.Set(a.tb.Context(), address, upstream.State{State: upstream.Ready})
 	})
 	return get[admin.StateAnswer](a, "POST", "upstreams/state", body, http.StatusOK)
 }
@@ -120,7 +120,7 @@ func openTunnels(t *testing.T, p *testProxy, n int) []*testbed.Client {
 	t.Helper()
 	known := make(map[*tunnel.Tunnel]bool)
 	isNew := func(held *tunnel.Tunnel) bool { return !known[held] }
-	for _, held := range liveTunnels.Collect(nil) {
+	for _, held := range process.live.Collect(nil) {
 		known[held] = true
 	}
 	clients := make([]*testbed.Client, n)
@@ -129,7 +129,7 @@ func openTunnels(t *testing.T, p *testProxy, n int) []*testbed.Client {
 		clients[i].Handshake("/")
 		var found []*tunnel.Tunnel
 		eventually(t, "there is a new tunnel", func() bool {
-			found = liveTunnels.Collect(isNew)
+			found = process.live.Collect(isNew)
 			return len(found) > 0
 		})
 		known[found[0]] = true
@@ -265,7 +265,7 @@ func TestAdminClosesOneTunnel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			api := startAdmin(t)
 			p, c, u := openTunnel(t, nil)
-			eventually(t, "there is a tunnel", func() bool { return liveTunnels.Count() == 1 })
+			eventually(t, "there is a tunnel", func() bool { return process.live.Count() == 1 })
 			id := api.list(nil).ids()[0]
 			closing := get[admin.CloseAnswer](api, "DELETE", "tunnels/"+id+want.query, "", http.StatusAccepted)
 			if closing.Closing != 1 {
@@ -343,7 +343,7 @@ func TestHandshakesGoOnWhileAdminClosesTunnels(t *testing.T) {
 				c.Echo("hello")
 			}
 			if period > 0 { // it is by far not over
-				untold := liveTunnels.Collect((*tunnel.Tunnel).IsOpen)
+				untold := process.live.Collect((*tunnel.Tunnel).IsOpen)
 				if len(untold) <= len(fresh) {
 					t.Errorf("%d tunnels are not being closed, %d of which are new", len(untold), len(fresh))
 				}
@@ -354,7 +354,7 @@ func TestHandshakesGoOnWhileAdminClosesTunnels(t *testing.T) {
 				}
 				c.Close()
 			}
-			eventually(t, "only the new tunnels are left", func() bool { return liveTunnels.Count() == len(fresh) })
+			eventually(t, "only the new tunnels are left", func() bool { return process.live.Count() == len(fresh) })
 			for _, c := range fresh {
 				c.Echo("still here")
 			}
@@ -398,7 +398,7 @@ func TestAdminSetsStates(t *testing.T) {
 
 	body := fmt.Sprintf(`{"address": %q, "state": "evict", "period": 0, "expires_in": 3600}`, two.Addr)
 	evicting := get[admin.StateAnswer](api, "POST", "upstreams/state", body, http.StatusOK)
-	t.Cleanup(func() { _ = operators.Set(t.Context(), two.Addr, upstream.State{State: upstream.Ready}) })
+	t.Cleanup(func() { _ = process.operators.Set(t.Context(), two.Addr, upstream.State{State: upstream.Ready}) })
 	if lasts := evicting.Expires.Sub(evicting.Since); evicting.State != "evict" || lasts != time.Hour {
 		t.Errorf("the state is %s for %v, want evict for an hour", evicting.State, lasts)
 	}

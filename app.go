@@ -49,11 +49,11 @@ func (a *statesApp) Provision(ctx caddy.Context) error {
 // Start begins to look at the storage. When the process starts, it waits a
 // moment for what is there.
 func (a *statesApp) Start() error {
-	a.sync = operators.Attach(cluster.Config{Storage: a.storage, Instance: thisInstance, Observer: stateLog{a.log}})
-	operators.AwaitFirst(context.Background())
+	a.sync = process.operators.Attach(cluster.Config{Storage: a.storage, Instance: thisInstance, Observer: stateLog{a.log}})
+	process.operators.AwaitFirst(context.Background())
 	for _, h := range a.handlers {
 		h.sources.Start()
-		evictions.Start(h.loaded)
+		process.evictor.Start(h.loaded)
 		h.startChecks()
 	}
 	return nil

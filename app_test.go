@@ -26,7 +26,7 @@ func TestStatesAreLeftWithoutAStop(t *testing.T) {
 	t.Cleanup(func() { operate(upstream.Ready, address) })
 	isLookedAt := func() bool {
 		s := upstream.State{State: upstream.Ready, By: "test", At: time.Now()}
-		return operators.Set(t.Context(), address, s) == nil
+		return process.operators.Set(t.Context(), address, s) == nil
 	}
 	for name, end := range map[string]func(a *statesApp) error{
 		"stopped":                func(a *statesApp) error { return a.Stop() },

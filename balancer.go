@@ -93,7 +93,7 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	if h.retry, err = newRetry(lb); err != nil {
 		return err
 	}
-	p := upstream.NewPool(hosts)
+	p := upstream.NewPool(process.table)
 	p.Transport = h.transport.config
 	if h.check != nil {
 		p.Joins, p.Leaves = append(p.Joins, h.check.Join), append(p.Leaves, h.check.Leave)
@@ -162,7 +162,7 @@ func (h *Handler) makeKnown(ctx caddy.Context) error {
 			},
 		}
 	}
-	h.loaded = evictions.Add(c)
+	h.loaded = process.evictor.Add(c)
 	return nil
 }
 

@@ -24,13 +24,13 @@ func inBubble(t *testing.T, test func(t *testing.T)) {
 func operate(state string, addresses ...string) {
 	for _, address := range addresses {
 		// It says that it could not be stored.
-		_ = operators.Set(nil, address, upstream.State{State: state, At: time.Now()}) //nolint:staticcheck // no context
+		_ = process.operators.Set(nil, address, upstream.State{State: state, At: time.Now()}) //nolint:staticcheck // no context
 	}
 }
 
 // reserve counts a tunnel at an upstream that no configuration names.
 func reserve(dial string) *upstream.Host {
-	p := upstream.NewPool(hosts)
+	p := upstream.NewPool(process.table)
 	p.AddFixed(&upstream.Server{Weight: 1}, upstream.Address{HostPort: dial})
 	defer p.Release()
 	c, _ := p.Candidates(nil) // has no templates

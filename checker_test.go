@@ -25,7 +25,7 @@ const (
 // healthOf is what operators see of an address.
 func healthOf(tb testing.TB, address string) upstream.Info {
 	tb.Helper()
-	i, known := hosts.Info(address)
+	i, known := process.table.Info(address)
 	if !known {
 		tb.Fatalf("%s is not known", address)
 	}
@@ -100,14 +100,14 @@ func TestEndpointsThatJoinLaterMayBeOfAnotherKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := upstream.NewEndpoint(&upstream.Server{Weight: 1}, a)
-	e.Host = hosts.Name(e.Key(), "")
+	e.Host = process.table.Name(e.Key(), "")
 	h.pool.Join(e)
 	expectHealth(t, e.Key(), "down")
 	if got, want := healthOf(t, e.Key()).HealthError, "unix//run/chat.sock is a unix socket and has no port"; got != want {
 		t.Errorf("the error is %q, want %q", got, want)
 	}
 	h.pool.Leave(e)
-	hosts.Unname(e.Host, "", false)
+	process.table.Unname(e.Host, "", false)
 }
 
 func TestUpstreamsThatAreDownGetNoTunnels(t *testing.T) {
@@ -170,7 +170,7 @@ func TestRecoveryMovesTunnels(t *testing.T) {
 	clients := openTunnels(t, serve(t, h), 2)
 	late.Start(t)
 	eventually(t, "a tunnel is closed", func() bool {
-		return len(liveTunnels.Collect((*tunnel.Tunnel).IsOpen)) == 1
+		return len(process.live.Collect((*tunnel.Tunnel).IsOpen)) == 1
 	})
 	for _, c := range clients {
 		c.Close()

@@ -36,10 +36,10 @@ func TestTunnelsPerClient(t *testing.T) {
 		expectRetryAfter(t, expectRefused(t, p, http.StatusTooManyRequests))
 	})
 	// A client may know of its tunnel before the registry does.
-	eventually(t, "both tunnels are live", func() bool { return liveTunnels.Count() == 2 })
+	eventually(t, "both tunnels are live", func() bool { return process.live.Count() == 2 })
 	a.CloseHandshake(1000)
 	a.Close()
-	eventually(t, "the tunnel is over", func() bool { return liveTunnels.Count() == 1 })
+	eventually(t, "the tunnel is over", func() bool { return process.live.Count() == 1 })
 	testbed.Dial(t, p.Addr).Handshake("/")
 	expectRefused(t, p, http.StatusTooManyRequests)
 }
@@ -111,7 +111,7 @@ func TestClientsAreCountedOnWhenUpstreamsChange(t *testing.T) {
 		unloadNext := load(t, next)
 		unload()
 		unload = unloadNext
-		if evictions.ClientGroup(next.loaded) != evictions.ClientGroup(first.loaded) {
+		if process.evictor.ClientGroup(next.loaded) != process.evictor.ClientGroup(first.loaded) {
 			t.Error("the successor counts anew")
 		}
 		expectRefused(t, serve(t, next), http.StatusTooManyRequests)

@@ -45,7 +45,7 @@ type picked struct {
 func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refusal) {
 	ctx, cancel := h.live.UntilExit(r.Context())
 	defer cancel()
-	operators.Await(ctx)
+	process.operators.Await(ctx)
 	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Set("http.websocket_proxy.tunnel.id", hs.tunnelID)
 	candidates, err := h.pool.Candidates(expander(repl))
@@ -180,7 +180,7 @@ func (h *Handler) attempt(
 ) (a *answer, refused *refusal) {
 	defer func() {
 		if a == nil { // also if somebody's code has panicked
-			hosts.TunnelEnded(c.Host)
+			process.table.TunnelEnded(c.Host)
 		}
 	}()
 	return h.handshakeAt(ctx, c, h.prepareFor(c, out, hs, repl), hs, repl)
@@ -251,7 +251,7 @@ func (a *answer) giveBack() {
 func (a *answer) leave() {
 	if !a.left {
 		a.left = true
-		hosts.TunnelEnded(a.choice.Host)
+		process.table.TunnelEnded(a.choice.Host)
 	}
 }
 
@@ -274,7 +274,7 @@ func (h *Handler) noteFailure(c picked, err error) {
 	if h.transport.mayBeTheClients(err) {
 		return
 	}
-	if hosts.Failed(c.Endpoint.Failures) {
+	if process.table.Failed(c.Endpoint.Failures) {
 		if l := h.logger.Check(zapcore.WarnLevel, "upstream fails; it gets tunnels only if no other one can"); l != nil {
 			l.Write(zap.String("upstream", c.Host.Address), failure(err))
 		}

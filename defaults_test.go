@@ -196,7 +196,7 @@ func TestNegativeMeansOff(t *testing.T) {
 		if held == nil {
 			t.Fatal("an upstream without limit is full")
 		}
-		defer hosts.TunnelEnded(held.Host)
+		defer process.table.TunnelEnded(held.Host)
 	}
 
 	patient := provisioned(t, func(h *Handler) {

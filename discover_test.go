@@ -93,7 +93,7 @@ func TestTunnelsOfARoomLiveUntilTheyEnd(t *testing.T) {
 	h.Drain = &Drain{EvictPeriod: caddy.Duration(time.Millisecond)}
 	p, unload := putInForce(t, h)
 	first, _ := upstreamOf(t, p, "Room: 1")
-	if got := hosts.List(); len(got) != 1 || got[0].Source != "scripted" || got[0].Configured {
+	if got := process.table.List(); len(got) != 1 || got[0].Source != "scripted" || got[0].Configured {
 		t.Errorf("the list has %+v", got)
 	}
 	s.do(gives(b.Addr))
@@ -104,7 +104,7 @@ func TestTunnelsOfARoomLiveUntilTheyEnd(t *testing.T) {
 	after := proxyTo(t, b.Addr)
 	unload()
 	third, _ := upstreamOf(t, after)
-	for _, tunnel := range liveTunnels.Collect(nil) {
+	for _, tunnel := range process.live.Collect(nil) {
 		if evict.LeaseOf(tunnel).IsOrphan() {
 			t.Errorf("the tunnel to %s has lost its upstream", tunnel.Upstream)
 		}

@@ -53,7 +53,7 @@ func TestReloadWithAnotherSourceJudgesByItsFirstAnswer(t *testing.T) {
 	s.do(hangs(released, gives(b.Addr)))
 	pAfter, _ := putInForce(t, dynamic(s.raw("another")))
 	unload()
-	if orphans := orphans(liveTunnels); len(orphans) > 0 {
+	if orphans := orphans(process.live); len(orphans) > 0 {
 		t.Errorf("%d tunnels would be ended before the new source has answered", len(orphans))
 	}
 	clients[0].Echo("still here")
@@ -113,7 +113,7 @@ func TestSourceThatNeverAnswersConcernsItsPool(t *testing.T) {
 			if !lost.IsOrphan() {
 				t.Errorf("%s: the tunnel has an upstream when nothing is loaded", name)
 			}
-			hosts.TunnelEnded(lost.Host)
+			process.table.TunnelEnded(lost.Host)
 		}
 	})
 }
@@ -133,7 +133,7 @@ func TestUnloadingTheSourceEvicts(t *testing.T) {
 				c, _ := h.pool.Candidates(nil) // has no templates
 				defer c.Close()
 				host := h.choose(c, new(http.Request)).Host
-				defer hosts.TunnelEnded(host)
+				defer process.table.TunnelEnded(host)
 				held := &evict.Lease{Host: host, Policy: h.evictPolicy}
 				unloadAfter := func() {}
 				if after != nil {
@@ -175,7 +175,7 @@ func TestWhatOthersHaveDoesNotStartSlowlyWhenItIsFound(t *testing.T) {
 		if newcomer.IsZero() {
 			t.Error("a newcomer has not started slowly")
 		}
-		hosts.TunnelEnded(held)
+		process.table.TunnelEnded(held)
 	})
 }
 
@@ -189,7 +189,7 @@ func TestSourcesAreSharedByLineage(t *testing.T) {
 		}
 		again := &Handler{DynamicUpstreamsRaw: s.raw("")}
 		load(t, again)
-		if evictions.ClientGroup(again.loaded) != evictions.ClientGroup(h.loaded) {
+		if process.evictor.ClientGroup(again.loaded) != process.evictor.ClientGroup(h.loaded) {
 			t.Error("a pool with the same source is not alike")
 		}
 	})

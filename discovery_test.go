@@ -165,7 +165,7 @@ func TestSourcesAreAskedForAllThatAreAlike(t *testing.T) {
 	_, unloadTwo := putInForce(t, two)
 	expectStanding(t, one, "a.test:80")
 	expectStanding(t, two, "a.test:80")
-	if got, _ := discoveries.Held(); got != 2 {
+	if got, _ := process.sources.Held(); got != 2 {
 		t.Errorf("%d sources are asked, want 2", got)
 	}
 	eventually(t, "each source has found the address, one of them for two", func() bool {

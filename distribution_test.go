@@ -83,11 +83,11 @@ func TestRampOfRealTunnels(t *testing.T) {
 	p := newProxy(t, h)
 	for range 10 { // so that the newcomer has fewer than the others
 		for _, dial := range dials[:2] {
-			defer hosts.TunnelEnded(reserve(dial))
+			defer process.table.TunnelEnded(reserve(dial))
 		}
 	}
 	became := time.Now()
-	evictions.Discovered(h.pool.Fixed[2:], nil)
+	process.evictor.Discovered(h.pool.Fixed[2:], nil)
 	var got, want [parts]float64
 	for {
 		passed := time.Since(became)

@@ -81,7 +81,7 @@ func TestTunnelsMayStayWithARemovedUpstream(t *testing.T) {
 	unload := load(t, h)
 	clients := openAt(t, serve(t, h), up)
 	unload()
-	if orphans := orphans(liveTunnels); len(orphans) > 0 {
+	if orphans := orphans(process.live); len(orphans) > 0 {
 		t.Errorf("%d tunnels would be ended", len(orphans))
 	}
 	clients[0].Echo("still here")

@@ -47,8 +47,8 @@ var shortOf = map[string]error{
 
 func resetShortage(t *testing.T) {
 	t.Helper()
-	toldShortage.Store(0)
-	t.Cleanup(func() { toldShortage.Store(0) })
+	process.toldShortage.Store(0)
+	t.Cleanup(func() { process.toldShortage.Store(0) })
 }
 
 func TestOwnShortageIsNotTheUpstreams(t *testing.T) {
@@ -124,7 +124,7 @@ func TestShortageIsToldOnceAMinute(t *testing.T) {
 	for range 3 {
 		tellShortage(zap.New(core), "x", syscall.EMFILE)
 	}
-	toldShortage.Store(time.Now().Add(-shortageInterval).UnixNano())
+	process.toldShortage.Store(time.Now().Add(-shortageInterval).UnixNano())
 	tellShortage(zap.New(core), "x", syscall.EMFILE)
 	if logs.Len() != 2 {
 		t.Errorf("%d lines, want 2", logs.Len())

@@ -92,7 +92,7 @@ func (h *Handler) enter(r *http.Request) (*upstream.ClientPlace, *refusal) {
 	if !known {
 		return nil, nil
 	}
-	if p := clients.Enter(evictions.ClientGroup(h.loaded), client, h.perClient); p != nil {
+	if p := process.clients.Enter(process.evictor.ClientGroup(h.loaded), client, h.perClient); p != nil {
 		return p, nil
 	}
 	refused := unavailable(causeClientLimit, fmt.Errorf("the client has %d tunnels already; see max_tunnels_per_client",

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 func awaitNothing() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	operators.AwaitFirst(ctx)
+	process.operators.AwaitFirst(ctx)
 }
 
 // testProxy is a server whose only handler is a websocket_proxy.
@@ -85,9 +85,9 @@ func serveWith(tb testing.TB, h *Handler, start func(*httptest.Server)) *testPro
 	core, logs := observer.New(zapcore.DebugLevel)
 	p.logs = logs
 	h.logger = zap.New(core)
-	reporters.mu.Lock()
+	process.logs.mu.Lock()
 	h.reporter.log = h.logger
-	reporters.mu.Unlock()
+	process.logs.mu.Unlock()
 	server := httptest.NewUnstartedServer(p)
 	start(server)
 	p.Addr = server.Listener.Addr().String()
@@ -175,12 +175,12 @@ func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // none is looked for, which is how it has to be when all configurations are gone.
 func expectNothingHeld(tb testing.TB) {
 	tb.Helper()
-	eventually(tb, "no tunnel is live", func() bool { return liveTunnels.Count() == 0 })
+	eventually(tb, "no tunnel is live", func() bool { return process.live.Count() == 0 })
 	eventually(tb, "no upstream is referenced, no failure counted, and nobody waits", func() bool {
-		return hosts.Held() == upstream.Held{}
+		return process.table.Held() == upstream.Held{}
 	})
-	eventually(tb, "no client has a place", func() bool { return clients.Held() == 0 })
-	if sources, _ := discoveries.Held(); sources > 0 {
+	eventually(tb, "no client has a place", func() bool { return process.clients.Held() == 0 })
+	if sources, _ := process.sources.Held(); sources > 0 {
 		tb.Errorf("there are still %d sources", sources)
 	}
 }
@@ -197,7 +197,7 @@ func eventually(tb testing.TB, what string, is func() bool) {
 
 // tunnelsOf returns how many tunnels are counted at an upstream.
 func tunnelsOf(address string) int {
-	i, _ := hosts.Info(address)
+	i, _ := process.table.Info(address)
 	return i.Tunnels
 }
 

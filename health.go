@@ -66,8 +66,8 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 		Passes:   c.settings.Passes,
 		Fails:    c.settings.Fails,
 		Probe:    c.probe,
-		Table:    hosts,
-		Checkers: checkers,
+		Table:    process.table,
+		Checkers: process.checkers,
 		Observer: c,
 	})
 	return c, err
@@ -97,7 +97,7 @@ func (c *activeCheck) OutOf(lack string, err error) {
 
 // DownOtherwise ends the tunnels that are to end because of that.
 func (c *activeCheck) DownOtherwise(address string) {
-	evictions.Unhealthy(address)
+	process.evictor.Unhealthy(address)
 }
 
 // probe returns what probes an endpoint.

@@ -140,7 +140,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger, h.live = ctx.Logger(), liveTunnels
+	h.logger, h.live = ctx.Logger(), process.live
 	if err := h.checkConfig(); err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	h.reporter = reporters.add(h.logger)
+	h.reporter = process.logs.add(h.logger)
 	h.evictPolicy.Report = h.reporter.tunnelClosed
 	return nil
 }
@@ -224,22 +224,22 @@ func (h *Handler) provisionApp(ctx caddy.Context) error {
 // the process exits, it waits until all have ended.
 func (h *Handler) Cleanup() error {
 	if h.loaded != nil {
-		changes := evictions.Remove(h.loaded)
+		changes := process.evictor.Remove(h.loaded)
 		if !caddy.Exiting() {
-			logChanges(reporters.newest(), changes)
+			logChanges(process.logs.newest(), changes)
 		}
 	}
 	if caddy.Exiting() {
-		<-liveTunnels.ShutDown()
+		<-process.live.ShutDown()
 	}
 	if h.pool != nil {
 		orphaned := h.pool.Release()
 		if h.sources.Release() || orphaned {
-			evictions.Orphans()
+			process.evictor.Orphans()
 		}
 	}
 	if h.reporter != nil {
-		reporters.remove(h.reporter)
+		process.logs.remove(h.reporter)
 	}
 	return nil
 }

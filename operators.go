@@ -20,26 +20,6 @@ import (
 // that are stored.
 const firstTimeout = time.Second
 
-// operators are the states that operators have given upstreams.
-var operators = cluster.New(operatorTable{}, stateLog{}, firstTimeout)
-
-// operatorTable makes the states count.
-type operatorTable struct{}
-
-func (operatorTable) SetStates(number uint64, states map[string]upstream.State) (follow func()) {
-	evict, ready := hosts.SetStates(number, states)
-	return func() {
-		for _, address := range evict {
-			evictions.From(address, states[address].EvictPeriod())
-		}
-		if len(ready) > 0 {
-			evictions.BecameReady(ready)
-		}
-	}
-}
-
-func (operatorTable) Uses(address string) bool { return hosts.Uses(address) }
-
 // stateLog writes what happens to states to the log of a configuration, or to that of
 // the process.
 type stateLog struct {

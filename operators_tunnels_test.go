@@ -18,7 +18,7 @@ func operatorSays(tb testing.TB, address string, s upstream.State) {
 	tb.Helper()
 	set := func(s upstream.State) {
 		s.By, s.At = "test", time.Now()
-		if err := operators.Set(context.Background(), address, s); err == nil {
+		if err := process.operators.Set(context.Background(), address, s); err == nil {
 			tb.Error("without a storage, something is stored")
 		}
 	}
@@ -76,10 +76,10 @@ func TestHandshakesWaitForTheStatesThatAreStored(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
 	p := proxyTo(t, up.Addr)
 	// As if the process had just been started.
-	before := operators
+	before := process.operators
 	t.Cleanup(func() { operate(upstream.Ready, up.Addr) })
-	t.Cleanup(func() { operators = before })
-	operators = cluster.New(operatorTable{}, stateLog{}, time.Hour)
+	t.Cleanup(func() { process.operators = before })
+	process.operators = cluster.New(operatorTable{}, stateLog{}, time.Hour)
 	c := testbed.Dial(t, p.Addr)
 	c.Send(testbed.HandshakeRequest("/", p.Addr))
 	c.ExpectNothing(100 * time.Millisecond)

@@ -15,7 +15,7 @@ import (
 // failingAddresses are those that passive checks have found failing.
 func failingAddresses() map[string]bool {
 	failing := make(map[string]bool)
-	for _, u := range hosts.List() {
+	for _, u := range process.table.List() {
 		if u.Failing {
 			failing[u.Address] = true
 		}
@@ -43,7 +43,7 @@ func whileNobodyFails(t *testing.T, h *Handler, do func(p *testProxy)) {
 	for range 5 {
 		do(p)
 	}
-	eventually(t, "the tunnels are over", func() bool { return liveTunnels.Count() == 0 })
+	eventually(t, "the tunnels are over", func() bool { return process.live.Count() == 0 })
 	if failing := failingAddresses(); len(failing) > 0 {
 		t.Errorf("failing are %v, want none", failing)
 	}
@@ -212,7 +212,7 @@ func TestDialFailuresCount(t *testing.T) {
 
 func fail(h *Handler, i, times int) {
 	for range times {
-		hosts.Failed(h.pool.Fixed[i].Failures)
+		process.table.Failed(h.pool.Fixed[i].Failures)
 	}
 }
 
@@ -227,7 +227,7 @@ func TestNothingIsHeldAgainstExpandedAddresses(t *testing.T) {
 		c.Body(c.Response())
 		c.Close()
 	}
-	if got := hosts.Held(); got.Failures > 0 || got.Watched > 0 {
+	if got := process.table.Held(); got.Failures > 0 || got.Watched > 0 {
 		t.Errorf("failures are remembered of %d addresses and counted for %d, want none", got.Failures, got.Watched)
 	}
 }

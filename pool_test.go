@@ -84,7 +84,7 @@ func chooseOnce(tb testing.TB, h *Handler, r *http.Request) (string, http.Header
 	if chosen.Choice == nil {
 		return "", nil
 	}
-	hosts.TunnelEnded(chosen.Host)
+	process.table.TunnelEnded(chosen.Host)
 	return chosen.Host.Address, chosen.header
 }
 

@@ -2,51 +2,101 @@ package websocketproxy
 
 import (
 	"context"
+	"expvar"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// liveTunnels are those of the process.
-var liveTunnels = tunnel.NewRegistry(caddy.Exiting)
+// process is what outlives configurations. It is the only variable of this package
+// whose value changes.
+var process = newProcessWide()
 
 func init() {
+	// Readable under /debug/vars of Caddy's admin endpoint.
+	expvar.Publish("websocket_proxy_refusals", process.refusals)
 	// Comes after everything else, also where the configuration that was loaded
 	// last has no such handler.
-	caddy.OnExit(func(context.Context) { <-liveTunnels.ShutDown() })
+	caddy.OnExit(func(context.Context) { <-process.live.ShutDown() })
 }
 
-// hosts is what is known of the addresses of upstreams in the process.
-var hosts = upstream.NewTable(nil)
-
-func init() {
-	hosts.Changed = changed // which asks hosts
+// processWide is what a process has once, whatever configurations come and go.
+type processWide struct {
+	live    *tunnel.Registry
+	table   *upstream.Table   // what is known of the addresses of upstreams
+	clients *upstream.Clients // where tunnels per client are limited
+	evictor *evict.Evictor    // also knows what is loaded
+	// checkers probe, sources are asked in the background, and operators have
+	// given upstreams states.
+	checkers  *health.Checkers
+	sources   *discovery.Set
+	operators *cluster.States
+	logs      reporterSet
+	// refusals counts refused handshakes by cause, and toldShortage is when a line
+	// has told of a shortage, in nanoseconds since 1970.
+	refusals     *expvar.Map
+	toldShortage atomic.Int64
 }
 
-// changed acts on what has become different at an address by itself.
-func changed(c upstream.Change) {
+func newProcessWide() *processWide {
+	p := &processWide{
+		live:     tunnel.NewRegistry(caddy.Exiting),
+		clients:  upstream.NewClients(),
+		checkers: health.NewCheckers(),
+		refusals: new(expvar.Map),
+	}
+	p.table = upstream.NewTable(p.changed)
+	p.evictor = evict.New(p.table, p.live)
+	p.sources = discovery.NewSet(p.table, p.found)
+	p.operators = cluster.New(operatorTable{p}, stateLog{}, firstTimeout)
+	return p
+}
+
+// changed does what follows from a change at an address.
+func (p *processWide) changed(c upstream.Change) {
 	switch c.Kind {
 	case upstream.AddressDown:
-		evictions.Unhealthy(c.Address)
+		p.evictor.Unhealthy(c.Address)
 	case upstream.AddressTried:
-		reporters.newest().Info("upstream is tried again", zap.String("upstream", c.Address))
-		evictions.Recovered(c.Endpoints)
+		p.logs.newest().Info("upstream is tried again", zap.String("upstream", c.Address))
+		p.evictor.Recovered(c.Endpoints)
 	case upstream.AddressUp:
-		evictions.Recovered(c.Endpoints)
+		p.evictor.Recovered(c.Endpoints)
 	}
 }
 
-// evictions end tunnels of the process.
-var evictions = evict.New(hosts, liveTunnels)
+// found does what follows from what sources have found.
+func (p *processWide) found(o discovery.Outcome) {
+	if o.Orphans {
+		p.evictor.Orphans()
+	}
+	p.evictor.Discovered(o.Joined, o.Had)
+}
 
-// clients are counted in the whole process.
-var clients = upstream.NewClients()
+// operatorTable makes the states of operators count.
+type operatorTable struct{ *processWide }
 
-// checkers are those of the process.
-var checkers = health.NewCheckers()
+// SetStates implements cluster.Table.
+func (p operatorTable) SetStates(number uint64, states map[string]upstream.State) (follow func()) {
+	evict, ready := p.table.SetStates(number, states)
+	return func() {
+		for _, address := range evict {
+			p.evictor.From(address, states[address].EvictPeriod())
+		}
+		if len(ready) > 0 {
+			p.evictor.BecameReady(ready)
+		}
+	}
+}
+
+// Uses implements cluster.Table.
+func (p operatorTable) Uses(address string) bool { return p.table.Uses(address) }

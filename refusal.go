@@ -3,13 +3,11 @@ package websocketproxy
 import (
 	"context"
 	"errors"
-	"expvar"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -58,10 +56,6 @@ const (
 // statusClientClosed is nginx's code for a client that went away before it got
 // an answer, as in Caddy's own logs. It is never seen by the client.
 const statusClientClosed = 499
-
-// refusals counts refused handshakes by cause, since the process started. It is
-// readable under /debug/vars of Caddy's admin endpoint.
-var refusals = expvar.NewMap("websocket_proxy_refusals")
 
 // refusal is why a handshake does not become a tunnel, and what the client is
 // told.
@@ -215,14 +209,11 @@ func refuseFailed(ended, why, err error, whileDoing string, timeout, failed caus
 // shortageInterval is how often a line tells of a shortage, at most.
 const shortageInterval = time.Minute
 
-// toldShortage is when one has, in nanoseconds since 1970.
-var toldShortage atomic.Int64
-
 // tellShortage writes the line about something that this side has run out of, unless
 // there was one lately.
 func tellShortage(log *zap.Logger, lack string, err error) {
-	now, told := time.Now().UnixNano(), toldShortage.Load()
-	if now-told >= int64(shortageInterval) && toldShortage.CompareAndSwap(told, now) {
+	now, told := time.Now().UnixNano(), process.toldShortage.Load()
+	if now-told >= int64(shortageInterval) && process.toldShortage.CompareAndSwap(told, now) {
 		log.Error("connections to upstreams fail for want of resources here: "+lack, failure(err))
 	}
 }
@@ -275,7 +266,7 @@ func wasConnect(r *http.Request) bool {
 }
 
 func (h *Handler) logRefusal(r *http.Request, f *refusal, status int) {
-	refusals.Add(string(f.cause), 1)
+	process.refusals.Add(string(f.cause), 1)
 	level := zapcore.InfoLevel
 	if status >= http.StatusInternalServerError {
 		level = zapcore.WarnLevel

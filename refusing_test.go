@@ -16,7 +16,7 @@ import (
 func countRefusals(tb testing.TB) map[cause]int64 {
 	tb.Helper()
 	counts := make(map[cause]int64)
-	refusals.Do(func(kv expvar.KeyValue) {
+	process.refusals.Do(func(kv expvar.KeyValue) {
 		n, ok := kv.Value.(*expvar.Int)
 		if !ok {
 			tb.Fatalf("counter %s is a %T", kv.Key, kv.Value)

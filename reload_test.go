@@ -187,8 +187,8 @@ func TestFailedProvisionLeavesOtherHandlersAlone(t *testing.T) {
 			t.Errorf("%s: cleaning up: %v", name, err)
 		}
 		cancel()
-		if _, known := hosts.Info(address); !known || hosts.Held().References != 1 {
-			t.Errorf("%s: held are %+v, want one reference to what was there", name, hosts.Held())
+		if _, known := process.table.Info(address); !known || process.table.Held().References != 1 {
+			t.Errorf("%s: held are %+v, want one reference to what was there", name, process.table.Held())
 		}
 	}
 }

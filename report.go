@@ -27,8 +27,6 @@ type reporterSet struct {
 	loaded []*reporter
 }
 
-var reporters reporterSet
-
 func (s *reporterSet) add(log *zap.Logger) *reporter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +79,7 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
 	}
-	c := reporters.logger(r).Check(level, "tunnel closed")
+	c := process.logs.logger(r).Check(level, "tunnel closed")
 	if c == nil {
 		return
 	}

@@ -80,7 +80,7 @@ func TestLineOfAClosedTunnel(t *testing.T) {
 	if d, ok := line["duration"].(time.Duration); !ok || d <= 0 || d > time.Minute {
 		t.Errorf("duration is %v", line["duration"])
 	}
-	eventually(t, "the tunnel is gone", func() bool { return liveTunnels.Count() == 0 })
+	eventually(t, "the tunnel is gone", func() bool { return process.live.Count() == 0 })
 	if n := p.logs.FilterMessage("tunnel closed").Len(); n != 1 {
 		t.Errorf("%d lines for one tunnel", n)
 	}

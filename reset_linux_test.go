@@ -11,8 +11,8 @@ import (
 // onlyTunnel waits for a tunnel whose client has got its answer.
 func onlyTunnel(tb testing.TB) *tunnel.Tunnel {
 	tb.Helper()
-	eventually(tb, "there is a tunnel", func() bool { return liveTunnels.Count() == 1 })
-	return liveTunnels.Collect(nil)[0]
+	eventually(tb, "there is a tunnel", func() bool { return process.live.Count() == 1 })
+	return process.live.Collect(nil)[0]
 }
 
 // Whoever has taken all of what was passed on before the reset, or does so soon, has

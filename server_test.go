@@ -109,7 +109,7 @@ func TestEndOfStreamPassesCaddysOwnConnections(t *testing.T) {
 			c.Close()
 			u.ExpectEOF()
 			u.Close()
-			eventually(t, "the tunnel has ended", func() bool { return liveTunnels.Count() == 0 })
+			eventually(t, "the tunnel has ended", func() bool { return process.live.Count() == 0 })
 		})
 	}
 }

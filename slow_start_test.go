@@ -32,10 +32,10 @@ func TestWhatStartsSlowly(t *testing.T) {
 			synctest.Wait()
 		},
 		"what passes its check again": func(h *Handler) {
-			hosts.Report(h.pool.Fixed[0].Verdict, "down", 1, 1)
-			hosts.Report(h.pool.Fixed[0].Verdict, "", 1, 1)
+			process.table.Report(h.pool.Fixed[0].Verdict, "down", 1, 1)
+			process.table.Report(h.pool.Fixed[0].Verdict, "", 1, 1)
 		},
-		"what is found": func(h *Handler) { evictions.Discovered(h.pool.Fixed[:1], nil) },
+		"what is found": func(h *Handler) { process.evictor.Discovered(h.pool.Fixed[:1], nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := startingSlowly("a:1", "b:1")
@@ -71,7 +71,7 @@ func TestSlowStartGoesOnAfterAReload(t *testing.T) {
 		time.Sleep(time.Second)
 		after := startingSlowly("a:1", "b:1")
 		load(t, after)
-		evictions.Start(after.loaded)
+		process.evictor.Start(after.loaded)
 		unload()
 		if got := joinedAt(t, after, "a:1"); since.IsZero() || !got.Equal(since) {
 			t.Errorf("starts slowly from %v on, want %v", got, since)
@@ -106,7 +106,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 		after := startingSlowly("a:1", "busy:1", "new:1")
 		load(t, after)
 		held := []*upstream.Host{reserve("new:1"), reserve("busy:1")}
-		evictions.Start(after.loaded)
+		process.evictor.Start(after.loaded)
 		slow, fast := joinedAt(t, after, "new:1"), joinedAt(t, after, "busy:1")
 		if slow.IsZero() {
 			t.Error("a newcomer with tunnels has not started slowly")
@@ -115,7 +115,7 @@ func TestReloadStartsNewcomersSlowlyThatHaveTunnelsAlready(t *testing.T) {
 			t.Error("what another pool has had with tunnels has started slowly")
 		}
 		for _, h := range held {
-			hosts.TunnelEnded(h)
+			process.table.TunnelEnded(h)
 		}
 	}, other)
 }

@@ -47,7 +47,7 @@ func openAndClose(t *testing.T) {
 	c := testbed.Dial(t, p.Addr)
 	c.Handshake("/")
 	c.Close()
-	eventually(t, "the tunnel has ended", func() bool { return liveTunnels.Count() == 0 })
+	eventually(t, "the tunnel has ended", func() bool { return process.live.Count() == 0 })
 }
 
 func soakTime(t *testing.T) time.Duration {
@@ -176,7 +176,7 @@ func (s *soak) visit(tb testing.TB, random *rand.Rand, end time.Time) {
 // expectQuiet waits until nothing is left of the tunnels of a round.
 func (s *soak) expectQuiet(t *testing.T) {
 	t.Helper()
-	eventually(t, "all tunnels have ended", func() bool { return liveTunnels.Count() == 0 })
+	eventually(t, "all tunnels have ended", func() bool { return process.live.Count() == 0 })
 	for _, r := range append(s.orderly, s.wild...) {
 		r.upstream.WaitOpen(t, 0)
 	}

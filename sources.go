@@ -16,17 +16,6 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// discoveries are the sources of the process.
-var discoveries = discovery.NewSet(hosts, follow)
-
-// follow does what follows from what sources have found.
-func follow(o discovery.Outcome) {
-	if o.Orphans {
-		evictions.Orphans()
-	}
-	evictions.Discovered(o.Joined, o.Had)
-}
-
 // provisionSources loads the sources of upstreams, without asking them.
 func (h *Handler) provisionSources(ctx caddy.Context) error {
 	if len(h.DynamicUpstreamsRaw) == 0 {
@@ -40,7 +29,7 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 	for i, m := range modules {
 		configs[i] = m.Config(&sourceLog{h.logger.With(zap.String("source", m.Name))})
 	}
-	h.sourceModules, h.sources = modules, discoveries.Add(h.pool, h.dynamicSlot, configs)
+	h.sourceModules, h.sources = modules, process.sources.Add(h.pool, h.dynamicSlot, configs)
 	return nil
 }
 

@@ -100,7 +100,7 @@ func TestRecoveryEndsTheEviction(t *testing.T) {
 	running(t, h)
 	_, c := openOne(t, h)
 	leaving := func() int {
-		return len(liveTunnels.Collect(func(t *tunnel.Tunnel) bool { return evict.LeaseOf(t).IsUnhealthy() }))
+		return len(process.live.Collect(func(t *tunnel.Tunnel) bool { return evict.LeaseOf(t).IsUnhealthy() }))
 	}
 	judge.Stop()
 	eventually(t, "the tunnel is to end", func() bool { return leaving() == 1 })
@@ -159,7 +159,7 @@ func TestTunnelsStayWhenTheCheckIsNotWantedAnyMore(t *testing.T) {
 	expectHealth(t, up.Addr, "down")
 	load(t, tellsUpstream(nil, up.Addr))
 	unload()
-	if got := len(liveTunnels.Collect(func(t *tunnel.Tunnel) bool { return evict.LeaseOf(t).IsUnhealthy() })); got > 0 {
+	if got := len(process.live.Collect(func(t *tunnel.Tunnel) bool { return evict.LeaseOf(t).IsUnhealthy() })); got > 0 {
 		t.Errorf("%d tunnels are to end although nobody checks their upstream", got)
 	}
 	c.Echo("still here")

@@ -71,12 +71,12 @@ func (u *PoolUpstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // GetUpstreams implements reverseproxy.UpstreamSource.
 func (u *PoolUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	pools := evictions.Named(u.Pool, u.config)
+	pools := process.evictor.Named(u.Pool, u.config)
 	if len(pools) == 0 {
 		return nil, fmt.Errorf("no websocket_proxy of this configuration has the name %q; "+
 			"write `name %s` into the one that is meant", u.Pool, u.Pool)
 	}
-	operators.Await(r.Context())
+	process.operators.Await(r.Context())
 	var dials []string
 	var problems []error
 	for _, p := range pools {

@@ -87,15 +87,15 @@ func TestReverseProxyGetsWhatThePoolWouldUse(t *testing.T) {
 	)
 	s.expect(t, hostA, hostB, "d.test:80")
 	held := reserve(hostA)
-	defer hosts.TunnelEnded(held)
+	defer process.table.TunnelEnded(held)
 	s.expect(t, hostA, hostB, "d.test:80") // though it takes no more tunnels
 	defer operate(upstream.Ready, hostA, hostB, "d.test:80", hostC)
 	operate(upstream.Drain, hostA)
 	operate(upstream.Evict, "d.test:80")
 	s.expect(t, hostB)
 	down := s.handler[0].pool.Fixed[1]
-	defer hosts.Unjudge(down)
-	hosts.Report(hosts.Judge(down, "a check"), "bad", 1, 1)
+	defer process.table.Unjudge(down)
+	process.table.Report(process.table.Judge(down, "a check"), "bad", 1, 1)
 	s.expect(t, hostC)
 	operate(upstream.Drain, hostC)
 	s.expect(t)
