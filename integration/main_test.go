@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,7 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "6") // most of the time is waited
 	code := m.Run()
 	if built.dir != "" {
 		_ = os.RemoveAll(built.dir)

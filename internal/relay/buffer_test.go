@@ -64,7 +64,8 @@ func TestRelayedMessagesAllocateNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	everywhere(t, allKinds, func(t *testing.T, r *rig) {
+	oneByOne(t, allKinds, func(t *testing.T, open func() *rig) {
+		r := open()
 		r.start()
 		p, q := []byte(message(64)), make([]byte, 64)
 		pass := func(from, to end) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"io"
 	"net"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // most of them wait
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(
 		"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay.(*poller).run"))
 }
@@ -154,11 +156,20 @@ var (
 // connection. The relay it gets has to be started.
 func everywhere(t *testing.T, kinds []string, test func(t *testing.T, r *rig)) {
 	t.Helper()
+	oneByOne(t, kinds, func(t *testing.T, open func() *rig) {
+		t.Parallel() // to the others here, as most of the time is waited
+		test(t, open())
+	})
+}
+
+// oneByOne is everywhere for what concerns the whole process.
+func oneByOne(t *testing.T, kinds []string, test func(t *testing.T, open func() *rig)) {
+	t.Helper()
 	all := openers(t)
 	for name, run := range implementations {
 		for _, kind := range kinds {
 			t.Run(name+"/"+kind, func(t *testing.T) {
-				test(t, newRig(t, run, all[kind], all[kind]))
+				test(t, func() *rig { return newRig(t, run, all[kind], all[kind]) })
 			})
 		}
 	}

@@ -74,7 +74,7 @@ func TestWakeOfAStalledDirectionInsertsInOrder(t *testing.T) {
 		for range 1000 {
 			w.relay.Wake(w.d)
 		}
-		if more := runtime.NumGoroutine() - before; more > 10 {
+		if more := runtime.NumGoroutine() - before; more > 100 { // others are tested meanwhile
 			t.Errorf("%d goroutines wait for the stalled direction", more)
 		}
 		if len(woken) > 0 {
