@@ -168,8 +168,9 @@ func (d *refresher) settle(c *call) time.Duration {
 		d.filling.Unlock()
 		d.fail(s, err)
 	} else {
-		follows := d.fill(s, a)
+		follows, news := d.fill(a)
 		d.filling.Unlock()
+		news.tell(s.Observer)
 		d.triedOnce.Do(func() { close(d.tried) })
 		d.set.follow(follows)
 	}
@@ -212,17 +213,22 @@ func (d *refresher) fail(s *Source, err error) {
 	d.triedOnce.Do(func() { close(d.tried) })
 }
 
-// fill makes a good answer of s count in all pools. It is called with filling held.
-func (d *refresher) fill(s *Source, a answer) Outcome {
+// news is what an answer has changed.
+type news struct {
+	recovered                bool
+	unusable, added, removed []string
+}
+
+// fill makes a good answer count in all pools. It is called with filling held.
+func (d *refresher) fill(a answer) (Outcome, news) {
 	d.mu.Lock()
 	was, sources := d.found, d.sources
-	recovered := d.trouble != nil
-	unusable := a.unusable
-	if slices.Equal(unusable, d.unusable) {
-		unusable = nil // which was told
+	news := news{recovered: d.trouble != nil, unusable: a.unusable}
+	if slices.Equal(a.unusable, d.unusable) {
+		news.unusable = nil // which was told
 	}
 	d.mu.Unlock()
-	tell(s.Observer, recovered, unusable, was, a.found)
+	news.added, news.removed = missing(was, a.found), missing(a.found, was)
 
 	newcomers := newcomers(d.set.table, was, a.found)
 	follows := Outcome{Had: d.set.table.NamedOf(newcomers)} // before this answer names them too
@@ -238,20 +244,18 @@ func (d *refresher) fill(s *Source, a answer) Outcome {
 	d.found, d.unusable, d.trouble = a.found, a.unusable, nil
 	follows.Orphans = d.pending.Swap(false) || follows.Orphans // now that the pools have it
 	d.mu.Unlock()
-	return follows
+	return follows, news
 }
 
-// tell tells what is new in an answer.
-func tell(o Observer, recovered bool, unusable []string, was, is []*upstream.Endpoint) {
-	if recovered {
+func (n news) tell(o Observer) {
+	if n.recovered {
 		o.Recovered()
 	}
-	if len(unusable) > 0 {
-		o.Unusable(unusable)
+	if len(n.unusable) > 0 {
+		o.Unusable(n.unusable)
 	}
-	added, removed := missing(was, is), missing(is, was)
-	if len(added) > 0 || len(removed) > 0 {
-		o.Found(added, removed)
+	if len(n.added) > 0 || len(n.removed) > 0 {
+		o.Found(n.added, n.removed)
 	}
 }
 

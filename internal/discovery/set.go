@@ -5,8 +5,8 @@
 //
 // Set.mu, refresher.mu and servers.mu are leaf locks: nothing of others is called under
 // them. refresher.filling comes before refresher.mu. It makes a change of what pools have
-// from a source one step, and is held while the pools, their table and the observer are
-// called: these must not wait for what a source finds or for its end.
+// from a source one step, and is held while pools and their table are called: these must
+// not wait for what a source finds or for its end.
 package discovery
 
 import (
