@@ -117,7 +117,7 @@ var ordinary = []day{
 	}},
 	{name: "tunnels that are short by nature", script: func(t float64, m *moment) {
 		for i := range m.backends {
-			if t < -7000 {
+			if t < -6000 {
 				m.backends[i].ends["client_closed"] = 10
 			}
 		}

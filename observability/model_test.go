@@ -12,10 +12,10 @@ import (
 
 const (
 	prefix = "caddy_websocket_proxy_"
-	// A day is three hours, as the rules look back for an hour and a half. What a script does begins after two, at
+	// A day is two hours and a half, as the rules look back for 100 minutes. What a script does begins after 105, at
 	// the time 0 of the script.
-	dayLength  = 3 * 3600
-	eventStart = 2 * 3600
+	dayLength  = 150 * 60
+	eventStart = 105 * 60
 	// tick is the step of the simulation, in seconds; scrapes are multiples of it.
 	tick = 5
 )
@@ -81,11 +81,11 @@ func usual(t float64) *moment {
 
 // simulation is one instance that is scraped.
 type simulation struct {
-	totals   map[string]float64   // counters now, by series
-	samples  map[string][]float64 // what was scraped, by series
-	tunnels  [3]float64
-	lastSync float64
-	openM    bool // scraped as OpenMetrics, where bounds are 10.0 and not 10
+	totals      map[string]float64   // counters now, by series
+	samples     map[string][]float64 // what was scraped, by series
+	tunnels     [3]float64
+	lastSync    float64
+	openMetrics bool // scraped as OpenMetrics, where bounds are 10.0 and not 10
 }
 
 func series(metric string, labels ...string) string {
@@ -114,7 +114,7 @@ func (s *simulation) observe(n, value float64, metric string, bounds []float64, 
 }
 
 func (s *simulation) bound(v float64) string {
-	if text := strconv.FormatFloat(v, 'g', -1, 64); !s.openM || strings.Contains(text, ".") || math.IsInf(v, 0) {
+	if text := strconv.FormatFloat(v, 'g', -1, 64); !s.openMetrics || strings.Contains(text, ".") || math.IsInf(v, 0) {
 		return text
 	}
 	return strconv.FormatFloat(v, 'f', 1, 64)
@@ -248,7 +248,7 @@ func (s *simulation) scrape(m *moment) {
 
 // simulate runs a day that is scraped every so many seconds.
 func simulate(d *day, every int, openMetrics bool) *simulation {
-	s := &simulation{samples: make(map[string][]float64), openM: openMetrics}
+	s := &simulation{samples: make(map[string][]float64), openMetrics: openMetrics}
 	for i := range s.tunnels {
 		s.tunnels[i] = 1000
 	}
@@ -278,7 +278,7 @@ func (s *simulation) write(w io.Writer, rules string, every int, fires []string)
 		}
 		fmt.Fprint(w, "'\n")
 	}
-	fmt.Fprint(w, "  promql_expr_test:\n  - expr: 'count by (alertname) (max_over_time(ALERTS{alertstate=\"firing\"}[3h]))'\n    eval_time: 3h\n    exp_samples:\n")
+	fmt.Fprint(w, "  promql_expr_test:\n  - expr: 'count by (alertname) (max_over_time(ALERTS{alertstate=\"firing\"}[150m]))'\n    eval_time: 150m\n    exp_samples:\n")
 	for _, alert := range fires {
 		fmt.Fprintf(w, "    - {labels: '{alertname=%q}', value: 1}\n", alert)
 	}
