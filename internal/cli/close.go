@@ -17,12 +17,12 @@ import (
 
 func closeCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "close <id...> | [--upstream <address>] [--client <ip|cidr>] [--handler <name>] | --all " +
+		Use: "close <id...> | [--upstream <address>] [--client <ip|cidr>] [--handler <name>] [--label <name>=<value>...] | --all " +
 			"[--code <n>] [--reason <text>] [--period <duration>]",
 		Short: "Closes tunnels",
 		Long: `
 Closes the tunnels with these ids, or those that match every filter, or all of
-them. Their clients are sent a Close frame with the code (1001 by default) and
+them: --label user=alice is a ban, or a logout. Their clients are sent a Close frame with the code (1001 by default) and
 the reason.
 
 Those that match are closed one after another over --period, the longest idle
@@ -67,7 +67,7 @@ func (c *console) close() (closing admin.CloseAnswer, err error) {
 	}
 	switch {
 	case wanted != 1:
-		return closing, errors.New("say which tunnels to close: their ids, or --upstream, --client or --handler, or --all")
+		return closing, errors.New("say which tunnels to close: their ids, or --upstream, --client, --handler or --label, or --all")
 	case len(ids) > 0 && c.flags.Changed("period"):
 		return closing, errors.New("--period is for filters; tunnels with these ids are closed at once")
 	}
@@ -77,16 +77,11 @@ func (c *console) close() (closing admin.CloseAnswer, err error) {
 	if len(ids) > 0 {
 		return c.closeEach(ids)
 	}
-	request := admin.CloseRequest{
-		Filter: admin.Filter{
-			Upstream: filter.Get("upstream"), Client: filter.Get("client"), Handler: filter.Get("handler"),
-		},
-		All:    all,
-		Reason: c.flags.String("reason"),
-	}
-	if err := request.Parse(); err != nil {
+	tunnels, err := admin.FilterOf(filter)
+	if err != nil {
 		return closing, fmt.Errorf("--%w", err) // which begins with the name
 	}
+	request := admin.CloseRequest{Filter: *tunnels, All: all, Reason: c.flags.String("reason")}
 	if c.flags.Changed("code") {
 		code := c.flags.Int("code")
 		request.Code = &code

@@ -31,6 +31,7 @@ func addFilterFlags(cmd *cobra.Command) {
 	cmd.Flags().String("upstream", "", "Tunnels to this upstream, by its address")
 	cmd.Flags().String("client", "", "Tunnels of clients with this IP address, or in this CIDR range")
 	cmd.Flags().String("handler", "", "Tunnels of handlers with this name")
+	addLabelFlag(cmd)
 }
 
 // filter returns what the flags say about the tunnels that are meant.
@@ -41,12 +42,14 @@ func (c *console) filter() url.Values {
 			filter.Set(name, value)
 		}
 	}
+	c.addLabels(filter)
 	return filter
 }
 
 func listCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list [--tunnels] [--upstream <address>] [--client <ip|cidr>] [--handler <name>]",
+		Use: "list [--tunnels] [--upstream <address>] [--client <ip|cidr>] [--handler <name>] " +
+			"[--label <name>=<value>...]",
 		Short: "Lists upstreams, or tunnels",
 		Long: `
 Lists the upstreams with their states and how many tunnels they have.
@@ -63,8 +66,7 @@ filter. IN and OUT are seen from the client.
 		}
 		list := c.listUpstreams
 		if filter := c.filter(); c.flags.Bool("tunnels") || len(filter) > 0 {
-			asked := admin.Filter{Client: filter.Get("client")}
-			if err := asked.Parse(); err != nil {
+			if _, err := admin.FilterOf(filter); err != nil {
 				return 0, fmt.Errorf("--%w", err) // which begins with the name
 			}
 			list = func() error { return c.listTunnels(filter) }
@@ -122,7 +124,7 @@ func (c *console) listTunnels(filter url.Values) error {
 		return c.streamTunnels(filter)
 	}
 	w := newTable(c.out)
-	_, _ = fmt.Fprintln(w, "ID\tCLIENT\tUPSTREAM\tHANDLER\tAGE\tIDLE\tIN\tOUT\tMSGS IN\tMSGS OUT") // as above
+	_, _ = fmt.Fprintln(w, "ID\tCLIENT\tUPSTREAM\tHANDLER\tAGE\tIDLE\tIN\tOUT\tMSGS IN\tMSGS OUT\tLABELS") // as above
 	err := c.eachTunnel(filter, func(text json.RawMessage) error {
 		var t admin.Tunnel
 		if err := json.Unmarshal(text, &t); err != nil {
@@ -132,10 +134,11 @@ func (c *console) listTunnels(filter url.Values) error {
 		if t.Handler != "" {
 			handler = printable.Text(t.Handler)
 		}
-		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n",
+		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n",
 			printable.Text(t.ID), printable.Text(t.ClientIP), printable.Text(t.Upstream), handler,
 			brief(inSeconds(t.Age)), brief(inSeconds(t.Idle)),
-			humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut)
+			humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut,
+			labelsText(t.Labels))
 		return err
 	})
 	if err != nil {
