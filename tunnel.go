@@ -20,7 +20,7 @@ import (
 // nothing of the configuration.
 func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
 	abandon := func(err error) error {
-		return h.refuse(w, r, &refusal{
+		return h.refuse(w, r, &hs.account, &refusal{
 			cause:    causeInternal,
 			status:   http.StatusInternalServerError,
 			err:      err,
@@ -57,7 +57,8 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientH
 	defer liftIdleTimeouts(r.Context())()
 	defer s.Detach()
 	if err := s.Accept(); err != nil {
-		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.Host.Address}, statusClientClosed)
+		gone := &refusal{cause: causeClientGone, err: err, upstream: a.choice.Host.Address}
+		h.logRefusal(r, &hs.account, gone, statusClientClosed)
 		return nil
 	}
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
