@@ -75,6 +75,7 @@ func (s *reporterSet) newestLocked() *zap.Logger {
 
 // tunnelClosed writes the line of a tunnel that has ended.
 func (r *reporter) tunnelClosed(o tunnel.Outcome) {
+	process.board.TunnelEnded(&o)
 	level := zapcore.InfoLevel
 	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
