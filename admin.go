@@ -40,7 +40,7 @@ func (*adminAPI) CaddyModule() caddy.ModuleInfo {
 // Routes returns the routes of the API. Everything that they use belongs to the
 // process, as nobody tells this module when its configuration is unloaded.
 func (*adminAPI) Routes() (routes []caddy.AdminRoute) {
-	for _, route := range admin.Routes(&admin.Process{Live: process.live, Table: process.table, States: process.operators}) {
+	for _, route := range admin.Routes(process.shown()) {
 		routes = append(routes, caddy.AdminRoute{Pattern: route.Pattern, Handler: adminHandler(route.ServeHTTP)})
 	}
 	return routes

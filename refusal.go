@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
@@ -219,8 +220,8 @@ func tellShortage(log *zap.Logger, lack string, err error) {
 }
 
 // refuse counts and logs a refusal and hands it to Caddy's error routes.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, f *refusal) error {
-	h.logRefusal(r, f, f.status)
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, course *account, f *refusal) error {
+	h.logRefusal(r, course, f, f.status)
 	disarm(r)
 	if f.cause == causeClientGone {
 		// For the access log; there is no one to read it.
@@ -265,8 +266,12 @@ func wasConnect(r *http.Request) bool {
 	return r.Method == http.MethodConnect || ok && original.Method == http.MethodConnect
 }
 
-func (h *Handler) logRefusal(r *http.Request, f *refusal, status int) {
+// logRefusal counts and logs the refusal of a handshake that has gone so far.
+func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, status int) {
 	process.refusals.Add(string(f.cause), 1)
+	process.board.HandshakeRefused(dashboard.Event{
+		Why: string(f.cause), Handler: h.Name, Upstream: f.upstream, ClientIP: clientIP(r), Code: status, Detail: f.Error(),
+	})
 	level := zapcore.InfoLevel
 	if status >= http.StatusInternalServerError {
 		level = zapcore.WarnLevel

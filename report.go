@@ -75,6 +75,7 @@ func (s *reporterSet) newestLocked() *zap.Logger {
 
 // tunnelClosed writes the line of a tunnel that has ended.
 func (r *reporter) tunnelClosed(o tunnel.Outcome) {
+	process.board.TunnelEnded(&o)
 	level := zapcore.InfoLevel
 	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
@@ -94,6 +95,9 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 		zap.Uint64("bytes_out", o.BytesOut),
 		zap.Uint64("messages_in", o.MessagesIn),
 		zap.Uint64("messages_out", o.MessagesOut),
+	}
+	if o.Labels != nil {
+		fields = append(fields, zap.Object("labels", loggedLabels{o.Labels}))
 	}
 	if o.EndedBy != "" {
 		fields = append(fields, zap.String("evicted_by", printable.Text(o.EndedBy)))
