@@ -73,6 +73,11 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 	return c, err
 }
 
+// Probed counts a result.
+func (c *activeCheck) Probed(address string, err error) {
+	process.metrics.Checked(address, err == nil)
+}
+
 // Failed, like what follows, implements the check's observer.
 func (c *activeCheck) Failed(address string, err error) {
 	if l := c.logger.Check(zapcore.DebugLevel, "probe failed"); l != nil {

@@ -2,7 +2,6 @@ package websocketproxy
 
 import (
 	"context"
-	"expvar"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -13,6 +12,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -22,8 +22,6 @@ import (
 var process = newProcessWide()
 
 func init() {
-	// Readable under /debug/vars of Caddy's admin endpoint.
-	expvar.Publish("websocket_proxy_refusals", process.refusals)
 	// Comes after everything else, also where the configuration that was loaded
 	// last has no such handler.
 	caddy.OnExit(func(context.Context) { <-process.live.ShutDown() })
@@ -41,9 +39,8 @@ type processWide struct {
 	sources   *discovery.Set
 	operators *cluster.States
 	logs      reporterSet
-	// refusals counts refused handshakes by cause, and toldShortage is when a line
-	// has told of a shortage, in nanoseconds since 1970.
-	refusals     *expvar.Map
+	metrics   *metrics.Metrics
+	// toldShortage is when a line has told of a shortage, in nanoseconds since 1970.
 	toldShortage atomic.Int64
 }
 
@@ -52,8 +49,8 @@ func newProcessWide() *processWide {
 		live:     tunnel.NewRegistry(caddy.Exiting),
 		clients:  upstream.NewClients(),
 		checkers: health.NewCheckers(),
-		refusals: new(expvar.Map),
 	}
+	p.metrics = p.newMetrics()
 	p.table = upstream.NewTable(p.changed)
 	p.evictor = evict.New(p.table, p.live)
 	p.sources = discovery.NewSet(p.table, p.found)

@@ -47,6 +47,9 @@ type Config struct {
 
 // Observer is told what probes find out. Nothing is asked of it.
 type Observer interface {
+	// Probed is told each result: nil if nothing is wrong. What follows it changes comes
+	// after it.
+	Probed(address string, err error)
 	// Failed: a probe has failed, which changes nothing yet or any more.
 	Failed(address string, err error)
 	// Down: the address has failed often enough.
@@ -268,6 +271,7 @@ func (c *checker) note(p *prober, err error) {
 		problem = printable.Text(err.Error())
 	}
 	address := c.verdict.Host.Address
+	p.check.Observer.Probed(address, err)
 	changed, down := p.check.Table.Report(c.verdict, problem, p.check.Passes, p.check.Fails)
 	switch {
 	case !changed && err != nil:

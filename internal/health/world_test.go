@@ -136,6 +136,7 @@ func (s *site) tells() string {
 func (s *site) Failed(address string, err error) { s.tell("%s failed: %v", address, err) }
 func (s *site) Down(address string, err error)   { s.tell("%s is down: %v", address, err) }
 func (s *site) Up(address string)                { s.tell("%s is up", address) }
+func (s *site) Probed(string, error)             {}
 func (s *site) OutOf(_ string, err error)        { s.tell("out of something: %v", err) }
 func (s *site) DownOtherwise(address string)     { s.tell("%s is down otherwise", address) }
 
