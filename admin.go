@@ -43,7 +43,7 @@ func (*adminAPI) Provision(ctx caddy.Context) error { return showMetrics(ctx) }
 // Routes returns the routes of the API. Everything that they use belongs to the
 // process, as nobody tells this module when its configuration is unloaded.
 func (*adminAPI) Routes() (routes []caddy.AdminRoute) {
-	for _, route := range admin.Routes(&admin.Process{Live: process.live, Table: process.table, States: process.operators}) {
+	for _, route := range admin.Routes(process.shown()) {
 		routes = append(routes, caddy.AdminRoute{Pattern: route.Pattern, Handler: adminHandler(route.ServeHTTP)})
 	}
 	return routes

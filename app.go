@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 )
 
@@ -30,6 +31,8 @@ type statesApp struct {
 	sync    *cluster.Sync
 	// handlers are those of the configuration.
 	handlers []*Handler
+	// dashboards are those of the configuration.
+	dashboards []*dashboard.Handler
 }
 
 // CaddyModule returns the Caddy module information.
@@ -57,6 +60,9 @@ func (a *statesApp) Start() error {
 		h.startMetrics()
 		h.startChecks()
 	}
+	for _, d := range a.dashboards {
+		d.Start()
+	}
 	return nil
 }
 
@@ -69,6 +75,9 @@ func (a *statesApp) Stop() error {
 		all = append(all, h.sources...)
 	}
 	all.Retire()
+	for _, d := range a.dashboards {
+		d.Stop()
+	}
 	a.sync.Detach()
 	a.sync = nil
 	return nil

@@ -21,6 +21,7 @@ var graph = map[string][]string{
 	"cli":       {"admin", "demo", "frame", "handshake", "printable", "upstream", "net/http", "caddy", "cobra", "humanize", "zap"},
 	"cluster":   {"outside", "printable", "upstream"},
 	"conn":      {"relay", "net/http", "quic", "x/sys"},
+	"dashboard": {"admin", "frame", "printable", "tunnel", "upstream", "net/http", "caddy", "zap"},
 	"demo":      {"net/http", "websocket"},
 	"dial":      {"conn", "handshake", "relay", "net/http"},
 	"directive": {"net/http", "caddy", "humanize"},
@@ -36,7 +37,7 @@ var graph = map[string][]string{
 	"printable": {},
 	"relay":     {"x/sys"},
 	"testbed":   {"net/http", "x/net"},
-	"tunnel":    {"frame", "relay", "quic"},
+	"tunnel":    {"frame", "printable", "relay", "quic"},
 	"upstream":  {},
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
@@ -40,6 +41,7 @@ type processWide struct {
 	operators *cluster.States
 	logs      reporterSet
 	metrics   *metrics.Metrics
+	board     *dashboard.Board
 	// toldShortage is when a line has told of a shortage, in nanoseconds since 1970.
 	toldShortage atomic.Int64
 }
@@ -55,6 +57,7 @@ func newProcessWide() *processWide {
 	p.evictor = evict.New(p.table, p.live)
 	p.sources = discovery.NewSet(p.table, p.found)
 	p.operators = cluster.New(operatorTable{p}, stateLog{}, firstTimeout)
+	p.board = dashboard.New(p.shown())
 	return p
 }
 

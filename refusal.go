@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
@@ -269,6 +270,9 @@ func wasConnect(r *http.Request) bool {
 // logRefusal counts and logs the refusal of a handshake that has gone so far.
 func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, status int) {
 	course.counts.Refused(string(f.cause), status, course.settle())
+	process.board.HandshakeRefused(dashboard.Event{
+		Why: string(f.cause), Handler: h.Name, Upstream: f.upstream, ClientIP: clientIP(r), Code: status, Detail: f.Error(),
+	})
 	level := zapcore.InfoLevel
 	if status >= http.StatusInternalServerError {
 		level = zapcore.WarnLevel

@@ -79,6 +79,7 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 	if counts, ok := o.Meter.(*metrics.Pair); ok {
 		counts.Closed(o, time.Since(o.Opened))
 	}
+	process.board.TunnelEnded(&o)
 	level := zapcore.InfoLevel
 	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
@@ -98,6 +99,9 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 		zap.Uint64("bytes_out", o.BytesOut),
 		zap.Uint64("messages_in", o.MessagesIn),
 		zap.Uint64("messages_out", o.MessagesOut),
+	}
+	if o.Labels != nil {
+		fields = append(fields, zap.Object("labels", loggedLabels{o.Labels}))
 	}
 	if o.EndedBy != "" {
 		fields = append(fields, zap.String("evicted_by", printable.Text(o.EndedBy)))

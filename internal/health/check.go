@@ -47,9 +47,8 @@ type Config struct {
 
 // Observer is told what probes find out. Nothing is asked of it.
 type Observer interface {
-	// Probed is told each result: nil if nothing is wrong. What follows it changes comes
-	// after it.
-	Probed(address string, err error)
+	// Probed: a probe has found out something, whatever follows from that.
+	Probed(address string, took time.Duration, err error)
 	// Failed: a probe has failed, which changes nothing yet or any more.
 	Failed(address string, err error)
 	// Down: the address has failed often enough.
@@ -241,6 +240,7 @@ func (c *checker) once(stop chan struct{}) time.Duration {
 	if lack := dial.Shortage(err); lack != "" {
 		p.check.Observer.OutOf(lack, err) // nothing was found out
 	} else {
+		p.check.Observer.Probed(c.verdict.Host.Address, time.Since(began), err)
 		c.note(p, err)
 	}
 	return time.Until(began.Add(p.pause(rand.Float64)))
@@ -271,7 +271,6 @@ func (c *checker) note(p *prober, err error) {
 		problem = printable.Text(err.Error())
 	}
 	address := c.verdict.Host.Address
-	p.check.Observer.Probed(address, err)
 	changed, down := p.check.Table.Report(c.verdict, problem, p.check.Passes, p.check.Fails)
 	switch {
 	case !changed && err != nil:

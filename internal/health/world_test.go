@@ -118,6 +118,8 @@ func (s *site) probed() []time.Time {
 	return s.probes
 }
 
+func (s *site) Probed(string, time.Duration, error) {}
+
 func (s *site) tell(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,7 +138,6 @@ func (s *site) tells() string {
 func (s *site) Failed(address string, err error) { s.tell("%s failed: %v", address, err) }
 func (s *site) Down(address string, err error)   { s.tell("%s is down: %v", address, err) }
 func (s *site) Up(address string)                { s.tell("%s is up", address) }
-func (s *site) Probed(string, error)             {}
 func (s *site) OutOf(_ string, err error)        { s.tell("out of something: %v", err) }
 func (s *site) DownOtherwise(address string)     { s.tell("%s is down otherwise", address) }
 

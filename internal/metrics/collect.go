@@ -58,7 +58,7 @@ var (
 	descState        = describe("upstream_state", "The state that an operator has given an upstream: 1 for the one that holds.",
 		labelUpstream, "state")
 	descStateSet = describe("upstream_state_set_timestamp_seconds", "When an operator has set the upstream's state, in Unix time.",
-		labelUpstream)
+		labelUpstream, "state")
 	descTunnelsLimit = describe("upstream_tunnels_limit", "Most tunnels that an upstream may have, where that is limited.",
 		labelHandler, labelUpstream)
 	descLastSync = describe("cluster_last_sync_success_timestamp_seconds",

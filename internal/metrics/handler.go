@@ -178,7 +178,7 @@ type Course struct {
 func (h *Handler) Refused(cause string, status int, c Course) {
 	h.refused.count(refusedWith{cause, classOf(status)})
 	outcome := outcomeRefused
-	if status >= clientGone {
+	if status >= 500 {
 		outcome = outcomeFailed
 	}
 	h.ended(outcome, c)

@@ -136,7 +136,7 @@ func TestHandlersAreThereWithZeroFromWhenTheyAreInForce(t *testing.T) {
 		"queue_limit handler=default":                                                     5,
 		"upstream_state state=ready upstream=a:1":                                         1,
 		"upstream_state state=evict upstream=a:1":                                         0,
-		"upstream_state_set_timestamp_seconds upstream=a:1":                               -1,
+		"upstream_state_set_timestamp_seconds state=ready upstream=a:1":                   -1,
 		"upstream_up upstream=a:1":                                                        -1,
 		"upstream_tunnels_limit handler=default upstream=a:1":                             -1,
 		"cluster_last_sync_success_timestamp_seconds":                                     -1,
@@ -169,8 +169,8 @@ func TestWhatHappensIsCounted(t *testing.T) {
 		"handshakes_refused_total cause=origin handler=chat status=4xx":                1,
 		"handshakes_refused_total cause=origin handler=chat status=3xx":                1,
 		"handshakes_refused_total cause=client_gone handler=chat status=499":           1,
-		"handshake_duration_seconds handler=chat outcome=refused":                      2,
-		"handshake_duration_seconds handler=chat outcome=failed":                       1,
+		"handshake_duration_seconds handler=chat outcome=refused":                      3,
+		"handshake_duration_seconds handler=chat outcome=failed":                       0,
 		"handshake_duration_seconds handler=chat outcome=open":                         2,
 		"queue_wait_seconds handler=chat outcome=gave_up":                              1,
 		"queue_wait_seconds handler=chat outcome=served":                               1,
@@ -280,13 +280,13 @@ func TestTheLastStatusCounts(t *testing.T) {
 	defer w.Start("", 0, one(Standing{Status: Down, Checked: true, State: "ready"})).Stop()
 	defer w.Start("x", 0, one(Standing{Status: Drain, State: "drain", Since: since})).Stop()
 	w.expect(map[string]float64{
-		"upstreams handler=default status=full":               0,
-		"upstreams handler=default status=down":               1,
-		"upstreams handler=x status=drain":                    1,
-		"upstream_up upstream=a:1":                            0,
-		"upstream_tunnels_limit handler=default upstream=a:1": 7,
-		"upstream_state state=drain upstream=a:1":             1,
-		"upstream_state_set_timestamp_seconds upstream=a:1":   float64(since.Unix()),
+		"upstreams handler=default status=full":                         0,
+		"upstreams handler=default status=down":                         1,
+		"upstreams handler=x status=drain":                              1,
+		"upstream_up upstream=a:1":                                      0,
+		"upstream_tunnels_limit handler=default upstream=a:1":           7,
+		"upstream_state state=drain upstream=a:1":                       1,
+		"upstream_state_set_timestamp_seconds state=drain upstream=a:1": float64(since.Unix()),
 	})
 }
 

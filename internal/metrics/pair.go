@@ -171,8 +171,6 @@ func newSite(name string) *site {
 		gaugeOf(descUp, func() float64 { return float64(u.up.Load()) }, name).onlyIf(func() bool { return u.up.Load() != unchecked }),
 		counterOf(descChecks, u.checks.add(resultPassed), name, resultPassed).onlyIf(isChecked),
 		counterOf(descChecks, u.checks.add(resultFailed), name, resultFailed).onlyIf(isChecked),
-		gaugeOf(descStateSet, func() float64 { return seconds(time.Duration(u.stateSet.Load())) }, name).
-			onlyIf(func() bool { return u.stateSet.Load() != 0 }),
 	}
 	for _, state := range states {
 		u.series = append(u.series, gaugeOf(descState, func() float64 {
@@ -181,6 +179,9 @@ func newSite(name string) *site {
 			}
 			return 0
 		}, name, state).onlyIf(func() bool { return u.state.Load() != nil }))
+		u.series = append(u.series, gaugeOf(descStateSet, func() float64 {
+			return seconds(time.Duration(u.stateSet.Load()))
+		}, name, state).onlyIf(func() bool { return u.stateSet.Load() != 0 && u.state.Load() == state }))
 	}
 	return u
 }
