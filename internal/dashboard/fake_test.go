@@ -36,7 +36,7 @@ func (f *fake) Tunnels(filter *admin.Filter) (all []admin.LiveTunnel) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range f.tunnels {
-		if filter.Matches(t.Upstream, t.Handler, t.ClientIP) {
+		if filter.Matches(&tunnel.About{Upstream: t.Upstream, Handler: t.Handler, ClientIP: t.ClientIP}) {
 			all = append(all, t)
 		}
 	}

@@ -216,6 +216,7 @@ func TestActionsAreAboutWhatWasShown(t *testing.T) {
 func TestTunnelsAreSearchedAndSorted(t *testing.T) {
 	f := one(150)
 	f.tunnels[7].ClientIP, f.tunnels[7].BytesIn = "2001:db8::7", 1<<20
+	f.tunnels[9].Labels, f.tunnels[9].BytesRate = map[string]string{"user": "Alice"}, 5
 	h, _ := page(t, f)
 	for query, want := range map[string]struct {
 		matching int
@@ -225,6 +226,8 @@ func TestTunnelsAreSearchedAndSorted(t *testing.T) {
 		"?sort=bytes":                    {150, f.tunnels[7].ID()},
 		"?sort=id&search=10.0.0.1":       {150, "T"},
 		"?search=DB8":                    {1, f.tunnels[7].ID()},
+		"?search=user=alice":             {1, f.tunnels[9].ID()},
+		"?sort=rate":                     {150, f.tunnels[9].ID()},
 		"?upstream=10.0.0.2:80":          {0, ""},
 		"?search=" + f.tunnels[140].ID(): {10, f.tunnels[149].ID()},
 	} {

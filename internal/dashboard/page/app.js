@@ -225,7 +225,7 @@ async function showTunnels() {
 		['idle', 'n', span(Math.round(t.idle))],
 		['in', 'n', bytes(t.bytes_in)],
 		['out', 'n', bytes(t.bytes_out)],
-		['rate', 'n', bytes(t.rate) + '/s'],
+		['rate', 'n', bytes(t.bytes_rate) + '/s'],
 		['', 'do-cell', (cell) => remade(cell, summary.actions, () => (summary.actions ? el('button', { type: 'button', on: { click: () => askCloseOne(t) } }, 'Close') : []))],
 	]));
 }
