@@ -284,6 +284,8 @@ func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, statu
 	if f.upstream != "" {
 		fields = append(fields, zap.String("upstream", f.upstream))
 	}
+	took := course.course(r)
+	fields = append(fields, courseFields(h.Name, course.target(r), &took)...)
 	c.Write(append(fields, failure(f.err))...)
 }
 

@@ -95,6 +95,7 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 		zap.Uint64("messages_in", o.MessagesIn),
 		zap.Uint64("messages_out", o.MessagesOut),
 	}
+	fields = append(fields, courseFields(o.Handler, o.Asked.Target(), &o.Course)...)
 	if o.EndedBy != "" {
 		fields = append(fields, zap.String("evicted_by", printable.Text(o.EndedBy)))
 	}
@@ -102,6 +103,44 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 		fields = append(fields, zap.Uint16("close_code", o.CloseCode), zap.String("close_from", string(o.CloseFrom)))
 	}
 	c.Write(fields...)
+}
+
+// logOpened writes the line of a tunnel that opens.
+func (h *Handler) logOpened(a *tunnel.About) {
+	if l := h.logger.Check(zapcore.DebugLevel, "tunnel opened"); l != nil {
+		l.Write(append([]zap.Field{
+			zap.String("tunnel", a.ID),
+			zap.String("client_ip", a.ClientIP),
+			zap.String("upstream", a.Upstream),
+		}, courseFields(a.Handler, a.Asked.Target(), &a.Course)...)...)
+	}
+}
+
+// courseFields are the fields about the handshake of a tunnel, or about one that was
+// refused. What says nothing is left out.
+func courseFields(handler string, t tunnel.Target, c *tunnel.Course) []zap.Field {
+	fields := make([]zap.Field, 0, 9)
+	for _, f := range [...]struct{ name, text string }{
+		{"handler", handler}, {"protocol", t.Protocol}, {"host", t.Host}, {"uri", t.Path}, {"request_id", c.RequestID},
+	} {
+		if f.text != "" {
+			fields = append(fields, zap.String(f.name, printable.Text(f.text)))
+		}
+	}
+	for _, f := range [...]struct {
+		name string
+		took tunnel.Micros
+	}{
+		{"handshake_time", c.Took}, {"upstream_handshake_time", c.UpstreamTook}, {"queue_time", c.Queued},
+	} {
+		if f.took > 0 {
+			fields = append(fields, zap.Duration(f.name, f.took.Duration()))
+		}
+	}
+	if c.Retries > 0 {
+		fields = append(fields, zap.Uint16("retries", c.Retries))
+	}
+	return fields
 }
 
 // failure is the field of an error in the log. What is wrong may be told in the
