@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"context"
 	"expvar"
 	"sync/atomic"
@@ -11,8 +12,10 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -41,6 +44,7 @@ type processWide struct {
 	sources   *discovery.Set
 	operators *cluster.States
 	logs      reporterSet
+	events    events.Process
 	// refusals counts refused handshakes by cause, and toldShortage is when a line
 	// has told of a shortage, in nanoseconds since 1970.
 	refusals     *expvar.Map
@@ -55,6 +59,7 @@ func newProcessWide() *processWide {
 		refusals: new(expvar.Map),
 	}
 	p.table = upstream.NewTable(p.changed)
+	p.live.OnMove(p.moved)
 	p.evictor = evict.New(p.table, p.live)
 	p.sources = discovery.NewSet(p.table, p.found)
 	p.operators = cluster.New(operatorTable{p}, stateLog{}, firstTimeout)
@@ -71,6 +76,25 @@ func (p *processWide) changed(c upstream.Change) {
 		p.evictor.Recovered(c.Endpoints)
 	case upstream.AddressUp:
 		p.evictor.Recovered(c.Endpoints)
+	case upstream.AddressEmpty:
+		p.emptied(c.Address)
+	}
+}
+
+// emptied tells that an upstream that gets no tunnels any more has none.
+func (p *processWide) emptied(address string) {
+	state := cmp.Or(p.table.StateOf(address).State, upstream.Removed)
+	p.events.Emit(events.UpstreamEmpty, events.Data{"address": printable.Text(address), "state": state})
+}
+
+// moved tells that tunnels begin to be ended so that their clients come back elsewhere.
+func (p *processWide) moved(all []tunnel.Move) {
+	for _, m := range all {
+		if m.Reason != tunnel.Killed {
+			p.events.Emit(events.TunnelsMoved, events.Data{
+				"reason": string(m.Reason), "by": printable.Text(m.By), "tunnels": m.Tunnels, "upstreams": shown(m.Upstreams),
+			})
+		}
 	}
 }
 

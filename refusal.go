@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -268,6 +269,11 @@ func wasConnect(r *http.Request) bool {
 // logRefusal counts and logs the refusal of a handshake that has gone so far.
 func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, status int) {
 	process.refusals.Add(string(f.cause), 1)
+	if f.cause == causeQueueFull {
+		process.events.EmitRarely(time.Second, events.QueueFull, events.Data{
+			"handler": printable.Text(h.Name), "limit": h.pool.Queue.Size,
+		})
+	}
 	level := zapcore.InfoLevel
 	if status >= http.StatusInternalServerError {
 		level = zapcore.WarnLevel

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -156,6 +157,9 @@ const maxListed = 20
 // something.
 func logChanges(log *zap.Logger, changes []evict.Change) {
 	for _, c := range changes {
+		process.events.Emit(events.UpstreamsChanged, events.Data{
+			"by": "reload", "handler": printable.Text(c.Name), "added": shown(c.Added), "removed": shown(c.Removed),
+		})
 		var fields []zap.Field
 		if c.Name != "" {
 			fields = append(fields, zap.String("handler", printable.Text(c.Name)))
