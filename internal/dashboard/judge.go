@@ -196,7 +196,7 @@ func verb(n int, one, many string) string {
 }
 
 func spell(d time.Duration) string {
-	if d = d.Round(time.Second); d >= 55*time.Second && d <= 65*time.Second {
+	if d = d.Round(time.Second); d >= 55*time.Second && d < 90*time.Second {
 		return "minute"
 	} else if d < time.Minute {
 		return fmt.Sprintf("%d seconds", int(d.Seconds()))

@@ -77,7 +77,7 @@ function showSummary() {
 	const first = s.problems[0];
 	if (version !== s.version) setVerdict('warn', 'This page is older than the server. Load it again.', s.problems);
 	else if (s.level === 'good') setVerdict('good', 'Good', []);
-	else setVerdict(s.level, (s.level === 'bad' ? 'Wrong' : 'Not all is well') + ' since ' + clock(first.since), s.problems);
+	else setVerdict(s.level, (s.level === 'bad' ? 'Something is wrong' : 'Not all is well') + ' since ' + clock(first.since), s.problems);
 	setText(byId('place'), location.host + (s.you ? ', ' + s.you : ''));
 	showClients(s.tunnels);
 	showWhys(s.whys);
