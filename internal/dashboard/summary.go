@@ -306,9 +306,15 @@ func sum(counts map[string]uint64) (n uint64) {
 // row is what is shown of an upstream of a handler.
 func (f *facts) row(pair Pair, m Member, u *admin.Upstream, recent, minutes *facts) Row {
 	now := f.numbers.Pairs[pair]
+	if pair.Handler == "" && u != nil {
+		now.Open = u.Tunnels
+	}
 	r := Row{
 		Handler: shown(pair.Handler), Upstream: shown(pair.Upstream), Status: statusOf(u, m.Most), State: upstream.Removed,
 		Tunnels: now.Open, Weight: m.Weight, Most: m.Most, P50: -1, P99: -1,
+	}
+	if u == nil && now.Open > 0 { // its addresses depend on requests, and have rows of their own
+		r.Status, r.State = Usable, ""
 	}
 	if u != nil {
 		r.State, r.All, r.Error = u.State, u.Tunnels, shown(u.HealthError)
