@@ -15,7 +15,7 @@ type counts struct {
 	n  Numbers
 }
 
-// pairLocked has change change the counts of an upstream of a handler.
+// pairLocked lets a function change the counts of an upstream of a handler.
 func (c *counts) pairLocked(handler, upstream string, change func(*PairNumbers)) {
 	pair := Pair{handler, upstream}
 	n := c.n.Pairs[pair]

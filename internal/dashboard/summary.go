@@ -180,7 +180,7 @@ func (h *history) tunnels(f *facts) Tunnels {
 
 // whys are the most frequent reasons and causes of the last minutes that say something.
 func (h *history) whys(f *facts) []Why {
-	var ended, refused = make(map[string]uint64), make(map[string]uint64)
+	ended, refused := make(map[string]uint64), make(map[string]uint64)
 	if before := h.before(f.at, lately); before != nil {
 		for name, n := range f.numbers.Handlers {
 			was := before.numbers.Handlers[name]
