@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -72,6 +73,8 @@ type clientHandshake struct {
 	tunnelID string
 	// place is the client's among its tunnels, until a tunnel has it.
 	place *upstream.ClientPlace
+	// attempt is the span of the handshake with an upstream; nil without one.
+	attempt *trace.Attempt
 	// client is where informational responses go.
 	client http.ResponseWriter
 }
@@ -85,11 +88,12 @@ type account struct {
 	// upstreamTook is how long the last attempt took at its upstream, from dialing to
 	// the answer or the failure.
 	upstreamTook time.Duration
+	trace        *trace.Handshake // nil: the request has no span
 }
 
 // openAccount begins the account of a request.
 func openAccount(r *http.Request) account {
-	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor)}
+	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor), trace: trace.Begin(r)}
 }
 
 // target is what the client has asked for, whatever handlers in front have made of the

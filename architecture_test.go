@@ -36,7 +36,8 @@ var graph = map[string][]string{
 	"printable": {},
 	"relay":     {"x/sys"},
 	"testbed":   {"net/http", "x/net"},
-	"tunnel":    {"frame", "relay", "quic"},
+	"trace":     {"printable", "net/http", "otel"},
+	"tunnel":    {"frame", "printable", "relay", "trace", "quic"},
 	"upstream":  {},
 }
 
@@ -47,6 +48,7 @@ var outsiders = map[string]string{
 	"github.com/dustin/go-humanize":   "humanize",
 	"github.com/quic-go/quic-go":      "quic",
 	"github.com/spf13/cobra":          "cobra",
+	"go.opentelemetry.io":             "otel",
 	"go.uber.org/zap":                 "zap",
 	"golang.org/x/net":                "x/net",
 	"golang.org/x/sys":                "x/sys",

@@ -98,7 +98,9 @@ func (c *activeCheck) Up(address string) {
 }
 
 // String is what is checked, such as "http /health".
-func (c *activeCheck) String() string { return strings.TrimSpace(c.settings.Kind + " " + c.settings.URI) }
+func (c *activeCheck) String() string {
+	return strings.TrimSpace(c.settings.Kind + " " + c.settings.URI)
+}
 
 // OutOf writes a line now and then.
 func (c *activeCheck) OutOf(lack string, err error) {

@@ -269,6 +269,7 @@ func wasConnect(r *http.Request) bool {
 // logRefusal counts and logs the refusal of a handshake that has gone so far.
 func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, status int) {
 	process.refusals.Add(string(f.cause), 1)
+	course.trace.Refused(string(f.cause), status)
 	if f.cause == causeQueueFull {
 		process.events.EmitRarely(time.Second, events.QueueFull, events.Data{
 			"handler": printable.Text(h.Name), "limit": h.pool.Queue.Size,

@@ -14,6 +14,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
@@ -76,6 +77,11 @@ func (s *reporterSet) newestLocked() *zap.Logger {
 
 // tunnelClosed writes the line of a tunnel that has ended.
 func (r *reporter) tunnelClosed(o tunnel.Outcome) {
+	o.Course.Trace.Tunnel(&trace.Tunnel{
+		ID: o.ID, Upstream: o.Upstream, Reason: string(o.Reason), ClosedBy: string(o.ClosedBy), Duration: time.Since(o.Opened),
+		CloseCode: o.CloseCode, CloseFrom: string(o.CloseFrom),
+		BytesIn: o.BytesIn, BytesOut: o.BytesOut, MessagesIn: o.MessagesIn, MessagesOut: o.MessagesOut,
+	})
 	level := zapcore.InfoLevel
 	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at

@@ -71,3 +71,17 @@ func Escape(text []byte) []byte {
 	}
 	return escaped
 }
+
+// Cut is [Text] of s, of which it takes so many bytes at most.
+func Cut(s string, most int) string {
+	const more = "…"
+	s = Text(s[:min(len(s), most+utf8.UTFMax)])
+	if len(s) <= most {
+		return s
+	}
+	end := most - len(more)
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + more
+}
