@@ -16,6 +16,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -73,6 +74,8 @@ type clientHandshake struct {
 	tunnelID string
 	// place is the client's among its tunnels, until a tunnel has it.
 	place *upstream.ClientPlace
+	// attempt is the span of the handshake with an upstream; nil without one.
+	attempt *trace.Attempt
 	// client is where informational responses go.
 	client http.ResponseWriter
 }
@@ -91,11 +94,18 @@ type account struct {
 	// that it has waited in the queue for nothing.
 	counts           *metrics.Handler
 	underWay, gaveUp bool
+
+	trace *trace.Handshake // nil: the request has no span
 }
 
 // openAccount begins the account of a request.
 func (h *Handler) openAccount(r *http.Request) account {
-	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor), counts: process.metrics.Handler(h.Name)}
+	return account{
+		began:    time.Now(),
+		protocol: "h" + strconv.Itoa(r.ProtoMajor),
+		counts:   process.metrics.Handler(h.Name),
+		trace:    trace.Begin(r),
+	}
 }
 
 // target is what the client has asked for, whatever handlers in front have made of the

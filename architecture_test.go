@@ -38,7 +38,8 @@ var graph = map[string][]string{
 	"printable": {},
 	"relay":     {"x/sys"},
 	"testbed":   {"net/http", "x/net"},
-	"tunnel":    {"frame", "printable", "relay", "quic"},
+	"trace":     {"printable", "net/http", "otel"},
+	"tunnel":    {"frame", "printable", "relay", "trace", "quic"},
 	"upstream":  {},
 }
 
@@ -50,6 +51,7 @@ var outsiders = map[string]string{
 	"github.com/prometheus":           "prometheus",
 	"github.com/quic-go/quic-go":      "quic",
 	"github.com/spf13/cobra":          "cobra",
+	"go.opentelemetry.io":             "otel",
 	"go.uber.org/zap":                 "zap",
 	"golang.org/x/net":                "x/net",
 	"golang.org/x/sys":                "x/sys",

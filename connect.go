@@ -15,6 +15,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -27,6 +28,7 @@ type attempts struct {
 	began      time.Time
 	retried    int
 	gaveUp     bool // in the queue
+	trace      *trace.Handshake
 	// last is why there is no answer yet; nil if nothing has been tried.
 	last *refusal
 	// kept is the last answer, if others are asked whether they have a better one.
@@ -62,7 +64,7 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
 	candidates.Waiting = &hs.counts.Queue
-	t := attempts{retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last}
+	t := attempts{retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last, trace: hs.trace}
 	defer func() {
 		t.drop()
 		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
@@ -72,7 +74,9 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 		if refused != nil {
 			return t.settle(nil, refused)
 		}
+		hs.attempt = hs.trace.Dial(chosen.Host.Address, t.retried)
 		a, refused := h.attempt(ctx, chosen, out, hs, repl)
+		hs.attempt.Done(endOf(a, refused))
 		if !t.goOn(a, refused) {
 			return t.settle(a, refused)
 		}
@@ -101,11 +105,16 @@ func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refu
 		chosen, header := t.guest.Pick(t.candidates, asked)
 		return picked{chosen, header}, nil
 	}
+	before := t.candidates.Waited
 	chosen, err := t.candidates.Next(ctx)
+	waited := t.candidates.Waited - before
 	if err != nil {
 		t.gaveUp = true
-		return picked{}, refuseQueued(ctx, err)
+		refused := refuseQueued(ctx, err)
+		t.trace.Queued(waited, string(refused.cause))
+		return picked{}, refused
 	}
+	t.trace.Queued(waited, "")
 	return picked{Choice: chosen}, nil
 }
 
@@ -233,6 +242,17 @@ func (h *Handler) handshakeAt(
 		return nil, refused
 	}
 	return &answer{Answer: answered, choice: c}, nil
+}
+
+// endOf is how an attempt has ended, for its span.
+func endOf(a *answer, refused *refusal) (status int, cause string) {
+	switch {
+	case refused != nil:
+		return 0, string(refused.cause)
+	case a.StatusCode != http.StatusSwitchingProtocols:
+		return a.StatusCode, string(causeUpstreamRefused)
+	}
+	return a.StatusCode, ""
 }
 
 func (h *Handler) logRetry(c picked, why *refusal) {

@@ -93,9 +93,14 @@ func text(e ast.Expr) (string, bool) {
 // firstCells returns the code in the first cells of the rows below a heading.
 func firstCells(tb testing.TB, heading string) []string {
 	tb.Helper()
-	_, below, found := strings.Cut(readFile(tb, troubleshootingFile), "\n## "+heading+"\n")
+	return firstCellsOf(tb, troubleshootingFile, heading)
+}
+
+func firstCellsOf(tb testing.TB, file, heading string) []string {
+	tb.Helper()
+	_, below, found := strings.Cut(readFile(tb, file), "\n## "+heading+"\n")
 	if !found {
-		tb.Fatalf("%s has no heading %s", troubleshootingFile, heading)
+		tb.Fatalf("%s has no heading %s", file, heading)
 	}
 	below, _, _ = strings.Cut(below, "\n##")
 	var cells []string

@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// Started by packages that Caddy imports, for the life of the process.
 		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		// Sees some seconds later that the lock of a file was given back.
+		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
 		// Those of the process, which wait for the next tunnel.
 		goleak.IgnoreAnyFunction("github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay.(*poller).run"),
 	)

@@ -66,6 +66,7 @@ func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, r
 	attempt := new(http.Request)
 	*attempt = *out
 	attempt.Header = out.Header.Clone()
+	hs.attempt.Inject(attempt.Header)
 	if h.Headers != nil && h.Headers.Request != nil {
 		h.Headers.Request.ApplyToRequest(attempt)
 	}

@@ -274,6 +274,7 @@ func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, statu
 	process.board.HandshakeRefused(dashboard.Event{
 		Why: string(f.cause), Handler: h.Name, Upstream: f.upstream, ClientIP: clientIP(r), Code: status, Detail: f.Error(),
 	})
+	course.trace.Refused(string(f.cause), status)
 	if f.cause == causeQueueFull {
 		process.events.EmitRarely(time.Second, events.QueueFull, events.Data{
 			"handler": printable.Text(h.Name), "limit": h.pool.Queue.Size,

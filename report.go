@@ -15,6 +15,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
@@ -81,6 +82,11 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 		counts.Closed(o, time.Since(o.Opened))
 	}
 	process.board.TunnelEnded(&o)
+	o.Course.Trace.Tunnel(&trace.Tunnel{
+		ID: o.ID, Upstream: o.Upstream, Reason: string(o.Reason), ClosedBy: string(o.ClosedBy), Duration: time.Since(o.Opened),
+		CloseCode: o.CloseCode, CloseFrom: string(o.CloseFrom),
+		BytesIn: o.BytesIn, BytesOut: o.BytesOut, MessagesIn: o.MessagesIn, MessagesOut: o.MessagesOut,
+	})
 	level := zapcore.InfoLevel
 	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at

@@ -75,6 +75,7 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
 		Labels: tunnel.NewLabels(h.expandLabels(r)), Asked: hs.target(r).Keep(), Course: hs.course(r),
 	}
+	about.Course.Trace = hs.trace.Opened(a.StatusCode, hs.tunnelID)
 	h.logOpened(&about)
 	t := tunnel.New(about, h.tunnelPolicy, h.live, held)
 	t.Meter = hs.counts.Opened(a.choice.Endpoint.Spelling(), hs.settle())

@@ -3,8 +3,10 @@ package tunnel
 import (
 	"math"
 	"time"
-	"unicode/utf8"
 	"unique"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 )
 
 // About is what a tunnel is known by.
@@ -20,7 +22,7 @@ type About struct {
 	Course Course
 }
 
-// Target is what a client has asked for. Nothing of it is made printable.
+// Target is what a client has asked for.
 type Target struct {
 	// Protocol is that of the client's handshake: h1, h2 or h3. Host is the Host or
 	// :authority, and Path the path without a query, as in the request's URI. Both are
@@ -32,7 +34,7 @@ type Target struct {
 // long as a header may be, and an idle tunnel keeps them for days.
 const maxTarget = 256
 
-// Shorten is the target as it may be kept.
+// Shorten is the target as it may be kept and shown.
 func (t Target) Shorten() Target {
 	t.Host, t.Path = shorten(t.Host), shorten(t.Path)
 	return t
@@ -40,14 +42,10 @@ func (t Target) Shorten() Target {
 
 func shorten(s string) string {
 	const more = "…"
-	if len(s) <= maxTarget {
-		return s
+	if shown := printable.Cut(s, maxTarget); len(shown) >= len(s) {
+		return shown
 	}
-	end := maxTarget - len(more)
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + more
+	return printable.Cut(s, maxTarget-len(more)) + more
 }
 
 // Asked is a target, kept once for all tunnels that have the same: 8 bytes for each of
@@ -75,6 +73,8 @@ type Course struct {
 	Took, UpstreamTook, Queued Micros
 	// Retries is how many upstreams were tried, but for the first.
 	Retries uint16
+	// Trace is what is left of the handshake's span; nil without one.
+	Trace *trace.Kept
 }
 
 // Micros is a duration in microseconds, at most 71 minutes, in half the memory of a

@@ -21,6 +21,7 @@ func TestTargetsAreShortAndWhole(t *testing.T) {
 		"short":          {"/ws", "/ws"},
 		"as long as can": {strings.Repeat("x", maxTarget), strings.Repeat("x", maxTarget)},
 		"too long":       {strings.Repeat("x", 1<<20), strings.Repeat("x", maxTarget-3) + "…"},
+		"with controls":  {"/\u009b\xff", `/\u009b\xff`},
 		"in a character": {strings.Repeat("é", maxTarget), strings.Repeat("é", (maxTarget-3)/2) + "…"},
 	} {
 		got := Target{Path: test.in}.Keep().Target().Path
