@@ -125,16 +125,16 @@ func judgeHandshakes(f, before *facts) (problems []Problem) {
 		b := before.numbers.Handlers[name]
 		for cause, n := range grownBy(h.Refused, b.Refused) {
 			if isOurs(cause) {
-				failed += int(n) //nolint:gosec // of a minute
+				failed += int(n)
 			}
 		}
 		for reason, n := range grownBy(h.Ended, b.Ended) {
 			if isLoss(reason) {
-				lost += int(n) //nolint:gosec // of a minute
+				lost += int(n)
 			}
 		}
 	}
-	opened := int(grown(now.opened, was.opened)) //nolint:gosec // of a minute
+	opened := int(grown(now.opened, was.opened))
 	if all := failed + opened; failed >= fewest && failed*20 >= all {
 		level := warn
 		if failed*2 >= all {
@@ -164,7 +164,7 @@ func (h *history) judgeStorm(now totals) (p Problem, wrong bool) {
 		return p, false
 	}
 	attempts := func(from, to totals) int {
-		return int(grown(to.opened, from.opened) + grown(to.refused, from.refused)) //nolint:gosec // of minutes
+		return int(grown(to.opened, from.opened) + grown(to.refused, from.refused))
 	}
 	lastMinute := attempts(h.totals[n-each], now)
 	usual := attempts(h.totals[0], h.totals[n-each]) * each / (n - each)

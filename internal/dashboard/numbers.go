@@ -40,11 +40,11 @@ func NumbersOf(s *metrics.Snapshot) Numbers {
 	n := Numbers{make(map[Pair]PairNumbers), make(map[string]HandlerNumbers), make(map[string]Histogram)}
 	for i := range s.Pairs {
 		p := &s.Pairs[i]
-		n.Pairs[Pair{p.Handler, p.Upstream}] = PairNumbers{int(p.Open), p.Opened, sum(p.ClosedBy), p.Failed} //nolint:gosec // fewer than there are descriptors
+		n.Pairs[Pair{p.Handler, p.Upstream}] = PairNumbers{int(p.Open), p.Opened, sum(p.ClosedBy), p.Failed}
 	}
 	for i := range s.Handlers {
 		h := &s.Handlers[i]
-		n.Handlers[h.Handler] = HandlerNumbers{int(h.Open), h.Opened, h.Closed, h.Refused} //nolint:gosec // as above
+		n.Handlers[h.Handler] = HandlerNumbers{int(h.Open), h.Opened, h.Closed, h.Refused}
 	}
 	for i := range s.Upstreams {
 		u := &s.Upstreams[i]
@@ -56,7 +56,7 @@ func NumbersOf(s *metrics.Snapshot) Numbers {
 // totals adds up the counts of all handlers.
 func (n *Numbers) totals() (t totals) {
 	for _, h := range n.Handlers {
-		t.open += int32(h.Open) //nolint:gosec // fewer than there are descriptors
+		t.open += int32(h.Open)
 		t.opened += h.Opened
 		t.closed += sum(h.Ended)
 		t.refused += sum(h.Refused)

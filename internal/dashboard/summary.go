@@ -172,8 +172,8 @@ func (h *history) tunnels(f *facts) Tunnels {
 			from = h.totals[i-1]
 		}
 		t.Series = append(t.Series, int(end.open))
-		t.Opens = append(t.Opens, int(grown(end.opened, from.opened)))   //nolint:gosec // of seconds
-		t.Closes = append(t.Closes, int(grown(end.closed, from.closed))) //nolint:gosec // of seconds
+		t.Opens = append(t.Opens, int(grown(end.opened, from.opened)))
+		t.Closes = append(t.Closes, int(grown(end.closed, from.closed)))
 	}
 	return t
 }
