@@ -8,8 +8,6 @@ import (
 	"testing"
 )
 
-const observabilityFile = "docs/observability.md"
-
 // fieldsOf returns the words in the literals of a function, and of those that it calls, if they are about the lines
 // of a tunnel.
 func fieldsOf(functions map[string]*ast.FuncDecl, name string) (words []string) {
@@ -48,7 +46,7 @@ func TestEveryFieldOfTheLineIsExplained(t *testing.T) {
 	below, _, _ = strings.Cut(below, "\n##")
 	var explained []string
 	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]+`) \\|").FindAllStringSubmatch(below, -1) {
-		for _, name := range strings.Split(row[1], ", ") {
+		for name := range strings.SplitSeq(row[1], ", ") {
 			explained = append(explained, strings.Trim(name, "`"))
 		}
 	}
