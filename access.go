@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -83,11 +84,16 @@ type account struct {
 	// upstreamTook is how long the last attempt took at its upstream, from dialing to
 	// the answer or the failure.
 	upstreamTook time.Duration
+
+	// counts are those of its handler. underWay tells that it is counted there, and gaveUp
+	// that it has waited in the queue for nothing.
+	counts           *metrics.Handler
+	underWay, gaveUp bool
 }
 
 // openAccount begins the account of a request.
-func openAccount(r *http.Request) account {
-	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor)}
+func (h *Handler) openAccount(r *http.Request) account {
+	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor), counts: process.metrics.Handler(h.Name)}
 }
 
 // checkHandshake checks a request for a WebSocket, and notes what it offers.

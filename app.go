@@ -57,6 +57,7 @@ func (a *statesApp) Start() error {
 	for _, h := range a.handlers {
 		h.sources.Start()
 		process.evictor.Start(h.loaded)
+		h.startMetrics()
 		h.startChecks()
 	}
 	for _, d := range a.dashboards {
@@ -70,6 +71,7 @@ func (a *statesApp) Start() error {
 func (a *statesApp) Stop() error {
 	var all discovery.Sources
 	for _, h := range a.handlers {
+		h.counted.Stop()
 		all = append(all, h.sources...)
 	}
 	all.Retire()

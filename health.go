@@ -75,6 +75,7 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 
 // Probed, like what follows, implements the check's observer.
 func (c *activeCheck) Probed(address string, took time.Duration, err error) {
+	process.metrics.Checked(address, err == nil)
 	process.board.AddCheck(address, took, err)
 }
 

@@ -2,7 +2,6 @@ package websocketproxy
 
 import (
 	"context"
-	"expvar"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -14,6 +13,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -23,8 +23,6 @@ import (
 var process = newProcessWide()
 
 func init() {
-	// Readable under /debug/vars of Caddy's admin endpoint.
-	expvar.Publish("websocket_proxy_refusals", process.refusals)
 	// Comes after everything else, also where the configuration that was loaded
 	// last has no such handler.
 	caddy.OnExit(func(context.Context) { <-process.live.ShutDown() })
@@ -42,10 +40,9 @@ type processWide struct {
 	sources   *discovery.Set
 	operators *cluster.States
 	logs      reporterSet
+	metrics   *metrics.Metrics
 	board     *dashboard.Board
-	// refusals counts refused handshakes by cause, and toldShortage is when a line
-	// has told of a shortage, in nanoseconds since 1970.
-	refusals     *expvar.Map
+	// toldShortage is when a line has told of a shortage, in nanoseconds since 1970.
 	toldShortage atomic.Int64
 }
 
@@ -54,8 +51,8 @@ func newProcessWide() *processWide {
 		live:     tunnel.NewRegistry(caddy.Exiting),
 		clients:  upstream.NewClients(),
 		checkers: health.NewCheckers(),
-		refusals: new(expvar.Map),
 	}
+	p.metrics = p.newMetrics()
 	p.table = upstream.NewTable(p.changed)
 	p.evictor = evict.New(p.table, p.live)
 	p.sources = discovery.NewSet(p.table, p.found)

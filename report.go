@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -73,8 +74,11 @@ func (s *reporterSet) newestLocked() *zap.Logger {
 	return caddy.Log().Named("http.handlers.websocket_proxy")
 }
 
-// tunnelClosed writes the line of a tunnel that has ended.
+// tunnelClosed counts a tunnel that has ended, and writes its line.
 func (r *reporter) tunnelClosed(o tunnel.Outcome) {
+	if counts, ok := o.Meter.(*metrics.Pair); ok {
+		counts.Closed(o, time.Since(o.Opened))
+	}
 	process.board.TunnelEnded(&o)
 	level := zapcore.InfoLevel
 	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {

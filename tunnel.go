@@ -75,6 +75,7 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
 		Labels: tunnel.NewLabels(h.expandLabels(r)),
 	}, h.tunnelPolicy, h.live, held)
+	t.Meter = hs.counts.Opened(a.choice.Endpoint.Spelling(), hs.settle())
 	process.board.TunnelOpened(h.Name, held.Host.Address)
 	other := a.Detach(h.userTimeout())
 	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)

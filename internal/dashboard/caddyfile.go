@@ -52,8 +52,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if slices.Contains(h.Hosts, name) {
 				return d.Errf("hosts: %q is given twice", name)
 			}
+			h.Hosts = append(h.Hosts, name)
 		}
-		h.Hosts = append(h.Hosts, names...)
 	}
 	return nil
 }

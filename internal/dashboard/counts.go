@@ -105,8 +105,15 @@ func (b *Board) Attempted(upstream string, took time.Duration) {
 // TunnelEnded is told of a tunnel's end.
 func (b *Board) TunnelEnded(o *tunnel.Outcome) {
 	b.counts.ended(o)
+	if !b.Wanted() {
+		return
+	}
+	labels := make(map[string]string)
+	for l := range o.Labels.All() {
+		labels[l.Name] = shown(l.Value)
+	}
 	b.Add(Event{
-		At: time.Now(), Kind: Ended, Why: string(o.Reason), Handler: o.Handler, Upstream: o.Upstream, ClientIP: o.ClientIP,
+		Labels: labels, At: time.Now(), Kind: Ended, Why: string(o.Reason), Handler: o.Handler, Upstream: o.Upstream, ClientIP: o.ClientIP,
 		Tunnel: o.ID, Lasted: round(time.Since(o.Opened).Seconds()), Code: int(o.CloseCode), By: o.EndedBy,
 	})
 }

@@ -68,7 +68,8 @@ type Recent struct {
 
 	lock   sync.Mutex // guards what follows
 	number uint64     // of the last event
-	events []Event    // a ring once it is full
+	events []Event    // a ring once it is full, which begins at oldest
+	oldest int
 	checks map[string][]Checked
 }
 
@@ -86,7 +87,7 @@ func (r *Recent) end() {
 	r.kept.Store(false)
 	r.lock.Lock()
 	defer r.lock.Unlock()
-	r.events, r.checks = nil, nil
+	r.events, r.oldest, r.checks = nil, 0, nil
 }
 
 // Wanted reports whether what happens is kept.
@@ -112,8 +113,8 @@ func (r *Recent) Add(e Event) {
 		r.events = append(r.events, e)
 		return
 	}
-	copy(r.events, r.events[1:])
-	r.events[mostEvents-1] = e
+	r.events[r.oldest] = e
+	r.oldest = (r.oldest + 1) % mostEvents
 }
 
 // AddCheck keeps the result of a probe.
@@ -142,7 +143,8 @@ func (r *Recent) AddCheck(address string, took time.Duration, err error) {
 func (r *Recent) Events(after uint64) (events []Event, last uint64) {
 	r.lock.Lock()
 	defer r.lock.Unlock()
-	for _, e := range r.events {
+	for i := range r.events {
+		e := r.events[(r.oldest+i)%len(r.events)]
 		if e.Number > after || after > r.number {
 			events = append(events, e)
 		}

@@ -49,7 +49,7 @@ func byAddress(all []admin.Upstream) map[string]*admin.Upstream {
 
 // mergePools makes one of those whose handlers have the same name.
 func mergePools(all []Pool) (merged []Pool) {
-	at := make(map[string]int)
+	at, listed := make(map[string]int), make(map[Pair]bool)
 	for _, pool := range all {
 		i, known := at[pool.Handler]
 		if !known {
@@ -59,7 +59,8 @@ func mergePools(all []Pool) (merged []Pool) {
 		}
 		merged[i].Queued += pool.Queued
 		for _, m := range pool.Members {
-			if !slices.ContainsFunc(merged[i].Members, func(o Member) bool { return o.Upstream == m.Upstream }) {
+			if pair := (Pair{pool.Handler, m.Upstream}); !listed[pair] {
+				listed[pair] = true
 				merged[i].Members = append(merged[i].Members, m)
 			}
 		}

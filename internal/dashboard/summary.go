@@ -13,7 +13,7 @@ import (
 const (
 	// mostRows, mostProblems, mostGoing and mostWhys bound the lists of a summary, which
 	// stays below 20 KB.
-	mostRows     = 40
+	mostRows     = 36
 	mostProblems = 6
 	mostGoing    = 10
 	mostWhys     = 3
@@ -216,6 +216,10 @@ func add(sum, more map[string]uint64) {
 func (h *history) goingOf(f *facts) []Going {
 	all := []Going{}
 	before := h.before(f.at, recently)
+	was := make(map[string]*admin.Upstream)
+	if before != nil && f.at.Sub(before.at) >= time.Second {
+		was = byAddress(before.upstreams)
+	}
 	for i := range f.upstreams {
 		u := &f.upstreams[i]
 		if !isGoing(u) {
@@ -228,12 +232,8 @@ func (h *history) goingOf(f *facts) []Going {
 		if track := h.going[u.Address]; track != nil && track.state == u.State && track.set.Equal(u.Since) {
 			g.First, g.Half, g.Oldest = max(track.first, u.Tunnels), track.half, track.oldest
 		}
-		if before != nil {
-			for _, was := range before.upstreams {
-				if was.Address == u.Address && was.Tunnels > u.Tunnels && f.at.Sub(before.at) >= time.Second {
-					g.Rate = round(float64(was.Tunnels-u.Tunnels) / f.at.Sub(before.at).Seconds())
-				}
-			}
+		if had := was[u.Address]; had != nil && had.Tunnels > u.Tunnels {
+			g.Rate = round(float64(had.Tunnels-u.Tunnels) / f.at.Sub(before.at).Seconds())
 		}
 		if u.State != upstream.Drain && u.Tunnels > 0 && g.Rate > 0 {
 			left := time.Duration(float64(u.Tunnels) / g.Rate * float64(time.Second))

@@ -20,26 +20,18 @@ type TunnelList struct {
 	Total    int `json:"total"`
 	Matching int `json:"matching"`
 	// Tunnels are the first ones of these.
-	Tunnels []TunnelRow `json:"tunnels"`
-}
-
-// TunnelRow is an open tunnel.
-type TunnelRow struct {
-	admin.Tunnel
-
-	// Rate is how many bytes a second there were in both directions since it was opened.
-	Rate float64 `json:"rate"`
+	Tunnels []admin.Tunnel `json:"tunnels"`
 }
 
 // orders are how tunnels can be sorted: what comes first is less.
-var orders = map[string]func(a, b *TunnelRow) int{
-	"age":      func(a, b *TunnelRow) int { return cmp.Compare(b.Age, a.Age) },
-	"idle":     func(a, b *TunnelRow) int { return cmp.Compare(b.Idle, a.Idle) },
-	"bytes":    func(a, b *TunnelRow) int { return cmp.Compare(b.BytesIn+b.BytesOut, a.BytesIn+a.BytesOut) },
-	"rate":     func(a, b *TunnelRow) int { return cmp.Compare(b.Rate, a.Rate) },
-	"client":   func(a, b *TunnelRow) int { return cmp.Compare(a.ClientIP, b.ClientIP) },
-	"upstream": func(a, b *TunnelRow) int { return cmp.Compare(a.Upstream, b.Upstream) },
-	"id":       func(a, b *TunnelRow) int { return cmp.Compare(a.ID, b.ID) },
+var orders = map[string]func(a, b *admin.Tunnel) int{
+	"age":      func(a, b *admin.Tunnel) int { return cmp.Compare(b.Age, a.Age) },
+	"idle":     func(a, b *admin.Tunnel) int { return cmp.Compare(b.Idle, a.Idle) },
+	"bytes":    func(a, b *admin.Tunnel) int { return cmp.Compare(b.BytesIn+b.BytesOut, a.BytesIn+a.BytesOut) },
+	"rate":     func(a, b *admin.Tunnel) int { return cmp.Compare(b.BytesRate, a.BytesRate) },
+	"client":   func(a, b *admin.Tunnel) int { return cmp.Compare(a.ClientIP, b.ClientIP) },
+	"upstream": func(a, b *admin.Tunnel) int { return cmp.Compare(a.Upstream, b.Upstream) },
+	"id":       func(a, b *admin.Tunnel) int { return cmp.Compare(a.ID, b.ID) },
 }
 
 // list returns the tunnels that a query asks for: search, upstream, sort.
@@ -49,17 +41,17 @@ func (b *Board) list(query url.Values, now time.Time) (*TunnelList, error) {
 		return nil, refuse(http.StatusBadRequest, "tunnels are not sorted by %q", query.Get("sort"))
 	}
 	total, found := b.find(query.Get("search"), query.Get("upstream"), now)
-	slices.SortFunc(found, func(a, b *foundTunnel) int { return cmp.Or(order(&a.TunnelRow, &b.TunnelRow), cmp.Compare(a.ID, b.ID)) })
-	list := &TunnelList{Total: total, Matching: len(found), Tunnels: []TunnelRow{}}
+	slices.SortFunc(found, func(a, b *foundTunnel) int { return cmp.Or(order(&a.Tunnel, &b.Tunnel), cmp.Compare(a.ID, b.ID)) })
+	list := &TunnelList{Total: total, Matching: len(found), Tunnels: []admin.Tunnel{}}
 	for _, t := range found[:min(len(found), mostTunnels)] {
-		list.Tunnels = append(list.Tunnels, t.TunnelRow)
+		list.Tunnels = append(list.Tunnels, t.Tunnel)
 	}
 	return list, nil
 }
 
 // foundTunnel is a tunnel that a search has found.
 type foundTunnel struct {
-	TunnelRow
+	admin.Tunnel
 
 	live admin.LiveTunnel
 }
@@ -70,18 +62,23 @@ func (b *Board) find(text, upstream string, now time.Time) (total int, found []*
 	text = strings.ToLower(strings.TrimSpace(text))
 	all := b.backend.Tunnels(new(admin.Filter))
 	for _, t := range all {
-		row := TunnelRow{Tunnel: t.Info(now)}
-		if upstream != "" && row.Upstream != upstream || !row.has(text) {
+		row := t.Info(now)
+		if upstream != "" && row.Upstream != upstream || !has(&row, text) {
 			continue
 		}
-		row.Rate = round(float64(row.BytesIn+row.BytesOut) / max(1, row.Age))
 		found = append(found, &foundTunnel{row, t})
 	}
 	return len(all), found
 }
 
-// has reports whether a text, in small letters, occurs in what is shown of the tunnel.
-func (t *TunnelRow) has(text string) bool {
+// has reports whether a text, in small letters, occurs in what is shown of a tunnel, where
+// a label is name=value.
+func has(t *admin.Tunnel, text string) bool {
+	for name, value := range t.Labels {
+		if strings.Contains(strings.ToLower(name+"="+value), text) {
+			return true
+		}
+	}
 	for _, s := range []string{t.ID, t.ClientIP, t.Upstream, t.Handler} {
 		if strings.Contains(strings.ToLower(s), text) {
 			return true

@@ -130,7 +130,7 @@ function showUpstreams(s) {
 	const most = Math.max(1, ...s.rows.map((r) => r.tunnels));
 	sync(byId('upstreams').tBodies[0], s.rows, (r) => r.handler + '\n' + r.upstream, (row, r) => cells(row, [
 		['', '', (cell) => remade(cell, [r.upstream, opened.get(r.upstream), opened.has(r.upstream)], () => upstreamCell(r))],
-		['handler', 'text', r.handler],
+		['handler', 'text', r.handler || 'default'],
 		['', '', (cell) => remade(cell, r.status, () => el('span', { class: 'state', 'data-status': r.status }, r.status))],
 		['', 'meter', (cell) => remade(cell, [r.tunnels, r.most, most, r.weight], () => meter(r, most))],
 		['opened', 'n', perSecond(r.opened)],
@@ -195,7 +195,7 @@ async function showRecent() {
 		['', 'text', (cell) => cell.append(e.words + ' ', el('code', { class: 'word' }, e.why))],
 		['client', 'text', e.client_ip || ''],
 		['upstream', 'text', e.upstream || ''],
-		['handler', 'text', e.handler || ''],
+		['handler', 'text', e.handler || 'default'],
 		['lasted', 'n', e.kind === 'end' ? span(e.lasted || 0) : ''],
 		['code', 'n', e.code || ''],
 		['', 'text', [e.detail, e.by && 'by ' + e.by, e.tunnel && 'tunnel ' + e.tunnel, labels(e.labels)].filter(Boolean).join(', ')],
@@ -219,13 +219,13 @@ async function showTunnels() {
 		['', '', t.id],
 		['client', 'text', t.client_ip],
 		['upstream', 'text', t.upstream],
-		['handler', 'text', t.handler || ''],
+		['handler', 'text', t.handler || 'default'],
 		['labels', 'text', labels(t.labels)],
-		['age', 'n', span(t.age)],
-		['idle', 'n', span(t.idle)],
+		['age', 'n', span(Math.round(t.age))],
+		['idle', 'n', span(Math.round(t.idle))],
 		['in', 'n', bytes(t.bytes_in)],
 		['out', 'n', bytes(t.bytes_out)],
-		['rate', 'n', bytes(t.rate) + '/s'],
+		['rate', 'n', bytes(t.bytes_rate) + '/s'],
 		['', 'do-cell', (cell) => remade(cell, summary.actions, () => (summary.actions ? el('button', { type: 'button', on: { click: () => askCloseOne(t) } }, 'Close') : []))],
 	]));
 }

@@ -87,7 +87,7 @@ const now = () => Date.now() - clockAhead;
 
 function span(seconds) {
 	seconds = Math.max(0, seconds);
-	if (seconds < 1) return Math.round(seconds * 1000) + ' ms';
+	if (seconds > 0 && seconds < 1) return Math.round(seconds * 1000) + ' ms';
 	if (seconds < 90) return Math.round(seconds) + ' s';
 	if (seconds < 5400) return Math.round(seconds / 60) + ' min';
 	if (seconds < 172800) return Math.round(seconds / 3600) + ' h';
