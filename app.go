@@ -10,6 +10,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 )
 
 func init() {
@@ -29,6 +30,7 @@ type statesApp struct {
 	storage cluster.Storage
 	log     *zap.Logger
 	sync    *cluster.Sync
+	events  *events.Outlet
 	// handlers are those of the configuration.
 	handlers []*Handler
 	// dashboards are those of the configuration.
@@ -44,9 +46,10 @@ func (*statesApp) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision notes where the states are kept, and leaves that alone.
-func (a *statesApp) Provision(ctx caddy.Context) error {
+func (a *statesApp) Provision(ctx caddy.Context) (err error) {
 	a.storage, a.log = ctx.Storage(), ctx.Logger()
-	return nil
+	a.events, err = process.events.Join(ctx)
+	return err
 }
 
 // Start begins to look at the storage. When the process starts, it waits a
@@ -78,6 +81,7 @@ func (a *statesApp) Stop() error {
 	for _, d := range a.dashboards {
 		d.Stop()
 	}
+	a.events.Leave()
 	a.sync.Detach()
 	a.sync = nil
 	return nil

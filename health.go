@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,7 +17,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -89,11 +92,20 @@ func (c *activeCheck) Failed(address string, err error) {
 // Down writes a line.
 func (c *activeCheck) Down(address string, err error) {
 	c.logger.Warn("upstream is unhealthy", zap.String("address", address), failure(err))
+	process.events.Emit(events.UpstreamDown, events.Data{
+		"address": printable.Text(address), "check": c.String(), "error": printable.Text(err.Error()),
+	})
 }
 
 // Up writes a line.
 func (c *activeCheck) Up(address string) {
 	c.logger.Info("upstream is healthy again", zap.String("address", address))
+	process.events.Emit(events.UpstreamUp, events.Data{"address": printable.Text(address), "check": c.String()})
+}
+
+// String is what is checked, such as "http /health".
+func (c *activeCheck) String() string {
+	return strings.TrimSpace(c.settings.Kind + " " + c.settings.URI)
 }
 
 // OutOf writes a line now and then.

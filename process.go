@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"context"
 	"sync/atomic"
 
@@ -11,9 +12,11 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -42,6 +45,7 @@ type processWide struct {
 	logs      reporterSet
 	metrics   *metrics.Metrics
 	board     *dashboard.Board
+	events    events.Process
 	// toldShortage is when a line has told of a shortage, in nanoseconds since 1970.
 	toldShortage atomic.Int64
 }
@@ -54,6 +58,7 @@ func newProcessWide() *processWide {
 	}
 	p.metrics = p.newMetrics()
 	p.table = upstream.NewTable(p.changed)
+	p.live.OnMove(p.moved)
 	p.evictor = evict.New(p.table, p.live)
 	p.sources = discovery.NewSet(p.table, p.found)
 	p.operators = cluster.New(operatorTable{p}, stateLog{}, firstTimeout)
@@ -71,6 +76,25 @@ func (p *processWide) changed(c upstream.Change) {
 		p.evictor.Recovered(c.Endpoints)
 	case upstream.AddressUp:
 		p.evictor.Recovered(c.Endpoints)
+	case upstream.AddressEmpty:
+		p.emptied(c.Address)
+	}
+}
+
+// emptied tells that an upstream that gets no tunnels any more has none.
+func (p *processWide) emptied(address string) {
+	state := cmp.Or(p.table.StateOf(address).State, upstream.Removed)
+	p.events.Emit(events.UpstreamEmpty, events.Data{"address": printable.Text(address), "state": state})
+}
+
+// moved tells that tunnels begin to be ended so that their clients come back elsewhere.
+func (p *processWide) moved(all []tunnel.Move) {
+	for _, m := range all {
+		if m.Reason != tunnel.Killed {
+			p.events.Emit(events.TunnelsMoved, events.Data{
+				"reason": string(m.Reason), "by": printable.Text(m.By), "tunnels": m.Tunnels, "upstreams": shown(m.Upstreams),
+			})
+		}
 	}
 }
 

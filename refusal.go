@@ -19,6 +19,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -273,6 +274,11 @@ func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, statu
 	process.board.HandshakeRefused(dashboard.Event{
 		Why: string(f.cause), Handler: h.Name, Upstream: f.upstream, ClientIP: clientIP(r), Code: status, Detail: f.Error(),
 	})
+	if f.cause == causeQueueFull {
+		process.events.EmitRarely(time.Second, events.QueueFull, events.Data{
+			"handler": printable.Text(h.Name), "limit": h.pool.Queue.Size,
+		})
+	}
 	level := zapcore.InfoLevel
 	if status >= http.StatusInternalServerError {
 		level = zapcore.WarnLevel
@@ -289,6 +295,8 @@ func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, statu
 	if f.upstream != "" {
 		fields = append(fields, zap.String("upstream", f.upstream))
 	}
+	took := course.course(r)
+	fields = append(fields, courseFields(h.Name, course.target(r), &took)...)
 	c.Write(append(fields, failure(f.err))...)
 }
 

@@ -13,7 +13,9 @@ func TestWhatStandsInFront(t *testing.T) {
 	auth := new(caddyauth.Authentication)
 	forwardAuth := new(reverseproxy.Handler)
 	forwardAuth.HandleResponse = make([]caddyhttp.ResponseHandler, 1)
-	route := func(handlers ...caddyhttp.MiddlewareHandler) caddyhttp.Route { return caddyhttp.Route{Handlers: handlers} }
+	route := func(handlers ...caddyhttp.MiddlewareHandler) caddyhttp.Route {
+		return caddyhttp.Route{Handlers: handlers}
+	}
 	sub := func(routes ...caddyhttp.Route) *caddyhttp.Subroute { return &caddyhttp.Subroute{Routes: routes} }
 	site := func(r caddyhttp.Route) caddyhttp.Route {
 		r.MatcherSets = caddyhttp.MatcherSets{{caddyhttp.MatchHost{"example.com"}}}

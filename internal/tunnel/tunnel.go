@@ -41,16 +41,6 @@ type Owner interface {
 	Ended(Outcome)
 }
 
-// About is what a tunnel is known by.
-type About struct {
-	// ID is the same word in logs and lists; ClientIP is the client's address as
-	// its logs have it, Upstream the address of the upstream, and Handler the name
-	// that the configuration gives the handler, if any.
-	ID, ClientIP, Upstream, Handler string
-	// Labels are what the configuration says about its client; nil means none.
-	Labels *Labels
-}
-
 // Options is what a handler's configuration says about its tunnels. It is
 // shared by all of them, never changes, and is all that a tunnel keeps of the
 // configuration, but for its owner. Zero times mean no limit.
