@@ -72,9 +72,9 @@ func TestDashboardIsWhatGrafanaReads(t *testing.T) {
 	}
 	var variables, rows []string
 	for _, v := range d.Templating.List {
-		variables = append(variables, v.Name+" "+v.Type)
+		variables = append(variables, v.Type+":"+v.Name)
 	}
-	if want := []string{"datasource datasource", "job query", "instance query", "handler query"}; !slices.Equal(variables, want) {
+	if want := []string{"datasource:datasource", "query:job", "query:instance", "query:handler"}; !slices.Equal(variables, want) {
 		t.Errorf("the variables are %q, want %q", variables, want)
 	}
 	ids, taken := make(map[int]bool), make(map[[2]int]string)

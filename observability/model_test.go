@@ -1,8 +1,8 @@
 package observability
 
 import (
+	"bytes"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
@@ -27,7 +27,7 @@ var (
 	ages    = []float64{1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600}
 	reasons = []string{
 		"client_closed", "upstream_closed", "client_reset", "client_lost", "client_error", "upstream_reset", "upstream_lost",
-		"upstream_error", "ping_timeout", "write_timeout", "evicted", "shutdown", "expired",
+		"upstream_error", "ping_timeout", "write_timeout", "evicted", "killed", "shutdown", "expired",
 	}
 	// refusals are causes with a class of their status.
 	refusals = []string{
@@ -268,7 +268,7 @@ func simulate(d *day, every int, openMetrics bool) *simulation {
 }
 
 // write writes input of `promtool test rules`, which asks at the end which alerts have fired.
-func (s *simulation) write(w io.Writer, rules string, every int, fires []string) {
+func (s *simulation) write(w *bytes.Buffer, rules string, every int, fires []string) {
 	// An evaluation a minute is Prometheus's default, and the coarsest that the rules have to do with.
 	fmt.Fprintf(w, "rule_files: [%q]\nevaluation_interval: %ds\ntests:\n- interval: %ds\n  input_series:\n", rules, max(every, 60), every)
 	for _, name := range slices.Sorted(maps.Keys(s.samples)) {
