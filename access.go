@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -59,9 +61,10 @@ func newAccess(cfg *Access) (access, error) {
 	return a, nil
 }
 
-// clientHandshake is a client's valid request for a tunnel.
+// clientHandshake is a client's request for a tunnel.
 type clientHandshake struct {
 	handshake.Offer
+	account
 
 	// tunnelID is the id of the tunnel that it may become.
 	tunnelID string
@@ -71,8 +74,24 @@ type clientHandshake struct {
 	client http.ResponseWriter
 }
 
-// checkHandshake checks a request for a WebSocket.
-func (h *Handler) checkHandshake(r *http.Request) (*clientHandshake, *refusal) {
+// account is what a handshake knows of how it has gone: for counts, log lines and traces.
+type account struct {
+	began    time.Time     // when it has come
+	protocol string        // h1, h2 or h3
+	queued   time.Duration // how long it was in the queue
+	retries  int           // how many upstreams were tried, but for the first
+	// upstreamTook is how long the last attempt took at its upstream, from dialing to
+	// the answer or the failure.
+	upstreamTook time.Duration
+}
+
+// openAccount begins the account of a request.
+func openAccount(r *http.Request) account {
+	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor)}
+}
+
+// checkHandshake checks a request for a WebSocket, and notes what it offers.
+func (h *Handler) checkHandshake(r *http.Request, hs *clientHandshake) *refusal {
 	offered, err := handshake.Check(r)
 	if err == nil {
 		err = h.access.origins.Check(r, h.isSecure)
@@ -81,9 +100,10 @@ func (h *Handler) checkHandshake(r *http.Request) (*clientHandshake, *refusal) {
 		err = offered.Restrict(h.access.subprotocols)
 	}
 	if err != nil {
-		return nil, refuseHandshake(err, offered.Stream)
+		return refuseHandshake(err, offered.Stream)
 	}
-	return &clientHandshake{Offer: offered, tunnelID: rand.Text()[:16]}, nil
+	hs.Offer, hs.tunnelID = offered, rand.Text()[:16]
+	return nil
 }
 
 // isSecure reports whether the client is known to have sent r by TLS: to Caddy, or to a

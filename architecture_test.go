@@ -35,7 +35,7 @@ var graph = map[string][]string{
 	"printable": {},
 	"relay":     {"x/sys"},
 	"testbed":   {"net/http", "x/net"},
-	"tunnel":    {"frame", "relay", "quic"},
+	"tunnel":    {"frame", "printable", "relay", "quic"},
 	"upstream":  {},
 }
 

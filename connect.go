@@ -61,7 +61,10 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
 	t := attempts{retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last}
-	defer t.drop()
+	defer func() {
+		t.drop()
+		hs.queued, hs.retries = candidates.Waited, t.retried
+	}()
 	for {
 		chosen, refused := t.next(ctx, asked)
 		if refused != nil {
@@ -178,7 +181,9 @@ func (t *attempts) settle(a *answer, refused *refusal) (*answer, *refusal) {
 func (h *Handler) attempt(
 	ctx context.Context, c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
 ) (a *answer, refused *refusal) {
+	began := time.Now()
 	defer func() {
+		hs.upstreamTook = time.Since(began)
 		if a == nil { // also if somebody's code has panicked
 			process.table.TunnelEnded(c.Host)
 		}

@@ -89,6 +89,9 @@ type Handler struct {
 	// Which handshakes are accepted.
 	Access *Access `json:"access,omitempty"`
 
+	// Names and values by which operators find tunnels, at most 8. Default: none.
+	Labels []*Label `json:"labels,omitempty"`
+
 	// Changes to the header of the request that goes to the upstream, and of
 	// the response that goes to the client, the 101 included. The fields that
 	// make the handshake cannot be changed. Naming them is refused: Upgrade,

@@ -219,8 +219,8 @@ func tellShortage(log *zap.Logger, lack string, err error) {
 }
 
 // refuse counts and logs a refusal and hands it to Caddy's error routes.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, f *refusal) error {
-	h.logRefusal(r, f, f.status)
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, course *account, f *refusal) error {
+	h.logRefusal(r, course, f, f.status)
 	disarm(r)
 	if f.cause == causeClientGone {
 		// For the access log; there is no one to read it.
@@ -265,7 +265,8 @@ func wasConnect(r *http.Request) bool {
 	return r.Method == http.MethodConnect || ok && original.Method == http.MethodConnect
 }
 
-func (h *Handler) logRefusal(r *http.Request, f *refusal, status int) {
+// logRefusal counts and logs the refusal of a handshake that has gone so far.
+func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, status int) {
 	process.refusals.Add(string(f.cause), 1)
 	level := zapcore.InfoLevel
 	if status >= http.StatusInternalServerError {

@@ -95,6 +95,9 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 		zap.Uint64("messages_in", o.MessagesIn),
 		zap.Uint64("messages_out", o.MessagesOut),
 	}
+	if o.Labels != nil {
+		fields = append(fields, zap.Object("labels", loggedLabels{o.Labels}))
+	}
 	if o.EndedBy != "" {
 		fields = append(fields, zap.String("evicted_by", printable.Text(o.EndedBy)))
 	}

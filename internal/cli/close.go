@@ -18,12 +18,12 @@ import (
 
 func closeCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "close <id...> | [--upstream <address>] [--client <ip|cidr>] [--handler <name>] | --all " +
+		Use: "close <id...> | [--upstream <address>] [--client <ip|cidr>] [--handler <name>] [--label <name>=<value>...] | --all " +
 			"[--code <n>] [--reason <text>] [--period <duration>]",
 		Short: "Closes tunnels",
 		Long: `
 Closes the tunnels with these ids, or those that match every filter, or all of
-them. Their clients are sent a Close frame with the code (1001 by default) and
+them: --label user=alice is a ban, or a logout. Their clients are sent a Close frame with the code (1001 by default) and
 the reason.
 
 Those that match are closed one after another over --period, the longest idle
@@ -66,7 +66,7 @@ func (c *console) close() error {
 	}
 	switch {
 	case wanted != 1:
-		return errors.New("say which tunnels to close: their ids, or --upstream, --client or --handler, or --all")
+		return errors.New("say which tunnels to close: their ids, or --upstream, --client, --handler or --label, or --all")
 	case len(ids) > 0 && c.flags.Changed("period"):
 		return errors.New("--period is for filters; tunnels with these ids are closed at once")
 	}
@@ -76,21 +76,15 @@ func (c *console) close() error {
 	if len(ids) > 0 {
 		return c.closeEach(ids)
 	}
-	request := admin.CloseRequest{
-		Filter: admin.Filter{
-			Upstream: filter.Get("upstream"), Client: filter.Get("client"), Handler: filter.Get("handler"),
-		},
-		All:    all,
-		Reason: c.flags.String("reason"),
-	}
-	if err := request.Parse(); err != nil {
+	tunnels, err := admin.FilterOf(filter)
+	if err != nil {
 		return fmt.Errorf("--%w", err) // which begins with the name
 	}
+	request := admin.CloseRequest{Filter: *tunnels, All: all, Reason: c.flags.String("reason")}
 	if c.flags.Changed("code") {
 		code := c.flags.Int("code")
 		request.Code = &code
 	}
-	var err error
 	if request.Period, err = c.duration("period", admin.LongestPeriod); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ func addFilterFlags(cmd *cobra.Command) {
 	cmd.Flags().String("upstream", "", "Tunnels to this upstream, by its address")
 	cmd.Flags().String("client", "", "Tunnels of clients with this IP address, or in this CIDR range")
 	cmd.Flags().String("handler", "", "Tunnels of handlers with this name")
+	addLabelFlag(cmd)
 }
 
 // filter returns what the flags say about the tunnels that are meant.
@@ -36,12 +37,14 @@ func (c *console) filter() url.Values {
 			filter.Set(name, value)
 		}
 	}
+	c.addLabels(filter)
 	return filter
 }
 
 func listCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list [--tunnels] [--upstream <address>] [--client <ip|cidr>] [--handler <name>]",
+		Use: "list [--tunnels] [--upstream <address>] [--client <ip|cidr>] [--handler <name>] " +
+			"[--label <name>=<value>...]",
 		Short: "Lists upstreams, or tunnels",
 		Long: `
 Lists the upstreams with their states and how many tunnels they have.
@@ -58,8 +61,7 @@ filter. IN and OUT are seen from the client.
 		}
 		list := c.listUpstreams
 		if filter := c.filter(); c.flags.Bool("tunnels") || len(filter) > 0 {
-			asked := admin.Filter{Client: filter.Get("client")}
-			if err := asked.Parse(); err != nil {
+			if _, err := admin.FilterOf(filter); err != nil {
 				return 0, fmt.Errorf("--%w", err) // which begins with the name
 			}
 			list = func() error { return c.listTunnels(filter) }

@@ -72,7 +72,7 @@ func (c *console) listTunnels(filter url.Values) error {
 	if c.several() {
 		_, _ = fmt.Fprint(w, "NODE\t") // Flush has the error
 	}
-	_, _ = fmt.Fprintln(w, "ID\tCLIENT\tUPSTREAM\tHANDLER\tAGE\tIDLE\tIN\tOUT\tMSGS IN\tMSGS OUT")
+	_, _ = fmt.Fprintln(w, "ID\tCLIENT\tUPSTREAM\tHANDLER\tAGE\tIDLE\tIN\tOUT\tMSGS IN\tMSGS OUT\tLABELS")
 	failed, err := c.eachTunnel(filter, table.add)
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (c *console) listTunnels(filter url.Values) error {
 	}
 	if c.several() {
 		t := &table.total
-		_, _ = fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\t%s\t%s\t%d\t%d\n", allNodes, countTunnels(table.rows),
+		_, _ = fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\t%s\t%s\t%d\t%d\t-\n", allNodes, countTunnels(table.rows),
 			humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut)
 	}
 	if err := w.Flush(); err != nil {
@@ -110,10 +110,11 @@ func (l *tunnelTable) add(n *node, text json.RawMessage) error {
 	if l.several() {
 		_, _ = fmt.Fprint(l.out, n.name+"\t")
 	}
-	_, err := fmt.Fprintf(l.out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n",
+	_, err := fmt.Fprintf(l.out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n",
 		printable.Text(t.ID), printable.Text(t.ClientIP), printable.Text(t.Upstream), handler,
 		brief(inSeconds(t.Age)), brief(inSeconds(t.Idle)),
-		humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut)
+		humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut,
+		labelsText(t.Labels))
 	return err
 }
 

@@ -38,6 +38,25 @@ func Text(s string) string {
 	return b.String()
 }
 
+// Cut is Text, at most so many bytes of it: it ends before the first character, or
+// escape, for which there is no room. What follows is not looked at.
+func Cut(s string, most int) string {
+	if len(s) <= most && Is(s) {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		_, size := utf8.DecodeRuneInString(s)
+		shown := Text(s[:size])
+		if b.Len()+len(shown) > most {
+			break
+		}
+		b.WriteString(shown)
+		s = s[size:]
+	}
+	return b.String()
+}
+
 // JSON is v as JSON that is printable, and the same to those who parse it.
 func JSON(v any) ([]byte, error) {
 	text, err := json.Marshal(v)

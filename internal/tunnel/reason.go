@@ -37,6 +37,8 @@ const (
 	HalfCloseTimeout Reason = "half_close_timeout"
 	MaxLifetime      Reason = "max_lifetime"
 	PingTimeout      Reason = "ping_timeout"
+	// Expired: what the client has come with, such as a token, has expired.
+	Expired Reason = "expired"
 
 	MessageTooBig Reason = "message_too_big"
 	RateLimited   Reason = "rate_limited"

@@ -47,6 +47,8 @@ type About struct {
 	// its logs have it, Upstream the address of the upstream, and Handler the name
 	// that the configuration gives the handler, if any.
 	ID, ClientIP, Upstream, Handler string
+	// Labels are what the configuration says about its client; nil means none.
+	Labels *Labels
 }
 
 // Options is what a handler's configuration says about its tunnels. It is
@@ -95,7 +97,8 @@ type Tunnel struct {
 	options   *Options
 	relay     relay.Relay
 	inspector *inspector // nil if nothing needs it
-	expires   time.Time  // zero: never
+	// deadlines are nil if there are none. What they point to does not change.
+	deadlines atomic.Pointer[[]Deadline]
 	seen      activity
 	// active is when the sweep has last seen that something had happened, in
 	// nanoseconds since 1970.
@@ -140,6 +143,7 @@ type Tunnel struct {
 	passed   [2]uint64
 	// messages are the scanners' counts, for others.
 	messages [2]atomic.Uint64
+	rates    rates
 
 	About
 
@@ -367,17 +371,27 @@ type Snapshot struct {
 
 	Opened time.Time
 	Active time.Time // when anything was last seen to happen, to about a second
+	// Expires is when what the client has come with expires; zero means never.
+	Expires time.Time
+	// BytesRate and MessagesRate are per second, in both directions together, over
+	// about the last ten seconds.
+	BytesRate, MessagesRate float64
 }
 
 // Snapshot is what is known of the tunnel now. It has to have started.
 func (t *Tunnel) Snapshot() Snapshot {
 	_, in := t.relay.Counts(relay.ClientToUpstream)
 	_, out := t.relay.Counts(relay.UpstreamToClient)
+	active := time.Unix(0, t.active.Load())
+	bytes, messages := t.rates.now(active)
 	return Snapshot{
-		About:   t.About,
-		Opened:  t.opened,
-		Active:  time.Unix(0, t.active.Load()),
-		Traffic: Traffic{in, out, t.messages[relay.ClientToUpstream].Load(), t.messages[relay.UpstreamToClient].Load()},
+		About:        t.About,
+		Opened:       t.opened,
+		Active:       active,
+		Expires:      t.expires(),
+		BytesRate:    bytes,
+		MessagesRate: messages,
+		Traffic:      Traffic{in, out, t.messages[relay.ClientToUpstream].Load(), t.messages[relay.UpstreamToClient].Load()},
 	}
 }
 
