@@ -82,7 +82,7 @@ func expectFleet(tb testing.TB, table string, nodes []string, up string) {
 	expectRows(tb, table, fleetHeader,
 		row(nodes[0], up, "ready", "1"), row(nodes[0], sharedName, "ready", "0"),
 		row(nodes[1], up, "ready", "2"), row(nodes[1], sharedName, "ready", "0"),
-		row("all", up, "ready", "3"), row("all", sharedName, "ready", "0"), row("all", "all", "-", "3"))
+		row("all", up, "ready", "3"), row("all", sharedName, "ready", "0"), row("all", "-", "-", "3"))
 }
 
 // operate lists and closes tunnels of two nodes: one has one tunnel, the other two.

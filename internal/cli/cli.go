@@ -49,9 +49,8 @@ the upstream could not be stored, so it holds for those Caddys that were asked,
 until they end.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
-			flags := cmd.PersistentFlags()
-			addNodeFlags(flags)
-			flags.Bool("json", false, "Print JSON")
+			addNodeFlags(cmd)
+			cmd.PersistentFlags().Bool("json", false, "Print JSON")
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {
 					return fmt.Errorf("%q is not one of its commands; see %s --help", args[0], cmd.CommandPath())

@@ -9,7 +9,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
@@ -17,7 +17,8 @@ import (
 )
 
 // addNodeFlags adds the flags that say which Caddys are asked.
-func addNodeFlags(flags *pflag.FlagSet) {
+func addNodeFlags(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
 	flags.StringSlice("address", nil, "The address to use to reach the admin API endpoint, if not the default; "+
 		"several, separated by commas or each with a flag of its own, are asked all at once")
 	flags.StringArrayP("config", "c", nil,
