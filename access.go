@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -83,11 +86,41 @@ type account struct {
 	// upstreamTook is how long the last attempt took at its upstream, from dialing to
 	// the answer or the failure.
 	upstreamTook time.Duration
+
+	// counts are those of its handler. underWay tells that it is counted there, and gaveUp
+	// that it has waited in the queue for nothing.
+	counts           *metrics.Handler
+	underWay, gaveUp bool
 }
 
 // openAccount begins the account of a request.
-func openAccount(r *http.Request) account {
-	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor)}
+func (h *Handler) openAccount(r *http.Request) account {
+	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor), counts: process.metrics.Handler(h.Name)}
+}
+
+// target is what the client has asked for, whatever handlers in front have made of the
+// path.
+func (a *account) target(r *http.Request) tunnel.Target {
+	u := r.URL
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
+		u = original.URL
+	}
+	return tunnel.Target{Protocol: a.protocol, Host: r.Host, Path: u.EscapedPath()}.Shorten()
+}
+
+// course is how it has gone up to now.
+func (a *account) course(r *http.Request) tunnel.Course {
+	c := tunnel.Course{
+		Took:         tunnel.MicrosOf(time.Since(a.began)),
+		UpstreamTook: tunnel.MicrosOf(a.upstreamTook),
+		Queued:       tunnel.MicrosOf(a.queued),
+		Retries:      uint16(min(a.retries, math.MaxUint16)),
+	}
+	// Caddy makes an id when somebody asks for it, and nobody has to for us.
+	if id, ok := caddyhttp.GetVar(r.Context(), "uuid").(fmt.Stringer); ok {
+		c.RequestID = id.String()
+	}
+	return c
 }
 
 // checkHandshake checks a request for a WebSocket, and notes what it offers.

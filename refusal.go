@@ -17,7 +17,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -41,8 +43,9 @@ const (
 	causeQueueFull        cause = "queue_full"        // all upstreams are full, and too many wait
 	causeQueueTimeout     cause = "queue_timeout"     // all upstreams are full, and no tunnel has ended
 	causeClientLimit      cause = "client_limit"      // the client has too many tunnels
-	causeDialFailed       cause = "dial_failed"       // refused, unreachable, TLS
+	causeDialFailed       cause = "dial_failed"       // refused, unreachable
 	causeDialTimeout      cause = "dial_timeout"      //
+	causeTLSFailed        cause = "tls_failed"        //
 	causeClosed           cause = "closed"            // by the upstream before one byte of answer
 	causeBadAnswer        cause = "bad_answer"        // garbage, or a 101 that is none
 	causeHandshakeTimeout cause = "handshake_timeout" //
@@ -267,7 +270,15 @@ func wasConnect(r *http.Request) bool {
 
 // logRefusal counts and logs the refusal of a handshake that has gone so far.
 func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, status int) {
-	process.refusals.Add(string(f.cause), 1)
+	course.counts.Refused(string(f.cause), status, course.settle())
+	process.board.HandshakeRefused(dashboard.Event{
+		Why: string(f.cause), Handler: h.Name, Upstream: f.upstream, ClientIP: clientIP(r), Code: status, Detail: f.Error(),
+	})
+	if f.cause == causeQueueFull {
+		process.events.EmitRarely(time.Second, events.QueueFull, events.Data{
+			"handler": printable.Text(h.Name), "limit": h.pool.Queue.Size,
+		})
+	}
 	level := zapcore.InfoLevel
 	if status >= http.StatusInternalServerError {
 		level = zapcore.WarnLevel
@@ -284,6 +295,8 @@ func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, statu
 	if f.upstream != "" {
 		fields = append(fields, zap.String("upstream", f.upstream))
 	}
+	took := course.course(r)
+	fields = append(fields, courseFields(h.Name, course.target(r), &took)...)
 	c.Write(append(fields, failure(f.err))...)
 }
 

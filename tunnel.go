@@ -71,10 +71,14 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientH
 func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, client relay.Side) *tunnel.Tunnel {
 	held := &evict.Lease{Host: a.choice.Host, From: a.choice.Endpoint.From, Place: hs.place, Policy: h.evictPolicy}
 	hs.place, a.taken = nil, true
-	t := tunnel.New(tunnel.About{
+	about := tunnel.About{
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
-		Labels: tunnel.NewLabels(h.expandLabels(r)),
-	}, h.tunnelPolicy, h.live, held)
+		Labels: tunnel.NewLabels(h.expandLabels(r)), Asked: hs.target(r).Keep(), Course: hs.course(r),
+	}
+	h.logOpened(&about)
+	t := tunnel.New(about, h.tunnelPolicy, h.live, held)
+	t.Meter = hs.counts.Opened(a.choice.Endpoint.Spelling(), hs.settle())
+	process.board.TunnelOpened(h.Name, held.Host.Address)
 	other := a.Detach(h.userTimeout())
 	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
 	return t

@@ -108,7 +108,7 @@ func newPeople(tb testing.TB) *people {
 	return p
 }
 
-// come has n people come. Each chats for so long, once a second, or for ever if stay is 0.
+// come has n people come. Each stays for so long, or for ever if stay is 0.
 func (p *people) come(n int, url string, stay time.Duration) {
 	for range n {
 		p.wg.Go(func() {
@@ -150,7 +150,7 @@ func (p *people) visit(url string, stay time.Duration) {
 		stay = 24 * time.Hour
 	}
 	leave := time.After(stay)
-	talk := time.NewTicker(time.Second)
+	talk := time.NewTicker(5 * time.Second) // is pinged in between
 	defer talk.Stop()
 	for {
 		select {
@@ -211,15 +211,16 @@ func TestIncidents(t *testing.T) {
 			max_tunnels 2000
 			ping_interval 2s
 			health_check tcp
-			health_interval 500ms
+			health_interval 2s
+			health_fails 2
 			evict_period 5s
 		}
 	}`, addresses[3], addresses[4], strings.Join(addresses[:3], " "))))
 	p := startPrometheus(t, c.admin)
 	run := &incidents{t: t, caddy: c, prometheus: p, apps: apps, addresses: addresses, people: newPeople(t)}
-	run.people.come(150, c.url("ws", "/"), 0)
-	run.people.come(20, c.url("ws", "/"), 2*time.Second)
-	run.people.come(3, c.url("ws", "/lobby"), time.Second)
+	run.people.come(180, c.url("ws", "/"), 0)
+	run.people.come(32, c.url("ws", "/"), 2*time.Second)
+	run.people.come(6, c.url("ws", "/lobby"), time.Second)
 	p.await(t, "an hour has passed", func() bool {
 		return len(p.now(t, `count_over_time(job_handler:caddy_websocket_proxy_handshakes:rate5m{handler="chat"}[1h] offset 15m) >= 15`)) > 0
 	})
@@ -281,7 +282,7 @@ func (r *incidents) where(found []result, labels ...string) float64 {
 
 func (r *incidents) slowUpstream() {
 	r.apps[1].slow.Store(int64(700 * time.Millisecond))
-	r.prometheus.awaitAlert(r.t, "WebSocketUpstreamSlow")
+	r.prometheus.awaitAlert(r.t, "WebSocketUpstreamSlow", fmt.Sprintf("upstream=%q", r.addresses[1]))
 	found := r.answers("Which upstream is slow?")
 	if v := r.where(found[0], "upstream", r.addresses[1]); v < 0.4 {
 		r.t.Errorf("the slow upstream takes %v s", v)
@@ -295,7 +296,7 @@ func (r *incidents) slowUpstream() {
 func (r *incidents) killedUpstream() {
 	before := r.prometheus.now(r.t, `sum(caddy_websocket_proxy_tunnels{handler="chat"})`)
 	r.apps[2].die()
-	r.prometheus.awaitAlert(r.t, "WebSocketTunnelsCut")
+	r.prometheus.awaitAlert(r.t, "WebSocketTunnelsCut", `handler="chat"`)
 	r.prometheus.await(r.t, "the clients are back", func() bool {
 		now := r.prometheus.now(r.t, `sum(caddy_websocket_proxy_tunnels{handler="chat"})`)
 		return now[0].Last() >= before[0].Last()-20
@@ -307,13 +308,15 @@ func (r *incidents) killedUpstream() {
 	if v := r.where(found[1], "reason", "upstream_reset"); v < 20 {
 		r.t.Errorf("%v tunnels were reset", v)
 	}
+	if v := found[2][0].Last(); v < 0.8 {
+		r.t.Errorf("only %v of the clients have come back", v)
+	}
 }
 
 func (r *incidents) drainedRoom() {
 	r.caddy.done(r.t, "drain", r.addresses[3])
-	r.prometheus.awaitAlert(r.t, "WebSocketNoUpstream")
-	r.people.come(20, r.caddy.url("ws", "/lobby"), time.Second)
-	r.prometheus.awaitAlert(r.t, "WebSocketHandshakesFail")
+	r.prometheus.awaitAlert(r.t, "WebSocketNoUpstream", `handler="lobby"`)
+	r.prometheus.awaitAlert(r.t, "WebSocketHandshakesFail", `handler="lobby"`)
 	found := r.answers("Why do users of one room get 503?")
 	if v := r.where(found[0], "handler", "lobby", "cause", "no_upstream"); v < 5 {
 		r.t.Errorf("%v handshakes were refused", v)
@@ -326,7 +329,7 @@ func (r *incidents) drainedRoom() {
 
 func (r *incidents) fullRoom() {
 	r.people.come(12, r.caddy.url("ws", "/small"), 2500*time.Millisecond)
-	r.prometheus.awaitAlert(r.t, "WebSocketQueueGrows")
+	r.prometheus.awaitAlert(r.t, "WebSocketQueueGrows", `handler="small"`)
 }
 
 func (r *incidents) storm() {
@@ -334,19 +337,20 @@ func (r *incidents) storm() {
 	for _, app := range r.apps[:2] {
 		app.fickle.Store(true)
 	}
-	r.prometheus.awaitAlert(r.t, "WebSocketReconnectStorm")
+	r.prometheus.awaitAlert(r.t, "WebSocketReconnectStorm", `handler="chat"`)
 	found := r.answers(heading)
-	if v := r.where(found[0], "handler", "chat"); v < 4 {
+	if v := found[0][0].Last(); v < 4 {
 		r.t.Errorf("handshakes come %v times as often as usual", v)
 	}
 	for _, app := range r.apps[:2] {
 		app.fickle.Store(false)
 	}
 	r.prometheus.await(r.t, "the storm is over", func() bool {
-		return len(r.prometheus.now(r.t, `ALERTS{alertname="WebSocketReconnectStorm"}`)) == 0
+		return len(r.prometheus.now(r.t, `ALERTS{alertname="WebSocketReconnectStorm",handler="chat"}`)) == 0 &&
+			r.prometheus.now(r.t, documented(r.t, heading, nil)[0])[0].Last() < 1.5
 	})
 	found = r.answers(heading)
-	if v := r.where(found[2], "handler", "chat"); v < 0.8 {
+	if v := found[2][0].Last(); v < 0.8 {
 		r.t.Errorf("only %v of the tunnels are there again", v)
 	}
 }
@@ -360,10 +364,12 @@ func (r *incidents) eviction() {
 	if left, seconds := found[0][0].Last(), found[1][0].Last(); left == 0 || seconds == 0 || seconds > 60 {
 		r.t.Errorf("%v tunnels are left, for %v seconds", left, seconds)
 	}
+	asked := time.Now()
 	r.prometheus.await(r.t, "the upstream is empty", func() bool {
 		found := r.prometheus.now(r.t, fmt.Sprintf(`sum(caddy_websocket_proxy_tunnels{upstream=%q})`, r.addresses[1]))
 		return len(found) > 0 && found[0].Last() == 0
 	})
+	r.t.Logf("it is empty after %v", time.Since(asked).Round(time.Second))
 }
 
 // checkAlerts compares the alerts that have fired with those that should have.

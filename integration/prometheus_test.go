@@ -196,14 +196,14 @@ func (p *prometheus) all(tb testing.TB, expr string) []result {
 	return found
 }
 
-// awaitAlert waits until an alert fires for a handler or upstream, or for none in particular.
-func (p *prometheus) awaitAlert(tb testing.TB, alert string) {
+// awaitAlert waits until an alert fires where a label has a value.
+func (p *prometheus) awaitAlert(tb testing.TB, alert, label string) {
 	tb.Helper()
 	began := time.Now()
 	p.await(tb, alert+" fires", func() bool {
-		return len(p.now(tb, fmt.Sprintf(`ALERTS{alertstate="firing",alertname=%q}`, alert))) > 0
+		return len(p.now(tb, fmt.Sprintf(`ALERTS{alertstate="firing",alertname=%q,%s}`, alert, label))) > 0
 	})
-	tb.Logf("%s after %v", alert, time.Since(began).Round(time.Second))
+	tb.Logf("%s {%s} after %v", alert, label, time.Since(began).Round(time.Second))
 }
 
 // await is eventually for what needs some windows to pass.

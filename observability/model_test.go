@@ -139,7 +139,7 @@ func (s *simulation) begin() {
 		s.refuse(0, refusal)
 	}
 	s.observe(0, 0, "tunnel_duration_seconds", ages, "handler", "chat")
-	s.observe(0, 0, "queue_wait_seconds", seconds, "handler", "chat", "outcome", "open")
+	s.observe(0, 0, "queue_wait_seconds", seconds, "handler", "chat", "outcome", "served")
 	s.count(0, "cluster_sync_errors_total")
 }
 
@@ -176,7 +176,7 @@ func (s *simulation) advance(t float64, m *moment) {
 		s.refuse(rate*tick, refusal)
 	}
 	if m.queue > 0 {
-		s.observe(tick, m.queueWait, "queue_wait_seconds", seconds, "handler", "chat", "outcome", "open")
+		s.observe(tick, m.queueWait, "queue_wait_seconds", seconds, "handler", "chat", "outcome", "served")
 	}
 	if m.syncs {
 		s.lastSync = t + eventStart
