@@ -28,7 +28,7 @@ const sharedName = "backend.example.com:9000"
 func startFleet(tb testing.TB, n int, upstream string, options ...string) *fleet {
 	tb.Helper()
 	f := new(fleet)
-	body := "handle /other {\nwebsocket_proxy " + sharedName + "\n}\n" + proxyTo(upstream, "name chat")
+	body := "handle /other {\nwebsocket_proxy " + sharedName + "\n}\n" + proxyTo(upstream, "name chat", "label user alice")
 	for range n {
 		c := startCaddy(tb, site(body, options...))
 		f.nodes, f.addresses = append(f.nodes, c), append(f.addresses, c.admin)
@@ -101,7 +101,7 @@ func (f *fleet) list(t *testing.T, up string, ids []string) {
 	anyID := strings.Join(ids[1:], "|")
 	for i, id := range []string{ids[0], anyID, anyID} {
 		rows = append(rows, []string{
-			f.addresses[min(i, 1)], id, "127.0.0.1", up, "chat", `\d+s`, `\d+s`, "0 B", "0 B", "0", "0", "-",
+			f.addresses[min(i, 1)], id, "127.0.0.1", up, "chat", `\d+s`, `\d+s`, "0 B", "0 B", "0", "0", "user=alice",
 		})
 	}
 	rows = append(rows, []string{"all", "3 tunnels", "-", "-", "-", "-", "-", "0 B", "0 B", "0", "0", "-"})
@@ -137,7 +137,7 @@ func (f *fleet) close(t *testing.T, clients []*testbed.Client, ids []string) {
 			Closing int
 		}
 	}
-	got := decode[closing](t, f.done(t, "close", "--handler", "chat", "--json"))
+	got := decode[closing](t, f.done(t, "close", "--label", "user=alice", "--json"))
 	if got.Closing != 1 || len(got.Nodes) != 2 || got.Nodes[1].Node != f.addresses[1] || got.Nodes[1].Closing != 1 {
 		t.Errorf("close --json prints %+v", got)
 	}

@@ -23,7 +23,7 @@ func TestFleetByRemoteAdministration(t *testing.T) {
 	for range 2 {
 		home := t.TempDir()
 		c := prepareCaddy(t)
-		c.run(t, site("handle /other {\nwebsocket_proxy "+sharedName+"\n}\n"+proxyTo(up, "name chat")),
+		c.run(t, site("handle /other {\nwebsocket_proxy "+sharedName+"\n}\n"+proxyTo(up, "name chat", "label user alice")),
 			"HOME="+home, "XDG_DATA_HOME="+home)
 		address := administerRemotely(t, c, operator, viewer)
 		f.nodes, f.addresses = append(f.nodes, c), append(f.addresses, "https://"+address)

@@ -224,6 +224,31 @@ func TestEvictionAtANodeThatEnds(t *testing.T) {
 	}
 }
 
+// TestWatchGoesOnWithThoseThatAnswer has one node that is away from the start, and one
+// that ends.
+func TestWatchGoesOnWithThoseThatAnswer(t *testing.T) {
+	t.Parallel() // as a node that may be reloading is waited for
+	looks := 0
+	c, out := asked(t, hangsUp, func(w http.ResponseWriter, _ *http.Request) {
+		if looks++; looks > 2 {
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = fmt.Fprintf(w, `{"upstreams":[{"address":"a:1","state":"ready","health":"up","tunnels":%d}]}`, looks)
+	})
+	if err := c.watch(); err == nil || !strings.Contains(err.Error(), "2 of 2 nodes failed: ") {
+		t.Errorf("it ends with %v", err)
+	}
+	list := func(tunnels int) string {
+		return fmt.Sprintf("%s a:1 ready up %d 0 - - - all a:1 ready up %d 0 - - - all - - - %d 0 - - - %s: did not answer: EOF",
+			c.nodes[1].name, tunnels, tunnels, tunnels, c.nodes[0].name)
+	}
+	header := "NODE ADDRESS STATE HEALTH TUNNELS QUEUED SINCE BY EXPIRES "
+	want := header + list(1) + " " + header + list(2)
+	if got := strings.Join(strings.Fields(out.String()), " "); got != want {
+		t.Errorf("it prints\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestIDsAtSeveralNodes(t *testing.T) {
 	closes := func(id string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
