@@ -70,7 +70,9 @@ type node struct {
 	name string
 
 	origin string // scheme and authority of URLs
-	local  bool   // a socket file, which knows no origins
+	// isSite tells to send the origin as a browser would. Sockets have none, and Caddy's
+	// remote admin endpoint allows none.
+	isSite bool
 	client *http.Client
 	// away tells that it has not answered last. It belongs to whoever asks again and
 	// again.
@@ -108,7 +110,7 @@ func newNode(address string, secured *tls.Config) (*node, error) {
 			return nil, fmt.Errorf("--address: %s is no address of an admin endpoint: %w", n.name, err)
 		}
 		n.origin = "http://" + at.JoinHostPort(0)
-		if n.local = at.IsUnixNetwork() || at.IsFdNetwork(); n.local {
+		if n.isSite = !at.IsUnixNetwork() && !at.IsFdNetwork(); !n.isSite {
 			n.origin = "http://127.0.0.1"             // Caddy allows this one at sockets
 			at.Host, _, _ = strings.Cut(at.Host, "|") // where the file's permissions follow
 		}
@@ -165,7 +167,7 @@ func (n *node) request(ctx context.Context, method, path string, body any) (*htt
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if !n.local {
+	if n.isSite {
 		req.Header.Set("Origin", n.origin)
 	}
 	return req, nil

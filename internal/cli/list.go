@@ -156,7 +156,7 @@ const allNodes = "all"
 func sumUpstreams(list []nodeUpstream) []nodeUpstream {
 	const differs = "differs"
 	sums := make(map[string]*nodeUpstream)
-	total := nodeUpstream{allNodes, admin.Upstream{Address: allNodes, State: "-", Health: "-"}}
+	total := nodeUpstream{allNodes, admin.Upstream{Address: "-", State: "-", Health: "-"}}
 	for _, u := range list {
 		sum, found := sums[u.Address]
 		if !found {

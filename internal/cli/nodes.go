@@ -126,7 +126,9 @@ func tlsConfig(flags caddycmd.Flags, addresses []string) (*tls.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--cert and --key: %w", err)
 		}
-		config.Certificates = []tls.Certificate{pair}
+		// Whatever authorities the server names: Caddy's remote admin endpoint names the
+		// certificates themselves that it knows.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	if authorities != "" {
 		text, err := os.ReadFile(authorities) //nolint:gosec // whoever runs the command says which
