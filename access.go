@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -67,6 +68,8 @@ type clientHandshake struct {
 	tunnelID string
 	// place is the client's among its tunnels, until a tunnel has it.
 	place *upstream.ClientPlace
+	// expires is when the tunnel does; nil means never.
+	expires *tunnel.Deadline
 	// client is where informational responses go.
 	client http.ResponseWriter
 }

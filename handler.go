@@ -35,6 +35,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.refuse(w, r, refused)
 	}
 	hs.client = w
+	if hs.expires, refused = h.deadline(r); refused != nil {
+		return h.refuseByClose(w, r, hs, refused)
+	}
 	if hs.place, refused = h.enter(r); refused != nil {
 		return h.refuse(w, r, refused)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"expvar"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -12,6 +13,8 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/farewell"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -41,6 +44,7 @@ type processWide struct {
 	sources   *discovery.Set
 	operators *cluster.States
 	logs      reporterSet
+	farewells farewell.Farewells
 	// refusals counts refused handshakes by cause, and toldShortage is when a line
 	// has told of a shortage, in nanoseconds since 1970.
 	refusals     *expvar.Map
@@ -54,11 +58,17 @@ func newProcessWide() *processWide {
 		checkers: health.NewCheckers(),
 		refusals: new(expvar.Map),
 	}
+	p.live.CountSleep(expiry.NewSleepWatch(p.slept).Slept)
 	p.table = upstream.NewTable(p.changed)
 	p.evictor = evict.New(p.table, p.live)
 	p.sources = discovery.NewSet(p.table, p.found)
 	p.operators = cluster.New(operatorTable{p}, stateLog{}, firstTimeout)
 	return p
+}
+
+// slept tells that the machine has slept.
+func (p *processWide) slept(d time.Duration) {
+	p.logs.newest().Info("the machine has slept, which counts for tunnels that expire", zap.Duration("slept", d))
 }
 
 // changed does what follows from a change at an address.

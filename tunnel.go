@@ -72,8 +72,11 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 	hs.place, a.taken = nil, true
 	t := tunnel.New(tunnel.About{
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
-		Labels: tunnel.NewLabels(h.expandLabels(r)),
+		Labels: h.labelsOf(r),
 	}, h.tunnelPolicy, h.live, held)
+	if hs.expires != nil {
+		t.Limit(*hs.expires)
+	}
 	other := a.Detach(h.userTimeout())
 	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
 	return t
