@@ -16,9 +16,9 @@ const modulePath = "github.com/seed-58ac1b1a/caddy-websocket-proxy"
 // graph says what each package below internal/ may know: other ones of these, and of
 // the world outside of the standard library's harmless part.
 var graph = map[string][]string{
-	"admin":     {"cluster", "evict", "frame", "printable", "tunnel", "upstream", "net/http"},
+	"admin":     {"cluster", "evict", "expiry", "frame", "printable", "tunnel", "upstream", "net/http"},
 	"balance":   {},
-	"cli":       {"admin", "demo", "frame", "handshake", "printable", "upstream", "net/http", "caddy", "cobra", "humanize", "zap"},
+	"cli":       {"admin", "demo", "expiry", "frame", "handshake", "printable", "upstream", "net/http", "caddy", "cobra", "humanize", "zap"},
 	"cluster":   {"outside", "printable", "upstream"},
 	"conn":      {"relay", "net/http", "quic", "x/sys"},
 	"demo":      {"net/http", "websocket"},
@@ -37,6 +37,7 @@ var graph = map[string][]string{
 	"outside":   {},
 	"printable": {},
 	"relay":     {"x/sys"},
+	"renew":     {"expiry", "label", "net/http", "caddy", "zap"},
 	"testbed":   {"net/http", "x/net"},
 	"tunnel":    {"frame", "printable", "relay", "quic"},
 	"upstream":  {},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
 )
 
 func init() {
@@ -19,6 +20,8 @@ func init() {
 	// trust that what keeps requests from reverse_proxy keeps sockets from us.
 	// Before reverse_proxy and the others that answer to everything.
 	httpcaddyfile.RegisterDirectiveOrder("websocket_proxy", httpcaddyfile.Before, "reverse_proxy")
+	httpcaddyfile.RegisterHandlerDirective("websocket_renew", renew.ParseCaddyfile)
+	httpcaddyfile.RegisterDirectiveOrder("websocket_renew", httpcaddyfile.Before, "respond")
 	for name, o := range options {
 		syntax.Add(name, o.sets)
 	}

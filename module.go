@@ -26,6 +26,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -34,6 +35,7 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(MatchWebSocket))
 	caddy.RegisterModule(new(PoolUpstreams))
+	caddy.RegisterModule(renew.New(process.live))
 	caddycmd.RegisterCommand(cli.ProxyCommand())
 	caddycmd.RegisterCommand(cli.Command())
 }

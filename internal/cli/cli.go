@@ -52,7 +52,7 @@ be stored, so it holds for the one Caddy that was asked, until that ends.
 				}
 				return cmd.Help()
 			}
-			cmd.AddCommand(listCommand(), watchCommand(), closeCommand(),
+			cmd.AddCommand(listCommand(), watchCommand(), closeCommand(), renewCommand(),
 				stateCommand(upstream.Drain), stateCommand(upstream.Evict), stateCommand(upstream.Ready))
 		},
 	}
