@@ -4,14 +4,18 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -60,9 +64,10 @@ func newAccess(cfg *Access) (access, error) {
 	return a, nil
 }
 
-// clientHandshake is a client's valid request for a tunnel.
+// clientHandshake is a client's request for a tunnel.
 type clientHandshake struct {
 	handshake.Offer
+	account
 
 	// tunnelID is the id of the tunnel that it may become.
 	tunnelID string
@@ -74,8 +79,54 @@ type clientHandshake struct {
 	client http.ResponseWriter
 }
 
-// checkHandshake checks a request for a WebSocket.
-func (h *Handler) checkHandshake(r *http.Request) (*clientHandshake, *refusal) {
+// account is what a handshake knows of how it has gone: for counts, log lines and traces.
+type account struct {
+	began    time.Time     // when it has come
+	protocol string        // h1, h2 or h3
+	queued   time.Duration // how long it was in the queue
+	retries  int           // how many upstreams were tried, but for the first
+	// upstreamTook is how long the last attempt took at its upstream, from dialing to
+	// the answer or the failure.
+	upstreamTook time.Duration
+
+	// counts are those of its handler. underWay tells that it is counted there, and gaveUp
+	// that it has waited in the queue for nothing.
+	counts           *metrics.Handler
+	underWay, gaveUp bool
+}
+
+// openAccount begins the account of a request.
+func (h *Handler) openAccount(r *http.Request) account {
+	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor), counts: process.metrics.Handler(h.Name)}
+}
+
+// target is what the client has asked for, whatever handlers in front have made of the
+// path.
+func (a *account) target(r *http.Request) tunnel.Target {
+	u := r.URL
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
+		u = original.URL
+	}
+	return tunnel.Target{Protocol: a.protocol, Host: r.Host, Path: u.EscapedPath()}.Shorten()
+}
+
+// course is how it has gone up to now.
+func (a *account) course(r *http.Request) tunnel.Course {
+	c := tunnel.Course{
+		Took:         tunnel.MicrosOf(time.Since(a.began)),
+		UpstreamTook: tunnel.MicrosOf(a.upstreamTook),
+		Queued:       tunnel.MicrosOf(a.queued),
+		Retries:      uint16(min(a.retries, math.MaxUint16)),
+	}
+	// Caddy makes an id when somebody asks for it, and nobody has to for us.
+	if id, ok := caddyhttp.GetVar(r.Context(), "uuid").(fmt.Stringer); ok {
+		c.RequestID = id.String()
+	}
+	return c
+}
+
+// checkHandshake checks a request for a WebSocket, and notes what it offers.
+func (h *Handler) checkHandshake(r *http.Request, hs *clientHandshake) *refusal {
 	offered, err := handshake.Check(r)
 	if err == nil {
 		err = h.access.origins.Check(r, h.isSecure)
@@ -84,9 +135,10 @@ func (h *Handler) checkHandshake(r *http.Request) (*clientHandshake, *refusal) {
 		err = offered.Restrict(h.access.subprotocols)
 	}
 	if err != nil {
-		return nil, refuseHandshake(err, offered.Stream)
+		return refuseHandshake(err, offered.Stream)
 	}
-	return &clientHandshake{Offer: offered, tunnelID: rand.Text()[:16]}, nil
+	hs.Offer, hs.tunnelID = offered, rand.Text()[:16]
+	return nil
 }
 
 // isSecure reports whether the client is known to have sent r by TLS: to Caddy, or to a

@@ -8,7 +8,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 )
 
 func init() {
@@ -28,8 +30,11 @@ type statesApp struct {
 	storage cluster.Storage
 	log     *zap.Logger
 	sync    *cluster.Sync
+	events  *events.Outlet
 	// handlers are those of the configuration.
 	handlers []*Handler
+	// dashboards are those of the configuration.
+	dashboards []*dashboard.Handler
 }
 
 // CaddyModule returns the Caddy module information.
@@ -41,9 +46,10 @@ func (*statesApp) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision notes where the states are kept, and leaves that alone.
-func (a *statesApp) Provision(ctx caddy.Context) error {
+func (a *statesApp) Provision(ctx caddy.Context) (err error) {
 	a.storage, a.log = ctx.Storage(), ctx.Logger()
-	return nil
+	a.events, err = process.events.Join(ctx)
+	return err
 }
 
 // Start begins to look at the storage. When the process starts, it waits a
@@ -54,7 +60,11 @@ func (a *statesApp) Start() error {
 	for _, h := range a.handlers {
 		h.sources.Start()
 		process.evictor.Start(h.loaded)
+		h.startMetrics()
 		h.startChecks()
+	}
+	for _, d := range a.dashboards {
+		d.Start()
 	}
 	return nil
 }
@@ -64,9 +74,14 @@ func (a *statesApp) Start() error {
 func (a *statesApp) Stop() error {
 	var all discovery.Sources
 	for _, h := range a.handlers {
+		h.counted.Stop()
 		all = append(all, h.sources...)
 	}
 	all.Retire()
+	for _, d := range a.dashboards {
+		d.Stop()
+	}
+	a.events.Leave()
 	a.sync.Detach()
 	a.sync = nil
 	return nil

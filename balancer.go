@@ -12,8 +12,11 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -159,6 +162,9 @@ func (h *Handler) makeKnown(ctx caddy.Context) error {
 			Interval: orDefault(r.Interval, defaultRebalanceInterval),
 			Closing: func(tooMany, closing int) {
 				h.logger.Info("rebalancing", zap.Int("too_many", tooMany), zap.Int("closing", closing))
+				process.events.Emit(events.TunnelsMoved, events.Data{
+					"reason": string(tunnel.Rebalanced), "handler": printable.Text(h.Name), "tunnels": closing,
+				})
 			},
 		}
 	}

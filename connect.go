@@ -26,6 +26,7 @@ type attempts struct {
 	candidates *upstream.Candidates
 	began      time.Time
 	retried    int
+	gaveUp     bool // in the queue
 	// last is why there is no answer yet; nil if nothing has been tried.
 	last *refusal
 	// kept is the last answer, if others are asked whether they have a better one.
@@ -60,8 +61,12 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	setProxyProtocol(r)
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
+	candidates.Waiting = &hs.counts.Queue
 	t := attempts{retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last}
-	defer t.drop()
+	defer func() {
+		t.drop()
+		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
+	}()
 	for {
 		chosen, refused := t.next(ctx, asked)
 		if refused != nil {
@@ -98,6 +103,7 @@ func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refu
 	}
 	chosen, err := t.candidates.Next(ctx)
 	if err != nil {
+		t.gaveUp = true
 		return picked{}, refuseQueued(ctx, err)
 	}
 	return picked{Choice: chosen}, nil
@@ -178,7 +184,10 @@ func (t *attempts) settle(a *answer, refused *refusal) (*answer, *refusal) {
 func (h *Handler) attempt(
 	ctx context.Context, c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
 ) (a *answer, refused *refusal) {
+	began := time.Now()
 	defer func() {
+		hs.upstreamTook = time.Since(began)
+		hs.attempted(c, a, refused)
 		if a == nil { // also if somebody's code has panicked
 			process.table.TunnelEnded(c.Host)
 		}
@@ -196,12 +205,18 @@ func (h *Handler) handshakeAt(
 		inTime, cancel = context.WithTimeout(ctx, h.handshake)
 		defer cancel()
 	}
+	began := time.Now()
+	defer func() { process.board.Attempted(c.Host.Address, time.Since(began)) }()
 	conn, err := h.transport.dial(inTime, targetOf(c.Endpoint.Address), repl)
 	if err != nil {
 		// It is the upstream that has taken the time, unless that of the request is over.
-		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, causeDialFailed)
+		failed := causeDialFailed
+		if dial.IsTLS(err) {
+			failed = causeTLSFailed
+		}
+		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, failed)
 		switch refused.cause {
-		case causeDialTimeout, causeDialFailed:
+		case causeDialTimeout, causeDialFailed, causeTLSFailed:
 			refused.retry = true
 			h.noteFailure(c, err)
 		case causeExhausted:
@@ -237,6 +252,9 @@ type answer struct {
 	// and left that the place is given back.
 	taken, left bool
 }
+
+// opens reports whether it opens a tunnel.
+func (a *answer) opens() bool { return a.StatusCode == http.StatusSwitchingProtocols }
 
 // giveBack discards the answer and ends the count of its choice, unless a tunnel
 // has taken over both.

@@ -98,7 +98,8 @@ func FuzzCheckHandshake(f *testing.F) {
 			}
 			return
 		}
-		hs, refused := h.checkHandshake(r)
+		hs := new(clientHandshake)
+		refused := h.checkHandshake(r, hs)
 		if refused != nil {
 			if refused.status < 400 || refused.status > 499 || refused.cause == "" || refused.err == nil {
 				t.Errorf("refused with %+v", refused)

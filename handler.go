@@ -27,27 +27,29 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	live := h.live
 	live.Begin() // before looking, so that an exit waits for it or is seen
 	defer live.Finish()
+	hs := &clientHandshake{account: h.openAccount(r), client: w}
+	hs.begin()
+	defer hs.abandon() // unless it has come to an end
 	if live.IsExiting() {
-		return h.refuse(w, r, refuseExiting(""))
+		return h.refuse(w, r, &hs.account, refuseExiting(""))
 	}
-	hs, refused := h.checkHandshake(r)
+	refused := h.checkHandshake(r, hs)
 	if refused != nil {
-		return h.refuse(w, r, refused)
+		return h.refuse(w, r, &hs.account, refused)
 	}
-	hs.client = w
 	if hs.expires, refused = h.deadline(r); refused != nil {
 		return h.refuseByClose(w, r, hs, refused)
 	}
 	if hs.place, refused = h.enter(r); refused != nil {
-		return h.refuse(w, r, refused)
+		return h.refuse(w, r, &hs.account, refused)
 	}
 	defer func() { hs.place.Leave() }() // unless a tunnel has taken it
 	a, refused := h.connect(r, hs)
 	if refused != nil {
-		return h.refuse(w, r, refused)
+		return h.refuse(w, r, &hs.account, refused)
 	}
 	defer a.giveBack() // unless a tunnel has taken it
-	if a.StatusCode != http.StatusSwitchingProtocols {
+	if !a.opens() {
 		return h.passAnswer(w, r, hs, a)
 	}
 	logFields(r, hs, a)
@@ -60,7 +62,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // serveNext gives a request that is not ours to the next handler.
 func (h *Handler) serveNext(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if r.Method == http.MethodConnect {
-		return h.refuse(w, r, refuseConnect(r))
+		account := h.openAccount(r)
+		return h.refuse(w, r, &account, refuseConnect(r))
 	}
 	handshake.RemoveIgnoredUpgrade(r)
 	if !h.access.requireUpgrade {
@@ -74,7 +77,8 @@ func (h *Handler) serveNext(w http.ResponseWriter, r *http.Request, next caddyht
 	if r.ProtoMajor == 1 {
 		refused.header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}}
 	}
-	return h.refuse(w, r, refused)
+	account := h.openAccount(r)
+	return h.refuse(w, r, &account, refused)
 }
 
 // logFields adds to the access log line what leads to the tunnel's own line.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,7 +17,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -73,7 +76,13 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 	return c, err
 }
 
-// Failed, like what follows, implements the check's observer.
+// Probed, like what follows, implements the check's observer.
+func (c *activeCheck) Probed(address string, took time.Duration, err error) {
+	process.metrics.Checked(address, err == nil)
+	process.board.AddCheck(address, took, err)
+}
+
+// Failed writes a line.
 func (c *activeCheck) Failed(address string, err error) {
 	if l := c.logger.Check(zapcore.DebugLevel, "probe failed"); l != nil {
 		l.Write(zap.String("address", address), failure(err))
@@ -83,11 +92,20 @@ func (c *activeCheck) Failed(address string, err error) {
 // Down writes a line.
 func (c *activeCheck) Down(address string, err error) {
 	c.logger.Warn("upstream is unhealthy", zap.String("address", address), failure(err))
+	process.events.Emit(events.UpstreamDown, events.Data{
+		"address": printable.Text(address), "check": c.String(), "error": printable.Text(err.Error()),
+	})
 }
 
 // Up writes a line.
 func (c *activeCheck) Up(address string) {
 	c.logger.Info("upstream is healthy again", zap.String("address", address))
+	process.events.Emit(events.UpstreamUp, events.Data{"address": printable.Text(address), "check": c.String()})
+}
+
+// String is what is checked, such as "http /health".
+func (c *activeCheck) String() string {
+	return strings.TrimSpace(c.settings.Kind + " " + c.settings.URI)
 }
 
 // OutOf writes a line now and then.

@@ -60,7 +60,7 @@ func (h *Handler) deadline(r *http.Request) (*tunnel.Deadline, *refusal) {
 // configured and possible.
 func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clientHandshake, f *refusal) error {
 	if f.cause != causeExpired || h.Expiry.OnExpired != expiry.Close {
-		return h.refuse(w, r, f)
+		return h.refuse(w, r, &hs.account, f)
 	}
 	ctx, cancel := h.live.UntilExit(r.Context())
 	defer cancel()
@@ -68,8 +68,8 @@ func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clie
 		Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired), Offer: &hs.Offer, Conn: keptConn(r.Context()),
 	})
 	if errors.Is(err, farewell.ErrUnanswered) {
-		return h.refuse(w, r, f)
+		return h.refuse(w, r, &hs.account, f)
 	}
-	h.logRefusal(r, f, f.status) // what else is wrong is the client's
+	h.logRefusal(r, &hs.account, f, f.status) // what else is wrong is the client's
 	return nil
 }

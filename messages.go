@@ -124,9 +124,9 @@ func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *clientH
 	if hs.Stream && a.StatusCode < 300 {
 		// A 2xx is how a CONNECT is accepted.
 		refused.status = http.StatusBadGateway
-		return h.refuse(w, r, refused)
+		return h.refuse(w, r, &hs.account, refused)
 	}
-	h.logRefusal(r, refused, a.StatusCode)
+	h.logRefusal(r, &hs.account, refused, a.StatusCode)
 	upgrade := a.Header["Upgrade"]
 	h.writeHeader(w, r, a, func(header http.Header) {
 		if a.StatusCode == http.StatusUpgradeRequired && !hs.Stream && len(upgrade) > 0 {

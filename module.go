@@ -26,6 +26,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -138,6 +139,7 @@ type Handler struct {
 	perClient      int // most tunnels of a client; zero means no limit
 	logger         *zap.Logger
 	reporter       *reporter
+	counted        *metrics.Config // while the configuration is in force
 }
 
 // CaddyModule returns the Caddy module information.
@@ -165,6 +167,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionPool, // takes references that Cleanup gives back, so it is late
 		h.makeKnown,     // and here the handler becomes known to others
 		h.provisionApp,
+		showMetrics,
 		h.logOddities,
 	} {
 		if err := step(ctx); err != nil {

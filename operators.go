@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -65,7 +66,17 @@ func (l stateLog) Changed(c cluster.Change) {
 		fields = append(fields, zap.Time("expires", c.State.Expires))
 	}
 	l.logger().Info("upstream state changed", append(fields, zap.String("cause", c.Cause.String()))...)
+	process.events.Emit(events.UpstreamStateChanged, events.Data{
+		"address": printable.Text(c.Address), "from": c.From, "to": c.State.State,
+		"by": printable.Text(c.State.By), "cause": c.Cause.String(),
+	})
+	if c.State.Closes() && process.table.TakeEmpty(c.Address) {
+		process.emptied(c.Address)
+	}
 }
+
+// Exchanged counts.
+func (l stateLog) Exchanged(err error) { process.metrics.Synced(err) }
 
 // Fails writes a warning.
 func (l stateLog) Fails(err error) {

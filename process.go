@@ -1,8 +1,8 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"context"
-	"expvar"
 	"sync/atomic"
 	"time"
 
@@ -11,11 +11,15 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/farewell"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -25,8 +29,6 @@ import (
 var process = newProcessWide()
 
 func init() {
-	// Readable under /debug/vars of Caddy's admin endpoint.
-	expvar.Publish("websocket_proxy_refusals", process.refusals)
 	// Comes after everything else, also where the configuration that was loaded
 	// last has no such handler.
 	caddy.OnExit(func(context.Context) { <-process.live.ShutDown() })
@@ -45,9 +47,10 @@ type processWide struct {
 	operators *cluster.States
 	logs      reporterSet
 	farewells farewell.Farewells
-	// refusals counts refused handshakes by cause, and toldShortage is when a line
-	// has told of a shortage, in nanoseconds since 1970.
-	refusals     *expvar.Map
+	metrics   *metrics.Metrics
+	board     *dashboard.Board
+	events    events.Process
+	// toldShortage is when a line has told of a shortage, in nanoseconds since 1970.
 	toldShortage atomic.Int64
 }
 
@@ -56,13 +59,15 @@ func newProcessWide() *processWide {
 		live:     tunnel.NewRegistry(caddy.Exiting),
 		clients:  upstream.NewClients(),
 		checkers: health.NewCheckers(),
-		refusals: new(expvar.Map),
 	}
 	p.live.CountSleep(expiry.NewSleepWatch(p.slept).Slept)
+	p.metrics = p.newMetrics()
 	p.table = upstream.NewTable(p.changed)
+	p.live.OnMove(p.moved)
 	p.evictor = evict.New(p.table, p.live)
 	p.sources = discovery.NewSet(p.table, p.found)
 	p.operators = cluster.New(operatorTable{p}, stateLog{}, firstTimeout)
+	p.board = dashboard.New(p.shown())
 	return p
 }
 
@@ -81,6 +86,25 @@ func (p *processWide) changed(c upstream.Change) {
 		p.evictor.Recovered(c.Endpoints)
 	case upstream.AddressUp:
 		p.evictor.Recovered(c.Endpoints)
+	case upstream.AddressEmpty:
+		p.emptied(c.Address)
+	}
+}
+
+// emptied tells that an upstream that gets no tunnels any more has none.
+func (p *processWide) emptied(address string) {
+	state := cmp.Or(p.table.StateOf(address).State, upstream.Removed)
+	p.events.Emit(events.UpstreamEmpty, events.Data{"address": printable.Text(address), "state": state})
+}
+
+// moved tells that tunnels begin to be ended so that their clients come back elsewhere.
+func (p *processWide) moved(all []tunnel.Move) {
+	for _, m := range all {
+		if m.Reason != tunnel.Killed {
+			p.events.Emit(events.TunnelsMoved, events.Data{
+				"reason": string(m.Reason), "by": printable.Text(m.By), "tunnels": m.Tunnels, "upstreams": shown(m.Upstreams),
+			})
+		}
 	}
 }
 

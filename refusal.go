@@ -17,7 +17,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
@@ -45,8 +47,9 @@ const (
 	causeNoExpiry         cause = "no_expiry"         // nothing says when it expires
 	causeBadExpiry        cause = "bad_expiry"        // what says that is no time
 	causeClientLimit      cause = "client_limit"      // the client has too many tunnels
-	causeDialFailed       cause = "dial_failed"       // refused, unreachable, TLS
+	causeDialFailed       cause = "dial_failed"       // refused, unreachable
 	causeDialTimeout      cause = "dial_timeout"      //
+	causeTLSFailed        cause = "tls_failed"        //
 	causeClosed           cause = "closed"            // by the upstream before one byte of answer
 	causeBadAnswer        cause = "bad_answer"        // garbage, or a 101 that is none
 	causeHandshakeTimeout cause = "handshake_timeout" //
@@ -237,8 +240,8 @@ func tellShortage(log *zap.Logger, lack string, err error) {
 }
 
 // refuse counts and logs a refusal and hands it to Caddy's error routes.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, f *refusal) error {
-	h.logRefusal(r, f, f.status)
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, course *account, f *refusal) error {
+	h.logRefusal(r, course, f, f.status)
 	disarm(r)
 	if f.cause == causeClientGone {
 		// For the access log; there is no one to read it.
@@ -283,8 +286,17 @@ func wasConnect(r *http.Request) bool {
 	return r.Method == http.MethodConnect || ok && original.Method == http.MethodConnect
 }
 
-func (h *Handler) logRefusal(r *http.Request, f *refusal, status int) {
-	process.refusals.Add(string(f.cause), 1)
+// logRefusal counts and logs the refusal of a handshake that has gone so far.
+func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, status int) {
+	course.counts.Refused(string(f.cause), status, course.settle())
+	process.board.HandshakeRefused(dashboard.Event{
+		Why: string(f.cause), Handler: h.Name, Upstream: f.upstream, ClientIP: clientIP(r), Code: status, Detail: f.Error(),
+	})
+	if f.cause == causeQueueFull {
+		process.events.EmitRarely(time.Second, events.QueueFull, events.Data{
+			"handler": printable.Text(h.Name), "limit": h.pool.Queue.Size,
+		})
+	}
 	level := zapcore.InfoLevel
 	if status >= http.StatusInternalServerError {
 		level = zapcore.WarnLevel
@@ -301,6 +313,8 @@ func (h *Handler) logRefusal(r *http.Request, f *refusal, status int) {
 	if f.upstream != "" {
 		fields = append(fields, zap.String("upstream", f.upstream))
 	}
+	took := course.course(r)
+	fields = append(fields, courseFields(h.Name, course.target(r), &took)...)
 	c.Write(append(fields, failure(f.err))...)
 }
 

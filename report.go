@@ -11,7 +11,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
@@ -73,8 +75,12 @@ func (s *reporterSet) newestLocked() *zap.Logger {
 	return caddy.Log().Named("http.handlers.websocket_proxy")
 }
 
-// tunnelClosed writes the line of a tunnel that has ended.
+// tunnelClosed counts a tunnel that has ended, and writes its line.
 func (r *reporter) tunnelClosed(o tunnel.Outcome) {
+	if counts, ok := o.Meter.(*metrics.Pair); ok {
+		counts.Closed(o, time.Since(o.Opened))
+	}
+	process.board.TunnelEnded(&o)
 	level := zapcore.InfoLevel
 	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
@@ -98,6 +104,7 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 	if o.Labels != nil {
 		fields = append(fields, zap.Object("labels", loggedLabels{o.Labels}))
 	}
+	fields = append(fields, courseFields(o.Handler, o.Asked.Target(), &o.Course)...)
 	if o.EndedBy != "" {
 		fields = append(fields, zap.String("evicted_by", printable.Text(o.EndedBy)))
 	}
@@ -105,6 +112,44 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 		fields = append(fields, zap.Uint16("close_code", o.CloseCode), zap.String("close_from", string(o.CloseFrom)))
 	}
 	c.Write(fields...)
+}
+
+// logOpened writes the line of a tunnel that opens.
+func (h *Handler) logOpened(a *tunnel.About) {
+	if l := h.logger.Check(zapcore.DebugLevel, "tunnel opened"); l != nil {
+		l.Write(append([]zap.Field{
+			zap.String("tunnel", a.ID),
+			zap.String("client_ip", a.ClientIP),
+			zap.String("upstream", a.Upstream),
+		}, courseFields(a.Handler, a.Asked.Target(), &a.Course)...)...)
+	}
+}
+
+// courseFields are the fields about the handshake of a tunnel, or about one that was
+// refused. What says nothing is left out.
+func courseFields(handler string, t tunnel.Target, c *tunnel.Course) []zap.Field {
+	fields := make([]zap.Field, 0, 9)
+	for _, f := range [...]struct{ name, text string }{
+		{"handler", handler}, {"protocol", t.Protocol}, {"host", t.Host}, {"uri", t.Path}, {"request_id", c.RequestID},
+	} {
+		if f.text != "" {
+			fields = append(fields, zap.String(f.name, printable.Text(f.text)))
+		}
+	}
+	for _, f := range [...]struct {
+		name string
+		took tunnel.Micros
+	}{
+		{"handshake_time", c.Took}, {"upstream_handshake_time", c.UpstreamTook}, {"queue_time", c.Queued},
+	} {
+		if f.took > 0 {
+			fields = append(fields, zap.Duration(f.name, f.took.Duration()))
+		}
+	}
+	if c.Retries > 0 {
+		fields = append(fields, zap.Uint16("retries", c.Retries))
+	}
+	return fields
 }
 
 // failure is the field of an error in the log. What is wrong may be told in the
@@ -120,6 +165,9 @@ const maxListed = 20
 // something.
 func logChanges(log *zap.Logger, changes []evict.Change) {
 	for _, c := range changes {
+		process.events.Emit(events.UpstreamsChanged, events.Data{
+			"by": "reload", "handler": printable.Text(c.Name), "added": shown(c.Added), "removed": shown(c.Removed),
+		})
 		var fields []zap.Field
 		if c.Name != "" {
 			fields = append(fields, zap.String("handler", printable.Text(c.Name)))

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -27,7 +28,7 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 	}
 	configs := make([]discovery.Config, len(modules))
 	for i, m := range modules {
-		configs[i] = m.Config(&sourceLog{h.logger.With(zap.String("source", m.Name))})
+		configs[i] = m.Config(&sourceLog{h.logger.With(zap.String("source", m.Name)), m.Name})
 	}
 	h.sourceModules, h.sources = modules, process.sources.Add(h.pool, h.dynamicSlot, configs)
 	return nil
@@ -69,6 +70,7 @@ func (h *Handler) discover(ctx context.Context, c *upstream.Candidates, r *http.
 // sourceLog writes what happens to a source.
 type sourceLog struct {
 	logger *zap.Logger
+	name   string
 }
 
 // Failing implements discovery.Observer.
@@ -87,4 +89,7 @@ func (l *sourceLog) Unusable(addresses []string) {
 // Found implements discovery.Observer.
 func (l *sourceLog) Found(added, removed []string) {
 	l.logger.Info("upstreams found", zap.Strings("added", added), zap.Strings("removed", removed))
+	process.events.Emit(events.UpstreamsChanged, events.Data{
+		"by": "source", "source": l.name, "added": shown(added), "removed": shown(removed),
+	})
 }

@@ -160,7 +160,7 @@ func putInForce(tb testing.TB, h *Handler) (p *testProxy, unload func()) {
 	unload = load(tb, h)
 	p = serve(tb, h)
 	for _, s := range h.sources {
-		s.Observer = &sourceLog{h.logger}
+		s.Observer = &sourceLog{h.logger, s.Name}
 	}
 	h.sources.Start()
 	return p, unload

@@ -20,7 +20,7 @@ import (
 // nothing of the configuration.
 func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
 	abandon := func(err error) error {
-		return h.refuse(w, r, &refusal{
+		return h.refuse(w, r, &hs.account, &refusal{
 			cause:    causeInternal,
 			status:   http.StatusInternalServerError,
 			err:      err,
@@ -57,7 +57,8 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientH
 	defer liftIdleTimeouts(r.Context())()
 	defer s.Detach()
 	if err := s.Accept(); err != nil {
-		h.logRefusal(r, &refusal{cause: causeClientGone, err: err, upstream: a.choice.Host.Address}, statusClientClosed)
+		gone := &refusal{cause: causeClientGone, err: err, upstream: a.choice.Host.Address}
+		h.logRefusal(r, &hs.account, gone, statusClientClosed)
 		return nil
 	}
 	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
@@ -70,10 +71,14 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientH
 func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, client relay.Side) *tunnel.Tunnel {
 	held := &evict.Lease{Host: a.choice.Host, From: a.choice.Endpoint.From, Place: hs.place, Policy: h.evictPolicy}
 	hs.place, a.taken = nil, true
-	t := tunnel.New(tunnel.About{
+	about := tunnel.About{
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
-		Labels: h.labelsOf(r),
-	}, h.tunnelPolicy, h.live, held)
+		Labels: h.labelsOf(r), Asked: hs.target(r).Keep(), Course: hs.course(r),
+	}
+	h.logOpened(&about)
+	t := tunnel.New(about, h.tunnelPolicy, h.live, held)
+	t.Meter = hs.counts.Opened(a.choice.Endpoint.Spelling(), hs.settle())
+	process.board.TunnelOpened(h.Name, held.Host.Address)
 	if hs.expires != nil {
 		t.Limit(*hs.expires)
 	}

@@ -84,7 +84,7 @@ func TestTunnelsAreRenewed(t *testing.T) {
 	if status, body := c.get(t, "/renew?user=alice&exp=30m"); status != http.StatusOK || body != "1" {
 		t.Errorf("the answer is %d %q, want the number of tunnels", status, body)
 	}
-	if said := c.done(t, "renew", "--label", "user=bob", "--expires", "1h"); !strings.Contains(said, "1 tunnel expires later") {
+	if said := c.done(t, "renew", "--label", "user=bob", "--expires", "1h"); !strings.Contains(said, "renewed 1 tunnel") {
 		t.Errorf("the command says %s", said)
 	}
 	if code, _, stderr := c.websockets(t, "renew", "--label", "user=bob", "--expires", "soon"); code != 1 || !strings.Contains(stderr, "--expires") {

@@ -28,35 +28,45 @@ duration from now on. Tunnels that do not expire stay so.
 	addFilterFlags(cmd)
 	cmd.Flags().Bool("all", false, "All tunnels")
 	cmd.Flags().String("expires", "", "When they expire, such as 1h or 2026-01-01T00:00:00Z")
-	return runs(cmd, func(c *console) (int, error) {
-		renewed, err := c.renew()
-		if err != nil {
-			return 0, err
-		}
-		text := fmt.Sprintf("%d tunnels expire later than before", renewed.Renewed)
-		if renewed.Renewed == 1 {
-			text = "1 tunnel expires later than before"
-		}
-		return caddy.ExitCodeSuccess, c.print(renewed, text)
-	})
+	return runs(cmd, func(c *console) (int, error) { return caddy.ExitCodeSuccess, c.renew() })
 }
 
-// renew does what the flags say.
-func (c *console) renew() (renewed admin.RenewAnswer, err error) {
+// renewals are the tunnels that expire later at all nodes.
+type renewals struct {
+	admin.RenewAnswer
+	// Failed are the nodes that are missing.
+	Failed []failure `json:"failed,omitempty"`
+}
+
+// renew does what the flags say, at all nodes: that of the client's tunnels is not known.
+func (c *console) renew() error {
 	if err := c.noArguments(); err != nil {
-		return renewed, err
+		return err
 	}
 	filter, all, at := c.filter(), c.flags.Bool("all"), c.flags.String("expires")
 	if (len(filter) > 0) == all {
-		return renewed, errors.New("say which tunnels to renew: --label, --upstream, --client or --handler, or --all")
+		return errors.New("say which tunnels to renew: --label, --upstream, --client or --handler, or --all")
 	}
 	if _, err := expiry.Parse(at, time.Now()); err != nil {
-		return renewed, fmt.Errorf("--expires %q %w", at, err)
+		return fmt.Errorf("--expires %q %w", at, err)
 	}
 	tunnels, err := admin.FilterOf(filter)
 	if err != nil {
-		return renewed, fmt.Errorf("--%w", err) // which begins with the name
+		return fmt.Errorf("--%w", err) // which begins with the name
 	}
-	err = c.ask(http.MethodPost, "tunnels/renew", admin.RenewRequest{Filter: *tunnels, All: all, Expires: admin.Time(at)}, &renewed)
-	return renewed, err
+	request := admin.RenewRequest{Filter: *tunnels, All: all, Expires: admin.Time(at)}
+	r := askAll(c.nodes, func(n *node) (renewed admin.RenewAnswer, err error) {
+		err = n.ask(http.MethodPost, "tunnels/renew", request, &renewed)
+		return renewed, err
+	})
+	if len(r.said) > 0 {
+		sum := renewals{Failed: c.failures(r.failed)}
+		for _, of := range r.said {
+			sum.Renewed += of.answer.Renewed
+		}
+		if err := c.print(sum, "renewed "+countTunnels(sum.Renewed)); err != nil {
+			return err
+		}
+	}
+	return c.err(r.failed)
 }

@@ -1,6 +1,10 @@
 package cluster
 
-import "github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
+import (
+	"cmp"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
+)
 
 // Observer is told what happens. What it is told is as others have said it, and so
 // not always printable.
@@ -9,6 +13,8 @@ type Observer interface {
 	Found(states map[string]upstream.State)
 	// Changed is told of an upstream whose state is another one than it was.
 	Changed(c Change)
+	// Exchanged is told of each look at the storage: nil if all was read and stored.
+	Exchanged(err error)
 	// Fails is told when the storage has begun to fail, and Works when that is over.
 	Fails(err error)
 	Works()
@@ -20,6 +26,8 @@ type Observer interface {
 // Change is an upstream's new state, and why it has it.
 type Change struct {
 	Address string
+	// From is the state that it had: one of the operators', or ready.
+	From string
 	// State may be ready, with who has said that, or who had said what has expired.
 	State upstream.State
 	Cause Cause
@@ -59,10 +67,10 @@ func (c *States) changesLocked(from Cause, was words) (changes []Change) {
 	}
 	for address, s := range c.applied {
 		if !s.Equal(was[address]) {
-			changes = append(changes, Change{address, s, from})
+			changes = append(changes, Change{address, cmp.Or(was[address].State, upstream.Ready), s, from})
 		}
 	}
-	for address := range was {
+	for address, old := range was {
 		if _, still := c.applied[address]; still {
 			continue
 		}
@@ -75,7 +83,7 @@ func (c *States) changesLocked(from Cause, was words) (changes []Change) {
 			cause = Expired
 		}
 		s.State = upstream.Ready
-		changes = append(changes, Change{address, s, cause})
+		changes = append(changes, Change{address, old.State, s, cause})
 	}
 	return changes
 }

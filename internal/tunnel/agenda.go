@@ -10,6 +10,9 @@ import (
 // pacer ends tunnels when it is their turn. All who want that share its goroutine,
 // which lasts as long as there is something to do.
 type pacer struct {
+	// begun is told what has begun; nil if nobody wants to know.
+	begun func([]Move)
+
 	mu    sync.Mutex // guards what follows; a leaf
 	news  []*appointment
 	awake chan struct{} // tells that there are news; nil without the goroutine
@@ -24,6 +27,20 @@ type appointment struct {
 	number int // of those at the same time, the lower one is first
 	place  int // in the agenda
 }
+
+// Move is that tunnels begin to be ended one after another, for the same cause. Each
+// tunnel is told once for it.
+type Move struct {
+	Reason Reason
+	By     string // who wants it, if that is somebody by name
+	// Tunnels is how many, and Upstreams are where they are.
+	Tunnels   int
+	Upstreams []string
+}
+
+// OnMove has begun told, from the goroutine that ends tunnels, what EndOneByOne begins.
+// That is to be said before there are tunnels.
+func (r *Registry) OnMove(begun func([]Move)) { r.pacer.begun = begun }
 
 // cause is why a tunnel is to end. Those who have the same one mean the same.
 type cause struct {
@@ -92,7 +109,9 @@ func (p *pacer) look(a *agenda) bool {
 			return false
 		}
 		p.mu.Unlock()
-		a.add(news)
+		if moves := a.add(news); len(moves) > 0 && p.begun != nil {
+			p.begun(moves)
+		}
 		if a.keep(); len(a.all) > 0 {
 			return true
 		}
@@ -108,11 +127,12 @@ type agenda struct {
 }
 
 // add notes appointments. Tunnels that have ended are forgotten before, so that
-// there are no more of them than come to be between two calls.
-func (a *agenda) add(news []*appointment) {
+// there are no more of them than come to be between two calls. It returns what is new.
+func (a *agenda) add(news []*appointment) []Move {
 	if len(news) == 0 {
-		return
+		return nil
 	}
+	var begun moves
 	for _, old := range slices.Clone(a.all) {
 		if old.tunnel.isOver() {
 			a.remove(old)
@@ -129,10 +149,42 @@ func (a *agenda) add(news []*appointment) {
 				continue
 			}
 			a.remove(old)
+		} else {
+			begun.add(n)
 		}
 		a.added++
 		a.by[n.cause], n.number = n, a.added
 		heap.Push(a, n)
+	}
+	return begun.all
+}
+
+// moves collects what begins.
+type moves struct {
+	all  []Move
+	seen map[place]bool // the upstreams of each
+}
+
+// place is where a move is under way.
+type place struct {
+	why          Reason
+	by, upstream string
+}
+
+func (m *moves) add(n *appointment) {
+	i := slices.IndexFunc(m.all, func(other Move) bool { return other.Reason == n.cause.why && other.By == n.cause.by })
+	if i < 0 {
+		i = len(m.all)
+		m.all = append(m.all, Move{Reason: n.cause.why, By: n.cause.by})
+	}
+	one := &m.all[i]
+	one.Tunnels++
+	if at := (place{one.Reason, one.By, n.tunnel.Upstream}); !m.seen[at] {
+		if m.seen == nil {
+			m.seen = make(map[place]bool)
+		}
+		m.seen[at] = true
+		one.Upstreams = append(one.Upstreams, at.upstream)
 	}
 }
 

@@ -55,6 +55,13 @@ const (
 	Shutdown Reason = "shutdown"
 )
 
+// Reasons are all of them.
+var Reasons = []Reason{
+	ClientClosed, UpstreamClosed, ClientReset, UpstreamReset, ClientLost, UpstreamLost, ClientError, UpstreamError,
+	IdleTimeout, WriteTimeout, HalfCloseTimeout, MaxLifetime, Expired, PingTimeout, MessageTooBig, RateLimited,
+	Evicted, Unhealthy, Rebalanced, Killed, Shutdown,
+}
+
 // Peer is who did something.
 type Peer string
 

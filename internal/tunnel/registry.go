@@ -59,7 +59,9 @@ func (r *Registry) Now() time.Time { return time.Now().Add(r.slept()) }
 type shard struct {
 	mu      sync.Mutex // guards what follows, and the index of each tunnel
 	tunnels []*Tunnel
-	_       [64]byte // keeps two of them out of one cache line
+	// touched are those whose meters are to be told something, and spare is room for them.
+	touched, spare []*Tunnel
+	_              [64]byte // keeps two of them out of one cache line
 }
 
 var shardSeed = maphash.MakeSeed()
@@ -89,7 +91,7 @@ func (r *Registry) remove(t *Tunnel) {
 	s.tunnels[last] = nil
 	s.tunnels = s.tunnels[:last]
 	if last == 0 {
-		s.tunnels = nil
+		s.tunnels, s.touched = nil, nil
 	}
 	s.mu.Unlock()
 	r.labels.remove(t)
@@ -199,6 +201,7 @@ func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) 
 			if ticks%int(SweepInterval/exitInterval) != 0 {
 				continue
 			}
+			r.meterTouched(now)
 			batch = r.checkAll(now, batch)
 			if storm.over(r.changes.Load(), r.Count()) {
 				collectMemory()

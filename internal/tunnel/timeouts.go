@@ -68,7 +68,11 @@ func (t *Tunnel) observe(now time.Time) {
 		if t.isActive(d, read, taken) {
 			t.noteActivity(now)
 		}
-		w.stalled[d] = t.stalledSince(d, now, read != taken && taken == w.taken[d])
+		since := t.stalledSince(d, now, read != taken && taken == w.taken[d])
+		if since.IsZero() != w.stalled[d].IsZero() {
+			t.meterStalled(d, !since.IsZero())
+		}
+		w.stalled[d] = since
 		w.read[d], w.taken[d] = read, taken
 	}
 	if w.last.After(last) {

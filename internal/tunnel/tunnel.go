@@ -41,16 +41,6 @@ type Owner interface {
 	Ended(Outcome)
 }
 
-// About is what a tunnel is known by.
-type About struct {
-	// ID is the same word in logs and lists; ClientIP is the client's address as
-	// its logs have it, Upstream the address of the upstream, and Handler the name
-	// that the configuration gives the handler, if any.
-	ID, ClientIP, Upstream, Handler string
-	// Labels are what the configuration says about its client; nil means none.
-	Labels *Labels
-}
-
 // Options is what a handler's configuration says about its tunnels. It is
 // shared by all of them, never changes, and is all that a tunnel keeps of the
 // configuration, but for its owner. Zero times mean no limit.
@@ -104,6 +94,9 @@ type Tunnel struct {
 	// nanoseconds since 1970.
 	active atomic.Int64
 	phase  atomic.Int32
+	// touched is set while the tunnel is on its shard's list of those whose meter is to
+	// be told something, and all the time without a meter.
+	touched atomic.Bool
 
 	mu sync.Mutex // guards what follows, up to timer
 	// ended tells which directions have ended, and failed which of them
@@ -135,6 +128,7 @@ type Tunnel struct {
 	// tellUpstream is set while a Close for the upstream is due, because no
 	// answer of the client to ours has come.
 	tellUpstream bool
+	metered      metered
 	timer        *time.Timer // of the phase
 
 	// scanners follow the frames of each direction, and passed counts the bytes
@@ -143,11 +137,14 @@ type Tunnel struct {
 	passed   [2]uint64
 	// messages are the scanners' counts, for others.
 	messages [2]atomic.Uint64
-	rates    rates
+	// dropped counts the bytes of each direction that were not passed on.
+	dropped [2]atomic.Int64
+	rates   rates
 
 	About
 
 	Owner  Owner
+	Meter  Meter // nil: none
 	opened time.Time
 	live   *Registry
 	index  int // in the registry, guarded by its mu
@@ -167,6 +164,7 @@ func New(a About, options *Options, live *Registry, o Owner) *Tunnel {
 	if t.inspector != nil {
 		t.phase.Store(int32(inspected))
 	}
+	t.touched.Store(true)
 	t.scanners[relay.ClientToUpstream] = frame.NewScanner(true)
 	t.scanners[relay.UpstreamToClient] = frame.NewScanner(false)
 	return t
@@ -191,11 +189,15 @@ func (t *Tunnel) run(begin func(relay.Hooks) relay.Relay) {
 	defer t.mu.Unlock()
 	t.relay = begin(t)
 	t.live.add(t)
+	t.beginMeterLocked()
 }
 
 // Inspect implements relay.Hooks.
 func (t *Tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 	s := &t.scanners[d]
+	if !t.touched.Load() {
+		t.touch()
+	}
 	if phase(t.phase.Load()) != open {
 		return t.inspectClosely(d, s, p)
 	}
@@ -216,6 +218,9 @@ func (t *Tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 // Skip implements relay.Hooks.
 func (t *Tunnel) Skip(d relay.Direction, n int) {
 	s := &t.scanners[d]
+	if !t.touched.Load() {
+		t.touch()
+	}
 	s.Skip(n)
 	t.messages[d].Store(s.Messages())
 	t.passed[d] += uint64(n)
@@ -233,6 +238,9 @@ func (t *Tunnel) inspectClosely(d relay.Direction, s *frame.Scanner, p []byte) r
 	v := inspect(d, s, p)
 	t.messages[d].Store(s.Messages())
 	t.passed[d] += uint64(v.Pass)
+	if v.Drop > 0 {
+		t.dropped[d].Add(int64(v.Drop))
+	}
 	return v
 }
 
@@ -332,7 +340,9 @@ func (t *Tunnel) Done() {
 		t.timer.Stop()
 	}
 	t.mu.Unlock()
-	t.Owner.Ended(t.outcome())
+	o := t.outcome()
+	t.endMeter(o.Traffic)
+	t.Owner.Ended(o)
 	t.live.remove(t) // then the process may exit
 	close(t.done)
 }
@@ -350,6 +360,7 @@ type Outcome struct {
 	CloseFrom Peer
 	Opened    time.Time
 	Traffic
+	Meter Meter
 }
 
 // Traffic is counts of bytes on the wire, and of messages that have ended. Directions are
@@ -382,6 +393,7 @@ type Snapshot struct {
 func (t *Tunnel) Snapshot() Snapshot {
 	_, in := t.relay.Counts(relay.ClientToUpstream)
 	_, out := t.relay.Counts(relay.UpstreamToClient)
+	in, out = t.passedOf(relay.ClientToUpstream, in), t.passedOf(relay.UpstreamToClient, out)
 	active := time.Unix(0, t.active.Load())
 	bytes, messages := t.rates.now(active)
 	return Snapshot{
@@ -405,6 +417,7 @@ func (t *Tunnel) outcome() Outcome {
 		CloseCode: t.closeCode,
 		CloseFrom: t.closeFrom,
 		Opened:    t.opened,
+		Meter:     t.Meter,
 		Traffic: Traffic{
 			t.passed[relay.ClientToUpstream], t.passed[relay.UpstreamToClient],
 			t.scanners[relay.ClientToUpstream].Messages(), t.scanners[relay.UpstreamToClient].Messages(),

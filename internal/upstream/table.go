@@ -17,6 +17,9 @@ type Host struct {
 	named   int  // upstreams of loaded configurations that have the address
 	tunnels int  // handshakes under way and live tunnels
 	closed  bool // an operator wants no new tunnels here
+	// removed tells that no configuration has the address any more that one had, and
+	// emptied that it was told of it, or of what an operator wants, that it has no tunnels.
+	removed, emptied bool
 	// dropped tells that a source was the last that had the address, and does not
 	// find it any more. It means something while nothing has the address.
 	dropped bool
@@ -74,6 +77,8 @@ const (
 	AddressUp        // see AddressDown
 	// AddressTried: what failures were held against it is forgotten.
 	AddressTried
+	// AddressEmpty: it gets no tunnels any more, and the last one has ended.
+	AddressEmpty
 )
 
 // NewTable makes a table that tells what has changed.
@@ -92,11 +97,25 @@ func NewTable(changed func(Change)) *Table {
 // with placeholders, or a source that is asked in handshakes.
 type Provenance struct {
 	template string // before placeholders were replaced; empty for a source
+	source   string // its module
 }
 
 // FromTemplate is the provenance of what an address with placeholders becomes.
 func FromTemplate(dial string) *Provenance {
 	return &Provenance{template: dial}
+}
+
+// FromSource is the provenance of what a source finds for a request.
+func FromSource(name string) *Provenance {
+	return &Provenance{source: name}
+}
+
+// Spelling is how the configuration has it.
+func (o *Provenance) Spelling() string {
+	if o.template != "" {
+		return o.template
+	}
+	return "dynamic " + o.source
 }
 
 // acquireLocked returns the host of address with one more reference.
@@ -128,6 +147,7 @@ func (t *Table) Name(address, source string) *Host {
 	defer t.mu.Unlock()
 	h := t.acquireLocked(address)
 	h.named++
+	h.removed = false
 	if source != "" {
 		h.found++
 		h.source = source
@@ -149,6 +169,7 @@ func (t *Table) Unname(h *Host, source string, dropped bool) (orphaned bool) {
 	h.named--
 	h.dropped = dropped
 	orphaned = h.named == 0
+	h.removed = orphaned
 	t.releaseLocked(h)
 	return orphaned
 }
@@ -249,10 +270,32 @@ func (t *Table) release(h *Host) {
 // has waited longest for it.
 func (t *Table) TunnelEnded(h *Host) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	h.tunnels--
+	empty := h.takeEmptyLocked()
 	t.releaseLocked(h)
 	t.serveLocked()
+	t.mu.Unlock()
+	if empty {
+		t.Changed(Change{Kind: AddressEmpty, Address: h.Address})
+	}
+}
+
+// takeEmptyLocked reports, once, that the address has no tunnels any more and gets none.
+func (h *Host) takeEmptyLocked() bool {
+	if h.tunnels > 0 || h.emptied || !h.closed && !h.removed {
+		return false
+	}
+	h.emptied = true
+	return true
+}
+
+// TakeEmpty reports whether an address that an operator has just closed has no tunnels,
+// unless it was told already that the last one has ended.
+func (t *Table) TakeEmpty(address string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h, ok := t.m[address]
+	return !ok || h.takeEmptyLocked()
 }
 
 // joinLocked notes that addresses get tunnels again, in all pools.
@@ -313,6 +356,7 @@ func (t *Table) reserveLocked(h *Host) *Host {
 	}
 	h.refs++
 	h.tunnels++
+	h.emptied, h.removed = false, false // placeholders may bring an address again
 	return h
 }
 
@@ -357,6 +401,15 @@ type Server struct {
 	slowSince time.Time
 }
 
+// Spelling is how the configuration has the endpoint: there are few of these, also
+// where its address depends on requests.
+func (e *Endpoint) Spelling() string {
+	if e.From == nil {
+		return e.Host.Address
+	}
+	return e.From.Spelling()
+}
+
 // NewEndpoint makes one without a host.
 func NewEndpoint(s *Server, a Address) *Endpoint {
 	return &Endpoint{Server: s, Address: a}
@@ -382,6 +435,10 @@ func (t *Table) SetStates(number uint64, states map[string]State) (evict, ready 
 		if was.Closes() && !states[address].Closes() {
 			ready = append(ready, address)
 		}
+	}
+	for address, h := range t.m {
+		// What is said anew is told anew.
+		h.emptied = h.emptied && states[address].At.Equal(t.states[address].At)
 	}
 	t.states = states
 	maps.DeleteFunc(t.asked, func(address string, _ time.Time) bool {
