@@ -66,10 +66,10 @@ func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clie
 	defer cancel()
 	err := process.farewells.Tell(ctx, w, r, &farewell.Farewell{
 		Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired), Offer: &hs.Offer, Conn: keptConn(r.Context()),
+		Begun: func() { h.logRefusal(r, &hs.account, f, f.status) },
 	})
 	if errors.Is(err, farewell.ErrUnanswered) {
 		return h.refuse(w, r, &hs.account, f)
 	}
-	h.logRefusal(r, &hs.account, f, f.status) // what else is wrong is the client's
-	return nil
+	return nil // what else is wrong is the client's
 }

@@ -44,6 +44,8 @@ type Farewell struct {
 	// HTTP/2.
 	Offer *handshake.Offer
 	Conn  net.Conn
+	// Begun is called when it is sure that the client is answered.
+	Begun func()
 }
 
 // Count is how many clients are being told.
@@ -71,6 +73,7 @@ func (f *Farewell) tellSocket(ctx context.Context, w http.ResponseWriter) error 
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnanswered, err)
 	}
+	f.Begun()
 	header := w.Header()
 	header["Upgrade"], header["Connection"] = []string{"websocket"}, []string{"Upgrade"}
 	header[handshake.FieldAccept] = []string{handshake.AcceptFor(f.Offer.Key)}
@@ -92,6 +95,7 @@ func (f *Farewell) tellSocket(ctx context.Context, w http.ResponseWriter) error 
 }
 
 func (f *Farewell) tellStream(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+	f.Begun()
 	f.accept(w, http.StatusOK)
 	s := conn.NewStream(ctx, w, r.Body, f.Conn)
 	defer s.Detach()
