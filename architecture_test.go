@@ -21,7 +21,7 @@ var graph = map[string][]string{
 	"cli":       {"admin", "demo", "expiry", "frame", "handshake", "printable", "upstream", "net/http", "caddy", "cobra", "humanize", "zap"},
 	"cluster":   {"outside", "printable", "upstream"},
 	"conn":      {"relay", "net/http", "quic", "x/sys"},
-	"dashboard": {"admin", "frame", "printable", "tunnel", "upstream", "net/http", "caddy", "zap"},
+	"dashboard": {"admin", "frame", "metrics", "printable", "tunnel", "upstream", "net/http", "caddy", "zap"},
 	"demo":      {"net/http", "websocket"},
 	"dial":      {"conn", "handshake", "relay", "net/http"},
 	"directive": {"net/http", "caddy", "humanize"},

@@ -205,8 +205,6 @@ func (h *Handler) handshakeAt(
 		inTime, cancel = context.WithTimeout(ctx, h.handshake)
 		defer cancel()
 	}
-	began := time.Now()
-	defer func() { process.board.Attempted(c.Host.Address, time.Since(began)) }()
 	conn, err := h.transport.dial(inTime, targetOf(c.Endpoint.Address), repl)
 	if err != nil {
 		// It is the upstream that has taken the time, unless that of the request is over.

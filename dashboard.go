@@ -1,10 +1,13 @@
 package websocketproxy
 
 import (
+	"cmp"
+
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 )
 
 func init() {
@@ -29,13 +32,19 @@ func (p *processWide) shown() *shownProcess {
 // Pools implements dashboard.Backend.
 func (p *shownProcess) Pools() (all []dashboard.Pool) {
 	for _, loaded := range p.process.evictor.Pools() {
-		pool := dashboard.Pool{Handler: loaded.Name, Queued: loaded.Pool.WaitingNow()}
+		pool := dashboard.Pool{Handler: cmp.Or(loaded.Name, metrics.DefaultHandler), Queued: loaded.Pool.WaitingNow()}
 		for _, o := range loaded.Pool.Occupancies() {
 			pool.Members = append(pool.Members, dashboard.Member{Upstream: o.Address, Weight: o.Weight, Most: o.Most})
 		}
 		all = append(all, pool)
 	}
 	return all
+}
+
+// Numbers implements dashboard.Backend.
+func (p *shownProcess) Numbers() dashboard.Numbers {
+	s := p.process.metrics.Snapshot()
+	return dashboard.NumbersOf(&s)
 }
 
 // Interface guards

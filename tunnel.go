@@ -78,7 +78,6 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 	h.logOpened(&about)
 	t := tunnel.New(about, h.tunnelPolicy, h.live, held)
 	t.Meter = hs.counts.Opened(a.choice.Endpoint.Spelling(), hs.settle())
-	process.board.TunnelOpened(h.Name, held.Host.Address)
 	if hs.expires != nil {
 		t.Limit(*hs.expires)
 	}

@@ -20,6 +20,8 @@ type Backend interface {
 	// Pools are those of the configurations that are loaded; of a handler's name there
 	// may be several.
 	Pools() []Pool
+	// Numbers are what has been counted since the process started.
+	Numbers() Numbers
 }
 
 // Pool is the upstreams of a handler, as far as they are known.
@@ -36,37 +38,11 @@ type Member struct {
 	Most     int // tunnels; zero: no limit
 }
 
-// Pair is an upstream as a handler has it.
-type Pair struct{ Handler, Upstream string }
-
-// Numbers are counts. All but Open only grow.
-type Numbers struct {
-	Pairs    map[Pair]PairNumbers
-	Handlers map[string]HandlerNumbers
-	// Took is how long handshakes took at upstreams, by address.
-	Took map[string]Histogram
-}
-
-// PairNumbers are counts of an upstream of a handler.
-type PairNumbers struct {
-	Open           int
-	Opened, Closed uint64
-	// Failed are attempts that have failed, by cause.
-	Failed map[string]uint64
-}
-
-// HandlerNumbers are counts of a handler.
-type HandlerNumbers struct {
-	// Ended are tunnels by reason, Refused are handshakes by cause.
-	Ended, Refused map[string]uint64
-}
-
 // Board is what a process has for all pages.
 type Board struct {
 	Recent
 
 	backend Backend
-	counts  counts
 
 	mu      sync.Mutex // guards what follows
 	users   int        // handlers that are in force
@@ -161,5 +137,5 @@ func (b *Board) oldestOf(all []admin.Upstream) map[string]time.Time {
 
 // gather asks for everything that is shown.
 func (b *Board) gather(now time.Time) *facts {
-	return &facts{at: now, upstreams: b.backend.Upstreams(), pools: b.backend.Pools(), numbers: b.counts.snapshot()}
+	return &facts{at: now, upstreams: b.backend.Upstreams(), pools: b.backend.Pools(), numbers: b.backend.Numbers()}
 }

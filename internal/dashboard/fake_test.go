@@ -15,6 +15,8 @@ import (
 
 // fake is a backend whose contents a test sets.
 type fake struct {
+	counts
+
 	mu        sync.Mutex
 	upstreams []admin.Upstream
 	pools     []Pool
@@ -120,16 +122,23 @@ func inUse(tb testing.TB, f *fake) *Board {
 // at takes a sample as of some time.
 func (b *Board) at(now time.Time) { b.history.add(b.gather(now)) }
 
-// end of a tunnel.
+// ended has tunnels opened and ended.
 func (b *Board) ended(reason tunnel.Reason, times int) {
 	for range times {
-		b.TunnelOpened("chat", "10.0.0.1:80")
-		b.TunnelEnded(&tunnel.Outcome{About: tunnel.About{Handler: "chat", Upstream: "10.0.0.1:80"}, Reason: reason})
+		b.backend.(*fake).opened()
+		b.left(reason)
 	}
+}
+
+// left has one of those that are open ended.
+func (b *Board) left(reason tunnel.Reason) {
+	b.backend.(*fake).counts.ended(string(reason))
+	b.TunnelEnded(&tunnel.Outcome{About: tunnel.About{Handler: "chat", Upstream: "10.0.0.1:80"}, Reason: reason})
 }
 
 func (b *Board) refused(cause string, times int) {
 	for range times {
+		b.backend.(*fake).counts.refused(cause)
 		b.HandshakeRefused(Event{Why: cause, Handler: "chat", Upstream: "10.0.0.2:80"})
 	}
 }

@@ -147,21 +147,6 @@ func distance(f *facts, now time.Time, ago time.Duration) time.Duration {
 	return (now.Sub(f.at) - ago).Abs()
 }
 
-// totals adds up the counts of all handlers.
-func (n *Numbers) totals() (t totals) {
-	for _, p := range n.Pairs {
-		t.open += int32(p.Open) //nolint:gosec // fewer than there are descriptors
-		t.opened += p.Opened
-		t.closed += p.Closed
-	}
-	for _, h := range n.Handlers {
-		for _, refused := range h.Refused {
-			t.refused += refused
-		}
-	}
-	return t
-}
-
 // grown is by how much a count has grown. An upstream's counts begin anew when it has
 // been away.
 func grown(now, before uint64) uint64 {

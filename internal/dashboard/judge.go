@@ -101,11 +101,15 @@ func judgePools(f *facts) (problems []Problem) {
 func judgeUpstream(u *admin.Upstream) (p Problem, wrong bool) {
 	switch address := shown(u.Address); {
 	case u.Health == upstream.Down:
-		p = Problem{Level: warn, key: "down " + u.Address, Words: address + " is down: " + cmp.Or(shown(u.HealthError), "its check fails") + ".",
-			Do: "Look at the upstream; it gets no tunnels until its check passes."}
+		p = Problem{
+			Level: warn, key: "down " + u.Address, Words: address + " is down: " + cmp.Or(shown(u.HealthError), "its check fails") + ".",
+			Do: "Look at the upstream; it gets no tunnels until its check passes.",
+		}
 	case u.Failing && u.State == upstream.Ready:
-		p = Problem{Level: warn, key: "failing " + u.Address, Words: address + " cannot be connected to.",
-			Do: "Look at the upstream; it gets tunnels only if no other one can take them."}
+		p = Problem{
+			Level: warn, key: "failing " + u.Address, Words: address + " cannot be connected to.",
+			Do: "Look at the upstream; it gets tunnels only if no other one can take them.",
+		}
 	default:
 		return p, false
 	}
@@ -196,7 +200,7 @@ func verb(n int, one, many string) string {
 }
 
 func spell(d time.Duration) string {
-	if d = d.Round(time.Second); d >= 55*time.Second && d <= 65*time.Second {
+	if d = d.Round(time.Second); d >= 55*time.Second && d < 90*time.Second {
 		return "minute"
 	} else if d < time.Minute {
 		return fmt.Sprintf("%d seconds", int(d.Seconds()))

@@ -178,7 +178,7 @@ func TestActionsAreAboutWhatWasShown(t *testing.T) {
 		"no state":            {"POST", "state", `{"upstream":"10.0.0.1:80","state":"removed","seen":"ready"}`, 400, "ready, drain or evict"},
 		"a long time":         {"POST", "state", `{"upstream":"10.0.0.1:80","state":"evict","seen":"ready","count":100,"period":1e9}`, 400, "up to a day"},
 		"no JSON":             {"POST", "state", `state=drain`, 400, "JSON"},
-		"an unknown field":    {"POST", "state", `{"adress":"10.0.0.1:80"}`, 400, "adress"},
+		"an unknown field":    {"POST", "state", `{"upstrem":"10.0.0.1:80"}`, 400, "upstrem"},
 		"too much":            {"POST", "state", `{"upstream":"` + strings.Repeat("a", longestBody) + `"}`, 400, "too large"},
 		"these":               {"POST", "close", `{"search":"192.0.2.1","count":100}`, 200, `"tunnels":100`},
 		"more than these":     {"POST", "close", `{"search":"192.0.2","count":50}`, 409, "there are 100 tunnels now, not 50"},

@@ -48,7 +48,7 @@ type search struct {
 }
 
 // routes looks at routes that are reached by what at tells. What authenticates in one of
-// them counts for those after it.
+// them counts for those after it, unless it is another site.
 func (s *search) routes(all caddyhttp.RouteList, at front, depth int) {
 	if depth > deepest {
 		return
@@ -60,7 +60,8 @@ func (s *search) routes(all caddyhttp.RouteList, at front, depth int) {
 		for _, handler := range route.Handlers {
 			s.handler(handler, here, depth)
 			if authenticates(handler) {
-				here.authenticated, at.authenticated = true, true
+				here.authenticated = true
+				at.authenticated = at.authenticated || !route.Terminal && !asksForHost(route.MatcherSets)
 			}
 		}
 	}

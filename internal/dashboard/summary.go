@@ -180,7 +180,7 @@ func (h *history) tunnels(f *facts) Tunnels {
 
 // whys are the most frequent reasons and causes of the last minutes that say something.
 func (h *history) whys(f *facts) []Why {
-	var ended, refused = make(map[string]uint64), make(map[string]uint64)
+	ended, refused := make(map[string]uint64), make(map[string]uint64)
 	if before := h.before(f.at, lately); before != nil {
 		for name, n := range f.numbers.Handlers {
 			was := before.numbers.Handlers[name]
@@ -232,9 +232,7 @@ func (h *history) goingOf(f *facts) []Going {
 		if track := h.going[u.Address]; track != nil && track.state == u.State && track.set.Equal(u.Since) {
 			g.First, g.Half, g.Oldest = max(track.first, u.Tunnels), track.half, track.oldest
 		}
-		if had := was[u.Address]; had != nil && had.Tunnels > u.Tunnels {
-			g.Rate = round(float64(had.Tunnels-u.Tunnels) / f.at.Sub(before.at).Seconds())
-		}
+		g.Rate = h.leaving(f, u, was[u.Address], before)
 		if u.State != upstream.Drain && u.Tunnels > 0 && g.Rate > 0 {
 			left := time.Duration(float64(u.Tunnels) / g.Rate * float64(time.Second))
 			g.Empty = f.at.Add(left).Truncate(time.Second)
@@ -243,6 +241,23 @@ func (h *history) goingOf(f *facts) []Going {
 	}
 	slices.SortStableFunc(all, func(a, b Going) int { return cmp.Compare(b.Tunnels, a.Tunnels) })
 	return all[:min(len(all), mostGoing)]
+}
+
+// leaving is how many tunnels an upstream loses a second, of late, but not before it got
+// its state.
+func (h *history) leaving(f *facts, u, was *admin.Upstream, before *facts) float64 {
+	var from time.Time
+	had := 0
+	switch track := h.going[u.Address]; {
+	case was != nil && before.at.After(u.Since):
+		from, had = before.at, was.Tunnels
+	case track != nil && track.set.Equal(u.Since):
+		from, had = track.began, track.first
+	}
+	if over := f.at.Sub(from); had > u.Tunnels && over >= time.Second {
+		return round(float64(had-u.Tunnels) / over.Seconds())
+	}
+	return 0
 }
 
 // rows are all upstreams of all handlers, worst first.
@@ -291,9 +306,15 @@ func sum(counts map[string]uint64) (n uint64) {
 // row is what is shown of an upstream of a handler.
 func (f *facts) row(pair Pair, m Member, u *admin.Upstream, recent, minutes *facts) Row {
 	now := f.numbers.Pairs[pair]
+	if pair.Handler == "" && u != nil {
+		now.Open = u.Tunnels
+	}
 	r := Row{
 		Handler: shown(pair.Handler), Upstream: shown(pair.Upstream), Status: statusOf(u, m.Most), State: upstream.Removed,
 		Tunnels: now.Open, Weight: m.Weight, Most: m.Most, P50: -1, P99: -1,
+	}
+	if u == nil && now.Open > 0 { // its addresses depend on requests, and have rows of their own
+		r.Status, r.State = Usable, ""
 	}
 	if u != nil {
 		r.State, r.All, r.Error = u.State, u.Tunnels, shown(u.HealthError)

@@ -81,7 +81,7 @@ func TestStormIsMoreHandshakesThanUsual(t *testing.T) {
 func TestSummaryComparesWithFifteenMinutesAgo(t *testing.T) {
 	b := inUse(t, one(0))
 	for range 100 {
-		b.TunnelOpened("chat", "10.0.0.1:80")
+		b.backend.(*fake).opened()
 	}
 	now := noon
 	for range historyLength + 20 {
@@ -90,7 +90,7 @@ func TestSummaryComparesWithFifteenMinutesAgo(t *testing.T) {
 	}
 	b.refused("origin", 30)
 	for range 30 {
-		b.TunnelEnded(&tunnel.Outcome{About: tunnel.About{Handler: "chat", Upstream: "10.0.0.1:80"}, Reason: tunnel.UpstreamReset})
+		b.left(tunnel.UpstreamReset)
 	}
 	got := b.summary(now).Tunnels
 	if got.Open != 70 || got.Before != 100 || got.BeforeAge != 900 {
@@ -177,7 +177,7 @@ func TestRowsAreWorstFirstAndNamesOfOneHandlerTogether(t *testing.T) {
 	b := inUse(t, f)
 	b.at(noon)
 	for range 100 {
-		b.Attempted("10.0.0.1:80", 7*time.Millisecond)
+		f.attempted("10.0.0.1:80")
 	}
 	b.refused("dial_failed", 4)
 	var got []string

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// trafficClients is how many clients there are, and TrafficTime how long they go on.
+	// trafficClients is how many clients there are, and trafficTime how long they go on.
 	trafficClients = 24
-	TrafficTime    = 15 * time.Minute
+	trafficTime    = 15 * time.Minute
 )
 
 // Traffic is clients that come, say something and go, so that there is something to look
@@ -24,9 +24,9 @@ type Traffic struct {
 }
 
 // StartTraffic starts clients of an echo at a URL. They stop by themselves after
-// TrafficTime.
+// 15 minutes.
 func StartTraffic(url string) *Traffic {
-	ctx, cancel := context.WithTimeout(context.Background(), TrafficTime)
+	ctx, cancel := context.WithTimeout(context.Background(), trafficTime)
 	t := &Traffic{cancel: cancel}
 	for range trafficClients {
 		t.clients.Go(func() {

@@ -228,8 +228,11 @@ const clientGone = 499
 
 // classOf is the label for a status.
 func classOf(status int) string {
-	if status == clientGone {
+	switch {
+	case status == clientGone:
 		return "499"
+	case status >= 500: // also those of an upstream that have no meaning
+		return "5xx"
 	}
 	return strconv.Itoa(status/100) + "xx"
 }

@@ -25,8 +25,8 @@ const (
 	// keptFor is how long there are series of an upstream after its last tunnel and
 	// its last configuration.
 	keptFor = 15 * time.Minute
-	// defaultHandler stands for handlers without a name.
-	defaultHandler = "default"
+	// DefaultHandler stands for handlers without a name.
+	DefaultHandler = "default"
 )
 
 // Words are those of the labels, and of others.
@@ -97,7 +97,7 @@ func version() string {
 // Handler returns the counts of the handlers with a name, which begin at zero.
 func (m *Metrics) Handler(name string) *Handler {
 	if name == "" {
-		name = defaultHandler
+		name = DefaultHandler
 	}
 	name = Label(name)
 	if h, ok := m.handlers.load(name); ok {

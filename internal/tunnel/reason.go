@@ -58,7 +58,7 @@ const (
 // Reasons are all of them.
 var Reasons = []Reason{
 	ClientClosed, UpstreamClosed, ClientReset, UpstreamReset, ClientLost, UpstreamLost, ClientError, UpstreamError,
-	IdleTimeout, WriteTimeout, HalfCloseTimeout, MaxLifetime, Expired, PingTimeout, MessageTooBig, RateLimited,
+	IdleTimeout, WriteTimeout, HalfCloseTimeout, MaxLifetime, PingTimeout, Expired, MessageTooBig, RateLimited,
 	Evicted, Unhealthy, Rebalanced, Killed, Shutdown,
 }
 

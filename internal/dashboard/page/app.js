@@ -77,7 +77,7 @@ function showSummary() {
 	const first = s.problems[0];
 	if (version !== s.version) setVerdict('warn', 'This page is older than the server. Load it again.', s.problems);
 	else if (s.level === 'good') setVerdict('good', 'Good', []);
-	else setVerdict(s.level, (s.level === 'bad' ? 'Wrong' : 'Not all is well') + ' since ' + clock(first.since), s.problems);
+	else setVerdict(s.level, (s.level === 'bad' ? 'Something is wrong' : 'Not all is well') + ' since ' + clock(first.since), s.problems);
 	setText(byId('place'), location.host + (s.you ? ', ' + s.you : ''));
 	showClients(s.tunnels);
 	showWhys(s.whys);
@@ -130,7 +130,7 @@ function showUpstreams(s) {
 	const most = Math.max(1, ...s.rows.map((r) => r.tunnels));
 	sync(byId('upstreams').tBodies[0], s.rows, (r) => r.handler + '\n' + r.upstream, (row, r) => cells(row, [
 		['', '', (cell) => remade(cell, [r.upstream, opened.get(r.upstream), opened.has(r.upstream)], () => upstreamCell(r))],
-		['handler', 'text', r.handler || 'default'],
+		['handler', 'text', r.handler],
 		['', '', (cell) => remade(cell, r.status, () => el('span', { class: 'state', 'data-status': r.status }, r.status))],
 		['', 'meter', (cell) => remade(cell, [r.tunnels, r.most, most, r.weight], () => meter(r, most))],
 		['opened', 'n', perSecond(r.opened)],
@@ -139,7 +139,7 @@ function showUpstreams(s) {
 		['p99', 'n', milliseconds(r.p99)],
 		['failures', 'text', [r.error, ...Object.entries(r.failed || {}).map(([cause, n]) => n + '× ' + cause)].filter(Boolean).join(', ')],
 		['set by', 'text', r.by ? r.by + ', ' + since(r.since) + (r.expires ? ', until ' + clock(r.expires) : '') : ''],
-		['', 'do-cell', (cell) => remade(cell, [s.actions, r.state], () => (s.actions ? stateButtons(r.upstream, r.handler) : []))],
+		['', 'do-cell', (cell) => remade(cell, [s.actions, r.state], () => (s.actions && r.state ? stateButtons(r.upstream, r.handler) : []))],
 	]));
 	setText(byId('more'), s.more ? plural(s.more, 'more upstream') + ' in better states: caddy websockets list shows all.' : '');
 }
