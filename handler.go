@@ -17,7 +17,7 @@ import (
 // the tunnel between them. Other requests go to next.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if r.ProtoMajor == 3 {
-		h.noteServer(r.Context())
+		h.http3.Note(r.Context(), h.live, h.tunnelPolicy.Shutdown)
 	}
 	// A request for a WebSocket never goes to the next handler: what stands there
 	// would open a tunnel without the checks.

@@ -13,6 +13,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/farewell"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
@@ -65,7 +66,7 @@ func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clie
 	ctx, cancel := h.live.UntilExit(r.Context())
 	defer cancel()
 	err := process.farewells.Tell(ctx, w, r, &farewell.Farewell{
-		Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired), Offer: &hs.Offer, Conn: keptConn(r.Context()),
+		Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired), Offer: &hs.Offer, Conn: server.Conn(r.Context()),
 		Begun: func() { h.logRefusal(r, &hs.account, f, f.status) },
 	})
 	if errors.Is(err, farewell.ErrUnanswered) {

@@ -28,6 +28,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -135,7 +136,7 @@ type Handler struct {
 	handshake      time.Duration
 	tunnelPolicy   *tunnel.Options
 	evictPolicy    *evict.Policy
-	http3          servedHTTP3
+	http3          server.HTTP3
 	perClient      int // most tunnels of a client; zero means no limit
 	logger         *zap.Logger
 	reporter       *reporter
@@ -157,8 +158,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	for _, step := range []func(caddy.Context) error{
-		keepConns,
-		h.provisionHTTP3,
+		server.KeepConns,
+		h.http3.Provision,
 		h.provisionTransport,
 		h.provisionTrustedProxies,
 		h.provisionAccess,

@@ -11,6 +11,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
@@ -53,8 +54,8 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientH
 	h.writeHeader(w, r, a, func(header http.Header) {
 		delete(header, handshake.FieldAccept)
 	}, http.StatusOK)
-	s := conn.NewStream(r.Context(), w, r.Body, keptConn(r.Context()))
-	defer liftIdleTimeouts(r.Context())()
+	s := conn.NewStream(r.Context(), w, r.Body, server.Conn(r.Context()))
+	defer server.LiftIdleTimeouts(r.Context())()
 	defer s.Detach()
 	if err := s.Accept(); err != nil {
 		gone := &refusal{cause: causeClientGone, err: err, upstream: a.choice.Host.Address}

@@ -1,4 +1,7 @@
-package websocketproxy
+// Package server is what is to be known of Caddy's HTTP servers, and is not passed to
+// handlers: the connection of a request, the idle timeouts of a stream, and when an HTTP/3
+// server ends. It has no lock.
+package server
 
 import (
 	"context"
@@ -13,13 +16,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // connKey is where the context of a request has its connection.
 type connKey struct{}
 
-// keepConns has a server put the connections into the contexts of requests.
-func keepConns(ctx caddy.Context) error {
+// KeepConns has the server of a handler put the connections into the contexts of requests.
+func KeepConns(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterConnContext(keepConn)
 	}
@@ -33,18 +37,18 @@ func keepConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// keptConn is the connection of a request; nil if it has come over HTTP/3.
-func keptConn(ctx context.Context) net.Conn {
+// Conn is the connection of a request; nil if it has come over HTTP/3.
+func Conn(ctx context.Context) net.Conn {
 	if c, ok := ctx.Value(connKey{}).(net.Conn); ok {
 		return conn.Unwrap(c)
 	}
 	return nil
 }
 
-// liftIdleTimeouts lifts those of the server for the stream of a request, which are
+// LiftIdleTimeouts lifts those of the server for the stream of a request, which are
 // one minute: tunnels have their own. restore has to be called when the tunnel has
 // ended.
-func liftIdleTimeouts(ctx context.Context) (restore func()) {
+func LiftIdleTimeouts(ctx context.Context) (restore func()) {
 	const never = 100 * 365 * 24 * time.Hour
 	reader, writer := caddyhttp.IdleTimeoutsFromContext(ctx)
 	var restorers []func()
@@ -61,30 +65,31 @@ func liftIdleTimeouts(ctx context.Context) (restore func()) {
 	}
 }
 
-// servedHTTP3 is what a handler knows of the HTTP/3 server that it belongs to.
-type servedHTTP3 struct {
+// HTTP3 is what a handler knows of the HTTP/3 server that it belongs to.
+type HTTP3 struct {
 	known atomic.Bool
 	// stopping is closed when that server has begun to shut down: at the end of a
 	// shutdown_delay, or of its configuration. It is nil where nothing tells.
 	stopping chan struct{}
 }
 
-func (h *Handler) provisionHTTP3(ctx caddy.Context) error {
+// Provision has the server tell when it shuts down.
+func (h *HTTP3) Provision(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		stopping := make(chan struct{})
-		h.http3.stopping = stopping
+		h.stopping = stopping
 		server.RegisterOnShutdown(sync.OnceFunc(func() { close(stopping) }))
 	}
 	return nil
 }
 
-// noteServer makes the server of an HTTP/3 request known to those who end the
-// process. A handler has only one, so this is done once.
-func (h *Handler) noteServer(ctx context.Context) {
-	if h.http3.known.Load() || h.http3.known.Swap(true) {
+// Note makes the server of an HTTP/3 request known to those who end the process, which
+// wait for its clients no longer than the period. A handler has only one, so this is done once.
+func (h *HTTP3) Note(ctx context.Context, live *tunnel.Registry, period time.Duration) {
+	if h.known.Load() || h.known.Swap(true) {
 		return
 	}
 	if server, ok := ctx.Value(http3.ServerContextKey).(*http3.Server); ok {
-		h.live.NoteHTTP3Server(server, h.tunnelPolicy.Shutdown, h.http3.stopping)
+		live.NoteHTTP3Server(server, period, h.stopping)
 	}
 }
