@@ -25,7 +25,7 @@ var graph = map[string][]string{
 	"dial":      {"conn", "handshake", "relay", "net/http"},
 	"directive": {"net/http", "caddy", "humanize"},
 	"discovery": {"outside", "upstream"},
-	"events":    {"caddy", "zap"},
+	"events":    {"printable", "tunnel", "caddy", "zap"},
 	"evict":     {"balance", "tunnel", "upstream"},
 	"forward":   {"conn", "handshake", "net/http"},
 	"frame":     {},

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"fmt"
 	"math"
 	"time"
 	"unique"
@@ -65,6 +66,16 @@ type Course struct {
 	Retries uint16
 	// Trace is what is left of the handshake's span; nil without one.
 	Trace *trace.Kept
+}
+
+// NewCourse makes one of durations. The id is used if it can be written as a text.
+func NewCourse(id any, took, upstreamTook, queued time.Duration, retries int) Course {
+	c := Course{Took: MicrosOf(took), UpstreamTook: MicrosOf(upstreamTook), Queued: MicrosOf(queued)}
+	c.Retries = uint16(min(max(0, retries), math.MaxUint16))
+	if written, ok := id.(fmt.Stringer); ok {
+		c.RequestID = written.String()
+	}
+	return c
 }
 
 // Micros is a duration in microseconds, at most 71 minutes, in half the memory of a
