@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -87,12 +88,23 @@ type account struct {
 	// upstreamTook is how long the last attempt took at its upstream, from dialing to
 	// the answer or the failure.
 	upstreamTook time.Duration
-	trace        *trace.Handshake // nil: the request has no span
+
+	// counts are those of its handler. underWay tells that it is counted there, and gaveUp
+	// that it has waited in the queue for nothing.
+	counts           *metrics.Handler
+	underWay, gaveUp bool
+
+	trace *trace.Handshake // nil: the request has no span
 }
 
 // openAccount begins the account of a request.
-func openAccount(r *http.Request) account {
-	return account{began: time.Now(), protocol: "h" + strconv.Itoa(r.ProtoMajor), trace: trace.Begin(r)}
+func (h *Handler) openAccount(r *http.Request) account {
+	return account{
+		began:    time.Now(),
+		protocol: "h" + strconv.Itoa(r.ProtoMajor),
+		counts:   process.metrics.Handler(h.Name),
+		trace:    trace.Begin(r),
+	}
 }
 
 // target is what the client has asked for, whatever handlers in front have made of the

@@ -37,10 +37,13 @@ func (*adminAPI) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// Provision has the metrics shown, also where no handler is in the configuration.
+func (*adminAPI) Provision(ctx caddy.Context) error { return showMetrics(ctx) }
+
 // Routes returns the routes of the API. Everything that they use belongs to the
 // process, as nobody tells this module when its configuration is unloaded.
 func (*adminAPI) Routes() (routes []caddy.AdminRoute) {
-	for _, route := range admin.Routes(&admin.Process{Live: process.live, Table: process.table, States: process.operators}) {
+	for _, route := range admin.Routes(process.shown()) {
 		routes = append(routes, caddy.AdminRoute{Pattern: route.Pattern, Handler: adminHandler(route.ServeHTTP)})
 	}
 	return routes
@@ -60,5 +63,6 @@ func adminHandler(serve admin.HandlerFunc) caddy.AdminHandlerFunc {
 // Interface guards
 var (
 	_ caddy.Module      = (*adminAPI)(nil)
+	_ caddy.Provisioner = (*adminAPI)(nil)
 	_ caddy.AdminRouter = (*adminAPI)(nil)
 )

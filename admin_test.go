@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -178,14 +179,15 @@ func TestAdminShowsTunnels(t *testing.T) {
 		ID: got.ID, ClientIP: "127.0.0.1", Upstream: up.Addr, Handler: "chat",
 		Opened: got.Opened, Age: got.Age, Idle: got.Idle,
 		BytesIn: 2*6 + 11, BytesOut: 2*2 + 11, MessagesIn: 2, MessagesOut: 2,
+		BytesRate: got.BytesRate, MessagesRate: got.MessagesRate,
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("the tunnel is %+v, want %+v", got, want)
 	}
 
 	shown := get[admin.Tunnel](api, "GET", "tunnels/"+got.ID, "", http.StatusOK)
-	shown.Age, shown.Idle = got.Age, got.Idle
-	if shown != want {
+	shown.Age, shown.Idle, shown.BytesRate, shown.MessagesRate = got.Age, got.Idle, got.BytesRate, got.MessagesRate
+	if !reflect.DeepEqual(shown, want) {
 		t.Errorf("by its id, the tunnel is %+v, want %+v", shown, want)
 	}
 	c.CloseHandshake(1000)

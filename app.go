@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 )
@@ -32,6 +33,8 @@ type statesApp struct {
 	events  *events.Outlet
 	// handlers are those of the configuration.
 	handlers []*Handler
+	// dashboards are those of the configuration.
+	dashboards []*dashboard.Handler
 }
 
 // CaddyModule returns the Caddy module information.
@@ -57,7 +60,11 @@ func (a *statesApp) Start() error {
 	for _, h := range a.handlers {
 		h.sources.Start()
 		process.evictor.Start(h.loaded)
+		h.startMetrics()
 		h.startChecks()
+	}
+	for _, d := range a.dashboards {
+		d.Start()
 	}
 	return nil
 }
@@ -67,9 +74,13 @@ func (a *statesApp) Start() error {
 func (a *statesApp) Stop() error {
 	var all discovery.Sources
 	for _, h := range a.handlers {
+		h.counted.Stop()
 		all = append(all, h.sources...)
 	}
 	all.Retire()
+	for _, d := range a.dashboards {
+		d.Stop()
+	}
 	a.events.Leave()
 	a.sync.Detach()
 	a.sync = nil

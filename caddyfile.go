@@ -120,6 +120,9 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //		subprotocols       <names...>
 //		require_upgrade
 //
+//		# whose a tunnel is
+//		label              <name> <value>
+//
 //		# the request that goes upstream, and its answer
 //		header_up          [+|-]<field> [<value> [<replacement>]]
 //		header_down        [+|-]<field> [<value> [<replacement>]]
@@ -231,6 +234,9 @@ var options = map[string]option{
 	"subprotocols":    {"access.subprotocols", func(p *parser) error { return p.Words(&p.access().Subprotocols) }},
 	"require_upgrade": {"access.require_upgrade", func(p *parser) error { p.access().RequireUpgrade = true; return nil }},
 
+	// whose a tunnel is
+	"label": {"labels labels.name labels.value", (*parser).label},
+
 	// the request that goes upstream, and its answer
 	"header_up":       {"", (*parser).header},
 	"header_down":     {"", (*parser).header},
@@ -244,7 +250,7 @@ var syntax = directive.Syntax{
 	Refused:   refusedOptions,
 	Repeatable: map[string]bool{
 		"to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
-		"origins": true, "subprotocols": true, "lb_retry_status": true,
+		"origins": true, "subprotocols": true, "lb_retry_status": true, "label": true,
 	},
 	Settings: []string{"weight", "max_tunnels", "backup"},
 	Renamed:  strings.NewReplacer("dynamic_upstreams", "dynamic"),

@@ -43,7 +43,7 @@ func configTypes() []reflect.Type {
 		reflect.TypeFor[Handler](), reflect.TypeFor[Upstream](), reflect.TypeFor[LoadBalancing](), reflect.TypeFor[Rebalance](),
 		reflect.TypeFor[Queue](), reflect.TypeFor[HealthChecks](), reflect.TypeFor[PassiveHealthChecks](),
 		reflect.TypeFor[Timeouts](), reflect.TypeFor[Keepalive](), reflect.TypeFor[Limits](),
-		reflect.TypeFor[Drain](), reflect.TypeFor[Access](),
+		reflect.TypeFor[Drain](), reflect.TypeFor[Access](), reflect.TypeFor[Label](),
 		reflect.TypeFor[HealthChecks](), reflect.TypeFor[ActiveHealthChecks](),
 	}
 }

@@ -77,6 +77,20 @@ func (p *parser) closeCode() error {
 	return nil
 }
 
+func (p *parser) label() error {
+	at := p.Token()
+	name, err := p.Arg("a name and a value, such as user {http.auth.user.id}")
+	if err != nil {
+		return err
+	}
+	if !p.NextArg() {
+		return p.Errf("label %s needs a value, such as {http.auth.user.id}", name)
+	}
+	p.Note("labels", len(p.h.Labels), at)
+	p.h.Labels = append(p.h.Labels, &Label{Name: name, Value: p.Val()})
+	return nil
+}
+
 // header collects a header operation.
 func (p *parser) header() error {
 	tokens, err := p.Share(3)

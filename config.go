@@ -69,6 +69,7 @@ func (h *Handler) checkConfig() error {
 		h.Limits.check,
 		h.Drain.check,
 		h.checkAccess,
+		h.checkLabels,
 		h.checkHeaders,
 		h.checkTrustedProxies,
 	} {

@@ -27,6 +27,7 @@ type attempts struct {
 	candidates *upstream.Candidates
 	began      time.Time
 	retried    int
+	gaveUp     bool // in the queue
 	trace      *trace.Handshake
 	// last is why there is no answer yet; nil if nothing has been tried.
 	last *refusal
@@ -62,10 +63,11 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	setProxyProtocol(r)
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
+	candidates.Waiting = &hs.counts.Queue
 	t := attempts{retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last, trace: hs.trace}
 	defer func() {
 		t.drop()
-		hs.queued, hs.retries = candidates.Waited, t.retried
+		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
 	}()
 	for {
 		chosen, refused := t.next(ctx, asked)
@@ -107,6 +109,7 @@ func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refu
 	chosen, err := t.candidates.Next(ctx)
 	waited := t.candidates.Waited - before
 	if err != nil {
+		t.gaveUp = true
 		refused := refuseQueued(ctx, err)
 		t.trace.Queued(waited, string(refused.cause))
 		return picked{}, refused
@@ -193,6 +196,7 @@ func (h *Handler) attempt(
 	began := time.Now()
 	defer func() {
 		hs.upstreamTook = time.Since(began)
+		hs.attempted(c, a, refused)
 		if a == nil { // also if somebody's code has panicked
 			process.table.TunnelEnded(c.Host)
 		}
@@ -213,9 +217,13 @@ func (h *Handler) handshakeAt(
 	conn, err := h.transport.dial(inTime, targetOf(c.Endpoint.Address), repl)
 	if err != nil {
 		// It is the upstream that has taken the time, unless that of the request is over.
-		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, causeDialFailed)
+		failed := causeDialFailed
+		if dial.IsTLS(err) {
+			failed = causeTLSFailed
+		}
+		refused := refuseUpstream(ctx, err, "dialing", causeDialTimeout, failed)
 		switch refused.cause {
-		case causeDialTimeout, causeDialFailed:
+		case causeDialTimeout, causeDialFailed, causeTLSFailed:
 			refused.retry = true
 			h.noteFailure(c, err)
 		case causeExhausted:
@@ -262,6 +270,9 @@ type answer struct {
 	// and left that the place is given back.
 	taken, left bool
 }
+
+// opens reports whether it opens a tunnel.
+func (a *answer) opens() bool { return a.StatusCode == http.StatusSwitchingProtocols }
 
 // giveBack discards the answer and ends the count of its choice, unless a tunnel
 // has taken over both.

@@ -44,7 +44,7 @@ func fieldDocs(tb testing.TB, config reflect.Type) map[string]string {
 var defaultSentence = regexp.MustCompile(`Default: ([^.]|\.[^ ])+\.$`)
 
 func TestEverySettingIsDocumentedWithItsDefault(t *testing.T) {
-	required := map[string]bool{"Handler.Upstreams": true, "Upstream.Dial": true}
+	required := map[string]bool{"Handler.Upstreams": true, "Upstream.Dial": true, "Label.Name": true, "Label.Value": true}
 	for _, config := range configTypes() {
 		docs := fieldDocs(t, config)
 		for _, field := range jsonFields(config) {

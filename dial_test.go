@@ -139,13 +139,13 @@ func TestTLSUpstreamThatFails(t *testing.T) {
 		says   string
 	}{
 		"a certificate of another authority": {
-			others.ServerConfig(), map[string]any{"ca": authority(certs)}, causeDialFailed, "certificate",
+			others.ServerConfig(), map[string]any{"ca": authority(certs)}, causeTLSFailed, "certificate",
 		},
 		"a certificate for another name": {
-			named.ServerConfig(), map[string]any{"ca": authority(named)}, causeDialFailed, "certificate",
+			named.ServerConfig(), map[string]any{"ca": authority(named)}, causeTLSFailed, "certificate",
 		},
 		"no TLS": {
-			nil, map[string]any{"ca": authority(certs)}, causeDialFailed, "TLS",
+			nil, map[string]any{"ca": authority(certs)}, causeTLSFailed, "TLS",
 		},
 		// In TLS 1.3 the client's handshake is over before the server has seen
 		// its certificate.

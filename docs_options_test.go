@@ -117,6 +117,14 @@ func TestExamplesOfOptionsAdapt(t *testing.T) {
 	}
 }
 
+// indirect is what a type points to, or itself.
+func indirect(typ reflect.Type) reflect.Type {
+	if typ.Kind() == reflect.Pointer {
+		return typ.Elem()
+	}
+	return typ
+}
+
 // fieldsByPath returns the fields of the configuration by their paths in JSON, with
 // their documentation.
 func fieldsByPath(tb testing.TB) map[string]string {
@@ -127,7 +135,7 @@ func fieldsByPath(tb testing.TB) map[string]string {
 		documented := fieldDocs(tb, typ)
 		for name, f := range jsonFields(typ) {
 			switch of := f.Type; {
-			case of.Kind() == reflect.Slice && of.Elem() == reflect.TypeFor[*Upstream]():
+			case of.Kind() == reflect.Slice && slices.Contains(configTypes(), indirect(of.Elem())):
 				visit(of.Elem().Elem(), prefix+name+"[].")
 			case of.Kind() == reflect.Pointer && slices.Contains(configTypes(), of.Elem()):
 				visit(of.Elem(), prefix+name+".")

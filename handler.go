@@ -27,7 +27,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	live := h.live
 	live.Begin() // before looking, so that an exit waits for it or is seen
 	defer live.Finish()
-	hs := &clientHandshake{account: openAccount(r), client: w}
+	hs := &clientHandshake{account: h.openAccount(r), client: w}
+	hs.begin()
+	defer hs.abandon() // unless it has come to an end
 	if live.IsExiting() {
 		return h.refuse(w, r, &hs.account, refuseExiting(""))
 	}
@@ -44,7 +46,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.refuse(w, r, &hs.account, refused)
 	}
 	defer a.giveBack() // unless a tunnel has taken it
-	if a.StatusCode != http.StatusSwitchingProtocols {
+	if !a.opens() {
 		return h.passAnswer(w, r, hs, a)
 	}
 	logFields(r, hs, a)
@@ -57,7 +59,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // serveNext gives a request that is not ours to the next handler.
 func (h *Handler) serveNext(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if r.Method == http.MethodConnect {
-		account := openAccount(r)
+		account := h.openAccount(r)
 		return h.refuse(w, r, &account, refuseConnect(r))
 	}
 	handshake.RemoveIgnoredUpgrade(r)
@@ -72,7 +74,7 @@ func (h *Handler) serveNext(w http.ResponseWriter, r *http.Request, next caddyht
 	if r.ProtoMajor == 1 {
 		refused.header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}}
 	}
-	account := openAccount(r)
+	account := h.openAccount(r)
 	return h.refuse(w, r, &account, refused)
 }
 

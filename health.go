@@ -76,7 +76,13 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 	return c, err
 }
 
-// Failed, like what follows, implements the check's observer.
+// Probed, like what follows, implements the check's observer.
+func (c *activeCheck) Probed(address string, took time.Duration, err error) {
+	process.metrics.Checked(address, err == nil)
+	process.board.AddCheck(address, took, err)
+}
+
+// Failed writes a line.
 func (c *activeCheck) Failed(address string, err error) {
 	if l := c.logger.Check(zapcore.DebugLevel, "probe failed"); l != nil {
 		l.Write(zap.String("address", address), failure(err))

@@ -24,6 +24,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -89,6 +90,9 @@ type Handler struct {
 	// Which handshakes are accepted.
 	Access *Access `json:"access,omitempty"`
 
+	// Names and values by which operators find tunnels, at most 8. Default: none.
+	Labels []*Label `json:"labels,omitempty"`
+
 	// Changes to the header of the request that goes to the upstream, and of
 	// the response that goes to the client, the 101 included. The fields that
 	// make the handshake cannot be changed. Naming them is refused: Upgrade,
@@ -128,6 +132,7 @@ type Handler struct {
 	perClient      int // most tunnels of a client; zero means no limit
 	logger         *zap.Logger
 	reporter       *reporter
+	counted        *metrics.Config // while the configuration is in force
 }
 
 // CaddyModule returns the Caddy module information.
@@ -155,6 +160,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.provisionPool, // takes references that Cleanup gives back, so it is late
 		h.makeKnown,     // and here the handler becomes known to others
 		h.provisionApp,
+		showMetrics,
 		h.logOddities,
 	} {
 		if err := step(ctx); err != nil {

@@ -75,6 +75,9 @@ func (l stateLog) Changed(c cluster.Change) {
 	}
 }
 
+// Exchanged counts.
+func (l stateLog) Exchanged(err error) { process.metrics.Synced(err) }
+
 // Fails writes a warning.
 func (l stateLog) Fails(err error) {
 	l.logger().Warn("the storage of upstream states fails; the last known states hold, and are stored when it works again",

@@ -3,7 +3,6 @@ package websocketproxy
 import (
 	"cmp"
 	"context"
-	"expvar"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -11,10 +10,12 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -25,8 +26,6 @@ import (
 var process = newProcessWide()
 
 func init() {
-	// Readable under /debug/vars of Caddy's admin endpoint.
-	expvar.Publish("websocket_proxy_refusals", process.refusals)
 	// Comes after everything else, also where the configuration that was loaded
 	// last has no such handler.
 	caddy.OnExit(func(context.Context) { <-process.live.ShutDown() })
@@ -44,10 +43,10 @@ type processWide struct {
 	sources   *discovery.Set
 	operators *cluster.States
 	logs      reporterSet
+	metrics   *metrics.Metrics
+	board     *dashboard.Board
 	events    events.Process
-	// refusals counts refused handshakes by cause, and toldShortage is when a line
-	// has told of a shortage, in nanoseconds since 1970.
-	refusals     *expvar.Map
+	// toldShortage is when a line has told of a shortage, in nanoseconds since 1970.
 	toldShortage atomic.Int64
 }
 
@@ -56,13 +55,14 @@ func newProcessWide() *processWide {
 		live:     tunnel.NewRegistry(caddy.Exiting),
 		clients:  upstream.NewClients(),
 		checkers: health.NewCheckers(),
-		refusals: new(expvar.Map),
 	}
+	p.metrics = p.newMetrics()
 	p.table = upstream.NewTable(p.changed)
 	p.live.OnMove(p.events.Moved)
 	p.evictor = evict.New(p.table, p.live)
 	p.sources = discovery.NewSet(p.table, p.found)
 	p.operators = cluster.New(operatorTable{p}, stateLog{}, firstTimeout)
+	p.board = dashboard.New(p.shown())
 	return p
 }
 

@@ -19,7 +19,6 @@ func TestPingsInRealTunnels(t *testing.T) {
 	certs := testbed.NewCerts(t)
 	for _, kind := range []string{"plain", "tls"} {
 		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
 			up := testbed.NewUpstream(t, nil)
 			p, c := dialProxy(t, &Handler{
 				Upstreams: upstreams(up.Addr),
@@ -120,7 +119,6 @@ func TestRateOfRealTunnels(t *testing.T) {
 	certs := testbed.NewCerts(t)
 	for _, kind := range []string{"plain", "tls"} {
 		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
 			up := testbed.NewUpstream(t, nil)
 			p, c := dialProxy(t, &Handler{
 				Upstreams: upstreams(up.Addr),

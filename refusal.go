@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
@@ -42,8 +43,9 @@ const (
 	causeQueueFull        cause = "queue_full"        // all upstreams are full, and too many wait
 	causeQueueTimeout     cause = "queue_timeout"     // all upstreams are full, and no tunnel has ended
 	causeClientLimit      cause = "client_limit"      // the client has too many tunnels
-	causeDialFailed       cause = "dial_failed"       // refused, unreachable, TLS
+	causeDialFailed       cause = "dial_failed"       // refused, unreachable
 	causeDialTimeout      cause = "dial_timeout"      //
+	causeTLSFailed        cause = "tls_failed"        //
 	causeClosed           cause = "closed"            // by the upstream before one byte of answer
 	causeBadAnswer        cause = "bad_answer"        // garbage, or a 101 that is none
 	causeHandshakeTimeout cause = "handshake_timeout" //
@@ -268,7 +270,10 @@ func wasConnect(r *http.Request) bool {
 
 // logRefusal counts and logs the refusal of a handshake that has gone so far.
 func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, status int) {
-	process.refusals.Add(string(f.cause), 1)
+	course.counts.Refused(string(f.cause), status, course.settle())
+	process.board.HandshakeRefused(dashboard.Event{
+		Why: string(f.cause), Handler: h.Name, Upstream: f.upstream, ClientIP: clientIP(r), Code: status, Detail: f.Error(),
+	})
 	course.trace.Refused(string(f.cause), status)
 	if f.cause == causeQueueFull {
 		process.events.EmitRarely(time.Second, events.QueueFull, events.Data{

@@ -1,7 +1,6 @@
 package websocketproxy
 
 import (
-	"expvar"
 	"maps"
 	"net/http"
 	"strings"
@@ -16,13 +15,11 @@ import (
 func countRefusals(tb testing.TB) map[cause]int64 {
 	tb.Helper()
 	counts := make(map[cause]int64)
-	process.refusals.Do(func(kv expvar.KeyValue) {
-		n, ok := kv.Value.(*expvar.Int)
-		if !ok {
-			tb.Fatalf("counter %s is a %T", kv.Key, kv.Value)
+	for _, h := range process.metrics.Snapshot().Handlers {
+		for why, n := range h.Refused {
+			counts[cause(why)] += int64(n)
 		}
-		counts[cause(kv.Key)] = n.Value()
-	})
+	}
 	return counts
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -75,8 +76,12 @@ func (s *reporterSet) newestLocked() *zap.Logger {
 	return caddy.Log().Named("http.handlers.websocket_proxy")
 }
 
-// tunnelClosed writes the line of a tunnel that has ended.
+// tunnelClosed counts a tunnel that has ended, and writes its line.
 func (r *reporter) tunnelClosed(o tunnel.Outcome) {
+	if counts, ok := o.Meter.(*metrics.Pair); ok {
+		counts.Closed(o, time.Since(o.Opened))
+	}
+	process.board.TunnelEnded(&o)
 	o.Course.Trace.Tunnel(&trace.Tunnel{
 		ID: o.ID, Upstream: o.Upstream, Reason: string(o.Reason), ClosedBy: string(o.ClosedBy), Duration: time.Since(o.Opened),
 		CloseCode: o.CloseCode, CloseFrom: string(o.CloseFrom),
@@ -101,6 +106,9 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 		zap.Uint64("bytes_out", o.BytesOut),
 		zap.Uint64("messages_in", o.MessagesIn),
 		zap.Uint64("messages_out", o.MessagesOut),
+	}
+	if o.Labels != nil {
+		fields = append(fields, zap.Object("labels", loggedLabels{o.Labels}))
 	}
 	fields = append(fields, courseFields(o.Handler, o.Asked.Target(), &o.Course)...)
 	if o.EndedBy != "" {

@@ -73,11 +73,12 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 	hs.place, a.taken = nil, true
 	about := tunnel.About{
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
-		Asked: hs.target(r).Keep(), Course: hs.course(r),
+		Labels: tunnel.NewLabels(h.expandLabels(r)), Asked: hs.target(r).Keep(), Course: hs.course(r),
 	}
 	about.Course.Trace = hs.trace.Opened(a.StatusCode, hs.tunnelID)
 	h.logOpened(&about)
 	t := tunnel.New(about, h.tunnelPolicy, h.live, held)
+	t.Meter = hs.counts.Opened(a.choice.Endpoint.Spelling(), hs.settle())
 	other := a.Detach(h.userTimeout())
 	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
 	return t

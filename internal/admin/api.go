@@ -165,7 +165,7 @@ func readQuery(r *http.Request, names ...string) (url.Values, error) {
 			return nil, refuse(http.StatusBadRequest, "there are no parameters here, such as %q", name)
 		case !slices.Contains(names, name):
 			return nil, refuse(http.StatusBadRequest, "the parameters are %s, not %q", strings.Join(names, ", "), name)
-		case len(query[name]) > 1:
+		case len(query[name]) > 1 && name != "label":
 			return nil, refuse(http.StatusBadRequest, "%s is given %d times", name, len(query[name]))
 		}
 	}

@@ -82,7 +82,7 @@ func (a *server) closeTunnels(w http.ResponseWriter, r *http.Request) error {
 	}
 	if req.isEmpty() != req.All {
 		return refuse(http.StatusBadRequest,
-			"say which tunnels: upstream, client or handler, or all for every one")
+			"say which tunnels: upstream, client, handler or labels, or all for every one")
 	}
 	code, err := closeFrame(req.Code, req.Reason)
 	if err != nil {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cluster"
@@ -19,12 +20,27 @@ type Process struct {
 
 // Tunnels implements [Backend].
 func (p *Process) Tunnels(f *Filter) []LiveTunnel {
-	found := p.Live.Collect(func(t *tunnel.Tunnel) bool { return f.Matches(t.Upstream, t.Handler, t.ClientIP) })
+	matches := func(t *tunnel.Tunnel) bool { return f.Matches(&t.About) }
+	var found []*tunnel.Tunnel
+	if name, value, ok := f.label(); ok {
+		found = slices.DeleteFunc(p.Live.Labelled(tunnel.LabelOf(name, value)), func(t *tunnel.Tunnel) bool { return !matches(t) })
+	} else {
+		found = p.Live.Collect(matches)
+	}
 	all := make([]LiveTunnel, len(found))
 	for i, t := range found {
 		all[i] = liveTunnel{t}
 	}
 	return all
+}
+
+// label returns one of the labels, if there are any: few tunnels have it, which are
+// found without looking at all.
+func (f *Filter) label() (name, value string, ok bool) {
+	for name, value := range f.Labels {
+		return name, value, true
+	}
+	return "", "", false
 }
 
 // Tunnel implements [Backend].
@@ -80,7 +96,7 @@ func (o liveTunnel) Close(code uint16, reason string) { o.t.End(killed(code, rea
 
 func (o liveTunnel) Info(now time.Time) Tunnel {
 	s := o.t.Snapshot()
-	return Tunnel{
+	info := Tunnel{
 		ID:          s.ID,
 		ClientIP:    s.ClientIP,
 		Upstream:    s.Upstream,
@@ -92,7 +108,18 @@ func (o liveTunnel) Info(now time.Time) Tunnel {
 		BytesOut:    s.BytesOut,
 		MessagesIn:  s.MessagesIn,
 		MessagesOut: s.MessagesOut,
+
+		BytesRate:    s.BytesRate,
+		MessagesRate: s.MessagesRate,
+		Expires:      s.Expires,
 	}
+	for l := range s.Labels.All() {
+		if info.Labels == nil {
+			info.Labels = make(map[string]string)
+		}
+		info.Labels[l.Name] = l.Value
+	}
+	return info
 }
 
 // markRemoved gives those the state removed that have nothing but tunnels which

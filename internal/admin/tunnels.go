@@ -5,12 +5,14 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // defaultPage is how many tunnels a list has if the request does not say.
@@ -28,6 +30,9 @@ type Tunnel struct {
 	Upstream string `json:"upstream"`
 	// Handler is the name that the configuration gives the handler.
 	Handler string `json:"handler,omitempty"`
+	// Labels are what the configuration says about the client, by their names: text of
+	// the client's, printable, at most 128 bytes each.
+	Labels map[string]string `json:"labels,omitempty"`
 	// Opened is when the handshake was done.
 	Opened time.Time `json:"opened"`
 	// Age and Idle are in seconds: since it was opened, and since anything was
@@ -39,6 +44,13 @@ type Tunnel struct {
 	BytesOut    uint64 `json:"bytes_out"`
 	MessagesIn  uint64 `json:"messages_in"`
 	MessagesOut uint64 `json:"messages_out"`
+	// BytesRate and MessagesRate are per second, in both directions together, over
+	// about the last ten seconds.
+	BytesRate    float64 `json:"bytes_rate"`
+	MessagesRate float64 `json:"messages_rate"`
+	// Expires is when the tunnel ends because what its client has come with expires,
+	// but for the leeway. It is absent if there is no such time.
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // Filter says which tunnels are meant: those that match all that is set. Parse
@@ -50,18 +62,45 @@ type Filter struct {
 	Client string `json:"client"`
 	// Handler is the name of a handler.
 	Handler string `json:"handler"`
+	// Labels are values of labels by their names.
+	Labels map[string]string `json:"labels"`
 
 	clients netip.Prefix
 }
 
+// FilterOf is the filter that parameters of a request are, those called label with a
+// name and a value each, such as label=user=alice. It has been parsed.
+func FilterOf(query url.Values) (*Filter, error) {
+	f := &Filter{Upstream: query.Get("upstream"), Client: query.Get("client"), Handler: query.Get("handler")}
+	for _, label := range query["label"] {
+		name, value, ok := strings.Cut(label, "=")
+		if !ok || name == "" || value == "" {
+			return nil, refuse(http.StatusBadRequest, "label is a name and a value, such as user=alice, not %q", label)
+		}
+		if _, twice := f.Labels[name]; twice {
+			return nil, refuse(http.StatusBadRequest, "label %s is given twice; a tunnel has one value of it", name)
+		}
+		if f.Labels == nil {
+			f.Labels = make(map[string]string)
+		}
+		f.Labels[name] = value
+	}
+	return f, f.Parse()
+}
+
 // isEmpty reports whether the filter means all tunnels.
 func (f *Filter) isEmpty() bool {
-	return f.Upstream == "" && f.Client == "" && f.Handler == ""
+	return f.Upstream == "" && f.Client == "" && f.Handler == "" && len(f.Labels) == 0
 }
 
 // Parse reads which clients are meant. The text of an error begins with the name of
 // the field.
 func (f *Filter) Parse() error {
+	for name, value := range f.Labels {
+		if value == "" {
+			return refuse(http.StatusBadRequest, "label %s has no value; tunnels without it are those that have no label", name)
+		}
+	}
 	if f.Client == "" {
 		return nil
 	}
@@ -89,27 +128,33 @@ func plainAddr(addr netip.Addr) netip.Addr {
 }
 
 // Matches reports whether a tunnel is meant, by what is known of it.
-func (f *Filter) Matches(upstream, handler, clientIP string) bool {
-	if f.Upstream != "" && upstream != f.Upstream || f.Handler != "" && handler != f.Handler {
+func (f *Filter) Matches(t *tunnel.About) bool {
+	if f.Upstream != "" && t.Upstream != f.Upstream || f.Handler != "" && t.Handler != f.Handler {
 		return false
+	}
+	for name, value := range f.Labels {
+		if t.Labels.Get(name) != tunnel.LabelOf(name, value).Value {
+			return false
+		}
 	}
 	if f.Client == "" {
 		return true
 	}
-	addr, err := netip.ParseAddr(clientIP)
+	addr, err := netip.ParseAddr(t.ClientIP)
 	return err == nil && f.clients.Contains(plainAddr(addr))
 }
 
 func (a *server) listTunnels(w http.ResponseWriter, r *http.Request) error {
-	query, err := readQuery(r, "upstream", "client", "handler", "limit", "after")
+	query, err := readQuery(r, "upstream", "client", "handler", "label", "group", "sort", "limit", "after")
 	if err != nil {
 		return err
 	}
-	filter := Filter{
-		Upstream: query.Get("upstream"), Client: query.Get("client"), Handler: query.Get("handler"),
-	}
-	if err := filter.Parse(); err != nil {
+	filter, err := FilterOf(query)
+	if err != nil {
 		return err
+	}
+	if query.Has("group") || query.Has("sort") {
+		return a.listGroups(w, filter, query)
 	}
 	limit := defaultPage
 	if s := query.Get("limit"); s != "" {
@@ -117,7 +162,7 @@ func (a *server) listTunnels(w http.ResponseWriter, r *http.Request) error {
 			return refuse(http.StatusBadRequest, "limit is a number of tunnels, not %q", s)
 		}
 	}
-	all := a.Tunnels(&filter)
+	all := a.Tunnels(filter)
 	page, next := pageOf(all, query.Get("after"), limit)
 	streamTunnels(w, page, len(all), next)
 	return nil
@@ -143,7 +188,7 @@ func pageOf(all []LiveTunnel, after string, limit int) (page []LiveTunnel, next 
 // never in memory as a whole. It gives up when nobody is there to read.
 func streamTunnels(w http.ResponseWriter, page []LiveTunnel, total int, next string) {
 	w.Header().Set("Content-Type", "application/json")
-	if _, err := fmt.Fprintf(w, `{"total":%d,"next":%q,"tunnels":[`, total, next); err != nil {
+	if _, err := fmt.Fprintf(w, `{"total":%d,"next":%q,"tunnels":[`, total, next); err != nil { //nolint:gosec // the id of a tunnel, in JSON
 		return
 	}
 	now := time.Now()

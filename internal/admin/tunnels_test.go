@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 func TestTunnelFilterForClients(t *testing.T) {
@@ -37,7 +39,7 @@ func TestTunnelFilterForClients(t *testing.T) {
 			t.Errorf("%s: %v", c.filter, err)
 			continue
 		}
-		if got := f.Matches("localhost:9000", "chat", c.client); got != c.want {
+		if got := f.Matches(&tunnel.About{Upstream: "localhost:9000", Handler: "chat", ClientIP: c.client}); got != c.want {
 			t.Errorf("%q is in %s: %t, want %t", c.client, c.filter, got, c.want)
 		}
 	}

@@ -37,15 +37,20 @@ upstreams out of service. It asks Caddy's admin endpoint, which has to be on and
 reachable; --address says where that is, or --config names the configuration
 that says so.
 
-Exit codes: 0, done; 1, failed; 2, done, but the state of the upstream could not
-be stored, so it holds for the one Caddy that was asked, until that ends.
+With several of them it asks all at once, and says which node has what. One that
+does not answer does not keep the others from being shown; the exit code is 1.
+
+An address with https:// is that of Caddy's remote admin endpoint, which wants a
+certificate (--cert, --key); its own is checked against the system's authorities,
+or --cacert.
+
+Exit codes: 0, done; 1, failed, also at one of several; 2, done, but the state of
+the upstream could not be stored, so it holds for those Caddys that were asked,
+until they end.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
-			flags := cmd.PersistentFlags()
-			flags.String("address", "", "The address to use to reach the admin API endpoint, if not the default")
-			flags.StringP("config", "c", "", "Configuration file to use to parse the admin address, if --address is not used")
-			flags.StringP("adapter", "a", "", "Name of config adapter to apply (when --config is used)")
-			flags.Bool("json", false, "Print JSON")
+			addNodeFlags(cmd)
+			cmd.PersistentFlags().Bool("json", false, "Print JSON")
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {
 					return fmt.Errorf("%q is not one of its commands; see %s --help", args[0], cmd.CommandPath())
@@ -62,8 +67,8 @@ be stored, so it holds for the one Caddy that was asked, until that ends.
 type console struct {
 	flags caddycmd.Flags
 	out   io.Writer
-	// admin is the address of the admin endpoint.
-	admin string
+	// nodes are the Caddys that are asked.
+	nodes []*node
 	// json tells to print for programs, and terminal that out is one.
 	json, terminal bool
 }
@@ -72,12 +77,12 @@ type console struct {
 // did, the process's exit code.
 func runs(cmd *cobra.Command, run func(*console) (code int, err error)) *cobra.Command {
 	wrapped := caddycmd.WrapCommandFuncForCobra(func(flags caddycmd.Flags) (int, error) {
-		address, err := adminAddress(flags)
+		nodes, err := findNodes(flags)
 		if err != nil {
 			return caddy.ExitCodeFailedStartup, err
 		}
 		code, err := run(&console{
-			flags: flags, out: os.Stdout, admin: address,
+			flags: flags, out: os.Stdout, nodes: nodes,
 			json: flags.Bool("json"), terminal: isTerminal(os.Stdout),
 		})
 		if err != nil {

@@ -1,16 +1,14 @@
 package cli
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"text/tabwriter"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/caddyserver/caddy/v2"
@@ -20,9 +18,6 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// watchInterval is how often watch looks.
-const watchInterval = time.Second
-
 // filterFlags are the flags that say which tunnels are meant, and the names of
 // their values in the API.
 var filterFlags = []string{"upstream", "client", "handler"}
@@ -31,6 +26,7 @@ func addFilterFlags(cmd *cobra.Command) {
 	cmd.Flags().String("upstream", "", "Tunnels to this upstream, by its address")
 	cmd.Flags().String("client", "", "Tunnels of clients with this IP address, or in this CIDR range")
 	cmd.Flags().String("handler", "", "Tunnels of handlers with this name")
+	addLabelFlag(cmd)
 }
 
 // filter returns what the flags say about the tunnels that are meant.
@@ -41,12 +37,14 @@ func (c *console) filter() url.Values {
 			filter.Set(name, value)
 		}
 	}
+	c.addLabels(filter)
 	return filter
 }
 
 func listCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list [--tunnels] [--upstream <address>] [--client <ip|cidr>] [--handler <name>]",
+		Use: "list [--tunnels] [--upstream <address>] [--client <ip|cidr>] [--handler <name>] " +
+			"[--label <name>=<value>...]",
 		Short: "Lists upstreams, or tunnels",
 		Long: `
 Lists the upstreams with their states and how many tunnels they have.
@@ -63,8 +61,7 @@ filter. IN and OUT are seen from the client.
 		}
 		list := c.listUpstreams
 		if filter := c.filter(); c.flags.Bool("tunnels") || len(filter) > 0 {
-			asked := admin.Filter{Client: filter.Get("client")}
-			if err := asked.Parse(); err != nil {
+			if _, err := admin.FilterOf(filter); err != nil {
 				return 0, fmt.Errorf("--%w", err) // which begins with the name
 			}
 			list = func() error { return c.listTunnels(filter) }
@@ -74,24 +71,55 @@ filter. IN and OUT are seen from the client.
 }
 
 func (c *console) listUpstreams() error {
-	list, err := c.upstreams()
-	if err != nil {
-		return err
+	r := askAll(c.nodes, (*node).upstreams)
+	if len(r.said) > 0 {
+		if err := c.printUpstreams(c.upstreamList(r)); err != nil {
+			return err
+		}
 	}
-	return c.printUpstreams(list)
+	return c.err(r.failed)
 }
 
-func (c *console) printUpstreams(list []admin.Upstream) error {
+// nodeUpstream is an upstream as a node sees it.
+type nodeUpstream struct {
+	// Node is the node's address, or empty if there is only one.
+	Node string `json:"node,omitempty"`
+	admin.Upstream
+}
+
+// upstreamList is what nodes have said of their upstreams.
+type upstreamList struct {
+	Upstreams []nodeUpstream `json:"upstreams"`
+	// Failed are the nodes that are missing.
+	Failed []failure `json:"failed,omitempty"`
+}
+
+func (c *console) upstreamList(r *replies[[]admin.Upstream]) upstreamList {
+	list := upstreamList{Upstreams: []nodeUpstream{}, Failed: c.failures(r.failed)}
+	for _, of := range r.said {
+		for _, u := range of.answer {
+			list.Upstreams = append(list.Upstreams, nodeUpstream{c.nameOf(of.node), u})
+		}
+	}
+	return list
+}
+
+func (c *console) printUpstreams(list upstreamList) error {
 	if c.json {
-		return c.printJSON(admin.UpstreamList{Upstreams: list})
+		return c.printJSON(list)
 	}
-	return writeUpstreams(c.out, list, time.Now())
+	return writeUpstreams(c.out, list.Upstreams, c.several(), time.Now())
 }
 
-// writeUpstreams writes upstreams as a table.
-func writeUpstreams(out io.Writer, list []admin.Upstream, now time.Time) error {
+// writeUpstreams writes upstreams as a table; if they are of several nodes, with
+// these and sums.
+func writeUpstreams(out io.Writer, list []nodeUpstream, several bool, now time.Time) error {
 	w := newTable(out)
-	_, _ = fmt.Fprintln(w, "ADDRESS\tSTATE\tHEALTH\tTUNNELS\tQUEUED\tSINCE\tBY\tEXPIRES") // Flush has the error
+	if several {
+		list = append(slices.Clip(list), sumUpstreams(list)...)
+		_, _ = fmt.Fprint(w, "NODE\t") // Flush has the error
+	}
+	_, _ = fmt.Fprintln(w, "ADDRESS\tSTATE\tHEALTH\tTUNNELS\tQUEUED\tSINCE\tBY\tEXPIRES")
 	for _, u := range list {
 		since, by, expires := "-", "-", "-"
 		if !u.Since.IsZero() {
@@ -103,128 +131,60 @@ func writeUpstreams(out io.Writer, list []admin.Upstream, now time.Time) error {
 		if !u.Expires.IsZero() {
 			expires = "in " + brief(u.Expires.Sub(now))
 		}
-		health := u.Health
-		if u.Failing && health != upstream.Down {
-			health = "failing"
+		if several {
+			_, _ = fmt.Fprint(w, u.Node+"\t")
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n",
-			printable.Text(u.Address), printable.Text(u.State), printable.Text(health), u.Tunnels, u.Queued, since, by, expires)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", printable.Text(u.Address), printable.Text(u.State),
+			printable.Text(healthOf(&u.Upstream)), u.Tunnels, u.Queued, since, by, expires)
 	}
 	return w.Flush()
+}
+
+// healthOf is what the list says of an upstream's health.
+func healthOf(u *admin.Upstream) string {
+	if u.Failing && u.Health != upstream.Down {
+		return "failing"
+	}
+	return u.Health
+}
+
+// allNodes is in the place of a node in rows of sums.
+const allNodes = "all"
+
+// sumUpstreams makes rows of what all nodes have, one for each address and one for
+// all of them.
+func sumUpstreams(list []nodeUpstream) []nodeUpstream {
+	const differs = "differs"
+	sums := make(map[string]*nodeUpstream)
+	total := nodeUpstream{allNodes, admin.Upstream{Address: "-", State: "-", Health: "-"}}
+	for _, u := range list {
+		sum, found := sums[u.Address]
+		if !found {
+			sum = &nodeUpstream{allNodes, admin.Upstream{Address: u.Address, State: u.State, Health: healthOf(&u.Upstream)}}
+			sums[u.Address] = sum
+		}
+		if sum.State != u.State {
+			sum.State = differs
+		}
+		if sum.Health != healthOf(&u.Upstream) {
+			sum.Health = differs
+		}
+		for _, s := range []*nodeUpstream{sum, &total} {
+			s.Tunnels += u.Tunnels
+			s.Queued += u.Queued
+		}
+	}
+	var rows []nodeUpstream
+	for _, address := range slices.Sorted(maps.Keys(sums)) {
+		rows = append(rows, *sums[address])
+	}
+	return append(rows, total)
 }
 
 func newTable(out io.Writer) *tabwriter.Writer {
 	return tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 }
 
-func (c *console) listTunnels(filter url.Values) error {
-	if c.json {
-		return c.streamTunnels(filter)
-	}
-	w := newTable(c.out)
-	_, _ = fmt.Fprintln(w, "ID\tCLIENT\tUPSTREAM\tHANDLER\tAGE\tIDLE\tIN\tOUT\tMSGS IN\tMSGS OUT") // as above
-	err := c.eachTunnel(filter, func(text json.RawMessage) error {
-		var t admin.Tunnel
-		if err := json.Unmarshal(text, &t); err != nil {
-			return fmt.Errorf("reading a tunnel: %w", err)
-		}
-		handler := "-"
-		if t.Handler != "" {
-			handler = printable.Text(t.Handler)
-		}
-		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n",
-			printable.Text(t.ID), printable.Text(t.ClientIP), printable.Text(t.Upstream), handler,
-			brief(inSeconds(t.Age)), brief(inSeconds(t.Idle)),
-			humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return w.Flush()
-}
-
 func inSeconds(n float64) time.Duration {
 	return time.Duration(n * float64(time.Second))
-}
-
-// streamTunnels prints tunnels as one object, of which it holds a page at a
-// time.
-func (c *console) streamTunnels(filter url.Values) error {
-	const start, between = `{"tunnels":[`, ",\n"
-	before := start
-	err := c.eachTunnel(filter, func(text json.RawMessage) error {
-		_, err := fmt.Fprintf(c.out, "%s%s", before, printable.Escape(text))
-		before = between
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if before == between {
-		before = ""
-	}
-	_, err = fmt.Fprintln(c.out, before+"]}")
-	return err
-}
-
-func watchCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "watch",
-		Short: "Lists upstreams again and again",
-		Long: `
-Lists the upstreams until it is interrupted: every second on a terminal, else
-whenever something has changed. With --json each list is a line.
-`,
-	}
-	return runs(cmd, func(c *console) (int, error) {
-		if err := c.noArguments(); err != nil {
-			return 0, err
-		}
-		return 0, c.watch()
-	})
-}
-
-// watch goes on until the list cannot be had or printed.
-func (c *console) watch() error {
-	redrawn := c.terminal && !c.json
-	var last []admin.Upstream
-	for first := true; ; first = false {
-		list, err := c.upstreamsThroughReload()
-		if err != nil {
-			return err
-		}
-		if first || redrawn || !slices.EqualFunc(list, last, sameUpstream) {
-			last = list
-			if err := c.printAgain(list, first, redrawn); err != nil {
-				return err
-			}
-		}
-		time.Sleep(watchInterval)
-	}
-}
-
-// sameUpstream reports whether nothing has changed that is worth telling.
-func sameUpstream(a, b admin.Upstream) bool {
-	a.Checked, a.HealthError = b.Checked, b.HealthError
-	return a == b
-}
-
-// printAgain prints the list in one piece: in place of the last one if it is
-// redrawn, else below.
-func (c *console) printAgain(list []admin.Upstream, first, redrawn bool) error {
-	var text bytes.Buffer
-	switch {
-	case redrawn:
-		text.WriteString("\x1b[H\x1b[2J") // from the top of an empty screen
-	case !first && !c.json:
-		text.WriteString("\n")
-	}
-	page := *c
-	page.out = &text
-	if err := page.printUpstreams(list); err != nil {
-		return err
-	}
-	_, err := c.out.Write(text.Bytes())
-	return err
 }

@@ -10,12 +10,12 @@ import (
 
 func TestListTellsHealth(t *testing.T) {
 	var out strings.Builder
-	list := []admin.Upstream{
-		{Address: "a:1", State: upstream.Ready, Health: upstream.Up},
-		{Address: "b:1", State: upstream.Drain, Health: upstream.Down, Tunnels: 3},
-		{Address: "c:1", State: upstream.Ready, Health: upstream.Up, Failing: true, Queued: 7},
+	list := []nodeUpstream{
+		{"", admin.Upstream{Address: "a:1", State: upstream.Ready, Health: upstream.Up}},
+		{"", admin.Upstream{Address: "b:1", State: upstream.Drain, Health: upstream.Down, Tunnels: 3}},
+		{"", admin.Upstream{Address: "c:1", State: upstream.Ready, Health: upstream.Up, Failing: true, Queued: 7}},
 	}
-	if err := writeUpstreams(&out, list, list[0].Since); err != nil {
+	if err := writeUpstreams(&out, list, false, list[0].Since); err != nil {
 		t.Fatal(err)
 	}
 	want := "ADDRESS  STATE  HEALTH   TUNNELS  QUEUED  SINCE  BY  EXPIRES\n" +

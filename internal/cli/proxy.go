@@ -33,9 +33,10 @@ Unless otherwise specified in the addresses, the --from address is assumed to be
 HTTPS if a hostname is given, and the --to address to be HTTP. Requests that are
 not WebSocket handshakes are answered with 426 Upgrade Required.
 
---demo brings its own upstream, which echoes messages, and serves a page to try
-it in a browser. Its default for --from is http://localhost:8080, on the loopback
-interface only.
+--demo brings its own upstreams, which echo messages, and serves a page to try
+them in a browser, and at /dashboard one that shows what happens, with some clients
+that come and go for 15 minutes. Its default for --from is http://localhost:8080, on
+the loopback interface only; then the dashboard can change something, too.
 
 The other flags are those of the reverse-proxy command:
   --change-host-header sets the Host header of the handshake to the address of
@@ -74,6 +75,8 @@ type proxy struct {
 	Insecure, Internal bool
 	NoRedirects        bool
 	AccessLog, Debug   bool
+	// Dashboard serves the page, and Actions lets it change something.
+	Dashboard, Actions bool
 }
 
 // proxyCaddyfile is the configuration that the command runs: what a person
@@ -98,6 +101,11 @@ var proxyCaddyfile = texttemplate.Must(texttemplate.New("").Funcs(texttemplate.F
 {{- end}}
 {{- if .AccessLog}}
 	log
+{{- end}}
+{{- if .Dashboard}}
+	handle_path /dashboard* {
+		websocket_dashboard {{if .Actions}}actions{{end}}
+	}
 {{- end}}
 	websocket_proxy {{range .To}}{{quote .}} {{end}}{
 {{- if not .Rest}}
@@ -149,7 +157,11 @@ func runProxy(flags caddycmd.Flags) (int, error) {
 	}
 	caddy.Log().Info("proxying WebSockets", zap.String("from", cmd.From), zap.Strings("to", cmd.To))
 	if flags.Bool("demo") {
-		caddy.Log().Info("open this page in a browser", zap.String("url", cmd.From))
+		caddy.Log().Info("open this page in a browser", zap.String("url", cmd.From),
+			zap.String("dashboard", cmd.From+"/dashboard/"))
+		if address, plain := strings.CutPrefix(cmd.From, "http://"); plain { // else its certificate may be trusted by nobody
+			demo.StartTraffic("ws://" + address + "/echo")
+		}
 	}
 	select {}
 }
@@ -196,19 +208,25 @@ func headerOp(field string) (string, error) {
 	return http.CanonicalHeaderKey(name) + " " + quote(value), nil
 }
 
-// addDemo starts the demonstration's upstream, which lives as long as the
+// demoUpstreams is how many upstreams the demonstration has.
+const demoUpstreams = 3
+
+// addDemo starts the demonstration's upstreams, which live as long as the
 // process.
 func (cmd *proxy) addDemo(fromGiven bool) error {
 	if len(cmd.To) > 0 {
 		return errors.New("--demo brings its own upstream; leave out --to")
 	}
-	up, err := demo.Start()
-	if err != nil {
-		return fmt.Errorf("starting the demo's upstream: %w", err)
+	for range demoUpstreams {
+		up, err := demo.Start()
+		if err != nil {
+			return fmt.Errorf("starting the demo's upstreams: %w", err)
+		}
+		cmd.To, cmd.Rest = append(cmd.To, up.Addr), up.Addr
 	}
-	cmd.To, cmd.Rest = []string{up.Addr}, up.Addr
+	cmd.Dashboard = true
 	if !fromGiven {
-		cmd.From, cmd.Bind = "http://localhost:8080", "127.0.0.1"
+		cmd.From, cmd.Bind, cmd.Actions = "http://localhost:8080", "127.0.0.1", true
 	}
 	return nil
 }

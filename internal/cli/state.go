@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +20,9 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// countInterval is how often evict looks how many tunnels are left.
-const countInterval = 200 * time.Millisecond
+// spreadTime is how long it may take until an instance has taken over what the storage
+// has: the 5 s that the documentation promises, and what asking takes.
+const spreadTime = 6 * time.Second
 
 // stateCommand is the command that gives an upstream a state.
 func stateCommand(state string) *cobra.Command {
@@ -60,38 +62,159 @@ func (c *console) setState(state string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	var answer admin.StateAnswer
-	err = c.ask(http.MethodPost, "upstreams/state", request, &answer)
-	if refused, ok := errors.AsType[*answerError](err); ok && refused.status == "404" {
-		return 0, fmt.Errorf("there is no upstream %q; caddy websockets list shows the addresses that there are",
-			request.Address)
-	}
+	r, err := c.setStates(request)
 	if err != nil {
 		return 0, err
-	}
-	if answer.State != state && (state != upstream.Ready || answer.State != upstream.Removed) {
-		return 0, fmt.Errorf("%s is in state %s: %s",
-			printable.Text(answer.Address), printable.Text(answer.State), printable.Text(answer.Problem))
 	}
 	code := caddy.ExitCodeSuccess
-	if !answer.Stored {
-		code = exitNotStored
-		caddy.Log().Warn("the state holds but could not be stored: "+
-			"other instances do not know it, and a restart forgets it", zap.String("problem", printable.Text(answer.Problem)))
+	for _, of := range r.said {
+		if !of.answer.Stored {
+			code = exitNotStored
+		}
 	}
-	if answer.Local && answer.Stored && state != upstream.Ready {
-		caddy.Log().Info("only the Caddy that was asked knows this state: "+
-			"on other machines the address means another backend", zap.String("upstream", printable.Text(answer.Address)))
-	}
+	c.warnOfStorage(state, r)
 	if state == upstream.Evict && !c.flags.Bool("no-wait") {
-		err = c.awaitEmpty(&answer)
+		err = c.awaitEmpty(r)
 	} else {
-		err = c.print(answer, sayState(&answer.Upstream))
+		err = c.printStates(r, sayState)
 	}
 	if err != nil {
 		return 0, err
 	}
-	return code, nil
+	return code, c.err(r.failed)
+}
+
+// warnOfStorage says who does not know a state that was set.
+func (c *console) warnOfStorage(state string, r *replies[admin.StateAnswer]) {
+	for _, of := range r.said {
+		answer, fields := &of.answer, []zap.Field{}
+		if c.several() {
+			fields = append(fields, zap.String("node", of.node.name))
+		}
+		if !answer.Stored {
+			caddy.Log().Warn("the state holds but could not be stored: "+
+				"other instances do not know it, and a restart forgets it",
+				append(fields, zap.String("problem", printable.Text(answer.Problem)))...)
+		}
+		if answer.Local && answer.Stored && state != upstream.Ready && !c.several() {
+			caddy.Log().Info("only the Caddy that was asked knows this state: "+
+				"on other machines the address means another backend", zap.String("upstream", printable.Text(answer.Address)))
+		}
+	}
+}
+
+// states are what nodes say of an upstream.
+type states struct {
+	Upstreams []nodeState `json:"upstreams"`
+	// Failed are the nodes that are missing.
+	Failed []failure `json:"failed,omitempty"`
+}
+
+type nodeState struct {
+	Node string `json:"node"`
+	admin.StateAnswer
+}
+
+// printStates prints what nodes say of an upstream: for people, what say makes of
+// it with the tunnels of all of them.
+func (c *console) printStates(r *replies[admin.StateAnswer], say func(*admin.Upstream) string) error {
+	sum := sumOf(r)
+	text := say(&sum) + c.atNodes(len(r.said))
+	if !c.several() {
+		return c.print(r.said[0].answer, text)
+	}
+	list := states{Failed: r.failed}
+	for _, of := range r.said {
+		list.Upstreams = append(list.Upstreams, nodeState{of.node.name, of.answer})
+	}
+	return c.print(list, text)
+}
+
+// sumOf is an upstream with the tunnels of all nodes.
+func sumOf(r *replies[admin.StateAnswer]) admin.Upstream {
+	sum := r.said[0].answer.Upstream
+	for _, of := range r.said[1:] {
+		sum.Tunnels += of.answer.Tunnels
+	}
+	return sum
+}
+
+// setStates sets the state at the nodes that know the upstream, of which there is one
+// at least if there is no error. One that shares its storage with the first takes the
+// state over by itself; at the others it is set, too.
+func (c *console) setStates(request admin.StateRequest) (*replies[admin.StateAnswer], error) {
+	set := func(n *node) (answer admin.StateAnswer, err error) {
+		err = n.ask(http.MethodPost, "upstreams/state", request, &answer)
+		if err == nil && answer.State != request.State && (request.State != upstream.Ready || answer.State != upstream.Removed) {
+			err = fmt.Errorf("%s is in state %s: %s",
+				printable.Text(answer.Address), printable.Text(answer.State), printable.Text(answer.Problem))
+		}
+		return answer, err
+	}
+	nodes, r := c.nodes, new(replies[admin.StateAnswer])
+	if c.several() {
+		nodes, r.failed = c.thoseWith(request.Address)
+	}
+	for len(nodes) > 0 && len(r.said) == 0 {
+		answer, err := set(nodes[0])
+		if !isUnknown(err) {
+			r.add(nodes[0], answer, err)
+		}
+		nodes = nodes[1:]
+	}
+	switch {
+	case len(r.said) > 0:
+	case len(r.failed) > 0:
+		return nil, c.err(r.failed)
+	default:
+		return nil, fmt.Errorf("there is no upstream %q; caddy websockets list shows the addresses that there are", request.Address)
+	}
+	first := r.said[0].answer
+	rest := askAll(nodes, func(n *node) (admin.StateAnswer, error) {
+		if first.Stored && !first.Local {
+			taken, err := n.awaitState(first)
+			if err != nil {
+				return first, err
+			}
+			if taken != nil {
+				return *taken, nil
+			}
+			caddy.Log().Info("a node has another storage, so the state was set there, too", zap.String("node", n.name))
+		}
+		return set(n)
+	})
+	r.said, r.failed = append(r.said, rest.said...), append(r.failed, rest.failed...)
+	return r, nil
+}
+
+// thoseWith returns the nodes that know an address, and those that do not answer.
+func (c *console) thoseWith(address string) (nodes []*node, failed []failure) {
+	r := askAll(c.nodes, (*node).upstreams)
+	for _, of := range r.said {
+		if slices.ContainsFunc(of.answer, func(u admin.Upstream) bool { return u.Address == address }) {
+			nodes = append(nodes, of.node)
+		}
+	}
+	return nodes, r.failed
+}
+
+// awaitState waits until the node has taken over a state that another one has stored. It
+// returns nil if the node has not, so that the two do not share a storage.
+func (n *node) awaitState(stored admin.StateAnswer) (*admin.StateAnswer, error) {
+	for deadline := time.Now().Add(spreadTime); ; time.Sleep(countInterval) {
+		list, err := n.upstreamsThroughReload()
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range list {
+			if u.Address == stored.Address && u.Since.Equal(stored.Since) {
+				return &admin.StateAnswer{Upstream: u, Stored: true}, nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return nil, nil //nolint:nilnil // as it says above
+		}
+	}
 }
 
 func (c *console) stateRequest(state string) (request admin.StateRequest, err error) {
@@ -140,73 +263,4 @@ func sayState(u *admin.Upstream) string {
 		return fmt.Sprintf("%s is in no loaded configuration, so it gets no new tunnels, %d open", address, u.Tunnels)
 	}
 	return fmt.Sprintf("%s gets new tunnels, %d open", address, u.Tunnels)
-}
-
-// awaitEmpty shows how many tunnels an upstream has left until there is none, or
-// somebody has changed its state.
-func (c *console) awaitEmpty(answer *admin.StateAnswer) error {
-	p := countdown{console: c}
-	defer p.end()
-	for answer.Tunnels > 0 {
-		if err := p.show(&answer.Upstream); err != nil {
-			return err
-		}
-		time.Sleep(countInterval)
-		list, err := c.upstreamsThroughReload()
-		if err != nil {
-			return err
-		}
-		if err := update(answer, list); err != nil {
-			return err
-		}
-	}
-	p.end()
-	return c.print(answer, printable.Text(answer.Address)+" is empty")
-}
-
-// update finds the upstream of an answer in a newer list. One that is neither
-// configured nor has tunnels may be missing.
-func update(a *admin.StateAnswer, list []admin.Upstream) error {
-	for _, u := range list {
-		if u.Address != a.Address {
-			continue
-		}
-		if u.State != upstream.Evict {
-			return fmt.Errorf("%s is not being emptied any more: its state is %s, and %d are left",
-				printable.Text(u.Address), printable.Text(u.State), u.Tunnels)
-		}
-		a.Upstream = u
-		return nil
-	}
-	a.Tunnels = 0
-	return nil
-}
-
-// countdown shows a number that changes: in one line of a terminal, else in a
-// line for each change, and not at all to programs.
-type countdown struct {
-	*console
-
-	last int // what was shown last, or 0
-}
-
-func (p *countdown) show(u *admin.Upstream) error {
-	if p.json || u.Tunnels == p.last {
-		return nil
-	}
-	p.last = u.Tunnels
-	if !p.terminal {
-		_, err := fmt.Fprintln(p.out, sayState(u))
-		return err
-	}
-	_, err := fmt.Fprintf(p.out, "\r\x1b[K%s", sayState(u))
-	return err
-}
-
-// end leaves the line.
-func (p *countdown) end() {
-	if p.terminal && !p.json && p.last > 0 {
-		_, _ = fmt.Fprintln(p.out) // what follows fails, too
-		p.last = 0
-	}
 }

@@ -127,9 +127,10 @@ func (o *observed) Changed(c Change) {
 	o.changes = append(o.changes, c)
 }
 
-func (o *observed) Fails(error)    { o.add(toldFails) }
-func (o *observed) Works()         { o.add(toldWorks) }
-func (o *observed) Ahead([]string) { o.add(toldAhead) }
+func (o *observed) Fails(error)     { o.add(toldFails) }
+func (o *observed) Works()          { o.add(toldWorks) }
+func (o *observed) Exchanged(error) {}
+func (o *observed) Ahead([]string)  { o.add(toldAhead) }
 
 func (o *observed) add(e event) {
 	o.mu.Lock()

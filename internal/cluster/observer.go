@@ -13,6 +13,8 @@ type Observer interface {
 	Found(states map[string]upstream.State)
 	// Changed is told of an upstream whose state is another one than it was.
 	Changed(c Change)
+	// Exchanged is told of each look at the storage: nil if all was read and stored.
+	Exchanged(err error)
 	// Fails is told when the storage has begun to fail, and Works when that is over.
 	Fails(err error)
 	Works()

@@ -100,6 +100,7 @@ func (s *Sync) settle(c *outside.Call[exchanged]) {
 		s.warnOfTimes(r.ahead)
 	}
 	err = errors.Join(r.errs.shared, r.errs.local)
+	s.config.Observer.Exchanged(err)
 	switch {
 	case err != nil:
 		s.complain(err)
@@ -117,7 +118,9 @@ func (s *Sync) settle(c *outside.Call[exchanged]) {
 // delay notes that a round has not ended in time.
 func (s *Sync) delay(*outside.Call[exchanged]) {
 	s.setOverdue(time.Now())
-	s.complain(fmt.Errorf("no answer within %v", storageTimeout))
+	err := fmt.Errorf("no answer within %v", storageTimeout)
+	s.config.Observer.Exchanged(err)
+	s.complain(err)
 	s.states.stopAwaiting()
 }
 

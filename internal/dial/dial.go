@@ -9,7 +9,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 )
@@ -59,7 +58,7 @@ func (d *Dialer) Dial(ctx context.Context, to Target, secure *tls.Config) (net.C
 	}
 	secured := tls.Client(c, secure)
 	if err := secured.HandshakeContext(connecting); err != nil {
-		return nil, errors.Join(fmt.Errorf("TLS: %w", err), ignoreClosed(c.Close()))
+		return nil, errors.Join(tlsError{err}, ignoreClosed(c.Close()))
 	}
 	return secured, nil
 }

@@ -86,6 +86,18 @@ func IsOver(ctx context.Context) bool {
 	return ok && !time.Now().Before(deadline)
 }
 
+// tlsError is one of TLS with an upstream.
+type tlsError struct{ error }
+
+func (e tlsError) Error() string { return "TLS: " + e.error.Error() }
+func (e tlsError) Unwrap() error { return e.error }
+
+// IsTLS reports whether there is a connection, and TLS with the upstream has failed.
+func IsTLS(err error) bool {
+	_, ok := errors.AsType[tlsError](err)
+	return ok
+}
+
 // timeoutError is an error that does not tell itself that it is a timeout.
 type timeoutError struct{ error }
 

@@ -68,7 +68,7 @@ func (s *Source) give(ctx context.Context, call *call, c *upstream.Candidates) e
 			continue
 		}
 		e.Server = s.serverOf(e.Dial)
-		c.Add(e, new(upstream.Provenance), s.Name)
+		c.Add(e, upstream.FromSource(s.Name), s.Name)
 	}
 	return nil
 }

@@ -62,6 +62,16 @@ type Source struct {
 // Sources are those of a pool.
 type Sources []*Source
 
+// Asked are the names of those that are asked in handshakes.
+func (all Sources) Asked() (names []string) {
+	for _, s := range all {
+		if s.Lookup == nil {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
 // ArePending reports whether a source that is looked up in the background has not
 // answered yet. It takes no lock.
 func (all Sources) ArePending() bool {

@@ -233,6 +233,13 @@ func (e *Evictor) removeLocked(p *Pool) {
 	}
 }
 
+// Pools returns all pools that are loaded, oldest first.
+func (e *Evictor) Pools() []*Pool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(e.poolsLocked())
+}
+
 // Named returns the pools of a configuration whose handlers have this name. For a
 // request that comes when the configuration has been unloaded, they are those of
 // the newest one.

@@ -47,6 +47,8 @@ type Config struct {
 
 // Observer is told what probes find out. Nothing is asked of it.
 type Observer interface {
+	// Probed: a probe has found out something, whatever follows from that.
+	Probed(address string, took time.Duration, err error)
 	// Failed: a probe has failed, which changes nothing yet or any more.
 	Failed(address string, err error)
 	// Down: the address has failed often enough.
@@ -238,6 +240,7 @@ func (c *checker) once(stop chan struct{}) time.Duration {
 	if lack := dial.Shortage(err); lack != "" {
 		p.check.Observer.OutOf(lack, err) // nothing was found out
 	} else {
+		p.check.Observer.Probed(c.verdict.Host.Address, time.Since(began), err)
 		c.note(p, err)
 	}
 	return time.Until(began.Add(p.pause(rand.Float64)))

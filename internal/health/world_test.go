@@ -118,6 +118,8 @@ func (s *site) probed() []time.Time {
 	return s.probes
 }
 
+func (s *site) Probed(string, time.Duration, error) {}
+
 func (s *site) tell(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

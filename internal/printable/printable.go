@@ -38,6 +38,25 @@ func Text(s string) string {
 	return b.String()
 }
 
+// Cut is Text, at most so many bytes of it: it ends before the first character, or
+// escape, for which there is no room. What follows is not looked at.
+func Cut(s string, most int) string {
+	if len(s) <= most && Is(s) {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		_, size := utf8.DecodeRuneInString(s)
+		shown := Text(s[:size])
+		if b.Len()+len(shown) > most {
+			break
+		}
+		b.WriteString(shown)
+		s = s[size:]
+	}
+	return b.String()
+}
+
 // JSON is v as JSON that is printable, and the same to those who parse it.
 func JSON(v any) ([]byte, error) {
 	text, err := json.Marshal(v)
@@ -70,18 +89,4 @@ func Escape(text []byte) []byte {
 		text = text[size:]
 	}
 	return escaped
-}
-
-// Cut is [Text] of s, of which it takes so many bytes at most.
-func Cut(s string, most int) string {
-	const more = "…"
-	s = Text(s[:min(len(s), most+utf8.UTFMax)])
-	if len(s) <= most {
-		return s
-	}
-	end := most - len(more)
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + more
 }

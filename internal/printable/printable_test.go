@@ -2,6 +2,7 @@ package printable
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
@@ -50,5 +51,30 @@ func TestPrintableJSONIsTheSame(t *testing.T) {
 	// Whoever passes on what others have written, passes it on line by line.
 	if got := string(Escape([]byte("{\n\"a\": \"\xff\u0080\"}"))); got != "{\n\"a\": \"\\ufffd\\u0080\"}" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestCutEndsBetweenCharactersAndEscapes(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		most int
+		want string
+	}{
+		{"", 4, ""},
+		{"abcd", 4, "abcd"},
+		{"abcde", 4, "abcd"},
+		{"aé", 3, "aé"},
+		{"aéb", 2, "a"},
+		{"a\x1b[31m", 5, `a\x1b`},
+		{"a\x1b[31m", 4, "a"},
+		{"\x00\x00", 4, `\x00`},
+		{"\xff", 4, `\xff`},
+		{"\u202eab", 6, `\u202e`},
+		{"\u202eab", 5, ""},
+		{"\x00" + strings.Repeat("a", 1<<20), 8, `\x00aaaa`},
+	} {
+		if got := Cut(c.text, c.most); got != c.want {
+			t.Errorf("%.20q cut at %d is %q, want %q", c.text, c.most, got, c.want)
+		}
 	}
 }

@@ -16,6 +16,8 @@ type About struct {
 	// its logs have it, Upstream the address of the upstream, and Handler the name
 	// that the configuration gives the handler, if any.
 	ID, ClientIP, Upstream, Handler string
+	// Labels are what the configuration says about its client; nil means none.
+	Labels *Labels
 
 	Asked  Asked
 	Course Course
@@ -35,8 +37,16 @@ const maxTarget = 256
 
 // Shorten is the target as it may be kept and shown.
 func (t Target) Shorten() Target {
-	t.Host, t.Path = printable.Cut(t.Host, maxTarget), printable.Cut(t.Path, maxTarget)
+	t.Host, t.Path = shorten(t.Host), shorten(t.Path)
 	return t
+}
+
+func shorten(s string) string {
+	const more = "…"
+	if shown := printable.Cut(s, maxTarget); len(shown) >= len(s) {
+		return shown
+	}
+	return printable.Cut(s, maxTarget-len(more)) + more
 }
 
 // Asked is a target, kept once for all tunnels that have the same: 8 bytes for each of

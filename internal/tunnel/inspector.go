@@ -55,6 +55,10 @@ type direction struct {
 	heard atomic.Bool
 	// due is set while a ping is to be put in.
 	due atomic.Bool
+	// pingedAt is when the last ping of ours was put in, since the tunnel was opened, and
+	// ping its number.
+	pingedAt atomic.Int64
+	ping     atomic.Uint32
 	// pinged is set when the source may have got a ping of ours.
 	pinged atomic.Bool
 	// owing is set while the destination has not answered the application's
@@ -268,6 +272,7 @@ func (t *Tunnel) resume(d relay.Direction, p []byte, withClose bool) (relay.Verd
 	l.held = nil
 	l.hear()
 	t.passed[d] += uint64(j.size)
+	t.dropped[d].Add(-int64(j.size))
 	s.Scan(nil) // a frame without payload ends here
 	if l.passing == begun && s.AtBoundary() {
 		l.passing = complete

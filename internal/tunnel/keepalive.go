@@ -110,6 +110,9 @@ func (t *Tunnel) endLost(p Peer) {
 	defer t.mu.Unlock()
 	if t.IsOpen() {
 		t.inspector.blamed = p
+		if t.Meter != nil {
+			t.Meter.PingTimedOut(p)
+		}
 		t.endLocked(Ending{Reason: PingTimeout, Code: frame.StatusGoingAway})
 	}
 }
@@ -128,6 +131,11 @@ func (t *Tunnel) takePing(d relay.Direction, s *frame.Scanner) []byte {
 	}
 	t.inspector.pings++
 	payload := binary.BigEndian.AppendUint32(t.inspector.nonce[:nonceSize:nonceSize], t.inspector.pings)
+	l.ping.Store(t.inspector.pings)
+	l.pingedAt.Store(int64(time.Since(t.opened)))
+	if t.Meter != nil {
+		t.Meter.Pinged(source(d.Opposite()))
+	}
 	t.awaitDeliveryLocked(d)
 	var mask *[4]byte
 	if d == relay.ClientToUpstream {
@@ -195,5 +203,14 @@ func (t *Tunnel) judgePong(d relay.Direction, mask [4]byte, payload []byte) find
 	case len(plain) < pingSize:
 		return undecided
 	}
+	t.meterPong(d, binary.BigEndian.Uint32(plain[nonceSize:pingSize]))
 	return ourPong
+}
+
+// meterPong tells the meter how long the source of d took to answer a ping of ours. Of
+// several, a peer may answer the last one only, and it may answer that more than once.
+func (t *Tunnel) meterPong(d relay.Direction, number uint32) {
+	if l := &t.inspector.directions[d.Opposite()]; t.Meter != nil && l.ping.CompareAndSwap(number, 0) {
+		t.Meter.Ponged(source(d), time.Since(t.opened)-time.Duration(l.pingedAt.Load()))
+	}
 }

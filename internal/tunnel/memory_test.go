@@ -234,6 +234,7 @@ type memoryTunnel struct {
 	client, upstream *memoryPeer
 	live             *Registry
 	reports          chan Outcome
+	meter            *recorder
 	began            time.Time
 	others           sync.WaitGroup // what the test lets the peers do meanwhile
 	exits            atomic.Bool    // the process is about to exit
@@ -264,6 +265,8 @@ func (m *memoryTunnel) open(policy Options) {
 	m.client, sides[0].Conn = newMemoryPeer(m.t, true)
 	m.upstream, sides[1].Conn = newMemoryPeer(m.t, false)
 	m.Tunnel = New(About{ID: "id", ClientIP: "192.0.2.1", Upstream: "upstream.test:80"}, &policy, m.live, freehold{m.reports})
+	m.meter = new(recorder)
+	m.Meter = m.meter
 	m.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(sides[0], sides[1], hooks) }, func() float64 { return 0.5 })
 }
 
@@ -276,6 +279,7 @@ func (m *memoryTunnel) finish() {
 	if m.live.exit.hasBegun() {
 		<-m.live.ShutDown() // time stands still for it afterwards
 	}
+	m.expectMetered()
 	if n := m.live.Count(); n != 0 {
 		m.t.Errorf("%d tunnels are live at the end", n)
 	}

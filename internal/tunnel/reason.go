@@ -37,6 +37,8 @@ const (
 	HalfCloseTimeout Reason = "half_close_timeout"
 	MaxLifetime      Reason = "max_lifetime"
 	PingTimeout      Reason = "ping_timeout"
+	// Expired: what the client has come with, such as a token, has expired.
+	Expired Reason = "expired"
 
 	MessageTooBig Reason = "message_too_big"
 	RateLimited   Reason = "rate_limited"
@@ -52,6 +54,13 @@ const (
 	// Shutdown: the process exits.
 	Shutdown Reason = "shutdown"
 )
+
+// Reasons are all of them.
+var Reasons = []Reason{
+	ClientClosed, UpstreamClosed, ClientReset, UpstreamReset, ClientLost, UpstreamLost, ClientError, UpstreamError,
+	IdleTimeout, WriteTimeout, HalfCloseTimeout, MaxLifetime, PingTimeout, Expired, MessageTooBig, RateLimited,
+	Evicted, Unhealthy, Rebalanced, Killed, Shutdown,
+}
 
 // Peer is who did something.
 type Peer string

@@ -30,7 +30,9 @@ type Registry struct {
 	exit    exit
 	http3   http3Servers
 	pacer   pacer
+	labels  labelIndex
 	exiting func() bool // nil means no
+	slept   func() time.Duration
 
 	mu    sync.Mutex    // guards what follows
 	stop  chan struct{} // ends the sweep, which runs while something is to end at the exit
@@ -41,14 +43,25 @@ type Registry struct {
 // nil means no.
 func NewRegistry(exiting func() bool) *Registry {
 	begun, begin := context.WithCancel(context.Background())
-	return &Registry{exiting: exiting, exit: exit{begun: begun, begin: begin, over: make(chan struct{})}}
+	return &Registry{exiting: exiting, slept: func() time.Duration { return 0 }, exit: exit{begun: begun, begin: begin, over: make(chan struct{})}}
 }
+
+// CountSleep has the time count for deadlines that the machine has slept, which the
+// clock that Go goes by may leave out. slept returns how much of it there has been
+// so far. It is called by several goroutines, about once a second while there are
+// tunnels, and when deadlines are set. It comes before there are tunnels.
+func (r *Registry) CountSleep(slept func() time.Duration) { r.slept = slept }
+
+// Now is the time by the clock that deadlines go by.
+func (r *Registry) Now() time.Time { return time.Now().Add(r.slept()) }
 
 // shard is a part of the tunnels.
 type shard struct {
 	mu      sync.Mutex // guards what follows, and the index of each tunnel
 	tunnels []*Tunnel
-	_       [64]byte // keeps two of them out of one cache line
+	// touched are those whose meters are to be told something, and spare is room for them.
+	touched, spare []*Tunnel
+	_              [64]byte // keeps two of them out of one cache line
 }
 
 var shardSeed = maphash.MakeSeed()
@@ -63,6 +76,7 @@ func (r *Registry) add(t *Tunnel) {
 	t.index = len(s.tunnels)
 	s.tunnels = append(s.tunnels, t)
 	s.mu.Unlock()
+	r.labels.add(t)
 	r.changes.Add(1)
 	r.total.Add(1)
 	r.Begin()
@@ -77,9 +91,10 @@ func (r *Registry) remove(t *Tunnel) {
 	s.tunnels[last] = nil
 	s.tunnels = s.tunnels[:last]
 	if last == 0 {
-		s.tunnels = nil
+		s.tunnels, s.touched = nil, nil
 	}
 	s.mu.Unlock()
+	r.labels.remove(t)
 	r.changes.Add(1)
 	r.total.Add(-1)
 	r.Finish()
@@ -186,6 +201,7 @@ func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) 
 			if ticks%int(SweepInterval/exitInterval) != 0 {
 				continue
 			}
+			r.meterTouched(now)
 			batch = r.checkAll(now, batch)
 			if storm.over(r.changes.Load(), r.Count()) {
 				collectMemory()
@@ -197,10 +213,11 @@ func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) 
 // checkAll checks the times of all tunnels, outside of the locks: an end takes
 // locks of its own, and the removal that follows takes these.
 func (r *Registry) checkAll(now time.Time, batch []*Tunnel) []*Tunnel {
+	slept := r.slept()
 	for i := range r.shards {
 		batch = r.shards[i].snapshot(batch[:0])
 		for _, t := range batch {
-			t.check(now)
+			t.check(now, slept)
 		}
 		clear(batch)
 	}

@@ -174,9 +174,9 @@ func TestLifetimeIsShortenedAtRandom(t *testing.T) {
 		{0.1, 0.5, 95 * time.Second},
 		{1, 0.25, 75 * time.Second},
 	} {
-		m := New(About{}, &Options{MaxLifetime: 100 * time.Second, Jitter: test.jitter}, nil, nil)
+		m := New(About{}, &Options{MaxLifetime: 100 * time.Second, Jitter: test.jitter}, NewRegistry(nil), nil)
 		m.setTimes(time.Now(), func() float64 { return test.random })
-		if got := m.expires.Sub(m.opened).Round(time.Millisecond); got != test.want {
+		if got := (*m.deadlines.Load())[0].At.Sub(m.opened).Round(time.Millisecond); got != test.want {
 			t.Errorf("with jitter %v and random number %v, the lifetime is %v, want %v",
 				test.jitter, test.random, got, test.want)
 		}

@@ -15,6 +15,7 @@ type activity struct {
 	halfClosed  bool         // one peer has ended its stream, the other has not
 	stalled     [2]time.Time // since when a write makes no progress; zero if it does
 	backlog     [2]int       // of a stalled direction
+	messages    uint64       // that have ended, in both directions
 }
 
 // setTimes sets what the sweep goes by. random returns a number in [0, 1).
@@ -26,15 +27,19 @@ func (t *Tunnel) setTimes(now time.Time, random func() float64) {
 	}
 	if t.options.MaxLifetime > 0 {
 		shortened := float64(t.options.MaxLifetime) * (1 - t.options.Jitter*random())
-		t.expires = now.Add(time.Duration(shortened))
+		t.limit(Deadline{
+			At: t.live.Now().Add(time.Duration(shortened)), Reason: MaxLifetime, Code: frame.StatusGoingAway,
+		})
 	}
 }
 
 // check ends the tunnel if one of its times is over. It is called by the sweep
-// only, about once a second.
-func (t *Tunnel) check(now time.Time) {
+// only, about once a second. slept is how long the machine has, which counts for
+// deadlines only.
+func (t *Tunnel) check(now time.Time, slept time.Duration) {
 	t.observe(now)
 	p := t.options
+	over, isOver := t.overdue(now.Add(slept))
 	switch {
 	case p.Write > 0 && t.writeStalled(now):
 		t.end(WriteTimeout, frame.StatusGoingAway)
@@ -42,8 +47,8 @@ func (t *Tunnel) check(now time.Time) {
 		t.end(HalfCloseTimeout, frame.StatusGoingAway)
 	case p.Idle > 0 && now.Sub(t.seen.last) >= p.Idle:
 		t.end(IdleTimeout, frame.StatusGoingAway)
-	case !t.expires.IsZero() && !now.Before(t.expires):
-		t.end(MaxLifetime, frame.StatusGoingAway)
+	case isOver:
+		t.End(Ending{Reason: over.Reason, Code: over.Code, Text: over.Text})
 	case p.Ping > 0:
 		t.keepAlive(now)
 	}
@@ -52,17 +57,28 @@ func (t *Tunnel) check(now time.Time) {
 // observe compares the relay's counts with the last ones.
 func (t *Tunnel) observe(now time.Time) {
 	w := &t.seen
+	last, moved := w.last, uint64(0)
 	if half := t.halfClosed(); half != w.halfClosed {
 		w.halfClosed = half
 		t.noteActivity(now)
 	}
 	for d := range relay.Direction(2) {
 		read, taken := t.relay.Counts(d)
+		moved += read - w.read[d]
 		if t.isActive(d, read, taken) {
 			t.noteActivity(now)
 		}
-		w.stalled[d] = t.stalledSince(d, now, read != taken && taken == w.taken[d])
+		since := t.stalledSince(d, now, read != taken && taken == w.taken[d])
+		if since.IsZero() != w.stalled[d].IsZero() {
+			t.meterStalled(d, !since.IsZero())
+		}
+		w.stalled[d] = since
 		w.read[d], w.taken[d] = read, taken
+	}
+	if w.last.After(last) {
+		messages := t.messages[0].Load() + t.messages[1].Load()
+		t.rates.note(now.Sub(last), moved, messages-w.messages)
+		w.messages = messages
 	}
 }
 

@@ -87,12 +87,16 @@ type Tunnel struct {
 	options   *Options
 	relay     relay.Relay
 	inspector *inspector // nil if nothing needs it
-	expires   time.Time  // zero: never
+	// deadlines are nil if there are none. What they point to does not change.
+	deadlines atomic.Pointer[[]Deadline]
 	seen      activity
 	// active is when the sweep has last seen that something had happened, in
 	// nanoseconds since 1970.
 	active atomic.Int64
 	phase  atomic.Int32
+	// touched is set while the tunnel is on its shard's list of those whose meter is to
+	// be told something, and all the time without a meter.
+	touched atomic.Bool
 
 	mu sync.Mutex // guards what follows, up to timer
 	// ended tells which directions have ended, and failed which of them
@@ -124,6 +128,7 @@ type Tunnel struct {
 	// tellUpstream is set while a Close for the upstream is due, because no
 	// answer of the client to ours has come.
 	tellUpstream bool
+	metered      metered
 	timer        *time.Timer // of the phase
 
 	// scanners follow the frames of each direction, and passed counts the bytes
@@ -132,10 +137,14 @@ type Tunnel struct {
 	passed   [2]uint64
 	// messages are the scanners' counts, for others.
 	messages [2]atomic.Uint64
+	// dropped counts the bytes of each direction that were not passed on.
+	dropped [2]atomic.Int64
+	rates   rates
 
 	About
 
 	Owner  Owner
+	Meter  Meter // nil: none
 	opened time.Time
 	live   *Registry
 	index  int // in the registry, guarded by its mu
@@ -155,6 +164,7 @@ func New(a About, options *Options, live *Registry, o Owner) *Tunnel {
 	if t.inspector != nil {
 		t.phase.Store(int32(inspected))
 	}
+	t.touched.Store(true)
 	t.scanners[relay.ClientToUpstream] = frame.NewScanner(true)
 	t.scanners[relay.UpstreamToClient] = frame.NewScanner(false)
 	return t
@@ -179,11 +189,15 @@ func (t *Tunnel) run(begin func(relay.Hooks) relay.Relay) {
 	defer t.mu.Unlock()
 	t.relay = begin(t)
 	t.live.add(t)
+	t.beginMeterLocked()
 }
 
 // Inspect implements relay.Hooks.
 func (t *Tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 	s := &t.scanners[d]
+	if !t.touched.Load() {
+		t.touch()
+	}
 	if phase(t.phase.Load()) != open {
 		return t.inspectClosely(d, s, p)
 	}
@@ -204,6 +218,9 @@ func (t *Tunnel) Inspect(d relay.Direction, p []byte) relay.Verdict {
 // Skip implements relay.Hooks.
 func (t *Tunnel) Skip(d relay.Direction, n int) {
 	s := &t.scanners[d]
+	if !t.touched.Load() {
+		t.touch()
+	}
 	s.Skip(n)
 	t.messages[d].Store(s.Messages())
 	t.passed[d] += uint64(n)
@@ -221,6 +238,9 @@ func (t *Tunnel) inspectClosely(d relay.Direction, s *frame.Scanner, p []byte) r
 	v := inspect(d, s, p)
 	t.messages[d].Store(s.Messages())
 	t.passed[d] += uint64(v.Pass)
+	if v.Drop > 0 {
+		t.dropped[d].Add(int64(v.Drop))
+	}
 	return v
 }
 
@@ -320,7 +340,9 @@ func (t *Tunnel) Done() {
 		t.timer.Stop()
 	}
 	t.mu.Unlock()
-	t.Owner.Ended(t.outcome())
+	o := t.outcome()
+	t.endMeter(o.Traffic)
+	t.Owner.Ended(o)
 	t.live.remove(t) // then the process may exit
 	close(t.done)
 }
@@ -338,6 +360,7 @@ type Outcome struct {
 	CloseFrom Peer
 	Opened    time.Time
 	Traffic
+	Meter Meter
 }
 
 // Traffic is counts of bytes on the wire, and of messages that have ended. Directions are
@@ -359,17 +382,28 @@ type Snapshot struct {
 
 	Opened time.Time
 	Active time.Time // when anything was last seen to happen, to about a second
+	// Expires is when what the client has come with expires; zero means never.
+	Expires time.Time
+	// BytesRate and MessagesRate are per second, in both directions together, over
+	// about the last ten seconds.
+	BytesRate, MessagesRate float64
 }
 
 // Snapshot is what is known of the tunnel now. It has to have started.
 func (t *Tunnel) Snapshot() Snapshot {
 	_, in := t.relay.Counts(relay.ClientToUpstream)
 	_, out := t.relay.Counts(relay.UpstreamToClient)
+	in, out = t.passedOf(relay.ClientToUpstream, in), t.passedOf(relay.UpstreamToClient, out)
+	active := time.Unix(0, t.active.Load())
+	bytes, messages := t.rates.now(active)
 	return Snapshot{
-		About:   t.About,
-		Opened:  t.opened,
-		Active:  time.Unix(0, t.active.Load()),
-		Traffic: Traffic{in, out, t.messages[relay.ClientToUpstream].Load(), t.messages[relay.UpstreamToClient].Load()},
+		About:        t.About,
+		Opened:       t.opened,
+		Active:       active,
+		Expires:      t.expires(),
+		BytesRate:    bytes,
+		MessagesRate: messages,
+		Traffic:      Traffic{in, out, t.messages[relay.ClientToUpstream].Load(), t.messages[relay.UpstreamToClient].Load()},
 	}
 }
 
@@ -383,6 +417,7 @@ func (t *Tunnel) outcome() Outcome {
 		CloseCode: t.closeCode,
 		CloseFrom: t.closeFrom,
 		Opened:    t.opened,
+		Meter:     t.Meter,
 		Traffic: Traffic{
 			t.passed[relay.ClientToUpstream], t.passed[relay.UpstreamToClient],
 			t.scanners[relay.ClientToUpstream].Messages(), t.scanners[relay.UpstreamToClient].Messages(),

@@ -156,6 +156,8 @@ type Candidates struct {
 	ticket uint64
 	queued bool
 	Waited time.Duration
+	// Waiting counts handshakes that wait; nil: nobody wants to know.
+	Waiting *atomic.Int64
 }
 
 // Candidates are those for one handshake, which makes an address of each template

@@ -41,6 +41,10 @@ func (c *Candidates) Next(ctx context.Context) (*Choice, error) {
 		return chosen, err
 	}
 	began := time.Now()
+	if c.Waiting != nil {
+		c.Waiting.Add(1)
+		defer c.Waiting.Add(-1)
+	}
 	defer func() { c.Waited += time.Since(began) }()
 	timer := time.NewTimer(c.pool.Queue.Timeout - c.Waited)
 	defer timer.Stop()

@@ -97,11 +97,25 @@ func NewTable(changed func(Change)) *Table {
 // with placeholders, or a source that is asked in handshakes.
 type Provenance struct {
 	template string // before placeholders were replaced; empty for a source
+	source   string // its module
 }
 
 // FromTemplate is the provenance of what an address with placeholders becomes.
 func FromTemplate(dial string) *Provenance {
 	return &Provenance{template: dial}
+}
+
+// FromSource is the provenance of what a source finds for a request.
+func FromSource(name string) *Provenance {
+	return &Provenance{source: name}
+}
+
+// Spelling is how the configuration has it.
+func (o *Provenance) Spelling() string {
+	if o.template != "" {
+		return o.template
+	}
+	return "dynamic " + o.source
 }
 
 // acquireLocked returns the host of address with one more reference.
@@ -385,6 +399,15 @@ type Server struct {
 	// slowSince is when the upstream has come to a pool that had others, or has
 	// recovered. It is zero for those that were there from the start.
 	slowSince time.Time
+}
+
+// Spelling is how the configuration has the endpoint: there are few of these, also
+// where its address depends on requests.
+func (e *Endpoint) Spelling() string {
+	if e.From == nil {
+		return e.Host.Address
+	}
+	return e.From.Spelling()
 }
 
 // NewEndpoint makes one without a host.

@@ -1,0 +1,54 @@
+package websocketproxy
+
+import (
+	"cmp"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
+)
+
+func init() {
+	caddy.RegisterModule(process.board.Module())
+	process.board.Register()
+}
+
+// AddDashboard implements dashboard.App.
+func (a *statesApp) AddDashboard(d *dashboard.Handler) { a.dashboards = append(a.dashboards, d) }
+
+// shownProcess is what operators see of a process, by the admin API and on the page.
+type shownProcess struct {
+	admin.Process
+
+	process *processWide
+}
+
+func (p *processWide) shown() *shownProcess {
+	return &shownProcess{admin.Process{Live: p.live, Table: p.table, States: p.operators}, p}
+}
+
+// Pools implements dashboard.Backend.
+func (p *shownProcess) Pools() (all []dashboard.Pool) {
+	for _, loaded := range p.process.evictor.Pools() {
+		pool := dashboard.Pool{Handler: cmp.Or(loaded.Name, metrics.DefaultHandler), Queued: loaded.Pool.WaitingNow()}
+		for _, o := range loaded.Pool.Occupancies() {
+			pool.Members = append(pool.Members, dashboard.Member{Upstream: o.Address, Weight: o.Weight, Most: o.Most})
+		}
+		all = append(all, pool)
+	}
+	return all
+}
+
+// Numbers implements dashboard.Backend.
+func (p *shownProcess) Numbers() dashboard.Numbers {
+	s := p.process.metrics.Snapshot()
+	return dashboard.NumbersOf(&s)
+}
+
+// Interface guards
+var (
+	_ dashboard.App     = (*statesApp)(nil)
+	_ dashboard.Backend = (*shownProcess)(nil)
+)

@@ -1,0 +1,131 @@
+// Uses the dashboard as operators would. Arguments: the browser, the page's URL, that of
+// the admin API, a page of another origin, and two upstreams. Prints a word when others
+// have to do something, and "done" at the end.
+const http = require('node:http');
+const { json } = require('node:stream/consumers');
+const { withBrowser } = require('./browser.js');
+
+const httpCredentials = { username: 'alice', password: 'secret' };
+
+async function main([executablePath, url, admin, stranger, first, second]) {
+  // Caddy refuses what looks like a script of a page, as fetch does.
+  const api = (what) => new Promise((resolve, reject) => {
+    http.get(`${admin}/websocket_proxy/${what}`, (response) => json(response).then(resolve, reject)).on('error', reject);
+  });
+  const upstream = async (address) => (await api('upstreams')).upstreams.find((u) => u.address === address);
+  const until = async (what, ok) => {
+    for (const began = Date.now(); !(await ok());) {
+      if (Date.now() - began > 15000) throw new Error(`waited in vain until ${what}`);
+      await new Promise((go) => { setTimeout(go, 50); });
+    }
+  };
+  await withBrowser(executablePath, async (browser) => {
+    const open = async () => {
+      const context = await browser.newContext({ httpCredentials });
+      const page = await context.newPage();
+      page.setDefaultTimeout(15000);
+      page.on('pageerror', (err) => { throw err; });
+      page.on('console', (m) => {
+        if (/Content.Security|Refused/.test(m.text())) throw new Error(m.text());
+      });
+      page.on('dialog', () => { throw new Error('hostile text has run'); });
+      await page.goto(url);
+      await page.locator('#banner[data-level=good]').waitFor();
+      return page;
+    };
+    const row = (page, address) => page.locator('#upstreams tbody tr').filter({ hasText: address });
+    const asks = async (page, address, state) => {
+      await row(page, address).getByRole('button', { name: state, exact: true }).click();
+      return page.locator('#ask').innerText();
+    };
+    const same = (what, got, want) => {
+      if (String(got) !== String(want)) throw new Error(`${what}: ${got}, want ${want}`);
+    };
+    const page = await open();
+    const late = await open(); // of somebody who has not looked for a while
+
+    // Numbers are those of the admin API.
+    const { total } = await api('tunnels');
+    same('tunnels that are open', await page.locator('#open').innerText(), total);
+    for (const address of [first, second]) {
+      same(`tunnels at ${address}`, (await row(page, address).locator('.meter').innerText()).trim(), (await upstream(address)).tunnels);
+    }
+
+    // What clients say does nothing.
+    await page.locator('#tunnels summary').click();
+    await page.locator('#tunnels tbody').getByText('<img src=x onerror=alert(1)>').first().waitFor();
+    same('pictures', await page.locator('img, main script').count(), 0);
+    await page.getByLabel('Search').fill('room=quiet');
+    await page.locator('#tunnels-count').getByText('1 tunnel of').waitFor();
+
+    // Somebody else's page gets nothing done, by a script or a form.
+    const other = await page.context().newPage();
+    await other.goto(stranger);
+    await other.evaluate(async ([to, address]) => {
+      const body = JSON.stringify({ upstream: address, state: 'drain', seen: 'ready' });
+      await fetch(`${to}state`, { method: 'POST', mode: 'no-cors', credentials: 'include', body }).catch(() => {});
+      await fetch(`${to}state`, {
+        method: 'POST', credentials: 'include', body, headers: { 'Content-Type': 'application/json', 'X-Websocket-Dashboard': '1' },
+      }).catch(() => {});
+    }, [url, first]);
+    await other.evaluate(([to]) => {
+      document.body.innerHTML = `<form method="post" action="${to}state" enctype="text/plain"><input name='{"state":"drain","x":"' value='"}'></form>`;
+      document.forms[0].submit();
+    }, [url]);
+    await other.waitForLoadState();
+    await other.goto(`${url}state?upstream=${first}&state=drain`).catch(() => {});
+    same('the state', (await upstream(first)).state, 'ready');
+    await other.close();
+
+    // A drain is followed until nothing is left.
+    await late.getByRole('button', { name: 'Pause' }).click();
+    const changes = [];
+    page.on('request', (r) => { if (r.method() !== 'GET') changes.push(r.url()); });
+    await asks(page, first, 'drain');
+    await page.getByRole('button', { name: 'Drain', exact: true }).click();
+    await page.locator('#going').getByText(first).waitFor();
+    await page.locator('#going').getByText('Set by alice').waitFor();
+    same('who has set it', (await upstream(first)).by, 'alice');
+
+    // Somebody else has looked before.
+    await asks(late, first, 'evict');
+    await late.getByRole('button', { name: 'Evict', exact: true }).click();
+    await late.locator('#ask-problem').getByText('its state is drain now, set by alice').waitFor();
+    await late.getByRole('button', { name: 'Cancel' }).click();
+    same('the state', (await upstream(first)).state, 'drain');
+
+    console.log('leave');
+    await page.locator('#going').getByText('empty', { exact: false }).and(page.locator('#going *')).first().waitFor();
+    await until('the first upstream is empty', async () => (await upstream(first)).tunnels === 0);
+    await page.locator('#going').filter({ hasText: `${first} drain empty` }).waitFor();
+
+    // The set has grown since it was shown.
+    await page.getByRole('button', { name: 'Pause' }).click();
+    const before = (await upstream(second)).tunnels;
+    console.log('come');
+    await until('tunnels have come', async () => (await upstream(second)).tunnels > before);
+    const said = await asks(page, second, 'evict');
+    if (!said.includes(`will cut ${before} client`)) throw new Error(`it says ${said}`);
+    await page.getByRole('button', { name: 'Evict', exact: true }).click();
+    await page.locator('#ask-problem').getByText('tunnels now, not').waitFor();
+    same('the state', (await upstream(second)).state, 'ready');
+    await page.getByRole('button', { name: 'Cancel' }).click();
+
+    // Going back does nothing again, and shows what is.
+    await page.getByRole('button', { name: 'Paused' }).click();
+    const done = changes.length;
+    await page.goto('about:blank');
+    await page.goBack();
+    await row(page, first).getByText('drain', { exact: true }).first().waitFor();
+    same('changes', changes.length, done);
+    await asks(page, first, 'ready');
+    await page.getByRole('button', { name: 'Make ready' }).click();
+    await until('it is ready', async () => (await upstream(first)).state === 'ready');
+  });
+  console.log('done');
+}
+
+main(process.argv.slice(2)).catch((err) => {
+  console.log('failed', String(err.stack).replaceAll('\n', ' '));
+  process.exit(1);
+});

@@ -1,0 +1,15 @@
+// Command caddy is Caddy with its standard modules, websocket_proxy, and the storage of the
+// tests.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/seed-58ac1b1a/caddy-websocket-proxy"
+	_ "github.com/seed-58ac1b1a/caddy-websocket-proxy/integration/redis"
+)
+
+func main() {
+	caddycmd.Main()
+}

@@ -1,0 +1,209 @@
+package dashboard
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
+)
+
+// The levels of a problem.
+const (
+	warn = "warn"
+	bad  = "bad"
+)
+
+const (
+	// fewest is from how many on something is worth a word.
+	fewest = 5
+	// stormFactor is how many times more handshakes than usual are a storm, and
+	// stormLeast how many there have to be in a minute.
+	stormFactor, stormLeast = 4, 100
+)
+
+// Problem is something that is wrong.
+type Problem struct {
+	// Level is warn or bad.
+	Level string `json:"level"`
+	// Words say what, and Do what to do.
+	Words string `json:"words"`
+	Do    string `json:"do,omitempty"`
+	// Since is when it was seen first.
+	Since time.Time `json:"since"`
+
+	key string // the same as long as it is the same problem
+}
+
+// judge says what is wrong, the worst first.
+func (h *history) judge(f *facts) (problems []Problem) {
+	before := h.before(f.at, justNow)
+	problems = append(problems, judgePools(f)...)
+	for i := range f.upstreams {
+		if p, wrong := judgeUpstream(&f.upstreams[i]); wrong {
+			problems = append(problems, p)
+		}
+	}
+	if before != nil && f.at.Sub(before.at) >= sampleInterval {
+		problems = append(problems, judgeHandshakes(f, before)...)
+	}
+	if storm, wrong := h.judgeStorm(f.numbers.totals()); wrong {
+		problems = append(problems, storm)
+	}
+	slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Compare(severity(b.Level), severity(a.Level)) })
+	return problems
+}
+
+func severity(level string) int {
+	switch level {
+	case bad:
+		return 2
+	case warn:
+		return 1
+	}
+	return 0
+}
+
+// judgePools looks for handlers none of whose upstreams can take a tunnel, and for those
+// where handshakes wait.
+func judgePools(f *facts) (problems []Problem) {
+	byAddress := byAddress(f.upstreams)
+	for _, pool := range mergePools(f.pools) {
+		usable := 0
+		if n := pool.Queued; n > 0 {
+			problems = append(problems, Problem{
+				Level: warn, key: "queue " + pool.Handler,
+				Words: fmt.Sprintf("%s %s for a place: all upstreams of %s are full.",
+					count(n, "handshake"), verb(n, "waits", "wait"), handlerName(pool.Handler)),
+				Do: "Add upstreams, or raise max_tunnels.",
+			})
+		}
+		for _, m := range pool.Members {
+			switch statusOf(byAddress[m.Upstream], m.Most) {
+			case Usable, Doubtful, Full, Failing:
+				usable++
+			}
+		}
+		if usable == 0 && len(pool.Members) > 0 {
+			problems = append(problems, Problem{
+				Level: bad, key: "none " + pool.Handler,
+				Words: fmt.Sprintf("No upstream of %s takes tunnels.", handlerName(pool.Handler)),
+				Do:    "Make ready what is drained; look at those that are down.",
+			})
+		}
+	}
+	return problems
+}
+
+// judgeUpstream looks at one upstream.
+func judgeUpstream(u *admin.Upstream) (p Problem, wrong bool) {
+	switch address := shown(u.Address); {
+	case u.Health == upstream.Down:
+		p = Problem{
+			Level: warn, key: "down " + u.Address, Words: address + " is down: " + cmp.Or(shown(u.HealthError), "its check fails") + ".",
+			Do: "Look at the upstream; it gets no tunnels until its check passes.",
+		}
+	case u.Failing && u.State == upstream.Ready:
+		p = Problem{
+			Level: warn, key: "failing " + u.Address, Words: address + " cannot be connected to.",
+			Do: "Look at the upstream; it gets tunnels only if no other one can take them.",
+		}
+	default:
+		return p, false
+	}
+	return p, true
+}
+
+// judgeHandshakes looks at what the last minute has brought.
+func judgeHandshakes(f, before *facts) (problems []Problem) {
+	over := f.at.Sub(before.at)
+	now, was := f.numbers.totals(), before.numbers.totals()
+	failed, lost := 0, 0
+	for name, h := range f.numbers.Handlers {
+		b := before.numbers.Handlers[name]
+		for cause, n := range grownBy(h.Refused, b.Refused) {
+			if isOurs(cause) {
+				failed += int(n)
+			}
+		}
+		for reason, n := range grownBy(h.Ended, b.Ended) {
+			if isLoss(reason) {
+				lost += int(n)
+			}
+		}
+	}
+	opened := int(grown(now.opened, was.opened))
+	if all := failed + opened; failed >= fewest && failed*20 >= all {
+		level := warn
+		if failed*2 >= all {
+			level = bad
+		}
+		problems = append(problems, Problem{
+			Level: level, key: "refused",
+			Words: fmt.Sprintf("%d of %s failed in the last %s.", failed, count(all, "handshake"), spell(over)),
+			Do:    "See why below.",
+		})
+	}
+	if lost >= fewest && lost*20 >= int(was.open) {
+		problems = append(problems, Problem{
+			Level: warn, key: "lost",
+			Words: fmt.Sprintf("%s %s cut by upstreams in the last %s.", count(lost, "tunnel"), verb(lost, "was", "were"), spell(over)),
+			Do:    "See which upstream, and its log.",
+		})
+	}
+	return problems
+}
+
+// judgeStorm looks whether far more clients come than usual.
+func (h *history) judgeStorm(now totals) (p Problem, wrong bool) {
+	const each = int(time.Minute / sampleInterval)
+	n := len(h.totals)
+	if n < 4*each {
+		return p, false
+	}
+	attempts := func(from, to totals) int {
+		return int(grown(to.opened, from.opened) + grown(to.refused, from.refused))
+	}
+	lastMinute := attempts(h.totals[n-each], now)
+	usual := attempts(h.totals[0], h.totals[n-each]) * each / (n - each)
+	if lastMinute < stormLeast || lastMinute < stormFactor*usual {
+		return p, false
+	}
+	return Problem{
+		Level: warn, key: "storm",
+		Words: fmt.Sprintf("Clients come back in numbers: %d handshakes in the last minute, usually %d.", lastMinute, usual),
+		Do:    "See below whether they stay; an eviction with a longer period spreads them.",
+	}, true
+}
+
+func handlerName(name string) string {
+	if name == "" {
+		return "the handler without a name"
+	}
+	return shown(name)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func verb(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+func spell(d time.Duration) string {
+	if d = d.Round(time.Second); d >= 55*time.Second && d < 90*time.Second {
+		return "minute"
+	} else if d < time.Minute {
+		return fmt.Sprintf("%d seconds", int(d.Seconds()))
+	}
+	return fmt.Sprintf("%d minutes", int(d.Round(time.Minute).Minutes()))
+}

@@ -1,0 +1,74 @@
+package dashboard
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+)
+
+func TestRecentKeepsTheLastOnes(t *testing.T) {
+	b := inUse(t, one(0))
+	b.refused("origin", mostEvents+50)
+	events, last := b.Events(0)
+	if len(events) != mostEvents || last != mostEvents+50 || events[0].Number != 51 {
+		t.Errorf("%d events from %d to %d, want %d from 51", len(events), events[0].Number, last, mostEvents)
+	}
+	if newer, _ := b.Events(last - 2); len(newer) != 2 {
+		t.Errorf("%d events came after the last but two", len(newer))
+	}
+	if all, _ := b.Events(last + 1000); len(all) != mostEvents {
+		t.Errorf("a page of another process gets %d events, want all", len(all))
+	}
+	for range mostChecks + 5 {
+		b.AddCheck("10.0.0.1:80", time.Second, errors.New("no"))
+	}
+	if checks := b.checksOf("10.0.0.1:80"); len(checks) != mostChecks {
+		t.Errorf("%d probes are kept, want %d", len(checks), mostChecks)
+	}
+	b.keepChecks(nil)
+	if checks := b.checksOf("10.0.0.1:80"); len(checks) != 0 {
+		t.Errorf("%d probes are kept of an upstream that has gone", len(checks))
+	}
+}
+
+func TestRecentKeepsHostileTextPrintableAndShort(t *testing.T) {
+	b := inUse(t, one(0))
+	hostile := "\x1b[31m<script>\u202e\x00\xff" + strings.Repeat("a", 100<<10)
+	b.HandshakeRefused(Event{Why: hostile, Handler: hostile, Upstream: hostile, ClientIP: hostile, Detail: hostile})
+	b.AddCheck("10.0.0.1:80", 0, errors.New(hostile))
+	events, _ := b.Events(0)
+	e := events[0]
+	for _, text := range []string{e.Why, e.Words, e.Handler, e.Upstream, e.ClientIP, e.Detail, b.checksOf("10.0.0.1:80")[0].Error} {
+		if !printable.Is(text) || len(text) > 2*longestText {
+			t.Errorf("what is kept is %q", text)
+		}
+	}
+}
+
+func TestNothingIsKeptWithoutAPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(one(1))
+		b.refused("origin", 1)
+		b.use()
+		b.use() // a reload
+		b.release()
+		synctest.Wait()
+		time.Sleep(2*sampleInterval + time.Second)
+		synctest.Wait()
+		b.mu.Lock()
+		samples := len(b.history.totals)
+		b.mu.Unlock()
+		if events, _ := b.Events(0); len(events) != 0 || samples != 3 {
+			t.Errorf("%d events and %d samples, want 0 and 3", len(events), samples)
+		}
+		b.refused("origin", 1)
+		b.release()
+		if events, last := b.Events(0); len(events) != 0 || last != 1 || b.history.totals != nil {
+			t.Errorf("%d events are kept without a page", len(events))
+		}
+	})
+}

@@ -1,0 +1,122 @@
+package dashboard
+
+import (
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// front is what stands in front of a handler.
+type front struct {
+	authenticated bool // on all ways to it
+	named         bool // all ways to it ask for a host
+}
+
+// inFront looks at all ways that lead to the handler. It cannot know what modules of
+// others do, nor whether what authenticates one path does so for another: it goes by the
+// order.
+func (h *Handler) inFront() front {
+	mod, err := h.ctx.AppIfConfigured("http")
+	app, ok := mod.(*caddyhttp.App)
+	if err != nil || !ok {
+		return front{authenticated: true} // nobody comes by HTTP
+	}
+	found := search{of: h, found: front{authenticated: true, named: true}}
+	for _, server := range app.Servers {
+		found.server = server
+		var at front
+		for _, policy := range server.TLSConnPolicies {
+			at.authenticated = at.authenticated || policy.ClientAuthentication != nil
+		}
+		found.routes(server.Routes, at, 0)
+	}
+	if found.ways == 0 { // by a handler of somebody else
+		return front{}
+	}
+	return found.found
+}
+
+// deepest bounds how deep routes are looked into, as named routes may invoke themselves.
+const deepest = 32
+
+// search looks for the ways to a handler.
+type search struct {
+	of     *Handler
+	server *caddyhttp.Server
+	ways   int
+	found  front
+}
+
+// routes looks at routes that are reached by what at tells. What authenticates in one of
+// them counts for those after it, unless it is another site.
+func (s *search) routes(all caddyhttp.RouteList, at front, depth int) {
+	if depth > deepest {
+		return
+	}
+	for i := range all {
+		route := &all[i]
+		here := at
+		here.named = here.named || asksForHost(route.MatcherSets)
+		for _, handler := range route.Handlers {
+			s.handler(handler, here, depth)
+			if authenticates(handler) {
+				here.authenticated = true
+				at.authenticated = at.authenticated || !route.Terminal && !asksForHost(route.MatcherSets)
+			}
+		}
+	}
+}
+
+func (s *search) handler(handler caddyhttp.MiddlewareHandler, at front, depth int) {
+	switch one := handler.(type) {
+	case *Handler:
+		if one == s.of {
+			s.ways++
+			s.found.authenticated = s.found.authenticated && at.authenticated
+			s.found.named = s.found.named && at.named
+		}
+	case *caddyhttp.Subroute:
+		s.routes(one.Routes, at, depth+1)
+	case *caddyhttp.Invoke:
+		if route := s.server.NamedRoutes[one.Name]; route != nil {
+			s.routes(caddyhttp.RouteList{*route}, at, depth+1)
+		}
+	}
+}
+
+// authenticates reports whether a handler seems to refuse whom it does not know. What
+// forward_auth makes is a proxy that does something with the answer.
+func authenticates(handler caddyhttp.MiddlewareHandler) bool {
+	switch one := handler.(type) {
+	case *caddyauth.Authentication:
+		return true
+	case *reverseproxy.Handler:
+		return len(one.HandleResponse) > 0
+	case *caddyhttp.Subroute:
+		for i := range one.Routes {
+			for _, inner := range one.Routes[i].Handlers {
+				if len(one.Routes[i].MatcherSets) == 0 && authenticates(inner) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// asksForHost reports whether a request has to have one of some hosts.
+func asksForHost(sets caddyhttp.MatcherSets) bool {
+	for _, set := range sets {
+		asks := false
+		for _, matcher := range set {
+			switch matcher.(type) {
+			case caddyhttp.MatchHost, *caddyhttp.MatchHost:
+				asks = true
+			}
+		}
+		if !asks {
+			return false
+		}
+	}
+	return len(sets) > 0
+}

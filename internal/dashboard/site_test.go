@@ -1,0 +1,53 @@
+package dashboard
+
+import (
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+func TestWhatStandsInFront(t *testing.T) {
+	h := new(Handler)
+	auth := new(caddyauth.Authentication)
+	forwardAuth := new(reverseproxy.Handler)
+	forwardAuth.HandleResponse = make([]caddyhttp.ResponseHandler, 1)
+	route := func(handlers ...caddyhttp.MiddlewareHandler) caddyhttp.Route {
+		return caddyhttp.Route{Handlers: handlers}
+	}
+	sub := func(routes ...caddyhttp.Route) *caddyhttp.Subroute { return &caddyhttp.Subroute{Routes: routes} }
+	site := func(r caddyhttp.Route) caddyhttp.Route {
+		r.MatcherSets = caddyhttp.MatcherSets{{caddyhttp.MatchHost{"example.com"}}}
+		return r
+	}
+	either := site(route(h))
+	either.MatcherSets = append(either.MatcherSets, caddyhttp.MatcherSet{caddyhttp.MatchPath{"/"}})
+	for name, tc := range map[string]struct {
+		routes caddyhttp.RouteList
+		want   front
+	}{
+		"nothing":               {caddyhttp.RouteList{route(h)}, front{}},
+		"a site":                {caddyhttp.RouteList{site(route(sub(route(h))))}, front{named: true}},
+		"a site, or any":        {caddyhttp.RouteList{either}, front{}},
+		"basic_auth":            {caddyhttp.RouteList{route(auth, h)}, front{authenticated: true}},
+		"behind":                {caddyhttp.RouteList{route(h, auth)}, front{}},
+		"forward_auth":          {caddyhttp.RouteList{site(route(sub(route(forwardAuth), route(sub(route(h))))))}, front{true, true}},
+		"in a route of its own": {caddyhttp.RouteList{route(sub(route(auth))), route(h)}, front{authenticated: true}},
+		"for one of two ways":   {caddyhttp.RouteList{site(route(sub(route(auth, h)))), route(sub(route(h)))}, front{}},
+		"of another site":       {caddyhttp.RouteList{site(route(sub(route(auth)))), site(route(h))}, front{named: true}},
+		"a named route":         {caddyhttp.RouteList{route(auth, &caddyhttp.Invoke{Name: "page"})}, front{authenticated: true}},
+		"itself":                {caddyhttp.RouteList{route(&caddyhttp.Invoke{Name: "loop"}), route(h)}, front{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			page, loop := route(h), route(&caddyhttp.Invoke{Name: "loop"})
+			s := search{of: h, found: front{true, true}, server: &caddyhttp.Server{
+				NamedRoutes: map[string]*caddyhttp.Route{"page": &page, "loop": &loop},
+			}}
+			s.routes(tc.routes, front{}, 0)
+			if s.found != tc.want || s.ways == 0 {
+				t.Errorf("it is %+v by %d ways, want %+v", s.found, s.ways, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,118 @@
+package tunnel
+
+import (
+	"iter"
+	"slices"
+	"sync"
+	"unique"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+)
+
+// MaxLabelValue is how many bytes of a label's value are kept.
+const MaxLabelValue = 128
+
+// Label is a name and a value that tunnels may have in common.
+type Label struct{ Name, Value string }
+
+// LabelOf is a label as tunnels have it: its value is printable, and cut at
+// [MaxLabelValue] bytes.
+func LabelOf(name, value string) Label {
+	return Label{name, printable.Cut(value, MaxLabelValue)}
+}
+
+// Labels are those of one tunnel. Equal ones of several tunnels share their memory.
+type Labels struct {
+	all []unique.Handle[Label]
+	// places are where the tunnel is among those with each label, guarded by the mu of
+	// the registry's index.
+	places []int
+}
+
+// NewLabels makes the labels of one tunnel. Those without a value are left out; nil
+// means that there are none.
+func NewLabels(all iter.Seq2[string, string]) *Labels {
+	var l Labels
+	for name, value := range all {
+		if value != "" {
+			l.all = append(l.all, unique.Make(LabelOf(name, value)))
+		}
+	}
+	if len(l.all) == 0 {
+		return nil
+	}
+	l.places = make([]int, len(l.all))
+	return &l
+}
+
+// All are the labels in the order of the configuration.
+func (l *Labels) All() iter.Seq[Label] {
+	return func(yield func(Label) bool) {
+		if l == nil {
+			return
+		}
+		for _, h := range l.all {
+			if !yield(h.Value()) {
+				return
+			}
+		}
+	}
+}
+
+// Get returns the value of a label; empty means that there is none.
+func (l *Labels) Get(name string) string {
+	for label := range l.All() {
+		if label.Name == name {
+			return label.Value
+		}
+	}
+	return ""
+}
+
+// labelIndex finds tunnels by their labels: with many clients, of which each comes
+// again and again to prolong its own tunnels, nobody can look at all of them.
+type labelIndex struct {
+	mu      sync.Mutex // guards what follows, and the places in the labels; a leaf
+	tunnels map[unique.Handle[Label]][]*Tunnel
+}
+
+func (x *labelIndex) add(t *Tunnel) {
+	if t.Labels == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.tunnels == nil {
+		x.tunnels = make(map[unique.Handle[Label]][]*Tunnel)
+	}
+	for i, h := range t.Labels.all {
+		t.Labels.places[i] = len(x.tunnels[h])
+		x.tunnels[h] = append(x.tunnels[h], t)
+	}
+}
+
+func (x *labelIndex) remove(t *Tunnel) {
+	if t.Labels == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i, h := range t.Labels.all {
+		all := x.tunnels[h]
+		place, last := t.Labels.places[i], len(all)-1
+		moved := all[last]
+		all[place], all[last] = moved, nil
+		moved.Labels.places[slices.Index(moved.Labels.all, h)] = place
+		if x.tunnels[h] = all[:last]; last == 0 {
+			delete(x.tunnels, h)
+		}
+	}
+}
+
+// Labelled returns the live tunnels that have a label.
+func (r *Registry) Labelled(l Label) []*Tunnel {
+	h := unique.Make(l)
+	r.labels.mu.Lock()
+	defer r.labels.mu.Unlock()
+	return slices.Clone(r.labels.tunnels[h])
+}

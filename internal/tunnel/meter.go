@@ -1,0 +1,180 @@
+package tunnel
+
+import (
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
+)
+
+// Meter is told what a tunnel does, so that others can have sums without looking at
+// tunnels. It is told under locks, so it must neither block nor call back.
+type Meter interface {
+	// Moved is told what has changed since the last time: when the tunnel starts, at
+	// most once a second while it is open, and when it has ended, which makes all that
+	// is no total zero again.
+	Moved(Movement)
+	// Pinged is told that a ping of ours goes to p, Ponged how long its answer took,
+	// and PingTimedOut that p was lost, as it has not reacted.
+	Pinged(p Peer)
+	Ponged(p Peer, after time.Duration)
+	PingTimedOut(p Peer)
+}
+
+// Movement is what has changed at a tunnel. But for times these are differences. The
+// arrays are by direction.
+type Movement struct {
+	Traffic
+
+	// Buffered are bytes that have been read and wait for the destination, and Stalled
+	// counts writes to it that make no progress.
+	Buffered, Stalled [2]int
+	// WasActive is when the tunnel was last told to be active, and Active when it is
+	// instead, in seconds since 1970: zero before it has started, and when it has ended.
+	WasActive, Active int64
+}
+
+// metered is what a tunnel's meter has been told. It is guarded by the tunnel's mu.
+type metered struct {
+	Traffic
+
+	buffered, stalled [2]int
+	active            int64
+	over              bool
+}
+
+// touch has the tunnel's meter told soon what has changed. Whoever calls it for each chunk
+// looks at touched before: that is set for as long as the tunnel is on its shard's list.
+func (t *Tunnel) touch() {
+	if !t.touched.Swap(true) {
+		t.live.touch(t)
+	}
+}
+
+// touch puts a tunnel on its shard's list.
+func (r *Registry) touch(t *Tunnel) {
+	s := r.shard(t.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.touched = append(s.touched, t)
+}
+
+// meterTouched tells the meters of all tunnels that were touched what has changed.
+func (r *Registry) meterTouched(now time.Time) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		batch := s.touched
+		s.touched, s.spare = s.spare[:0], nil
+		s.mu.Unlock()
+		for _, t := range batch {
+			t.touched.Store(false) // before looking, so that nothing is missed
+			if t.meterMoved(now) {
+				t.touch()
+			}
+		}
+		clear(batch)
+		s.mu.Lock()
+		s.spare = batch
+		s.mu.Unlock()
+	}
+}
+
+// beginMeterLocked tells the meter that the tunnel has started.
+func (t *Tunnel) beginMeterLocked() {
+	if t.Meter == nil {
+		return // and touched stays set
+	}
+	t.metered.active = t.opened.Unix()
+	t.Meter.Moved(Movement{Active: t.metered.active})
+	t.live.touch(t)
+}
+
+// meterMoved tells the meter what has changed, and reports whether more will do so without
+// a call of a hook: something is on its way to its destination.
+func (t *Tunnel) meterMoved(now time.Time) (again bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.metered.over || !t.IsOpen() {
+		return false // the end adds the rest
+	}
+	to := t.metered
+	for d := range relay.Direction(2) {
+		if t.ended[d] {
+			continue // what is read to be discarded is no traffic
+		}
+		read, taken := t.relay.Counts(d)
+		bytes, messages := to.of(d)
+		*bytes = max(*bytes, t.passedOf(d, taken))
+		*messages = t.messages[d].Load()
+		to.buffered[d] = int(read - taken)
+		again = again || read != taken
+	}
+	if to.Traffic != t.metered.Traffic {
+		to.active = now.Unix()
+	}
+	t.tellMeterLocked(to)
+	return again
+}
+
+// passedOf is how many of the bytes were passed on that a direction's destination
+// has taken or a verdict has discarded.
+func (t *Tunnel) passedOf(d relay.Direction, taken uint64) uint64 {
+	return uint64(max(0, int64(taken)-t.dropped[d].Load()))
+}
+
+// of returns where the counts of a direction are.
+func (c *Traffic) of(d relay.Direction) (bytes, messages *uint64) {
+	if d == relay.ClientToUpstream {
+		return &c.BytesIn, &c.MessagesIn
+	}
+	return &c.BytesOut, &c.MessagesOut
+}
+
+// meterStalled tells the meter that a write of direction d makes no progress any more, or
+// does again.
+func (t *Tunnel) meterStalled(d relay.Direction, is bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.Meter == nil || t.metered.over {
+		return
+	}
+	to := t.metered
+	to.stalled[d] = 0
+	if is {
+		to.stalled[d] = 1
+	}
+	t.tellMeterLocked(to)
+}
+
+// endMeter tells the meter the rest.
+func (t *Tunnel) endMeter(all Traffic) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.Meter == nil {
+		return
+	}
+	t.tellMeterLocked(metered{Traffic: Traffic{
+		max(all.BytesIn, t.metered.BytesIn), max(all.BytesOut, t.metered.BytesOut),
+		max(all.MessagesIn, t.metered.MessagesIn), max(all.MessagesOut, t.metered.MessagesOut),
+	}, over: true})
+}
+
+// tellMeterLocked tells the meter the difference to what it knows.
+func (t *Tunnel) tellMeterLocked(to metered) {
+	was := t.metered
+	t.metered = to
+	if to == was {
+		return
+	}
+	m := Movement{
+		Traffic: Traffic{
+			to.BytesIn - was.BytesIn, to.BytesOut - was.BytesOut, to.MessagesIn - was.MessagesIn, to.MessagesOut - was.MessagesOut,
+		},
+		WasActive: was.active,
+		Active:    to.active,
+	}
+	for d := range m.Buffered {
+		m.Buffered[d], m.Stalled[d] = to.buffered[d]-was.buffered[d], to.stalled[d]-was.stalled[d]
+	}
+	t.Meter.Moved(m)
+}

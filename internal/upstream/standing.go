@@ -1,0 +1,26 @@
+package upstream
+
+// Standing is what holds for an upstream of a pool.
+type Standing struct {
+	*Endpoint
+
+	State State // an operator's
+	// Full, Failing and Down say that it gets no tunnels, or gets them late; Checked that
+	// active checks have said something.
+	Full, Failing, Down, Checked bool
+}
+
+// Standings are those of the upstreams of a pool that do not depend on requests.
+func (p *Pool) Standings() []Standing {
+	endpoints := p.Standing()
+	all := make([]Standing, len(endpoints))
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	for i, e := range endpoints {
+		all[i] = Standing{
+			Endpoint: e, State: p.table.states[e.Host.Address], Full: e.isFull(), Failing: e.failing, Down: e.down,
+			Checked: e.Verdict != nil && !e.Verdict.checked.IsZero(),
+		}
+	}
+	return all
+}
