@@ -33,6 +33,7 @@ var graph = map[string][]string{
 	"guest":     {"discovery", "upstream", "net/http", "caddy"},
 	"handshake": {"net/http", "x/net"},
 	"health":    {"dial", "frame", "handshake", "printable", "relay", "upstream", "net/http"},
+	"logline":   {"printable", "tunnel", "zap"},
 	"metrics":   {"tunnel", "upstream", "prometheus"},
 	"outside":   {},
 	"printable": {},

@@ -6,11 +6,7 @@ import (
 	"net/http"
 	"regexp"
 
-	"go.uber.org/zap/zapcore"
-
 	"github.com/caddyserver/caddy/v2"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // maxLabels bounds how many labels a tunnel has.
@@ -64,15 +60,4 @@ func (h *Handler) expandLabels(r *http.Request) iter.Seq2[string, string] {
 			}
 		}
 	}
-}
-
-// loggedLabels are labels as an object, so that filters of logs reach each of them.
-type loggedLabels struct{ *tunnel.Labels }
-
-// MarshalLogObject implements zapcore.ObjectMarshaler.
-func (l loggedLabels) MarshalLogObject(enc zapcore.ObjectEncoder) error {
-	for label := range l.All() {
-		enc.AddString(label.Name, label.Value)
-	}
-	return nil
 }

@@ -99,3 +99,15 @@ func MicrosOf(d time.Duration) Micros {
 
 // Duration is the same as a duration.
 func (m Micros) Duration() time.Duration { return time.Duration(m) * time.Microsecond }
+
+// Traced makes the span of a tunnel that has ended, if its handshake had one.
+func (o *Outcome) Traced() {
+	if o.Course.Trace == nil {
+		return
+	}
+	o.Course.Trace.Tunnel(&trace.Tunnel{
+		ID: o.ID, Upstream: o.Upstream, Reason: string(o.Reason), ClosedBy: string(o.ClosedBy), Duration: time.Since(o.Opened),
+		CloseCode: o.CloseCode, CloseFrom: string(o.CloseFrom),
+		BytesIn: o.BytesIn, BytesOut: o.BytesOut, MessagesIn: o.MessagesIn, MessagesOut: o.MessagesOut,
+	})
+}
