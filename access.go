@@ -75,6 +75,8 @@ type clientHandshake struct {
 	place *upstream.ClientPlace
 	// attempt is the span of the handshake with an upstream; nil without one.
 	attempt *trace.Attempt
+	// expires is when the tunnel does; nil means never.
+	expires *tunnel.Deadline
 	// client is where informational responses go.
 	client http.ResponseWriter
 }

@@ -20,11 +20,12 @@ func init() {
 //   - `POST /websocket_proxy/upstreams/state` sets one to `ready`, `drain` or
 //     `evict`
 //   - `GET /websocket_proxy/tunnels` lists tunnels, or those that match
-//     `upstream`, `client` (an IP address or CIDR range) and `handler`; `limit`
-//     and `after` page through them
+//     `upstream`, `client` (an IP address or CIDR range), `handler` and `label`
+//     (`user=alice`); `limit` and `after` page through them, `group` adds them up
 //   - `GET /websocket_proxy/tunnels/{id}` shows one
 //   - `DELETE /websocket_proxy/tunnels/{id}` closes one, with `code` and `reason`
 //   - `POST /websocket_proxy/tunnels/close` closes those that match, paced
+//   - `POST /websocket_proxy/tunnels/renew` has those that match expire later
 //
 // It exists with every configuration and is about the whole process.
 type adminAPI struct{}

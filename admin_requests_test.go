@@ -40,7 +40,7 @@ func TestDocumentationHasTheAdminAPI(t *testing.T) {
 		}
 	}
 	for _, v := range []any{
-		admin.Upstream{}, admin.StateRequest{}, admin.StateAnswer{}, admin.Tunnel{}, admin.Filter{}, admin.Group{}, admin.GroupList{}, admin.CloseRequest{}, admin.CloseAnswer{},
+		admin.Upstream{}, admin.StateRequest{}, admin.StateAnswer{}, admin.Tunnel{}, admin.Filter{}, admin.Group{}, admin.GroupList{}, admin.CloseRequest{}, admin.CloseAnswer{}, admin.RenewRequest{}, admin.RenewAnswer{},
 	} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(v)) {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")

@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
 )
 
 func init() {
@@ -18,6 +20,8 @@ func init() {
 	// trust that what keeps requests from reverse_proxy keeps sockets from us.
 	// Before reverse_proxy and the others that answer to everything.
 	httpcaddyfile.RegisterDirectiveOrder("websocket_proxy", httpcaddyfile.Before, "reverse_proxy")
+	httpcaddyfile.RegisterHandlerDirective("websocket_renew", renew.ParseCaddyfile)
+	httpcaddyfile.RegisterDirectiveOrder("websocket_renew", httpcaddyfile.Before, "respond")
 	for name, o := range options {
 		syntax.Add(name, o.sets)
 	}
@@ -120,8 +124,11 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //		subprotocols       <names...>
 //		require_upgrade
 //
-//		# whose a tunnel is
+//		# whose a tunnel is, and until when
 //		label              <name> <value>
+//		expires            <time> [<leeway>] [optional]
+//		expired_code       <code>
+//		on_expired         refuse|close
 //
 //		# the request that goes upstream, and its answer
 //		header_up          [+|-]<field> [<value> [<replacement>]]
@@ -234,8 +241,11 @@ var options = map[string]option{
 	"subprotocols":    {"access.subprotocols", func(p *parser) error { return p.Words(&p.access().Subprotocols) }},
 	"require_upgrade": {"access.require_upgrade", func(p *parser) error { p.access().RequireUpgrade = true; return nil }},
 
-	// whose a tunnel is
-	"label": {"labels labels.name labels.value", (*parser).label},
+	// whose a tunnel is, and until when
+	"label":        {"labels labels.name labels.value", (*parser).label},
+	"expires":      {"expiry.at expiry.leeway expiry.optional", (*parser).expires},
+	"expired_code": {"expiry.code", func(p *parser) error { return p.AnyNumber(&p.expiry().Code, "a status code, such as 4001") }},
+	"on_expired":   {"expiry.on_expired", func(p *parser) error { return p.OneOf(&p.expiry().OnExpired, expiry.Refuse, expiry.Close) }},
 
 	// the request that goes upstream, and its answer
 	"header_up":       {"", (*parser).header},
@@ -312,6 +322,7 @@ func (p *parser) timeouts() *Timeouts       { return section(&p.h.Timeouts) }
 func (p *parser) keepalive() *Keepalive     { return section(&p.h.Keepalive) }
 func (p *parser) limits() *Limits           { return section(&p.h.Limits) }
 func (p *parser) drain() *Drain             { return section(&p.h.Drain) }
+func (p *parser) expiry() *expiry.Rule      { return section(&p.h.Expiry) }
 func (p *parser) access() *Access           { return section(&p.h.Access) }
 func (p *parser) checks() *HealthChecks     { return section(&p.h.HealthChecks) }
 

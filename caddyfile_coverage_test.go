@@ -16,6 +16,9 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 )
 
 func TestEveryFieldIsInAFixture(t *testing.T) {
@@ -43,7 +46,7 @@ func configTypes() []reflect.Type {
 		reflect.TypeFor[Handler](), reflect.TypeFor[Upstream](), reflect.TypeFor[LoadBalancing](), reflect.TypeFor[Rebalance](),
 		reflect.TypeFor[Queue](), reflect.TypeFor[HealthChecks](), reflect.TypeFor[PassiveHealthChecks](),
 		reflect.TypeFor[Timeouts](), reflect.TypeFor[Keepalive](), reflect.TypeFor[Limits](),
-		reflect.TypeFor[Drain](), reflect.TypeFor[Access](), reflect.TypeFor[Label](),
+		reflect.TypeFor[Drain](), reflect.TypeFor[Access](), reflect.TypeFor[label.Label](), reflect.TypeFor[expiry.Rule](),
 		reflect.TypeFor[HealthChecks](), reflect.TypeFor[ActiveHealthChecks](),
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 )
 
 func (p *parser) maxLifetime() error {
@@ -87,8 +88,24 @@ func (p *parser) label() error {
 		return p.Errf("label %s needs a value, such as {http.auth.user.id}", name)
 	}
 	p.Note("labels", len(p.h.Labels), at)
-	p.h.Labels = append(p.h.Labels, &Label{Name: name, Value: p.Val()})
+	p.h.Labels = append(p.h.Labels, &label.Label{Name: name, Value: p.Val()})
 	return nil
+}
+
+func (p *parser) expires() (err error) {
+	e := p.expiry()
+	if e.At, err = p.Arg("a time, such as {http.auth.user.exp}"); err != nil || !p.NextArg() {
+		return err
+	}
+	if p.Val() != "optional" {
+		const what = "the leeway of expires is a duration such as 30s"
+		if err := p.Duration(&e.Leeway, 0, what); err != nil || !p.NextArg() {
+			return err
+		}
+	}
+	e.Optional = true
+	var word string
+	return p.Word(&word, "expires ends with a leeway, or the word optional", "optional")
 }
 
 // header collects a header operation.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
@@ -69,7 +70,8 @@ func (h *Handler) checkConfig() error {
 		h.Limits.check,
 		h.Drain.check,
 		h.checkAccess,
-		h.checkLabels,
+		func() error { return label.Check(h.Labels) },
+		h.Expiry.Check,
 		h.checkHeaders,
 		h.checkTrustedProxies,
 	} {

@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"fmt"
 	"go/ast"
+	"path"
 	"reflect"
 	"regexp"
 	"strings"
@@ -20,7 +21,7 @@ func fieldDocs(tb testing.TB, config reflect.Type) map[string]string {
 	tb.Helper()
 	docs := make(map[string]string)
 	for _, file := range goSources(tb) {
-		if file.Name.Name != "websocketproxy" {
+		if name := path.Base(config.PkgPath()); file.Name.Name != name && (config.PkgPath() != modulePath || file.Name.Name != "websocketproxy") {
 			continue
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
@@ -44,7 +45,7 @@ func fieldDocs(tb testing.TB, config reflect.Type) map[string]string {
 var defaultSentence = regexp.MustCompile(`Default: ([^.]|\.[^ ])+\.$`)
 
 func TestEverySettingIsDocumentedWithItsDefault(t *testing.T) {
-	required := map[string]bool{"Handler.Upstreams": true, "Upstream.Dial": true, "Label.Name": true, "Label.Value": true}
+	required := map[string]bool{"Handler.Upstreams": true, "Upstream.Dial": true, "Label.Name": true, "Label.Value": true, "Rule.At": true}
 	for _, config := range configTypes() {
 		docs := fieldDocs(t, config)
 		for _, field := range jsonFields(config) {

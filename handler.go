@@ -37,6 +37,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refused != nil {
 		return h.refuse(w, r, &hs.account, refused)
 	}
+	if hs.expires, refused = h.deadline(r); refused != nil {
+		return h.refuseByClose(w, r, hs, refused)
+	}
 	if hs.place, refused = h.enter(r); refused != nil {
 		return h.refuse(w, r, &hs.account, refused)
 	}

@@ -1,63 +1,62 @@
 package websocketproxy
 
 import (
-	"fmt"
-	"iter"
+	"errors"
+	"math/rand/v2"
 	"net/http"
-	"regexp"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/farewell"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
-// maxLabels bounds how many labels a tunnel has.
-const maxLabels = 8
-
-// Label is a name and a value by which operators find tunnels: in the log, in the admin
-// API and in the commands.
-type Label struct {
-	// Name of the label, such as `user`: letters, digits and _, not beginning with a
-	// digit, at most 64 bytes. Required.
-	Name string `json:"name"`
-
-	// Value, usually a placeholder such as `{http.auth.user.id}`. It is expanded once,
-	// when the handshake has been accepted. Controls are escaped, and at most 128 bytes
-	// are kept. A tunnel does not have the label if nothing is left. Required.
-	Value string `json:"value"`
+// expandFor expands the placeholders of a request, those that are not known to nothing.
+func expandFor(r *http.Request) func(string) string {
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	return func(s string) string { return repl.ReplaceAll(s, "") }
 }
 
-// labelName matches names of labels, which are those of metrics' labels.
-var labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]{0,63}$`)
-
-func (h *Handler) checkLabels() error {
-	if len(h.Labels) > maxLabels {
-		return fmt.Errorf("labels[%d]: is one more than the %d that a tunnel may have", maxLabels, maxLabels)
-	}
-	names := make(map[string]bool)
-	for i, l := range h.Labels {
-		switch {
-		case l == nil:
-			return fmt.Errorf("labels[%d]: is null", i)
-		case !labelName.MatchString(l.Name):
-			return fmt.Errorf("labels[%d]: %q is no name for a label, such as user: letters, digits and _, "+
-				"not beginning with a digit, at most 64", i, l.Name)
-		case names[l.Name]:
-			return fmt.Errorf("labels[%d]: %s is given twice", i, l.Name)
-		case l.Value == "":
-			return fmt.Errorf("labels[%d]: %s has no value, such as {http.auth.user.id}", i, l.Name)
-		}
-		names[l.Name] = true
-	}
-	return nil
+// labelsOf are the labels of the tunnel that a request becomes.
+func (h *Handler) labelsOf(r *http.Request) *tunnel.Labels {
+	return tunnel.NewLabels(label.Expanded(h.Labels, expandFor(r)))
 }
 
-// expandLabels are the labels of the tunnel that a request becomes.
-func (h *Handler) expandLabels(r *http.Request) iter.Seq2[string, string] {
-	return func(yield func(name, value string) bool) {
-		repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-		for _, l := range h.Labels {
-			if !yield(l.Name, repl.ReplaceAll(l.Value, "")) {
-				return
-			}
-		}
+// deadline is when the tunnel expires that a request becomes; nil means never.
+func (h *Handler) deadline(r *http.Request) (*tunnel.Deadline, *refusal) {
+	if h.Expiry == nil {
+		return nil, nil
 	}
+	left, wrong := h.Expiry.Left(expandFor(r)(h.Expiry.At), time.Now())
+	switch {
+	case wrong != nil:
+		return nil, refuseExpiry(wrong)
+	case left == 0:
+		return nil, nil
+	}
+	return &tunnel.Deadline{
+		At: h.live.Now().Add(left), Reason: tunnel.Expired, Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired),
+		Spread: rand.N(max(1, time.Duration(h.Expiry.Leeway))), //nolint:gosec // jitter is no secret
+	}, nil
+}
+
+// refuseByClose refuses a handshake that has come too late by a Close, if that is
+// configured and possible.
+func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clientHandshake, f *refusal) error {
+	if f.cause != causeExpired || h.Expiry.OnExpired != expiry.Close {
+		return h.refuse(w, r, &hs.account, f)
+	}
+	ctx, cancel := h.live.UntilExit(r.Context())
+	defer cancel()
+	err := process.farewells.Tell(ctx, w, r, &farewell.Farewell{
+		Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired), Offer: &hs.Offer, Conn: keptConn(r.Context()),
+		Begun: func() { h.logRefusal(r, &hs.account, f, f.status) },
+	})
+	if errors.Is(err, farewell.ErrUnanswered) {
+		return h.refuse(w, r, &hs.account, f)
+	}
+	return nil // what else is wrong is the client's
 }

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -19,7 +20,7 @@ import (
 func labelled(up *testbed.Upstream, names ...string) *Handler {
 	h := &Handler{Upstreams: upstreams(up.Addr)}
 	for _, name := range names {
-		h.Labels = append(h.Labels, &Label{Name: name, Value: "{http.request.uri.query." + name + "}"})
+		h.Labels = append(h.Labels, &label.Label{Name: name, Value: "{http.request.uri.query." + name + "}"})
 	}
 	return h
 }
@@ -85,7 +86,7 @@ func TestHostileLabelsAreHarmless(t *testing.T) {
 func TestATunnelWithoutLabelsHasNone(t *testing.T) {
 	up := testbed.NewUpstream(t, testbed.Echo)
 	h := labelled(up, "room")
-	h.Labels = append(h.Labels, &Label{Name: "user", Value: "{http.auth.user.id}"}, &Label{Name: "odd", Value: "{nothing.of.this.name}"})
+	h.Labels = append(h.Labels, &label.Label{Name: "user", Value: "{http.auth.user.id}"}, &label.Label{Name: "odd", Value: "{nothing.of.this.name}"})
 	p := newProxy(t, h)
 	c := openPath(t, p, "/")
 	if labels := process.live.Collect(nil)[0].Labels; labels != nil {

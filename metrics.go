@@ -12,11 +12,11 @@ import (
 var causes = map[string][]cause{
 	"4xx": {
 		causeNotWebSocket, causeConnect, causeMethod, causeMalformed, causeVersion, causeOrigin, causeSubprotocol,
-		causeClientLimit, causeUpstreamRefused,
+		causeClientLimit, causeExpired, causeNoExpiry, causeUpstreamRefused,
 	},
 	"499": {causeClientGone},
 	"5xx": append([]cause{
-		causeConnect, causeBadAddress, causeNoUpstream, causeQueueFull, causeQueueTimeout, causeShutdown, causeInternal,
+		causeConnect, causeBadAddress, causeBadExpiry, causeNoUpstream, causeQueueFull, causeQueueTimeout, causeShutdown, causeInternal,
 	}, upstreamCauses...),
 }
 

@@ -23,8 +23,11 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/cli"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -33,6 +36,7 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(MatchWebSocket))
 	caddy.RegisterModule(new(PoolUpstreams))
+	caddy.RegisterModule(renew.New(process.live))
 	caddycmd.RegisterCommand(cli.ProxyCommand())
 	caddycmd.RegisterCommand(cli.Command())
 }
@@ -91,7 +95,10 @@ type Handler struct {
 	Access *Access `json:"access,omitempty"`
 
 	// Names and values by which operators find tunnels, at most 8. Default: none.
-	Labels []*Label `json:"labels,omitempty"`
+	Labels []*label.Label `json:"labels,omitempty"`
+
+	// Until when a client may have its tunnel.
+	Expiry *expiry.Rule `json:"expiry,omitempty"`
 
 	// Changes to the header of the request that goes to the upstream, and of
 	// the response that goes to the client, the 101 included. The fields that

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -14,6 +15,8 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/farewell"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
@@ -43,6 +46,7 @@ type processWide struct {
 	sources   *discovery.Set
 	operators *cluster.States
 	logs      reporterSet
+	farewells farewell.Farewells
 	metrics   *metrics.Metrics
 	board     *dashboard.Board
 	events    events.Process
@@ -56,6 +60,7 @@ func newProcessWide() *processWide {
 		clients:  upstream.NewClients(),
 		checkers: health.NewCheckers(),
 	}
+	p.live.CountSleep(expiry.NewSleepWatch(p.slept).Slept)
 	p.metrics = p.newMetrics()
 	p.table = upstream.NewTable(p.changed)
 	p.live.OnMove(p.events.Moved)
@@ -64,6 +69,11 @@ func newProcessWide() *processWide {
 	p.operators = cluster.New(operatorTable{p}, stateLog{}, firstTimeout)
 	p.board = dashboard.New(p.shown())
 	return p
+}
+
+// slept tells that the machine has slept.
+func (p *processWide) slept(d time.Duration) {
+	p.logs.newest().Info("the machine has slept, which counts for tunnels that expire", zap.Duration("slept", d))
 }
 
 // changed does what follows from a change at an address.

@@ -20,6 +20,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/logline"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
@@ -43,6 +44,9 @@ const (
 	causeNoUpstream       cause = "no_upstream"       // none available
 	causeQueueFull        cause = "queue_full"        // all upstreams are full, and too many wait
 	causeQueueTimeout     cause = "queue_timeout"     // all upstreams are full, and no tunnel has ended
+	causeExpired          cause = "expired"           // what the client has come with
+	causeNoExpiry         cause = "no_expiry"         // nothing says when it expires
+	causeBadExpiry        cause = "bad_expiry"        // what says that is no time
 	causeClientLimit      cause = "client_limit"      // the client has too many tunnels
 	causeDialFailed       cause = "dial_failed"       // refused, unreachable
 	causeDialTimeout      cause = "dial_timeout"      //
@@ -115,6 +119,20 @@ func refuseConnect(r *http.Request) *refusal {
 		f.status, f.header = http.StatusNotImplemented, nil
 		f.err = fmt.Errorf("extended CONNECT is only served for websocket, not for %q", protocol)
 	}
+	return f
+}
+
+// refuseExpiry makes the refusal for a client that has no time, as its token has expired,
+// or nobody knows when it does. Only another one helps (RFC 9110 section 15.5.2).
+func refuseExpiry(e *expiry.Error) *refusal {
+	if e.Fault == expiry.Bad {
+		return &refusal{cause: causeBadExpiry, status: http.StatusInternalServerError, err: e}
+	}
+	f := &refusal{cause: causeExpired, status: http.StatusUnauthorized, err: e}
+	if e.Fault == expiry.Missing {
+		f.cause = causeNoExpiry
+	}
+	f.header = http.Header{"Www-Authenticate": {e.Challenge}}
 	return f
 }
 

@@ -76,7 +76,7 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 	hs.place, a.taken = nil, true
 	about := tunnel.About{
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
-		Labels: tunnel.NewLabels(h.expandLabels(r)), Asked: hs.target(r).Keep(), Course: hs.course(r),
+		Labels: h.labelsOf(r), Asked: hs.target(r).Keep(), Course: hs.course(r),
 	}
 	about.Course.Trace = hs.trace.Opened(a.StatusCode, hs.tunnelID)
 	if l := h.logger.Check(zapcore.DebugLevel, "tunnel opened"); l != nil {
@@ -84,6 +84,9 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 	}
 	t := tunnel.New(about, h.tunnelPolicy, h.live, held)
 	t.Meter = hs.counts.Opened(a.choice.Endpoint.Spelling(), hs.settle())
+	if hs.expires != nil {
+		t.Limit(*hs.expires)
+	}
 	other := a.Detach(h.userTimeout())
 	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
 	return t

@@ -60,6 +60,9 @@ type LiveTunnel interface {
 	Info(now time.Time) Tunnel
 	// Close begins to end it, with a status and a text for the client.
 	Close(code uint16, reason string)
+	// Renew has it expire after so much more time, and tells whether that is later than
+	// before.
+	Renew(left time.Duration) bool
 }
 
 // Route is a path of the API.
@@ -88,6 +91,7 @@ func Routes(b Backend) []Route {
 		{Prefix + "tunnels/{id}", map[string]HandlerFunc{
 			http.MethodGet: a.showTunnel, http.MethodDelete: a.closeTunnel,
 		}},
+		{Prefix + "tunnels/renew", map[string]HandlerFunc{http.MethodPost: a.renewTunnels}},
 		{Prefix + "tunnels/close", map[string]HandlerFunc{http.MethodPost: a.closeTunnels}},
 	}
 }

@@ -16,9 +16,10 @@ import (
 // fakeTunnel is one with this id.
 type fakeTunnel string
 
-func (t fakeTunnel) ID() string            { return string(t) }
-func (t fakeTunnel) Info(time.Time) Tunnel { return Tunnel{ID: string(t)} }
-func (fakeTunnel) Close(uint16, string)    { panic("a tunnel is closed") }
+func (t fakeTunnel) ID() string             { return string(t) }
+func (t fakeTunnel) Info(time.Time) Tunnel  { return Tunnel{ID: string(t)} }
+func (fakeTunnel) Close(uint16, string)     { panic("a tunnel is closed") }
+func (fakeTunnel) Renew(time.Duration) bool { panic("a tunnel is renewed") }
 
 // untouched is a backend that has the tunnel one and the upstream up:1, of which
 // nothing may be changed.

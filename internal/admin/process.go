@@ -94,6 +94,9 @@ func (o liveTunnel) ID() string { return o.t.ID }
 
 func (o liveTunnel) Close(code uint16, reason string) { o.t.End(killed(code, reason)) }
 
+// Renew has no limit beside max_lifetime.
+func (o liveTunnel) Renew(left time.Duration) bool { return o.t.RenewFor(left, 0) }
+
 func (o liveTunnel) Info(now time.Time) Tunnel {
 	s := o.t.Snapshot()
 	info := Tunnel{

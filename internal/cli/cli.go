@@ -57,7 +57,7 @@ until they end.
 				}
 				return cmd.Help()
 			}
-			cmd.AddCommand(listCommand(), watchCommand(), closeCommand(),
+			cmd.AddCommand(listCommand(), watchCommand(), closeCommand(), renewCommand(),
 				stateCommand(upstream.Drain), stateCommand(upstream.Evict), stateCommand(upstream.Ready))
 		},
 	}

@@ -32,7 +32,9 @@ type fakeTunnel struct {
 
 func (t *fakeTunnel) ID() string                  { return t.Tunnel.ID }
 func (t *fakeTunnel) Info(time.Time) admin.Tunnel { return t.Tunnel }
-func (t *fakeTunnel) Close(uint16, string)        { t.closed = true }
+func (t *fakeTunnel) Renew(time.Duration) bool    { return false }
+
+func (t *fakeTunnel) Close(uint16, string) { t.closed = true }
 
 func (f *fake) Tunnels(filter *admin.Filter) (all []admin.LiveTunnel) {
 	f.mu.Lock()

@@ -39,6 +39,8 @@ var causes = map[string]meaning{
 	"no_upstream":       {"no upstream is available", "Make ready what is drained; look at the upstreams that are down."},
 	"queue_full":        {"all upstreams are full, and so is the queue", "Add upstreams, or raise max_tunnels or queue."},
 	"queue_timeout":     {"all upstreams are full, and no tunnel ended in time", "Add upstreams, or raise max_tunnels or queue."},
+	"no_expiry":         {"nothing says until when the client may stay", "Authenticate in front, or say optional."},
+	"bad_expiry":        {"what says until when the client may stay is no time", "See the error; times are in seconds."},
 	"client_limit":      {"the client has too many tunnels", "If it is the address of a proxy, set trusted_proxies."},
 	"dial_failed":       {"the upstream could not be connected to", "Is the upstream up, and its port right?"},
 	"dial_timeout":      {"connecting to the upstream took too long", "A firewall drops packets, or the upstream does not accept."},

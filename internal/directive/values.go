@@ -52,6 +52,24 @@ func (r *Reader) Word(field *string, what string, words ...string) error {
 	return nil
 }
 
+// AnyNumber reads a number, such as it says.
+func (r *Reader) AnyNumber(field *int, what string) error {
+	option := r.Val()
+	if _, err := r.Arg(what); err != nil {
+		return err
+	}
+	return r.Number(field, math.MinInt, math.MaxInt, option+" is "+what)
+}
+
+// OneOf reads one of two words.
+func (r *Reader) OneOf(field *string, one, other string) error {
+	option := r.Val()
+	if _, err := r.Arg(one + " or " + other); err != nil {
+		return err
+	}
+	return r.Word(field, option+" is "+one+" or "+other, one, other)
+}
+
 // DurationOrZero reads a duration that may be zero.
 func (r *Reader) DurationOrZero(field *caddy.Duration) error {
 	option := r.Val()

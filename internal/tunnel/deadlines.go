@@ -81,6 +81,11 @@ func (t *Tunnel) Renew(at time.Time, longest time.Duration) bool {
 	return later
 }
 
+// RenewFor is Renew by how much time is left from now on.
+func (t *Tunnel) RenewFor(left, longest time.Duration) bool {
+	return t.Renew(t.live.Now().Add(left), longest)
+}
+
 // expires is when the tunnel expires, by the clock on the wall; zero means never.
 func (t *Tunnel) expires() time.Time {
 	all := t.deadlines.Load()

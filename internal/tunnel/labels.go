@@ -4,6 +4,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"time"
 	"unique"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
@@ -115,4 +116,36 @@ func (r *Registry) Labelled(l Label) []*Tunnel {
 	r.labels.mu.Lock()
 	defer r.labels.mu.Unlock()
 	return slices.Clone(r.labels.tunnels[h])
+}
+
+// Renew has the live tunnels that have all of these labels expire after so much more
+// time, as in [Tunnel.Renew], and returns how many expire later than before. What is not
+// kept whole of a label may be another one's too, so it means no tunnel.
+func (r *Registry) Renew(labels map[string]string, left, longest time.Duration) (renewed int) {
+	var all []*Tunnel
+	for name, value := range labels {
+		l := LabelOf(name, value)
+		if l.Value != value || value == "" {
+			return 0
+		}
+		if all == nil {
+			all = r.Labelled(l)
+		}
+	}
+	at := r.Now().Add(left)
+	for _, t := range all {
+		if t.hasAll(labels) && t.Renew(at, longest) {
+			renewed++
+		}
+	}
+	return renewed
+}
+
+func (t *Tunnel) hasAll(labels map[string]string) bool {
+	for name, value := range labels {
+		if t.Labels.Get(name) != value {
+			return false
+		}
+	}
+	return true
 }

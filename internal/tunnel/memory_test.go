@@ -238,6 +238,7 @@ type memoryTunnel struct {
 	began            time.Time
 	others           sync.WaitGroup // what the test lets the peers do meanwhile
 	exits            atomic.Bool    // the process is about to exit
+	slept            atomic.Int64   // how long the machine has, in nanoseconds
 }
 
 // freehold is the owner of a tunnel that may stay.
@@ -253,6 +254,7 @@ func inMemory(t *testing.T, policy Options, test func(m *memoryTunnel)) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memoryTunnel{t: t, live: NewRegistry(nil), reports: make(chan Outcome, 2), began: time.Now()}
 		m.live.exiting = m.exits.Load
+		m.live.CountSleep(func() time.Duration { return time.Duration(m.slept.Load()) })
 		m.open(policy)
 		defer m.finish()
 		test(m)

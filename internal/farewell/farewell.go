@@ -1,0 +1,132 @@
+// Package farewell refuses a handshake by a Close frame: it answers as if a tunnel were
+// opened, and closes it. Scripts in browsers see neither a status nor a header field, so
+// this is the only way to tell them why. It knows both forms of a handshake, and nothing
+// of why one is refused. It has no lock.
+package farewell
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+)
+
+const (
+	// most is how many clients are told at a time.
+	most = 1000
+	// longest is how long one of them may take to take the Close, and to answer.
+	longest = 2 * time.Second
+	// mostRead is how many bytes are read of a client that goes on sending.
+	mostRead = 64 << 10
+)
+
+// ErrUnanswered is that a handshake has not been answered: so many clients are told
+// already that another one is not, or the connection is not to be had.
+var ErrUnanswered = errors.New("the client cannot be told")
+
+// Farewells are those of a process.
+type Farewells struct{ now atomic.Int64 }
+
+// Farewell is what a client is told.
+type Farewell struct {
+	Code uint16
+	Text string
+	// Offer is the client's, and Conn the connection of its stream, if it is one of
+	// HTTP/2.
+	Offer *handshake.Offer
+	Conn  net.Conn
+	// Begun is called when it is sure that the client is answered.
+	Begun func()
+}
+
+// Count is how many clients are being told.
+func (a *Farewells) Count() int { return int(a.now.Load()) }
+
+// Tell accepts a handshake with the first subprotocol that was offered, without which a
+// browser fails it (RFC 6455 section 4.1), and with no extension, and closes the tunnel.
+// It waits for the client's answer, until ctx ends or two seconds have passed.
+func (a *Farewells) Tell(ctx context.Context, w http.ResponseWriter, r *http.Request, f *Farewell) error {
+	if a.now.Add(1) > most {
+		a.now.Add(-1)
+		return ErrUnanswered
+	}
+	defer a.now.Add(-1)
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	if f.Offer.Stream {
+		return f.tellStream(ctx, w, r)
+	}
+	return f.tellSocket(ctx, w)
+}
+
+func (f *Farewell) tellSocket(ctx context.Context, w http.ResponseWriter) error {
+	hijacker, err := conn.Hijacker(w)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnanswered, err)
+	}
+	f.Begun()
+	header := w.Header()
+	header["Upgrade"], header["Connection"] = []string{"websocket"}, []string{"Upgrade"}
+	header[handshake.FieldAccept] = []string{handshake.AcceptFor(f.Offer.Key)}
+	f.accept(w, http.StatusSwitchingProtocols)
+	taken, buffered, err := hijacker.Hijack()
+	if err != nil {
+		return fmt.Errorf("taking over the client's connection: %w", err)
+	}
+	// What has come already is read from where it is; to whom it comes later does not
+	// matter.
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	side := conn.Socket{Conn: conn.Unwrap(taken)}
+	defer side.Abort()
+	defer context.AfterFunc(ctx, side.Abort)()
+	if err := f.closeTunnel(side, io.MultiReader(bytes.NewReader(early), side)); err != nil {
+		return err
+	}
+	return side.CloseWrite()
+}
+
+func (f *Farewell) tellStream(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+	f.Begun()
+	f.accept(w, http.StatusOK)
+	s := conn.NewStream(ctx, w, r.Body, f.Conn)
+	defer s.Detach()
+	if err := s.Accept(); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, s.Abort)()
+	return f.closeTunnel(s, s)
+}
+
+// accept writes the header of the answer.
+func (f *Farewell) accept(w http.ResponseWriter, status int) {
+	if len(f.Offer.Subprotocols) > 0 {
+		w.Header()[handshake.FieldProtocol] = f.Offer.Subprotocols[:1]
+	}
+	w.WriteHeader(status)
+}
+
+// closeTunnel sends the Close, and reads until the client's (RFC 6455 section 7.1.1).
+func (f *Farewell) closeTunnel(to io.Writer, from io.Reader) error {
+	if _, err := to.Write(frame.AppendClose(nil, f.Code, f.Text, nil)); err != nil {
+		return err
+	}
+	scanner, buf := frame.NewScanner(true), make([]byte, 512)
+	for read := 0; read < mostRead && !scanner.Closed() && !scanner.Opaque(); {
+		n, err := from.Read(buf)
+		scanner.Scan(buf[:n])
+		if err != nil {
+			return err
+		}
+		read += n
+	}
+	return nil
+}
