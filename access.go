@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -122,17 +121,9 @@ func (a *account) target(r *http.Request) tunnel.Target {
 
 // course is how it has gone up to now.
 func (a *account) course(r *http.Request) tunnel.Course {
-	c := tunnel.Course{
-		Took:         tunnel.MicrosOf(time.Since(a.began)),
-		UpstreamTook: tunnel.MicrosOf(a.upstreamTook),
-		Queued:       tunnel.MicrosOf(a.queued),
-		Retries:      uint16(min(a.retries, math.MaxUint16)),
-	}
 	// Caddy makes an id when somebody asks for it, and nobody has to for us.
-	if id, ok := caddyhttp.GetVar(r.Context(), "uuid").(fmt.Stringer); ok {
-		c.RequestID = id.String()
-	}
-	return c
+	id := caddyhttp.GetVar(r.Context(), "uuid")
+	return tunnel.NewCourse(id, time.Since(a.began), a.upstreamTook, a.queued, a.retries)
 }
 
 // checkHandshake checks a request for a WebSocket, and notes what it offers.

@@ -11,8 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// fieldsOf returns the words in the literals of a function, and of those that it calls, if they are about the lines
-// of a tunnel.
+// fieldsOf returns the words in the literals of a function, and of those among functions that it calls.
 func fieldsOf(functions map[string]*ast.FuncDecl, name string) (words []string) {
 	f := functions[name]
 	delete(functions, name)
@@ -23,7 +22,7 @@ func fieldsOf(functions map[string]*ast.FuncDecl, name string) (words []string) 
 				words = append(words, s)
 			}
 		case *ast.CallExpr:
-			if called, ok := n.Fun.(*ast.Ident); ok && functions[called.Name] != nil && strings.HasSuffix(called.Name, "Fields") {
+			if called, ok := n.Fun.(*ast.Ident); ok && functions[called.Name] != nil {
 				words = append(words, fieldsOf(functions, called.Name)...)
 			}
 		}
@@ -36,15 +35,15 @@ func TestEveryFieldOfTheLineIsExplained(t *testing.T) {
 	functions := make(map[string]*ast.FuncDecl)
 	for _, file := range goSources(t) {
 		for _, decl := range file.Decls {
-			if f, ok := decl.(*ast.FuncDecl); ok && file.Name.Name == "websocketproxy" {
+			if f, ok := decl.(*ast.FuncDecl); ok && file.Name.Name == "logline" {
 				functions[f.Name.Name] = f
 			}
 		}
 	}
-	if functions["tunnelClosed"] == nil {
+	if functions["Closed"] == nil {
 		t.Fatal("the function that writes the line was not found")
 	}
-	written := fieldsOf(functions, "tunnelClosed")
+	written := fieldsOf(functions, "Closed")
 	_, below, _ := strings.Cut(readFile(t, troubleshootingFile), "\n### The line\n")
 	below, _, _ = strings.Cut(below, "\n##")
 	var explained []string

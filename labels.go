@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"go.uber.org/zap/zapcore"
-
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
@@ -26,17 +24,6 @@ func expandFor(r *http.Request) func(string) string {
 // labelsOf are the labels of the tunnel that a request becomes.
 func (h *Handler) labelsOf(r *http.Request) *tunnel.Labels {
 	return tunnel.NewLabels(label.Expanded(h.Labels, expandFor(r)))
-}
-
-// loggedLabels are labels as an object, so that filters of logs reach each of them.
-type loggedLabels struct{ *tunnel.Labels }
-
-// MarshalLogObject implements zapcore.ObjectMarshaler.
-func (l loggedLabels) MarshalLogObject(enc zapcore.ObjectEncoder) error {
-	for label := range l.All() {
-		enc.AddString(label.Name, label.Value)
-	}
-	return nil
 }
 
 // deadline is when the tunnel expires that a request becomes; nil means never.

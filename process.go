@@ -63,7 +63,7 @@ func newProcessWide() *processWide {
 	p.live.CountSleep(expiry.NewSleepWatch(p.slept).Slept)
 	p.metrics = p.newMetrics()
 	p.table = upstream.NewTable(p.changed)
-	p.live.OnMove(p.moved)
+	p.live.OnMove(p.events.Moved)
 	p.evictor = evict.New(p.table, p.live)
 	p.sources = discovery.NewSet(p.table, p.found)
 	p.operators = cluster.New(operatorTable{p}, stateLog{}, firstTimeout)
@@ -95,17 +95,6 @@ func (p *processWide) changed(c upstream.Change) {
 func (p *processWide) emptied(address string) {
 	state := cmp.Or(p.table.StateOf(address).State, upstream.Removed)
 	p.events.Emit(events.UpstreamEmpty, events.Data{"address": printable.Text(address), "state": state})
-}
-
-// moved tells that tunnels begin to be ended so that their clients come back elsewhere.
-func (p *processWide) moved(all []tunnel.Move) {
-	for _, m := range all {
-		if m.Reason != tunnel.Killed {
-			p.events.Emit(events.TunnelsMoved, events.Data{
-				"reason": string(m.Reason), "by": printable.Text(m.By), "tunnels": m.Tunnels, "upstreams": shown(m.Upstreams),
-			})
-		}
-	}
 }
 
 // found does what follows from what sources have found.

@@ -22,6 +22,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/logline"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -315,7 +316,7 @@ func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, statu
 		fields = append(fields, zap.String("upstream", f.upstream))
 	}
 	took := course.course(r)
-	fields = append(fields, courseFields(h.Name, course.target(r), &took)...)
+	fields = append(fields, logline.Handshake(h.Name, course.target(r), &took)...)
 	c.Write(append(fields, failure(f.err))...)
 }
 

@@ -13,9 +13,9 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/logline"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
@@ -82,80 +82,14 @@ func (r *reporter) tunnelClosed(o tunnel.Outcome) {
 		counts.Closed(o, time.Since(o.Opened))
 	}
 	process.board.TunnelEnded(&o)
-	o.Course.Trace.Tunnel(&trace.Tunnel{
-		ID: o.ID, Upstream: o.Upstream, Reason: string(o.Reason), ClosedBy: string(o.ClosedBy), Duration: time.Since(o.Opened),
-		CloseCode: o.CloseCode, CloseFrom: string(o.CloseFrom),
-		BytesIn: o.BytesIn, BytesOut: o.BytesOut, MessagesIn: o.MessagesIn, MessagesOut: o.MessagesOut,
-	})
+	o.Traced()
 	level := zapcore.InfoLevel
 	if o.ClosedBy == tunnel.Upstream && o.Reason != tunnel.UpstreamClosed {
 		level = zapcore.WarnLevel // something an operator may want to look at
 	}
-	c := process.logs.logger(r).Check(level, "tunnel closed")
-	if c == nil {
-		return
+	if c := process.logs.logger(r).Check(level, "tunnel closed"); c != nil {
+		c.Write(logline.Closed(&o)...)
 	}
-	fields := []zap.Field{
-		zap.String("tunnel", o.ID),
-		zap.String("client_ip", o.ClientIP),
-		zap.String("upstream", o.Upstream),
-		zap.String("reason", string(o.Reason)),
-		zap.String("closed_by", string(o.ClosedBy)),
-		zap.Duration("duration", time.Since(o.Opened)),
-		zap.Uint64("bytes_in", o.BytesIn),
-		zap.Uint64("bytes_out", o.BytesOut),
-		zap.Uint64("messages_in", o.MessagesIn),
-		zap.Uint64("messages_out", o.MessagesOut),
-	}
-	if o.Labels != nil {
-		fields = append(fields, zap.Object("labels", loggedLabels{o.Labels}))
-	}
-	fields = append(fields, courseFields(o.Handler, o.Asked.Target(), &o.Course)...)
-	if o.EndedBy != "" {
-		fields = append(fields, zap.String("evicted_by", printable.Text(o.EndedBy)))
-	}
-	if o.CloseCode != 0 {
-		fields = append(fields, zap.Uint16("close_code", o.CloseCode), zap.String("close_from", string(o.CloseFrom)))
-	}
-	c.Write(fields...)
-}
-
-// logOpened writes the line of a tunnel that opens.
-func (h *Handler) logOpened(a *tunnel.About) {
-	if l := h.logger.Check(zapcore.DebugLevel, "tunnel opened"); l != nil {
-		l.Write(append([]zap.Field{
-			zap.String("tunnel", a.ID),
-			zap.String("client_ip", a.ClientIP),
-			zap.String("upstream", a.Upstream),
-		}, courseFields(a.Handler, a.Asked.Target(), &a.Course)...)...)
-	}
-}
-
-// courseFields are the fields about the handshake of a tunnel, or about one that was
-// refused. What says nothing is left out.
-func courseFields(handler string, t tunnel.Target, c *tunnel.Course) []zap.Field {
-	fields := make([]zap.Field, 0, 9)
-	for _, f := range [...]struct{ name, text string }{
-		{"handler", handler}, {"protocol", t.Protocol}, {"host", t.Host}, {"uri", t.Path}, {"request_id", c.RequestID},
-	} {
-		if f.text != "" {
-			fields = append(fields, zap.String(f.name, printable.Text(f.text)))
-		}
-	}
-	for _, f := range [...]struct {
-		name string
-		took tunnel.Micros
-	}{
-		{"handshake_time", c.Took}, {"upstream_handshake_time", c.UpstreamTook}, {"queue_time", c.Queued},
-	} {
-		if f.took > 0 {
-			fields = append(fields, zap.Duration(f.name, f.took.Duration()))
-		}
-	}
-	if c.Retries > 0 {
-		fields = append(fields, zap.Uint16("retries", c.Retries))
-	}
-	return fields
 }
 
 // failure is the field of an error in the log. What is wrong may be told in the

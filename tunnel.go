@@ -7,9 +7,12 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap/zapcore"
+
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/logline"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -77,7 +80,9 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 		Labels: h.labelsOf(r), Asked: hs.target(r).Keep(), Course: hs.course(r),
 	}
 	about.Course.Trace = hs.trace.Opened(a.StatusCode, hs.tunnelID)
-	h.logOpened(&about)
+	if l := h.logger.Check(zapcore.DebugLevel, "tunnel opened"); l != nil {
+		l.Write(logline.Opened(&about)...)
+	}
 	t := tunnel.New(about, h.tunnelPolicy, h.live, held)
 	t.Meter = hs.counts.Opened(a.choice.Endpoint.Spelling(), hs.settle())
 	if hs.expires != nil {

@@ -3,7 +3,7 @@
 // return. So each configuration has one goroutine that emits, and a queue before it: a
 // handler that takes long costs events, and nothing else.
 //
-// It knows of Caddy only how apps and events are. Its one lock is a leaf.
+// It knows of Caddy only how apps and events are, and of tunnels that some are moved. Its one lock is a leaf.
 package events
 
 import (

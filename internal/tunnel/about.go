@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"fmt"
 	"math"
 	"time"
 	"unique"
@@ -77,6 +78,16 @@ type Course struct {
 	Trace *trace.Kept
 }
 
+// NewCourse makes one of durations. The id is used if it can be written as a text.
+func NewCourse(id any, took, upstreamTook, queued time.Duration, retries int) Course {
+	c := Course{Took: MicrosOf(took), UpstreamTook: MicrosOf(upstreamTook), Queued: MicrosOf(queued)}
+	c.Retries = uint16(min(max(0, retries), math.MaxUint16))
+	if written, ok := id.(fmt.Stringer); ok {
+		c.RequestID = written.String()
+	}
+	return c
+}
+
 // Micros is a duration in microseconds, at most 71 minutes, in half the memory of a
 // [time.Duration].
 type Micros uint32
@@ -88,3 +99,15 @@ func MicrosOf(d time.Duration) Micros {
 
 // Duration is the same as a duration.
 func (m Micros) Duration() time.Duration { return time.Duration(m) * time.Microsecond }
+
+// Traced makes the span of a tunnel that has ended, if its handshake had one.
+func (o *Outcome) Traced() {
+	if o.Course.Trace == nil {
+		return
+	}
+	o.Course.Trace.Tunnel(&trace.Tunnel{
+		ID: o.ID, Upstream: o.Upstream, Reason: string(o.Reason), ClosedBy: string(o.ClosedBy), Duration: time.Since(o.Opened),
+		CloseCode: o.CloseCode, CloseFrom: string(o.CloseFrom),
+		BytesIn: o.BytesIn, BytesOut: o.BytesOut, MessagesIn: o.MessagesIn, MessagesOut: o.MessagesOut,
+	})
+}

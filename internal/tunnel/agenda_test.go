@@ -70,3 +70,28 @@ func TestTunnelIsEndedForTheCauseThatLasts(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatBeginsIsToldOnceForEachCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		live, tunnels := NewRegistry(nil), pacedTunnels(3)
+		for i, at := range []string{"a:1", "b:1", "a:1"} {
+			tunnels[i].Upstream = at
+		}
+		var told []Move
+		live.OnMove(func(all []Move) { told = append(told, all...) })
+		by := func(who string) func(*Tunnel) (Ending, bool) {
+			return func(*Tunnel) (Ending, bool) { return Ending{Reason: Evicted, By: who}, true }
+		}
+		live.EndOneByOne(tunnels, day, by("reload"))
+		synctest.Wait()
+		live.EndOneByOne(tunnels, time.Hour, by("reload")) // the same, but faster
+		synctest.Wait()
+		live.EndOneByOne(tunnels[1:2], time.Hour, by("me"))
+		synctest.Wait()
+		if len(told) != 2 || told[0].Tunnels != 3 || told[0].By != "reload" || len(told[0].Upstreams) != 2 ||
+			told[1].Tunnels != 1 || told[1].By != "me" || told[1].Upstreams[0] != "b:1" || told[1].Reason != Evicted {
+			t.Errorf("told are %+v", told)
+		}
+		<-live.ShutDown()
+	})
+}

@@ -76,3 +76,57 @@ func TestExpandedAddressesAreInUse(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAddressThatGetsNoTunnelsTellsOnceThatItIsEmpty(t *testing.T) {
+	const address = "a:1"
+	var told []string
+	table := NewTable(func(c Change) {
+		if c.Kind == AddressEmpty {
+			told = append(told, c.Address)
+		}
+	})
+	expect := func(when string, want int) {
+		t.Helper()
+		if len(told) != want {
+			t.Errorf("%s: told %q, want %d times", when, told, want)
+		}
+		told = nil
+	}
+	p := NewPool(table)
+	p.AddFixed(&Server{Weight: 1}, Address{HostPort: address})
+	occupy := func() *Host {
+		c, _ := p.Candidates(nil)
+		defer c.Close()
+		return c.Reserve(p.Fixed[0]).Host
+	}
+	say := func(number uint64, state string) {
+		table.SetStates(number, map[string]State{address: {State: state, At: time.Now()}})
+	}
+	table.TunnelEnded(occupy())
+	expect("it still gets tunnels", 0)
+	first, second := occupy(), occupy()
+	say(1, Drain)
+	if table.TakeEmpty(address) {
+		t.Error("it is empty with two tunnels")
+	}
+	table.TunnelEnded(first)
+	expect("one is left", 0)
+	table.TunnelEnded(second)
+	expect("the last one has ended", 1)
+	if table.TakeEmpty(address) {
+		t.Error("it is told twice")
+	}
+	say(2, Drain)
+	if !table.TakeEmpty(address) || table.TakeEmpty(address) || !table.TakeEmpty("nobody:1") {
+		t.Error("what is said again is not told again, once")
+	}
+	table.SetStates(3, nil)
+	if table.TakeEmpty(address) {
+		t.Error("it is ready, and told to be empty")
+	}
+	held := occupy()
+	p.Release()
+	expect("it is removed, with a tunnel", 0)
+	table.TunnelEnded(held)
+	expect("it is removed", 1)
+}
