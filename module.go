@@ -36,7 +36,7 @@ import (
 func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(MatchWebSocket))
-	caddy.RegisterModule(new(PoolUpstreams))
+	caddy.RegisterModule(poolUpstreams(""))
 	caddy.RegisterModule(renew.New(process.live))
 	caddycmd.RegisterCommand(cli.ProxyCommand())
 	caddycmd.RegisterCommand(cli.Command())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -92,4 +93,53 @@ func (l *sourceLog) Found(added, removed []string) {
 	process.events.Emit(events.UpstreamsChanged, events.Data{
 		"by": "source", "source": l.name, "added": shown(added), "removed": shown(removed),
 	})
+}
+
+// poolUpstreams makes a source of upstreams for reverse_proxy.
+func poolUpstreams(pool string) *guest.PoolUpstreams { return guest.NewPoolUpstreams(pool, usable) }
+
+// usable returns the upstreams that the pools with a name would use for a request.
+func usable(r *http.Request, pool string, config <-chan struct{}) ([]string, error) {
+	pools := process.evictor.Named(pool, config)
+	if len(pools) == 0 {
+		return nil, fmt.Errorf("no websocket_proxy of this configuration has the name %q; "+
+			"write `name %s` into the one that is meant", pool, pool)
+	}
+	process.operators.Await(r.Context())
+	var dials []string
+	var problems []error
+	for _, p := range pools {
+		h, _ := p.Handler.(*Handler) // which all of them are
+		some, err := h.usable(r)
+		problems = append(problems, err)
+		for _, dial := range some {
+			if !slices.Contains(dials, dial) {
+				dials = append(dials, dial)
+			}
+		}
+	}
+	if len(dials) == 0 {
+		// Without an error, reverse_proxy says by itself that there are none.
+		return nil, errors.Join(problems...)
+	}
+	return dials, nil
+}
+
+// usable returns the upstreams that the pool would use for a request, spelled as
+// selection policies see them: they hash that. Placeholders are left for
+// reverse_proxy, which replaces them after its choice.
+func (h *Handler) usable(r *http.Request) ([]string, error) {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return nil, errors.New("the request has no placeholders")
+	}
+	c, err := h.pool.Candidates(expander(repl))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if refused := h.discover(r.Context(), c, r); refused != nil && c.Count() == 0 {
+		return nil, refused
+	}
+	return c.Usable(), nil
 }

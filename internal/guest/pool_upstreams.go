@@ -1,16 +1,12 @@
-package websocketproxy
+package guest
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
-	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 )
 
 // PoolUpstreams provides `reverse_proxy` with the upstreams of a
@@ -29,13 +25,24 @@ type PoolUpstreams struct {
 	Pool string `json:"pool,omitempty"`
 
 	config <-chan struct{} // closed when the configuration is unloaded
+	find   FindFunc
+}
+
+// FindFunc returns what the pools with a name use for a request, in the configuration
+// that ends with the channel.
+type FindFunc func(r *http.Request, pool string, config <-chan struct{}) ([]string, error)
+
+// NewPoolUpstreams makes a source that is asked by find.
+func NewPoolUpstreams(pool string, find FindFunc) *PoolUpstreams {
+	return &PoolUpstreams{Pool: pool, find: find}
 }
 
 // CaddyModule returns the Caddy module information.
-func (*PoolUpstreams) CaddyModule() caddy.ModuleInfo {
+func (u *PoolUpstreams) CaddyModule() caddy.ModuleInfo {
+	find := u.find
 	return caddy.ModuleInfo{
-		ID:  "http.reverse_proxy.upstreams." + guest.PoolSource,
-		New: func() caddy.Module { return new(PoolUpstreams) },
+		ID:  "http.reverse_proxy.upstreams." + PoolSource,
+		New: func() caddy.Module { return NewPoolUpstreams("", find) },
 	}
 }
 
@@ -71,52 +78,15 @@ func (u *PoolUpstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // GetUpstreams implements reverseproxy.UpstreamSource.
 func (u *PoolUpstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	pools := process.evictor.Named(u.Pool, u.config)
-	if len(pools) == 0 {
-		return nil, fmt.Errorf("no websocket_proxy of this configuration has the name %q; "+
-			"write `name %s` into the one that is meant", u.Pool, u.Pool)
-	}
-	process.operators.Await(r.Context())
-	var dials []string
-	var problems []error
-	for _, p := range pools {
-		h, _ := p.Handler.(*Handler) // which all of them are
-		some, err := h.usable(r)
-		problems = append(problems, err)
-		for _, dial := range some {
-			if !slices.Contains(dials, dial) {
-				dials = append(dials, dial)
-			}
-		}
-	}
-	if len(dials) == 0 {
-		// Without an error, reverse_proxy says by itself that there are none.
-		return nil, errors.Join(problems...)
+	dials, err := u.find(r, u.Pool, u.config)
+	if err != nil {
+		return nil, err
 	}
 	upstreams := make([]*reverseproxy.Upstream, len(dials))
 	for i, dial := range dials {
 		upstreams[i] = &reverseproxy.Upstream{Dial: dial}
 	}
 	return upstreams, nil
-}
-
-// usable returns the upstreams that the pool would use for a request, spelled as
-// selection policies see them: they hash that. Placeholders are left for
-// reverse_proxy, which replaces them after its choice.
-func (h *Handler) usable(r *http.Request) ([]string, error) {
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return nil, errors.New("the request has no placeholders")
-	}
-	c, err := h.pool.Candidates(expander(repl))
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	if refused := h.discover(r.Context(), c, r); refused != nil && c.Count() == 0 {
-		return nil, refused
-	}
-	return c.Usable(), nil
 }
 
 // Interface guards

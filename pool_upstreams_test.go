@@ -15,12 +15,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // polledSite is a configuration with handlers and a source that refers to them.
 type polledSite struct {
-	source  *PoolUpstreams
+	source  *guest.PoolUpstreams
 	handler []*Handler
 }
 
@@ -29,7 +30,7 @@ type polledSite struct {
 func loadPolled(t *testing.T, pool string, handlers ...*Handler) *polledSite {
 	t.Helper()
 	ctx, cancel := newContext()
-	s := &polledSite{source: &PoolUpstreams{Pool: pool}, handler: handlers}
+	s := &polledSite{source: poolUpstreams(pool), handler: handlers}
 	// In this order: modules are provisioned in any.
 	if err := s.source.Provision(ctx); err != nil {
 		t.Fatal(err)
@@ -194,13 +195,13 @@ func TestSourceForReverseProxyIsChecked(t *testing.T) {
 		"websocket_proxy chat room":      "too many arguments",
 		"websocket_proxy chat {\nfoo\n}": "has no block",
 	} {
-		u := new(PoolUpstreams)
+		u := poolUpstreams("")
 		err := u.UnmarshalCaddyfile(caddyfile.NewTestDispenser(input))
 		if want == "" && (err != nil || u.Pool != "chat") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: %v, %+v", input, err, u)
 		}
 	}
-	u := &PoolUpstreams{Pool: "x"}
+	u := poolUpstreams("x")
 	if _, err := u.GetUpstreams(new(http.Request)); err == nil {
 		t.Error("a source without a configuration finds something")
 	}
@@ -211,7 +212,7 @@ func TestLateRequestGetsThePoolOfTheNewConfiguration(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	ctx, cancel := newContext()
 	defer cancel()
-	late := &polledSite{source: &PoolUpstreams{Pool: "chat"}}
+	late := &polledSite{source: poolUpstreams("chat")}
 	before := &Handler{Name: "chat", Upstreams: upstreams(hostA)}
 	if err := errors.Join(late.source.Provision(ctx), before.Provision(ctx)); err != nil {
 		t.Fatal(err)
