@@ -17,6 +17,12 @@ type Ending struct {
 	By string
 }
 
+// notice is a Close frame and its status.
+type notice struct {
+	frame []byte
+	code  uint16
+}
+
 // end ends the tunnel for a reason without further words.
 func (t *Tunnel) end(why Reason, code uint16) {
 	t.End(Ending{Reason: why, Code: code})
@@ -45,7 +51,7 @@ func (t *Tunnel) endLocked(e Ending) {
 		t.lingerLocked()
 		return
 	}
-	t.notice, t.noticeCode = frame.AppendClose(nil, e.Code, e.Text, nil), e.Code
+	t.notice = &notice{frame.AppendClose(nil, e.Code, e.Text, nil), e.Code}
 	t.phase.Store(int32(closing))
 	answerTime := closeAnswerTime
 	if e.Reason == Shutdown {
@@ -83,8 +89,8 @@ func (t *Tunnel) sendNoticeLocked(s *frame.Scanner, p []byte) relay.Verdict {
 	v := relay.Verdict{Pass: n}
 	switch {
 	case boundary:
-		v.Insert = t.notice
-		t.noteCloseLocked(Proxy, t.noticeCode)
+		v.Insert = t.notice.frame
+		t.noteCloseLocked(Proxy, t.notice.code)
 	case s.Closed():
 		t.noteCloseLocked(Upstream, s.CloseCode()) // that will do
 	case s.Opaque():
@@ -123,8 +129,9 @@ func (t *Tunnel) shutLocked(d relay.Direction, s *frame.Scanner, p []byte) relay
 		v.Insert = t.closeUpstreamLocked(s)
 	case d == relay.UpstreamToClient && t.notice != nil && s.AtBoundary():
 		// It had to wait for what was being written.
-		v.Insert, t.notice = t.notice, nil
-		t.noteCloseLocked(Proxy, t.noticeCode)
+		v.Insert = t.notice.frame
+		t.noteCloseLocked(Proxy, t.notice.code)
+		t.notice = nil
 	}
 	return v
 }

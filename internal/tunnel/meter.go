@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"math"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
@@ -37,9 +38,10 @@ type Movement struct {
 type metered struct {
 	Traffic
 
-	buffered, stalled [2]int
-	active            int64
-	over              bool
+	active   int64
+	buffered [2]int32
+	stalled  [2]bool
+	over     bool
 }
 
 // touch has the tunnel's meter told soon what has changed. Whoever calls it for each chunk
@@ -106,7 +108,7 @@ func (t *Tunnel) meterMoved(now time.Time) (again bool) {
 		bytes, messages := to.of(d)
 		*bytes = max(*bytes, t.passedOf(d, taken))
 		*messages = t.messages[d].Load()
-		to.buffered[d] = int(read - taken)
+		to.buffered[d] = int32(min(read-taken, math.MaxInt32))
 		again = again || read != taken
 	}
 	if to.Traffic != t.metered.Traffic {
@@ -139,10 +141,7 @@ func (t *Tunnel) meterStalled(d relay.Direction, is bool) {
 		return
 	}
 	to := t.metered
-	to.stalled[d] = 0
-	if is {
-		to.stalled[d] = 1
-	}
+	to.stalled[d] = is
 	t.tellMeterLocked(to)
 }
 
@@ -174,7 +173,16 @@ func (t *Tunnel) tellMeterLocked(to metered) {
 		Active:    to.active,
 	}
 	for d := range m.Buffered {
-		m.Buffered[d], m.Stalled[d] = to.buffered[d]-was.buffered[d], to.stalled[d]-was.stalled[d]
+		m.Buffered[d] = int(to.buffered[d]) - int(was.buffered[d])
+		m.Stalled[d] = one(to.stalled[d]) - one(was.stalled[d])
 	}
 	t.Meter.Moved(m)
+}
+
+// one is 1 for what is, and 0 for what is not.
+func one(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
 }

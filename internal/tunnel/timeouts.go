@@ -11,11 +11,16 @@ import (
 // relay only counts bytes, so the passing of time costs it nothing.
 type activity struct {
 	read, taken [2]uint64
-	last        time.Time    // when something was last seen to have happened
-	halfClosed  bool         // one peer has ended its stream, the other has not
-	stalled     [2]time.Time // since when a write makes no progress; zero if it does
-	backlog     [2]int       // of a stalled direction
-	messages    uint64       // that have ended, in both directions
+	last        time.Time // when something was last seen to have happened
+	halfClosed  bool      // one peer has ended its stream, the other has not
+	stalls      *[2]stall // nil if there has not been one
+	messages    uint64    // that have ended, in both directions
+}
+
+// stall is a direction whose writes make no progress.
+type stall struct {
+	since   time.Time // zero: they do
+	backlog int
 }
 
 // setTimes sets what the sweep goes by. random returns a number in [0, 1).
@@ -68,11 +73,7 @@ func (t *Tunnel) observe(now time.Time) {
 		if t.isActive(d, read, taken) {
 			t.noteActivity(now)
 		}
-		since := t.stalledSince(d, now, read != taken && taken == w.taken[d])
-		if since.IsZero() != w.stalled[d].IsZero() {
-			t.meterStalled(d, !since.IsZero())
-		}
-		w.stalled[d] = since
+		t.noteStall(d, now, read != taken && taken == w.taken[d])
 		w.read[d], w.taken[d] = read, taken
 	}
 	if w.last.After(last) {
@@ -98,28 +99,42 @@ func (t *Tunnel) isActive(d relay.Direction, read, taken uint64) bool {
 	return t.inspector.directions[d].heard.Swap(false) || wrote
 }
 
-// stalledSince returns since when the writes of a direction make no progress.
-// stuck tells that a write has not come to its end since the last time, which
-// only says something if what the system holds has not become less either.
-func (t *Tunnel) stalledSince(d relay.Direction, now time.Time, stuck bool) time.Time {
-	if !stuck {
-		return time.Time{}
-	}
+// noteStall notes whether the writes of a direction make progress. stuck tells that
+// one has not come to its end since the last time, which only says something if what the
+// system holds has not become less either.
+func (t *Tunnel) noteStall(d relay.Direction, now time.Time, stuck bool) {
 	w := &t.seen
+	switch {
+	case stuck && w.stalls == nil:
+		w.stalls = new([2]stall)
+	case w.stalls == nil:
+		return
+	}
+	s := &w.stalls[d]
+	was := !s.since.IsZero()
+	if was != stuck {
+		t.meterStalled(d, stuck)
+	}
+	if !stuck {
+		*s = stall{}
+		return
+	}
 	backlog := t.relay.Backlog(d)
-	if !w.stalled[d].IsZero() {
-		if backlog == w.backlog[d] {
-			return w.stalled[d]
-		}
+	if was && backlog == s.backlog {
+		return
+	}
+	if was {
 		t.noteActivity(now) // the peer takes some of it
 	}
-	w.backlog[d] = backlog
-	return now
+	*s = stall{now, backlog}
 }
 
 func (t *Tunnel) writeStalled(now time.Time) bool {
-	for _, since := range t.seen.stalled {
-		if !since.IsZero() && now.Sub(since) >= t.options.Write {
+	if t.seen.stalls == nil {
+		return false
+	}
+	for _, s := range t.seen.stalls {
+		if !s.since.IsZero() && now.Sub(s.since) >= t.options.Write {
 			return true
 		}
 	}

@@ -121,10 +121,8 @@ type Tunnel struct {
 	answered  bool
 	answering relay.Direction
 	parted    bool
-	// notice is the Close frame for the client while it has not been sent, and
-	// noticeCode its status.
-	notice     []byte
-	noticeCode uint16
+	// notice is the Close for the client while it has not been sent.
+	notice *notice
 	// tellUpstream is set while a Close for the upstream is due, because no
 	// answer of the client to ours has come.
 	tellUpstream bool
