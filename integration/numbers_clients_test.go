@@ -162,7 +162,8 @@ type public struct {
 
 	// gate is held by a client that does something, so that all can be stopped.
 	gate    sync.RWMutex
-	leaving chan struct{} // closed when all are to go
+	leaving context.Context
+	leave   context.CancelFunc // has all go
 	open    atomic.Int64
 	opened  atomic.Int64
 	echoed  atomic.Int64 // messages
@@ -224,12 +225,7 @@ func (p *public) count(n int) {
 }
 
 func (p *public) isLeaving() bool {
-	select {
-	case <-p.leaving:
-		return true
-	default:
-		return false
-	}
+	return p.leaving.Err() != nil
 }
 
 // pause is a part of the longest, cut short by an end or if all are to leave.
@@ -237,7 +233,7 @@ func (p *public) pause(random *rand.Rand, longest time.Duration, over <-chan str
 	select {
 	case <-time.After(time.Duration(random.Int64N(int64(longest)))):
 	case <-over:
-	case <-p.leaving:
+	case <-p.leaving.Done():
 	}
 }
 

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -51,7 +52,7 @@ func TestNumbersAgree(t *testing.T) {
 		happenings[round%len(happenings)]()
 		n.standStill(t, fmt.Sprintf("after round %d", round))
 	}
-	close(n.public.leaving)
+	n.public.leave()
 	gone()
 	n.compare(t, "at the end")
 	n.expectNothingLeft(t)
@@ -84,7 +85,9 @@ func startNumbers(t *testing.T, stay time.Duration) *numbers {
 	n.caddy = prepareCaddy(t)
 	n.caddy.log.take = n.ledger.take
 	n.caddy.run(t, n.config(0), "GODEBUG=http2xconnect=1")
-	n.public = &public{caddy: n.caddy, stay: min(stay, time.Minute), leaving: make(chan struct{})}
+	n.public = &public{caddy: n.caddy, stay: min(stay, time.Minute)}
+	n.public.leaving, n.public.leave = context.WithCancel(t.Context())
+	t.Cleanup(n.public.leave)
 	return n
 }
 
