@@ -25,20 +25,36 @@ func BenchmarkScrape(b *testing.B) {
 	}
 	b.Run("scrape with tunnels", c.benchScrapes)
 	b.Run("handshake", c.benchHandshakes)
+	// Another process has the same work to do, and no lock in common.
+	other := startCaddy(b, site(proxyTo(up.Addr)))
+	stop := other.scrapeOn(b)
+	b.Run("handshake while another process is scraped", c.benchHandshakes)
+	stop()
+	stop = c.scrapeOn(b)
+	b.Run("handshake while scraped", c.benchHandshakes)
+	stop()
+}
+
+// scrapeOn scrapes all the time.
+func (c *caddy) scrapeOn(tb testing.TB) (stop func()) {
+	tb.Helper()
 	over := make(chan struct{})
-	wait := testbed.Go(b, func(tb testing.TB) {
+	wait := testbed.Go(tb, func(tb testing.TB) {
 		for {
 			select {
 			case <-over:
+				return
+			case <-tb.Context().Done():
 				return
 			default:
 				c.metrics(tb)
 			}
 		}
 	})
-	b.Run("handshake while scraped", c.benchHandshakes)
-	close(over)
-	wait()
+	return func() {
+		close(over)
+		wait()
+	}
 }
 
 func (c *caddy) benchScrapes(b *testing.B) {
