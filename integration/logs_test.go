@@ -16,6 +16,10 @@ type logs struct {
 	lines   []string
 	entries []entry
 	changed chan struct{} // closed and replaced with each entry
+
+	// take gets each entry first; those that it takes are not kept. It is set before the
+	// process starts, and nil if nobody wants to.
+	take func(entry) bool
 }
 
 func newLogs() *logs {
@@ -45,14 +49,18 @@ func (l *logs) Write(p []byte) (int, error) {
 		if !found {
 			return len(p), nil
 		}
-		l.lines = append(l.lines, string(line))
 		var e entry
-		if json.Unmarshal(line, &e) == nil {
+		isEntry := json.Unmarshal(line, &e) == nil
+		l.rest = append([]byte(nil), rest...)
+		if isEntry && l.take != nil && l.take(e) {
+			continue
+		}
+		l.lines = append(l.lines, string(line))
+		if isEntry {
 			l.entries = append(l.entries, e)
 			close(l.changed)
 			l.changed = make(chan struct{})
 		}
-		l.rest = append([]byte(nil), rest...)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -267,11 +268,11 @@ func (h *history) rows(f *facts) []Row {
 	listed, addresses := make(map[Pair]bool), make(map[string]bool)
 	recent, minutes := h.before(f.at, recently), h.before(f.at, lately)
 	list := func(handler string, m Member) {
-		pair := Pair{handler, m.Upstream}
+		pair := Pair{metrics.Label(handler), metrics.Label(m.Upstream)} // as counts have them
 		if listed[pair] {
 			return
 		}
-		listed[pair], addresses[m.Upstream] = true, true
+		listed[pair], addresses[pair.Upstream] = true, true
 		rows = append(rows, f.row(pair, m, upstreams[m.Upstream], recent, minutes))
 	}
 	for _, pool := range mergePools(f.pools) {
@@ -285,7 +286,7 @@ func (h *history) rows(f *facts) []Row {
 		}
 	}
 	for i := range f.upstreams { // with nothing but a state, or handshakes
-		if address := f.upstreams[i].Address; !addresses[address] {
+		if address := f.upstreams[i].Address; !addresses[metrics.Label(address)] {
 			list("", Member{Upstream: address})
 		}
 	}
@@ -310,7 +311,7 @@ func (f *facts) row(pair Pair, m Member, u *admin.Upstream, recent, minutes *fac
 		now.Open = u.Tunnels
 	}
 	r := Row{
-		Handler: shown(pair.Handler), Upstream: shown(pair.Upstream), Status: statusOf(u, m.Most), State: upstream.Removed,
+		Handler: shown(pair.Handler), Upstream: shown(m.Upstream), Status: statusOf(u, m.Most), State: upstream.Removed,
 		Tunnels: now.Open, Weight: m.Weight, Most: m.Most, P50: -1, P99: -1,
 	}
 	if u == nil && now.Open > 0 { // its addresses depend on requests, and have rows of their own

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -193,6 +194,19 @@ func TestRowsAreWorstFirstAndNamesOfOneHandlerTogether(t *testing.T) {
 	want := "chat 10.0.0.3:80 down, chat 10.0.0.2:80 full,  10.0.0.4:80 removed, chat 10.0.0.1:80 usable"
 	if strings.Join(got, ", ") != want {
 		t.Errorf("the rows are\n%s, want\n%s", strings.Join(got, ", "), want)
+	}
+}
+
+// Counts have names of at most so many bytes, as labels of metrics do.
+func TestRowsOfLongNamesHaveTheirTunnels(t *testing.T) {
+	long := strings.Repeat("a", 200) + ".example:80"
+	f := one(0)
+	f.pools = []Pool{{Handler: strings.Repeat("h", 200), Members: []Member{{Upstream: long}}}}
+	f.upstreams = []admin.Upstream{{Address: long, State: upstream.Drain, Tunnels: 7, Configured: true}}
+	f.pairLocked(metrics.Label(f.pools[0].Handler), metrics.Label(long), func(n *PairNumbers) { n.Open = 7 })
+	rows := inUse(t, f).summary(noon).Rows
+	if len(rows) != 1 || rows[0].Upstream != long || rows[0].Tunnels != 7 || rows[0].State != upstream.Drain {
+		t.Errorf("the rows are %+v, want one with 7 tunnels of the drained upstream", rows)
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -14,7 +12,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -424,34 +421,5 @@ func TestScrapesMeetEverything(t *testing.T) {
 		if u.users != 0 {
 			t.Errorf("%d use %s", u.users, key)
 		}
-	}
-}
-
-// BenchmarkScrape is of all that a scrape costs. A histogram is as many series as it has
-// buckets, and two more.
-func BenchmarkScrape(b *testing.B) {
-	for _, pairs := range []int{50, maxPairs} {
-		b.Run(fmt.Sprintf("pairs=%d", pairs), func(b *testing.B) {
-			w := newWorld(b)
-			for i := range pairs {
-				w.Handler("a").Opened(fmt.Sprintf("10.0.0.%d:1", i), quick)
-			}
-			r := prometheus.NewPedanticRegistry()
-			if err := w.Register(r); err != nil {
-				b.Fatal(err)
-			}
-			h := promhttp.HandlerFor(r, promhttp.HandlerOpts{})
-			scrape := func() string {
-				answer := httptest.NewRecorder()
-				h.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-				return answer.Body.String()
-			}
-			series := strings.Count(scrape(), "\ncaddy_")
-			for b.Loop() {
-				scrape()
-			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/float64(series), "µs/series")
-			b.ReportMetric(float64(series), "series")
-		})
 	}
 }

@@ -94,17 +94,23 @@ func (h *histogram) snapshot() Histogram {
 	return s
 }
 
+// histogramOf is made for scrapes of many: it allocates once for all buckets.
 func histogramOf(d *prometheus.Desc, h *histogram, values ...string) *series {
+	upper := make([]float64, len(h.bounds))
+	for i, bound := range h.bounds {
+		upper[i] = seconds(bound)
+	}
 	return newSeries(d, values, func(to *dto.Metric) {
 		s := h.snapshot()
 		sum, total := seconds(s.Sum), uint64(0)
-		buckets := make([]*dto.Bucket, len(s.Bounds))
-		for i, bound := range s.Bounds {
+		all, buckets := make([]dto.Bucket, len(upper)), make([]*dto.Bucket, len(upper))
+		for i := range all {
 			total += s.Counts[i]
-			cumulative, upper := total, seconds(bound)
-			buckets[i] = &dto.Bucket{CumulativeCount: &cumulative, UpperBound: &upper}
+			s.Counts[i] = total
+			all[i].CumulativeCount, all[i].UpperBound = &s.Counts[i], &upper[i]
+			buckets[i] = &all[i]
 		}
-		total += s.Counts[len(s.Bounds)]
+		total += s.Counts[len(upper)]
 		to.Histogram = &dto.Histogram{SampleCount: &total, SampleSum: &sum, Bucket: buckets}
 	})
 }
