@@ -37,7 +37,7 @@ func (p *processWide) newMetrics() *metrics.Metrics {
 	for _, why := range upstreamCauses {
 		words.Attempts = append(words.Attempts, string(why))
 	}
-	return metrics.New(words, time.Now, func() {
+	return metrics.New(words, time.Now, p.events.Dropped, func() {
 		p.logs.newest().Warn("there are too many upstreams for metrics of each; those of further ones have the label _other")
 	})
 }

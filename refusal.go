@@ -295,7 +295,7 @@ func (h *Handler) logRefusal(r *http.Request, course *account, f *refusal, statu
 	})
 	course.trace.Refused(string(f.cause), status)
 	if f.cause == causeQueueFull {
-		process.events.EmitRarely(time.Second, events.QueueFull, events.Data{
+		process.events.EmitRarely(time.Second, events.QueueFull, h.Name, events.Data{
 			"handler": printable.Text(h.Name), "limit": h.pool.Queue.Size,
 		})
 	}

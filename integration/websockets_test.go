@@ -212,10 +212,10 @@ func TestWebsocketsEvict(t *testing.T) {
 	wait := leave(t, 1012, leaving...)
 	said := strings.Split(strings.TrimSpace(c.done(t, "evict", one.Addr, "--period", "2s")), "\n")
 	wait()
-	if first, last := said[0], said[len(said)-1]; first != one.Addr+" is being emptied, 6 left" || last != one.Addr+" is empty" {
-		t.Errorf("evict says %q first and %q last", first, last)
+	if last := said[len(said)-1]; last != one.Addr+" is empty" {
+		t.Errorf("evict says %q last", last)
 	}
-	left := 7 // the first number is 6
+	left := 7 // one of the six may have ended before the first answer
 	for _, line := range said[:len(said)-1] {
 		n := 0
 		if _, err := fmt.Sscanf(line, one.Addr+" is being emptied, %d left", &n); err != nil || n >= left || n < 1 {
@@ -223,8 +223,8 @@ func TestWebsocketsEvict(t *testing.T) {
 		}
 		left = n
 	}
-	if left == 6 {
-		t.Error("evict has shown no progress")
+	if left == 6 || len(said) < 2 {
+		t.Errorf("evict has shown no progress: %q", said)
 	}
 	one.WaitOpen(t, 0)
 

@@ -39,7 +39,7 @@ func shape(series string) string {
 // scraped returns the shapes of what the collector shows for a handler with an upstream.
 func scraped(tb testing.TB, openMetrics bool) map[string]bool {
 	tb.Helper()
-	m := metrics.New(metrics.Words{Causes: map[string][]string{"dial_failed": {"5xx"}}}, time.Now, func() {})
+	m := metrics.New(metrics.Words{Causes: map[string][]string{"dial_failed": {"5xx"}}}, time.Now, func() uint64 { return 0 }, func() {})
 	c := m.Start("chat", 1000, func() []metrics.Standing {
 		return []metrics.Standing{{Upstream: backends[0], State: "drain", Since: time.Now()}}
 	})

@@ -121,6 +121,14 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     await asks(page, first, 'ready');
     await page.getByRole('button', { name: 'Make ready' }).click();
     await until('it is ready', async () => (await upstream(first)).state === 'ready');
+
+    // A page that is older than the server, which was upgraded meanwhile, says so.
+    await page.route('**/summary', async (route) => {
+      const { 'if-none-match': _, ...headers } = route.request().headers();
+      const response = await route.fetch({ headers });
+      await route.fulfill({ response, json: { ...await response.json(), version: 'another' } });
+    });
+    await page.locator('#verdict').getByText('This page is older than the server').waitFor();
   });
   console.log('done');
 }

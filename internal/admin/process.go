@@ -22,8 +22,8 @@ type Process struct {
 func (p *Process) Tunnels(f *Filter) []LiveTunnel {
 	matches := func(t *tunnel.Tunnel) bool { return f.Matches(&t.About) }
 	var found []*tunnel.Tunnel
-	if name, value, ok := f.label(); ok {
-		found = slices.DeleteFunc(p.Live.Labelled(tunnel.LabelOf(name, value)), func(t *tunnel.Tunnel) bool { return !matches(t) })
+	if all := f.labels(); len(all) > 0 {
+		found = slices.DeleteFunc(p.Live.Labelled(all...), func(t *tunnel.Tunnel) bool { return !matches(t) })
 	} else {
 		found = p.Live.Collect(matches)
 	}
@@ -34,13 +34,12 @@ func (p *Process) Tunnels(f *Filter) []LiveTunnel {
 	return all
 }
 
-// label returns one of the labels, if there are any: few tunnels have it, which are
-// found without looking at all.
-func (f *Filter) label() (name, value string, ok bool) {
+// labels are those that tunnels have to have: these are found without looking at all.
+func (f *Filter) labels() (all []tunnel.Label) {
 	for name, value := range f.Labels {
-		return name, value, true
+		all = append(all, tunnel.LabelOf(name, value))
 	}
-	return "", "", false
+	return all
 }
 
 // Tunnel implements [Backend].

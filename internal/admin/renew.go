@@ -1,8 +1,8 @@
 package admin
 
 import (
+	"encoding/json"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
@@ -24,7 +24,11 @@ type Time string
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (t *Time) UnmarshalJSON(text []byte) error {
-	*t = Time(strings.Trim(string(text), `"`))
+	var s string
+	if json.Unmarshal(text, &s) != nil {
+		s = string(text) // a number, or nothing that is a time
+	}
+	*t = Time(s)
 	return nil
 }
 

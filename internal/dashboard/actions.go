@@ -113,7 +113,10 @@ func setBy(u *admin.Upstream) string {
 
 // checkCount refuses what would cut a tenth more tunnels than the page has shown.
 func checkCount(now, shown int) error {
-	if more := now - shown; more > 0 && more*10 >= shown {
+	if shown < 0 {
+		return refuse(http.StatusBadRequest, "count is how many tunnels you have seen, not %d", shown)
+	}
+	if more := now - shown; more > 0 && more >= (shown+9)/10 {
 		return refuse(http.StatusConflict, "there are %d tunnels now, not %d", now, shown)
 	}
 	return nil

@@ -3,7 +3,8 @@
 // words and in which order, and who may change something; by [Backend] it knows where
 // tunnels, upstreams and counts are. It must not know the handler that proxies.
 //
-// The locks of the board and of [Recent] are leaves: nothing is called under them.
+// The locks of the board and of [Recent] are leaves: nothing is called under them, but that
+// of the latter may be taken under the former.
 package dashboard
 
 import (
@@ -75,10 +76,10 @@ func (b *Board) release() {
 	if last {
 		close(b.stop)
 		b.history = history{}
+		b.end() // before somebody else uses it
 	}
 	b.mu.Unlock()
 	if last {
-		b.end()
 		<-sampled
 	}
 }

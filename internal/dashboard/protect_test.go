@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -161,6 +162,37 @@ func TestSummaryHasATag(t *testing.T) {
 	}
 }
 
+func TestAnActionIsAnsweredWhateverTheBrowserHas(t *testing.T) {
+	h, _ := page(t, one(2))
+	closing := func() *httptest.ResponseRecorder {
+		return serve(t, h, asked("DELETE", "http://status.internal/tunnel?id=T", `{"count":1}`, append(ours, "If-None-Match: *")...))
+	}
+	if w := closing(); w.Code != 200 || w.Header().Get("ETag") != "" {
+		t.Errorf("status %d with the tag %s, want 200 without", w.Code, w.Header().Get("ETag"))
+	}
+}
+
+func TestAPageSeesThatItIsOlderThanTheServer(t *testing.T) {
+	page := make(fstest.MapFS)
+	for _, of := range pageFiles {
+		text, err := files.ReadFile("page/" + of.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		page["page/"+of.file] = &fstest.MapFile{Data: text}
+	}
+	if got := New(one(0)).summary(noon).Version; got != versionOf(page) || got != pageVersion {
+		t.Errorf("the summary has version %s, want that of its files, %s", got, versionOf(page))
+	}
+	for name, file := range page {
+		text := file.Data
+		if file.Data = append([]byte(" "), text...); versionOf(page) == pageVersion {
+			t.Errorf("with another %s the version is the same", name)
+		}
+		file.Data = text
+	}
+}
+
 func TestActionsAreAboutWhatWasShown(t *testing.T) {
 	for name, tc := range map[string]struct {
 		method, what, body string
@@ -171,6 +203,7 @@ func TestActionsAreAboutWhatWasShown(t *testing.T) {
 		"fewer":               {"POST", "state", `{"upstream":"10.0.0.1:80","state":"evict","seen":"ready","count":120}`, 200, ""},
 		"a few more":          {"POST", "state", `{"upstream":"10.0.0.1:80","state":"evict","seen":"ready","count":92}`, 200, ""},
 		"a tenth more":        {"POST", "state", `{"upstream":"10.0.0.1:80","state":"evict","seen":"ready","count":90}`, 409, "there are 100 tunnels now, not 90"},
+		"fewer than none":     {"POST", "state", `{"upstream":"10.0.0.1:80","state":"evict","seen":"ready","count":-9223372036854775808}`, 400, "count"},
 		"of an empty one":     {"POST", "state", `{"upstream":"10.0.0.1:80","state":"evict","seen":"ready"}`, 409, "not 0"},
 		"a drain cuts nobody": {"POST", "state", `{"upstream":"10.0.0.1:80","state":"drain","seen":"ready"}`, 200, ""},
 		"somebody was faster": {"POST", "state", `{"upstream":"10.0.0.2:80","state":"ready","seen":"ready"}`, 409, "its state is drain now, set by bob"},

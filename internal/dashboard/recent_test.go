@@ -3,6 +3,7 @@ package dashboard
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,4 +72,22 @@ func TestNothingIsKeptWithoutAPage(t *testing.T) {
 			t.Errorf("%d events are kept without a page", len(events))
 		}
 	})
+}
+
+func TestTheNextUserOfABoardFindsItInUse(t *testing.T) {
+	b := New(one(0))
+	for range 5000 {
+		b.use()
+		var both sync.WaitGroup
+		both.Go(b.release)
+		both.Go(b.use)
+		both.Wait()
+		if !b.Wanted() {
+			t.Fatal("what happens is not kept, though a page is in force")
+		}
+		b.release()
+	}
+	if b.Wanted() {
+		t.Error("what happens is kept for nobody")
+	}
 }

@@ -6,9 +6,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,17 +35,21 @@ var pageFiles = map[string]struct{ file, kind string }{
 }
 
 // pageVersion is the same for the same files, so that an old page sees that it is one.
-var pageVersion = func() string {
+var pageVersion = versionOf(files)
+
+// versionOf is the version of a page of these files.
+func versionOf(files fs.FS) string {
 	sum := sha256.New()
-	for _, name := range []string{"index.html", "style.css", "app.js", "table.js"} {
-		text, err := files.ReadFile("page/" + name)
+	for _, name := range slices.Sorted(maps.Keys(pageFiles)) {
+		text, err := fs.ReadFile(files, "page/"+pageFiles[name].file)
 		if err != nil {
 			panic(err) // it is embedded
 		}
+		_, _ = fmt.Fprintf(sum, "%s %d ", name, len(text))
 		_, _ = sum.Write(text)
 	}
 	return base64.RawURLEncoding.EncodeToString(sum.Sum(nil)[:9])
-}()
+}
 
 // refuse makes the error for a request that is refused.
 func refuse(status int, format string, args ...any) error {
@@ -148,7 +155,7 @@ func answer(w http.ResponseWriter, r *http.Request, status int, v any) error {
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}
-	if status == http.StatusOK && r.Method != http.MethodPost {
+	if status == http.StatusOK && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		sum := sha256.Sum256(text)
 		tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
 		w.Header().Set("ETag", tag)

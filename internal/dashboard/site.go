@@ -28,29 +28,31 @@ func (h *Handler) inFront() front {
 		for _, policy := range server.TLSConnPolicies {
 			at.authenticated = at.authenticated || policy.ClientAuthentication != nil
 		}
-		found.routes(server.Routes, at, 0)
+		found.routes(server.Routes, at)
 	}
-	if found.ways == 0 { // by a handler of somebody else
+	if found.ways == 0 || found.looks > mostLooks { // by a handler of somebody else, or nobody knows
 		return front{}
 	}
 	return found.found
 }
 
-// deepest bounds how deep routes are looked into, as named routes may invoke themselves.
-const deepest = 32
+// mostLooks bounds how many lists of routes are looked at, as named routes may invoke
+// themselves, and each other in more ways than there is time for.
+const mostLooks = 10_000
 
 // search looks for the ways to a handler.
 type search struct {
 	of     *Handler
 	server *caddyhttp.Server
 	ways   int
+	looks  int // at lists of routes
 	found  front
 }
 
 // routes looks at routes that are reached by what at tells. What authenticates in one of
 // them counts for those after it, unless it is another site.
-func (s *search) routes(all caddyhttp.RouteList, at front, depth int) {
-	if depth > deepest {
+func (s *search) routes(all caddyhttp.RouteList, at front) {
+	if s.looks++; s.looks > mostLooks {
 		return
 	}
 	for i := range all {
@@ -58,7 +60,7 @@ func (s *search) routes(all caddyhttp.RouteList, at front, depth int) {
 		here := at
 		here.named = here.named || asksForHost(route.MatcherSets)
 		for _, handler := range route.Handlers {
-			s.handler(handler, here, depth)
+			s.handler(handler, here)
 			if authenticates(handler) {
 				here.authenticated = true
 				at.authenticated = at.authenticated || !route.Terminal && !asksForHost(route.MatcherSets)
@@ -67,7 +69,7 @@ func (s *search) routes(all caddyhttp.RouteList, at front, depth int) {
 	}
 }
 
-func (s *search) handler(handler caddyhttp.MiddlewareHandler, at front, depth int) {
+func (s *search) handler(handler caddyhttp.MiddlewareHandler, at front) {
 	switch one := handler.(type) {
 	case *Handler:
 		if one == s.of {
@@ -76,10 +78,10 @@ func (s *search) handler(handler caddyhttp.MiddlewareHandler, at front, depth in
 			s.found.named = s.found.named && at.named
 		}
 	case *caddyhttp.Subroute:
-		s.routes(one.Routes, at, depth+1)
+		s.routes(one.Routes, at)
 	case *caddyhttp.Invoke:
 		if route := s.server.NamedRoutes[one.Name]; route != nil {
-			s.routes(caddyhttp.RouteList{*route}, at, depth+1)
+			s.routes(caddyhttp.RouteList{*route}, at)
 		}
 	}
 }

@@ -27,24 +27,26 @@ func TestWhatStandsInFront(t *testing.T) {
 		routes caddyhttp.RouteList
 		want   front
 	}{
-		"nothing":               {caddyhttp.RouteList{route(h)}, front{}},
-		"a site":                {caddyhttp.RouteList{site(route(sub(route(h))))}, front{named: true}},
-		"a site, or any":        {caddyhttp.RouteList{either}, front{}},
-		"basic_auth":            {caddyhttp.RouteList{route(auth, h)}, front{authenticated: true}},
-		"behind":                {caddyhttp.RouteList{route(h, auth)}, front{}},
-		"forward_auth":          {caddyhttp.RouteList{site(route(sub(route(forwardAuth), route(sub(route(h))))))}, front{true, true}},
-		"in a route of its own": {caddyhttp.RouteList{route(sub(route(auth))), route(h)}, front{authenticated: true}},
-		"for one of two ways":   {caddyhttp.RouteList{site(route(sub(route(auth, h)))), route(sub(route(h)))}, front{}},
-		"of another site":       {caddyhttp.RouteList{site(route(sub(route(auth)))), site(route(h))}, front{named: true}},
-		"a named route":         {caddyhttp.RouteList{route(auth, &caddyhttp.Invoke{Name: "page"})}, front{authenticated: true}},
-		"itself":                {caddyhttp.RouteList{route(&caddyhttp.Invoke{Name: "loop"}), route(h)}, front{}},
+		"nothing":                 {caddyhttp.RouteList{route(h)}, front{}},
+		"a site":                  {caddyhttp.RouteList{site(route(sub(route(h))))}, front{named: true}},
+		"a site, or any":          {caddyhttp.RouteList{either}, front{}},
+		"basic_auth":              {caddyhttp.RouteList{route(auth, h)}, front{authenticated: true}},
+		"behind":                  {caddyhttp.RouteList{route(h, auth)}, front{}},
+		"forward_auth":            {caddyhttp.RouteList{site(route(sub(route(forwardAuth), route(sub(route(h))))))}, front{true, true}},
+		"in a route of its own":   {caddyhttp.RouteList{route(sub(route(auth))), route(h)}, front{authenticated: true}},
+		"for one of two ways":     {caddyhttp.RouteList{site(route(sub(route(auth, h)))), route(sub(route(h)))}, front{}},
+		"of another site":         {caddyhttp.RouteList{site(route(sub(route(auth)))), site(route(h))}, front{named: true}},
+		"a named route":           {caddyhttp.RouteList{route(auth, &caddyhttp.Invoke{Name: "page"})}, front{authenticated: true}},
+		"itself, again and again": {caddyhttp.RouteList{route(h), route(&caddyhttp.Invoke{Name: "storm"})}, front{}},
+		"itself":                  {caddyhttp.RouteList{route(&caddyhttp.Invoke{Name: "loop"}), route(h)}, front{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			page, loop := route(h), route(&caddyhttp.Invoke{Name: "loop"})
+			storm := route(&caddyhttp.Invoke{Name: "storm"}, &caddyhttp.Invoke{Name: "storm"})
 			s := search{of: h, found: front{true, true}, server: &caddyhttp.Server{
-				NamedRoutes: map[string]*caddyhttp.Route{"page": &page, "loop": &loop},
+				NamedRoutes: map[string]*caddyhttp.Route{"page": &page, "loop": &loop, "storm": &storm},
 			}}
-			s.routes(tc.routes, front{}, 0)
+			s.routes(tc.routes, front{})
 			if s.found != tc.want || s.ways == 0 {
 				t.Errorf("it is %+v by %d ways, want %+v", s.found, s.ways, tc.want)
 			}

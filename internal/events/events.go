@@ -7,6 +7,7 @@
 package events
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,9 +58,12 @@ type Process struct {
 
 	mu    sync.Mutex // guards what follows, and who sends to outlets
 	inUse []*Outlet  // oldest first
-	// rare is when an event was emitted last that may not be often.
-	rare map[string]time.Time
+	// rare is when an event about something was emitted last that may not be often.
+	rare map[rarity]time.Time
 }
+
+// rarity is what may not be told often: an event, and what it is about.
+type rarity struct{ name, about string }
 
 // Dropped is how many events somebody wanted and has not got since the process started.
 func (p *Process) Dropped() uint64 { return p.dropped.Load() }
@@ -74,22 +78,27 @@ func (p *Process) Emit(name string, data Data) {
 	}
 }
 
-// EmitRarely is Emit at most once in an interval.
-func (p *Process) EmitRarely(interval time.Duration, name string, data Data) {
-	p.mu.Lock()
-	now := time.Now()
-	last, emitted := p.rare[name]
-	tooSoon := emitted && now.Sub(last) < interval
-	if p.rare == nil {
-		p.rare = make(map[string]time.Time)
-	}
-	if !tooSoon {
-		p.rare[name] = now
-	}
-	p.mu.Unlock()
-	if !tooSoon {
+// EmitRarely is Emit at most once in an interval for each thing that it may be about.
+func (p *Process) EmitRarely(interval time.Duration, name, about string, data Data) {
+	if p.isRare(interval, rarity{name, about}) {
 		p.Emit(name, data)
 	}
+}
+
+// isRare notes an event, unless there was the same in the interval before.
+func (p *Process) isRare(interval time.Duration, what rarity) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if last, emitted := p.rare[what]; emitted && now.Sub(last) < interval {
+		return false
+	}
+	if p.rare == nil {
+		p.rare = make(map[rarity]time.Time)
+	}
+	maps.DeleteFunc(p.rare, func(_ rarity, last time.Time) bool { return now.Sub(last) >= interval })
+	p.rare[what] = now
+	return true
 }
 
 // offerLocked gives an event to who wants it. It returns the outlet that is to say that
@@ -104,7 +113,8 @@ func (p *Process) offerLocked(e event) *Outlet {
 	}
 	select {
 	case o.queue <- e:
-		o.loses = false
+		// One that is slow has a place now and then; that is no line for each.
+		o.loses = o.loses && len(o.queue) > capacity/2
 		return nil
 	default:
 	}

@@ -121,6 +121,39 @@ func TestAHandlerThatBlocksCostsEventsOnly(t *testing.T) {
 	})
 }
 
+func TestASlowHandlerIsToldOfOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Process
+		slow := join(&p, QueueFull)
+		free := make(chan struct{})
+		slow.before = func(string) { <-free }
+		slow.open()
+		for range 2 * capacity { // each of which takes two events of the handler's time
+			p.Emit(QueueFull, nil)
+			p.Emit(QueueFull, nil)
+			synctest.Wait()
+			free <- struct{}{}
+			synctest.Wait()
+		}
+		warnings := func() int { return slow.logs.FilterLevelExact(zapcore.WarnLevel).Len() }
+		if n := warnings(); n != 1 {
+			t.Errorf("%d lines tell of it, want 1", n)
+		}
+		for len(slow.queue) > 0 {
+			free <- struct{}{}
+			synctest.Wait()
+		}
+		for range 2 * capacity {
+			p.Emit(QueueFull, nil)
+		}
+		if n := warnings(); n != 2 {
+			t.Errorf("%d lines tell that it is so again, want 2", n)
+		}
+		close(free)
+		slow.Leave()
+	})
+}
+
 func TestWhatWaitsGoesToTheNextConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p Process
@@ -187,11 +220,17 @@ func TestSomeEventsAreRare(t *testing.T) {
 		h := join(&p, QueueFull, UpstreamUp)
 		h.open()
 		for i := range 25 {
-			p.EmitRarely(time.Second, QueueFull, Data{"n": i})
+			p.EmitRarely(time.Second, QueueFull, "chat", Data{"n": i})
 			time.Sleep(100 * time.Millisecond)
 		}
-		p.EmitRarely(time.Second, UpstreamUp, Data{"n": 0})
-		h.expect(t, "queue_full 0", "queue_full 10", "queue_full 20", "upstream_up 0")
+		p.EmitRarely(time.Second, UpstreamUp, "chat", Data{"n": 0})
+		p.EmitRarely(time.Second, QueueFull, "feed", Data{"n": 100}) // which is not hidden by the other
+		h.expect(t, "queue_full 0", "queue_full 10", "queue_full 20", "upstream_up 0", "queue_full 100")
+		time.Sleep(time.Second)
+		p.EmitRarely(time.Second, QueueFull, "feed", nil)
+		if len(p.rare) != 1 {
+			t.Errorf("%d times are kept, want that of the last event", len(p.rare))
+		}
 		h.Leave()
 	})
 }

@@ -52,7 +52,6 @@ type Metrics struct {
 	process   []*series
 	lastSync  atomic.Int64 // in nanoseconds since 1970; zero: never
 	syncFails atomic.Uint64
-	events    atomic.Uint64
 
 	mu        sync.Mutex // guards what follows, and what says so
 	configs   []*Config  // in force
@@ -66,13 +65,14 @@ type Metrics struct {
 // pairKey is of labels.
 type pairKey struct{ handler, upstream string }
 
-// New makes metrics that have seen nothing. overflow is told once when there are more
-// upstreams than series; clock tells the time.
-func New(words Words, clock func() time.Time, overflow func()) *Metrics {
+// New makes metrics that have seen nothing. clock tells the time, and lostEvents how many
+// events nobody was told, as too many waited; overflow is told once when there are more
+// upstreams than series.
+func New(words Words, clock func() time.Time, lostEvents func() uint64, overflow func()) *Metrics {
 	m := &Metrics{words: words, clock: clock, overflow: overflow}
 	m.process = []*series{
 		counterOf(descSyncErrors, &m.syncFails),
-		counterOf(descEventsDropped, &m.events),
+		counterBy(descEventsDropped, lostEvents),
 		gaugeOf(descBuildInfo, func() float64 { return 1 }, version()),
 		gaugeOf(descLastSync, func() float64 { return seconds(time.Duration(m.lastSync.Load())) }).
 			onlyIf(func() bool { return m.lastSync.Load() != 0 }),
@@ -121,9 +121,6 @@ func (m *Metrics) Synced(err error) {
 	}
 	m.lastSync.Store(m.clock().UnixNano())
 }
-
-// EventDropped counts an event that nobody was told, as too many wait.
-func (m *Metrics) EventDropped() { m.events.Add(1) }
 
 // Register has a registry show the metrics. That they are there already is no error.
 func (m *Metrics) Register(r prometheus.Registerer) error {

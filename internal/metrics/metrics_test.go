@@ -25,6 +25,7 @@ type world struct {
 	mu       sync.Mutex
 	now      time.Time
 	overflow int
+	lost     uint64 // events
 }
 
 func newWorld(tb testing.TB) *world {
@@ -37,7 +38,7 @@ func newWorld(tb testing.TB) *world {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.now
-	}, func() { w.overflow++ })
+	}, func() uint64 { return w.lost }, func() { w.overflow++ })
 	return w
 }
 
@@ -163,7 +164,7 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	other.Closed(tunnel.Outcome{Reason: tunnel.Evicted, ClosedBy: tunnel.Proxy, CloseCode: 1001, CloseFrom: tunnel.Proxy}, 2*time.Minute)
 	w.Synced(errors.New("away"))
 	w.Synced(nil)
-	w.EventDropped()
+	w.lost++
 	w.Checked("a:1", false)
 	w.expect(map[string]float64{
 		"handshakes_refused_total cause=origin handler=chat status=4xx":                1,

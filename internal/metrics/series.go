@@ -38,8 +38,12 @@ func newSeries(d *prometheus.Desc, values []string, write func(*dto.Metric)) *se
 }
 
 func counterOf(d *prometheus.Desc, count *atomic.Uint64, values ...string) *series {
+	return counterBy(d, count.Load, values...)
+}
+
+func counterBy(d *prometheus.Desc, read func() uint64, values ...string) *series {
 	return newSeries(d, values, func(to *dto.Metric) {
-		value := float64(count.Load())
+		value := float64(read())
 		to.Counter = &dto.Counter{Value: &value}
 	})
 }

@@ -110,30 +110,34 @@ func (x *labelIndex) remove(t *Tunnel) {
 	}
 }
 
-// Labelled returns the live tunnels that have a label.
-func (r *Registry) Labelled(l Label) []*Tunnel {
-	h := unique.Make(l)
+// Labelled returns the live tunnels that have one of these labels: the one that fewest
+// have, as a tenant may have all tunnels, and a session one.
+func (r *Registry) Labelled(of ...Label) []*Tunnel {
 	r.labels.mu.Lock()
 	defer r.labels.mu.Unlock()
-	return slices.Clone(r.labels.tunnels[h])
+	var fewest []*Tunnel
+	for i, l := range of {
+		if having := r.labels.tunnels[unique.Make(l)]; i == 0 || len(having) < len(fewest) {
+			fewest = having
+		}
+	}
+	return slices.Clone(fewest)
 }
 
 // Renew has the live tunnels that have all of these labels expire after so much more
 // time, as in [Tunnel.Renew], and returns how many expire later than before. What is not
 // kept whole of a label may be another one's too, so it means no tunnel.
 func (r *Registry) Renew(labels map[string]string, left, longest time.Duration) (renewed int) {
-	var all []*Tunnel
+	var all []Label
 	for name, value := range labels {
 		l := LabelOf(name, value)
 		if l.Value != value || value == "" {
 			return 0
 		}
-		if all == nil {
-			all = r.Labelled(l)
-		}
+		all = append(all, l)
 	}
 	at := r.Now().Add(left)
-	for _, t := range all {
+	for _, t := range r.Labelled(all...) {
 		if t.hasAll(labels) && t.Renew(at, longest) {
 			renewed++
 		}

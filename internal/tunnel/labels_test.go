@@ -63,6 +63,13 @@ func TestTunnelsAreFoundByTheirLabels(t *testing.T) {
 			t.Errorf("%d tunnels have %v, want %d, or others", len(got), l, len(tunnels))
 		}
 	}
+	tenant, user, nobody := Label{"tenant", "acme"}, Label{"user", "7"}, Label{"user", "nobody"}
+	if got := len(live.Labelled(tenant, user)); got != len(want[user]) {
+		t.Errorf("%d tunnels may be those of a tenant and a user, want the user's %d", got, len(want[user]))
+	}
+	if got := len(live.Labelled(tenant, nobody)) + len(live.Labelled()); got != 0 {
+		t.Errorf("%d tunnels may be those of nobody", got)
+	}
 	for _, held := range all {
 		live.remove(held)
 	}
