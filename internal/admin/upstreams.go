@@ -47,6 +47,9 @@ type Upstream struct {
 	By      string    `json:"by,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
 	Expires time.Time `json:"expires,omitzero"`
+	// Period is the time over which an operator has the tunnels ended, in seconds. It is
+	// left out if the configuration says it (evict_period), or they are not ended.
+	Period float64 `json:"period,omitempty"`
 }
 
 // UpstreamList is the answer with all upstreams.

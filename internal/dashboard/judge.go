@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -22,6 +23,9 @@ const (
 	// stormFactor is how many times more handshakes than usual are a storm, and
 	// stormLeast how many there have to be in a minute.
 	stormFactor, stormLeast = 4, 100
+	// slowFactor is how many times longer than at the fastest upstream of the handler
+	// handshakes take at a slow one, and slowLeast how long at least.
+	slowFactor, slowLeast = 4, 250 * time.Millisecond
 )
 
 // Problem is something that is wrong.
@@ -45,6 +49,14 @@ func (h *history) judge(f *facts) (problems []Problem) {
 		if p, wrong := judgeUpstream(&f.upstreams[i]); wrong {
 			problems = append(problems, p)
 		}
+	}
+	for _, s := range h.slow(f) {
+		problems = append(problems, Problem{
+			Level: warn, key: "slow " + s.handler + " " + s.upstream,
+			Words: fmt.Sprintf("%s answers handshakes slowly: half of them take %v or more, at %s %v.",
+				s.upstream, rough(s.took), s.fastest, rough(s.best)),
+			Do: "Drain it, and look at it.",
+		})
 	}
 	if before != nil && f.at.Sub(before.at) >= sampleInterval {
 		problems = append(problems, judgeHandshakes(f, before)...)
@@ -176,6 +188,53 @@ func (h *history) judgeStorm(now totals) (p Problem, wrong bool) {
 		Words: fmt.Sprintf("Clients come back in numbers: %d handshakes in the last minute, usually %d.", lastMinute, usual),
 		Do:    "See below whether they stay; an eviction with a longer period spreads them.",
 	}, true
+}
+
+// slowUpstream is one at which handshakes have taken far longer in the last minutes than
+// at the fastest one of its handler. Names are as they are shown.
+type slowUpstream struct {
+	handler, upstream, fastest string
+	took, best                 time.Duration // the medians
+}
+
+// slow looks for them. An upstream alone is compared with nothing.
+func (h *history) slow(f *facts) (all []slowUpstream) {
+	before := h.before(f.at, lately)
+	if before == nil {
+		return nil
+	}
+	median := func(m Member) time.Duration {
+		label := metrics.Label(m.Upstream)
+		took := f.numbers.Took[label].since(before.numbers.Took[label])
+		if took.total() < fewest {
+			return -1
+		}
+		return took.quantile(0.5)
+	}
+	for _, pool := range mergePools(f.pools) {
+		best := slowUpstream{best: -1}
+		for _, m := range pool.Members {
+			if d := median(m); d >= 0 && (best.best < 0 || d < best.best) {
+				best = slowUpstream{fastest: shown(m.Upstream), best: d}
+			}
+		}
+		for _, m := range pool.Members {
+			if d := median(m); best.best >= 0 && d >= slowLeast && d >= slowFactor*best.best {
+				all = append(all, slowUpstream{
+					shown(metrics.Label(pool.Handler)), shown(m.Upstream), best.fastest, d, best.best,
+				})
+			}
+		}
+	}
+	return all
+}
+
+// rough is a duration as people say it.
+func rough(d time.Duration) time.Duration {
+	if d >= time.Second {
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Millisecond)
 }
 
 func handlerName(name string) string {

@@ -113,6 +113,8 @@ type Row struct {
 	// milliseconds; negative: there was none.
 	P50 float64 `json:"p50"`
 	P99 float64 `json:"p99"`
+	// Slow tells that others of the handler are far faster.
+	Slow bool `json:"slow,omitempty"`
 	// Failed are attempts of the last five minutes that have failed, by cause.
 	Failed  map[string]uint64 `json:"failed,omitempty"`
 	Error   string            `json:"error,omitempty"`
@@ -234,14 +236,29 @@ func (h *history) goingOf(f *facts) []Going {
 			g.First, g.Half, g.Oldest = max(track.first, u.Tunnels), track.half, track.oldest
 		}
 		g.Rate = h.leaving(f, u, was[u.Address], before)
-		if u.State != upstream.Drain && u.Tunnels > 0 && g.Rate > 0 {
-			left := time.Duration(float64(u.Tunnels) / g.Rate * float64(time.Second))
-			g.Empty = f.at.Add(left).Truncate(time.Second)
-		}
+		g.Empty = h.emptyAt(f, u)
 		all = append(all, g)
 	}
 	slices.SortStableFunc(all, func(a, b Going) int { return cmp.Compare(b.Tunnels, a.Tunnels) })
 	return all[:min(len(all), mostGoing)]
+}
+
+// emptyAt is when none will be left: at the end of the operator's period, or else at the
+// rate of the tunnels that have gone since it began. Zero: clients decide it.
+func (h *history) emptyAt(f *facts, u *admin.Upstream) time.Time {
+	if u.State == upstream.Drain || u.Tunnels == 0 {
+		return time.Time{}
+	}
+	end := u.Since.Add(time.Duration(u.Period * float64(time.Second)))
+	if u.State == upstream.Evict && end.After(f.at) {
+		return end.Truncate(time.Second)
+	}
+	track := h.going[u.Address]
+	if track == nil || !track.set.Equal(u.Since) || track.first <= u.Tunnels {
+		return time.Time{}
+	}
+	each := f.at.Sub(track.began) / time.Duration(track.first-u.Tunnels)
+	return f.at.Add(each * time.Duration(u.Tunnels)).Truncate(time.Second)
 }
 
 // leaving is how many tunnels an upstream loses a second, of late, but not before it got
@@ -290,11 +307,26 @@ func (h *history) rows(f *facts) []Row {
 			list("", Member{Upstream: address})
 		}
 	}
+	for _, s := range h.slow(f) {
+		for i := range rows {
+			rows[i].Slow = rows[i].Slow || rows[i].Handler == s.handler && rows[i].Upstream == s.upstream
+		}
+	}
 	slices.SortFunc(rows, func(a, b Row) int {
 		return cmp.Or(cmp.Compare(worse(a.Status), worse(b.Status)), cmp.Compare(sum(b.Failed), sum(a.Failed)),
-			cmp.Compare(a.Handler, b.Handler), cmp.Compare(a.Upstream, b.Upstream))
+			-compareBools(a.Slow, b.Slow), cmp.Compare(a.Handler, b.Handler), cmp.Compare(a.Upstream, b.Upstream))
 	})
 	return rows
+}
+
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
 }
 
 func sum(counts map[string]uint64) (n uint64) {

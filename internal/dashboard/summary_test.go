@@ -3,6 +3,7 @@ package dashboard
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -254,5 +255,53 @@ func TestSummaryDoesNotChangeByItself(t *testing.T) {
 	second, _ := json.Marshal(b.summary(now.Add(sampleInterval + 2*time.Second)))
 	if string(first) != string(second) {
 		t.Errorf("nothing has happened, but the summary was\n%s, and is\n%s", first, second)
+	}
+}
+
+func TestEvictionEndsWithItsPeriod(t *testing.T) {
+	f := one(0)
+	b := inUse(t, f)
+	u := &f.upstreams[0]
+	u.State, u.By, u.Since, u.Tunnels, u.Period = upstream.Evict, "alice", noon, 100, 600
+	b.at(noon)
+	u.Tunnels = 10 // most of which has gone by itself
+	now := noon.Add(time.Minute)
+	b.at(now)
+	if got, want := b.summary(now).Going[0].Empty, noon.Add(10*time.Minute); !got.Equal(want) {
+		t.Errorf("it is empty at %v, want %v", got, want)
+	}
+	// Clients that take their time do not leave it in the past.
+	now = noon.Add(11 * time.Minute)
+	if got := b.summary(now).Going[0].Empty; !got.After(now) {
+		t.Errorf("it is empty at %v, want some time after %v", got, now)
+	}
+}
+
+func TestSlowUpstreamIsSeenBesideAFastOne(t *testing.T) {
+	for name, test := range map[string]struct {
+		slow, fast uint64 // handshakes
+		want       bool
+	}{
+		"beside a fast one": {10, 10, true},
+		"alone":             {10, 0, false},
+		"after too few":     {4, 10, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := one(0)
+			b := inUse(t, f)
+			b.at(noon)
+			f.counts.n.Took = map[string]Histogram{
+				"10.0.0.1:80": {bounds, []uint64{0, 0, test.slow, 0}},
+				"10.0.0.2:80": {bounds, []uint64{test.fast, 0, 0, 0}},
+			}
+			s := b.summary(noon.Add(time.Minute))
+			told := slices.ContainsFunc(s.Problems, func(p Problem) bool { return strings.HasPrefix(p.Words, "10.0.0.1:80 answers handshakes slowly") })
+			if told != test.want || s.Rows[0].Slow != test.want || s.Rows[1].Slow {
+				t.Errorf("the problems are %+v, the rows %+v; want it to be slow: %t", s.Problems, s.Rows, test.want)
+			}
+			if test.want && s.Rows[0].Upstream != "10.0.0.1:80" {
+				t.Errorf("%s comes first", s.Rows[0].Upstream)
+			}
+		})
 	}
 }

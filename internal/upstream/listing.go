@@ -33,6 +33,9 @@ type Info struct {
 	By      string
 	Since   time.Time
 	Expires time.Time
+	// Period is the time over which an operator has its tunnels ended, in seconds; zero
+	// if the configurations of these say it, or it is not emptied.
+	Period float64
 }
 
 // Held is what a table holds. All of it is zero when nothing is loaded and no
@@ -94,6 +97,7 @@ func (t *Table) infoLocked(address string, h *Host) Info {
 		By:         s.By,
 		Since:      s.At,
 		Expires:    s.Expires,
+		Period:     s.Period,
 	}
 	if s.Closes() {
 		i.State = s.State

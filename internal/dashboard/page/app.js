@@ -89,7 +89,7 @@ function showClients(t) {
 	setText(byId('open'), number(t.open));
 	const change = t.open - t.before;
 	const words = change === 0 ? 'as many as ' : number(Math.abs(change)) + (change > 0 ? ' more than ' : ' fewer than ');
-	setText(byId('compared'), t.before_age < 10 ? '' : words + span(t.before_age) + ' ago' + (change ? ' (' + number(t.before) + ')' : ''));
+	setText(byId('compared'), t.before_age < 890 ? '' : words + span(t.before_age) + ' ago' + (change ? ' (' + number(t.before) + ')' : ''));
 	for (const name of ['opened', 'closed', 'refused']) setText(byId(name), perSecond(t[name]));
 	remade(byId('spark'), t.series, () => (t.series.length < 2 ? el('p', {}, 'The last 15 minutes will be here.') : sparkline(t.series, t.step)));
 }
@@ -135,7 +135,7 @@ function showUpstreams(s) {
 		['', 'meter', (cell) => remade(cell, [r.tunnels, r.most, most, r.weight], () => meter(r, most))],
 		['opened', 'n', perSecond(r.opened)],
 		['closed', 'n', perSecond(r.closed)],
-		['handshake p50', 'n', milliseconds(r.p50)],
+		['handshake p50', 'n', milliseconds(r.p50) + (r.slow ? ' slow' : '')],
 		['p99', 'n', milliseconds(r.p99)],
 		['failures', 'text', [r.error, ...Object.entries(r.failed || {}).map(([cause, n]) => n + '× ' + cause)].filter(Boolean).join(', ')],
 		['set by', 'text', r.by ? r.by + ', ' + since(r.since) + (r.expires ? ', until ' + clock(r.expires) : '') : ''],
@@ -193,8 +193,8 @@ async function showRecent() {
 		['', '', clock(e.at)],
 		['', '', e.kind === 'end' ? 'end' : 'refused'],
 		['', 'text', (cell) => cell.append(e.words + ' ', el('code', { class: 'word' }, e.why))],
-		['client', 'text', e.client_ip || ''],
-		['upstream', 'text', e.upstream || ''],
+		['client', 'text address', e.client_ip || ''],
+		['upstream', 'text address', e.upstream || ''],
 		['handler', 'text', e.handler || 'default'],
 		['lasted', 'n', e.kind === 'end' ? span(e.lasted || 0) : ''],
 		['code', 'n', e.code || ''],
@@ -217,8 +217,8 @@ async function showTunnels() {
 	setText(byId('close-these'), 'Close these ' + number(listed.matching));
 	sync(byId('tunnels').querySelector('tbody'), listed.tunnels, (t) => t.id, (row, t) => cells(row, [
 		['', '', t.id],
-		['client', 'text', t.client_ip],
-		['upstream', 'text', t.upstream],
+		['client', 'text address', t.client_ip],
+		['upstream', 'text address', t.upstream],
 		['handler', 'text', t.handler || 'default'],
 		['labels', 'text', labels(t.labels)],
 		['age', 'n', span(Math.round(t.age))],
