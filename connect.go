@@ -76,7 +76,6 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 		}
 		hs.attempt = hs.trace.Dial(chosen.Host.Address, t.retried)
 		a, refused := h.attempt(ctx, chosen, out, hs, repl)
-		hs.attempt.Done(endOf(a, refused))
 		if !t.goOn(a, refused) {
 			return t.settle(a, refused)
 		}
@@ -197,6 +196,7 @@ func (h *Handler) attempt(
 	defer func() {
 		hs.upstreamTook = time.Since(began)
 		hs.attempted(c, a, refused)
+		hs.attempt.Done(endOf(a, refused))
 		if a == nil { // also if somebody's code has panicked
 			process.table.TunnelEnded(c.Host)
 		}
@@ -249,6 +249,8 @@ func endOf(a *answer, refused *refusal) (status int, cause string) {
 	switch {
 	case refused != nil:
 		return 0, string(refused.cause)
+	case a == nil: // somebody's code has panicked
+		return 0, string(causeInternal)
 	case a.StatusCode != http.StatusSwitchingProtocols:
 		return a.StatusCode, string(causeUpstreamRefused)
 	}

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -76,6 +77,7 @@ func (a *account) settle() metrics.Course {
 func (a *account) abandon() {
 	if a.underWay {
 		a.counts.Abandoned(a.settle())
+		a.trace.Refused(string(causeInternal), http.StatusInternalServerError)
 	}
 }
 

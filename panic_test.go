@@ -7,7 +7,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -39,9 +43,13 @@ func TestPanicsTakeNoPlaces(t *testing.T) {
 			up := testbed.NewUpstream(t, testbed.Echo)
 			h := &Handler{Upstreams: upstreams(up.Addr), Limits: &Limits{MaxTunnelsPerClient: 5}}
 			load(t, h)
+			spans := tracetest.NewSpanRecorder()
+			tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test")
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w = breakIt(h, w)
-				r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, new(caddyhttp.Server))
+				ctx, span := tracer.Start(r.Context(), "handler")
+				defer span.End()
+				r = caddyhttp.PrepareRequest(r.WithContext(ctx), caddy.NewReplacer(), w, new(caddyhttp.Server))
 				t.Errorf("no panic, but %v", h.ServeHTTP(w, r, nil))
 			}))
 			server.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -52,6 +60,11 @@ func TestPanicsTakeNoPlaces(t *testing.T) {
 			c.ExpectEOF()
 			c.Close()
 			eventually(t, "the place is free", func() bool { return tunnelsOf(up.Addr) == 0 })
+			for _, name := range []string{"websocket.dial", "websocket.handshake"} {
+				eventually(t, "the span "+name+" has ended", func() bool {
+					return slices.ContainsFunc(spans.Ended(), func(s sdktrace.ReadOnlySpan) bool { return s.Name() == name })
+				})
+			}
 		})
 	}
 }
