@@ -7,6 +7,13 @@ const { withBrowser } = require('./browser.js');
 
 const httpCredentials = { username: 'alice', password: 'secret' };
 
+// What is not bounded by itself, such as a script in a page, is by this.
+let step = 'begin';
+setTimeout(() => {
+  console.log('failed', `stuck: ${step}`);
+  process.exit(1);
+}, 120000).unref();
+
 async function main([executablePath, url, admin, stranger, first, second]) {
   // Caddy refuses what looks like a script of a page, as fetch does.
   const api = (what) => new Promise((resolve, reject) => {
@@ -45,6 +52,7 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     const late = await open(); // of somebody who has not looked for a while
 
     // Numbers are those of the admin API.
+    step = 'numbers';
     const { total } = await api('tunnels');
     same('tunnels that are open', await page.locator('#open').innerText(), total);
     for (const address of [first, second]) {
@@ -52,6 +60,7 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     }
 
     // What clients say does nothing.
+    step = 'hostile labels';
     await page.locator('#tunnels summary').click();
     await page.locator('#tunnels tbody').getByText('<img src=x onerror=alert(1)>').first().waitFor();
     same('pictures', await page.locator('img, main script').count(), 0);
@@ -59,13 +68,15 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     await page.locator('#tunnels-count').getByText('1 tunnel of').waitFor();
 
     // Somebody else's page gets nothing done, by a script or a form.
+    step = 'another origin';
     const other = await page.context().newPage();
     await other.goto(stranger);
     await other.evaluate(async ([to, address]) => {
       const body = JSON.stringify({ upstream: address, state: 'drain', seen: 'ready' });
-      await fetch(`${to}state`, { method: 'POST', mode: 'no-cors', credentials: 'include', body }).catch(() => {});
+      const signal = AbortSignal.timeout(5000); // a question for a password has nobody to answer it
+      await fetch(`${to}state`, { method: 'POST', mode: 'no-cors', credentials: 'include', body, signal }).catch(() => {});
       await fetch(`${to}state`, {
-        method: 'POST', credentials: 'include', body, headers: { 'Content-Type': 'application/json', 'X-Websocket-Dashboard': '1' },
+        method: 'POST', credentials: 'include', body, signal, headers: { 'Content-Type': 'application/json', 'X-Websocket-Dashboard': '1' },
       }).catch(() => {});
     }, [url, first]);
     await other.evaluate(([to]) => {
@@ -78,6 +89,7 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     await other.close();
 
     // A drain is followed until nothing is left.
+    step = 'a drain';
     await late.getByRole('button', { name: 'Pause' }).click();
     const changes = [];
     page.on('request', (r) => { if (r.method() !== 'GET') changes.push(r.url()); });
@@ -88,6 +100,7 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     same('who has set it', (await upstream(first)).by, 'alice');
 
     // Somebody else has looked before.
+    step = 'two operators';
     await asks(late, first, 'evict');
     await late.getByRole('button', { name: 'Evict', exact: true }).click();
     await late.locator('#ask-problem').getByText('its state is drain now, set by alice').waitFor();
@@ -100,6 +113,7 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     await page.locator('#going').filter({ hasText: `${first} drain empty` }).waitFor();
 
     // The set has grown since it was shown.
+    step = 'a set that has grown';
     await page.getByRole('button', { name: 'Pause' }).click();
     const before = (await upstream(second)).tunnels;
     console.log('come');
@@ -112,6 +126,7 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     await page.getByRole('button', { name: 'Cancel' }).click();
 
     // Going back does nothing again, and shows what is.
+    step = 'back';
     await page.getByRole('button', { name: 'Paused' }).click();
     const done = changes.length;
     await page.goto('about:blank');
@@ -123,12 +138,14 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     await until('it is ready', async () => (await upstream(first)).state === 'ready');
 
     // A page that is older than the server, which was upgraded meanwhile, says so.
+    step = 'an older page';
     await page.route('**/summary', async (route) => {
       const { 'if-none-match': _, ...headers } = route.request().headers();
       const response = await route.fetch({ headers });
       await route.fulfill({ response, json: { ...await response.json(), version: 'another' } });
     });
     await page.locator('#verdict').getByText('This page is older than the server').waitFor();
+    step = 'closing the browser';
   });
   console.log('done');
 }
