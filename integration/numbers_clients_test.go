@@ -30,7 +30,7 @@ func obedient(_ testing.TB, c *testbed.Conn) {
 		switch word {
 		case "!close":
 			code, _ := strconv.Atoi(status)
-			c.WriteFrame(testbed.NewClose(uint16(code), "")) //nolint:gosec // one of ours
+			c.WriteFrame(testbed.NewClose(uint16(code), ""))
 			continue                                         // until the answer comes, and is answered once more
 		case "!reset":
 			c.Reset()
@@ -204,7 +204,7 @@ func (p *public) come(tb testing.TB, n int) (wait func()) {
 	var waits []func()
 	for i := range n {
 		waits = append(waits, testbed.Go(tb, func(tb testing.TB) {
-			random := rand.New(rand.NewPCG(uint64(i), 19)) //nolint:gosec // a reproducible test
+			random := rand.New(rand.NewPCG(uint64(i), 19))
 			p.pause(random, p.stay/10, nil)
 			for !p.isLeaving() {
 				p.visit(tb, random)
