@@ -31,7 +31,7 @@ func obedient(_ testing.TB, c *testbed.Conn) {
 		case "!close":
 			code, _ := strconv.Atoi(status)
 			c.WriteFrame(testbed.NewClose(uint16(code), ""))
-			continue                                         // until the answer comes, and is answered once more
+			continue // until the answer comes, and is answered once more
 		case "!reset":
 			c.Reset()
 			return
