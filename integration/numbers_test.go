@@ -37,19 +37,19 @@ func TestNumbersAgree(t *testing.T) {
 	n := startNumbers(t, lasts/4)
 	stopped := n.watch(t)
 	gone := n.public.come(t, tunnels)
-	happenings := []func(){
-		func() {},
-		func() {
+	happenings := []func(round int){
+		func(int) {},
+		func(int) {
 			n.caddy.done(t, "evict", n.chat[1].Addr, "--period", "1s")
 			n.caddy.done(t, "ready", n.chat[1].Addr)
 		},
-		func() { n.caddy.reload(t, n.config(1)) },
-		func() { n.caddy.done(t, "close", "--label", "user=u3", "--code", "4003", "--reason", "banned") },
+		func(round int) { n.caddy.reload(t, n.config(round)) },
+		func(int) { n.caddy.done(t, "close", "--label", "user=u3", "--code", "4003", "--reason", "banned") },
 	}
 	rounds := max(len(happenings), int(lasts/(30*time.Second)))
 	for round := range rounds {
 		time.Sleep(lasts / time.Duration(rounds)) // that is the load
-		happenings[round%len(happenings)]()
+		happenings[round%len(happenings)](round)
 		n.standStill(t, fmt.Sprintf("after round %d", round))
 	}
 	n.public.leave()
