@@ -108,7 +108,7 @@ func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refu
 	chosen, err := t.candidates.Next(ctx)
 	waited := t.candidates.Waited - before
 	if err != nil {
-		t.gaveUp = true
+		t.gaveUp = waited > 0 // this time
 		refused := refuseQueued(ctx, err)
 		t.trace.Queued(waited, string(refused.cause))
 		return picked{}, refused
