@@ -1,8 +1,8 @@
 package websocketproxy
 
 import (
-	"os"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
