@@ -72,6 +72,7 @@ func (silent) Found(map[string]upstream.State) {}
 func (silent) Changed(cluster.Change)          {}
 func (silent) Fails(error)                     {}
 func (silent) Works()                          {}
+func (silent) Exchanged(error)                 {}
 func (silent) Ahead([]string)                  {}
 
 // TestWhatManySharersAsk has a hundred in this process, each with a storage of its own.
