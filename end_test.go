@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"crypto/tls"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -62,6 +63,9 @@ func TestLifetimeEndsABusyTunnelBetweenItsFrames(t *testing.T) {
 }
 
 func TestStalledClientIsCut(t *testing.T) {
+	if os.Getenv("LONG") == "" {
+		t.Skip("takes six seconds; set LONG to run it")
+	}
 	p, _, u := openTunnel(t, &Timeouts{Write: caddy.Duration(time.Second)})
 	flooded := testbed.Go(t, func(testing.TB) { flood(u, 1<<20) })
 	flooded()
@@ -69,6 +73,9 @@ func TestStalledClientIsCut(t *testing.T) {
 }
 
 func TestSilentPeersOfAnEndedTunnelAreLeft(t *testing.T) {
+	if os.Getenv("LONG") == "" {
+		t.Skip("takes four seconds; set LONG to run it")
+	}
 	p, c, u := openTunnel(t, &Timeouts{Idle: 1})
 	c.ExpectClose(1001)
 	u.ExpectClose(1001) // from the proxy, two seconds later

@@ -31,7 +31,7 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "6") // most of the time is waited
+	_ = flag.Set("test.parallel", "10") // most of the time is waited
 	code := m.Run()
 	if built.dir != "" {
 		_ = os.RemoveAll(built.dir)

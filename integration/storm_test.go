@@ -95,7 +95,7 @@ func TestReloadsLeaveNothingBehind(t *testing.T) {
 		t.Skip("looks into /proc")
 	}
 	t.Parallel()
-	without, with := growthByReloads(t, 0), growthByReloads(t, amount(200, 100))
+	without, with := growthByReloads(t, 0), growthByReloads(t, amount(200, 50))
 	t.Logf("growth without tunnels: %+v; with: %+v", without, with)
 	if with.goroutines > without.goroutines+5 {
 		t.Error("goroutines are left")
@@ -122,7 +122,7 @@ func growthByReloads(t *testing.T, tunnels int) holdings {
 	clients, _ := c.openClients(t, tunnels)
 	// What is made once is there after some reloads.
 	const first = 5
-	last := first + amount(50, 20)
+	last := first + amount(50, 10)
 	var before holdings
 	for n := 1; n <= last; n++ {
 		c.reload(t, version(n, proxyTo(up.Addr)))

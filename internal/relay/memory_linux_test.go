@@ -97,7 +97,7 @@ func TestLittleIsKeptForASlowDestination(t *testing.T) {
 		w.skip = func(_ Direction, n int) { owner.skip(n) }
 		w.smallBuffers()
 		w.start()
-		all, want := mixedRecords(amount(10, 6))
+		all, want := mixedRecords(amount(10, 5))
 		sent := inBackground(func() { w.from.send(string(all)) })
 		random := rand.New(rand.NewPCG(2, uint64(w.d)))
 		var got bytes.Buffer

@@ -8,7 +8,7 @@ import (
 
 // silence is longer than a relay may take to find out that a connection is
 // idle, and then to treat it in another way.
-var silence = time.Duration(amount(5000, 2500)) * time.Millisecond
+var silence = time.Duration(amount(5000, 1500)) * time.Millisecond
 
 // A relay in which nothing can happen for now does nothing. What a poller was
 // not asked for it reports nevertheless, if it is an error or a hang-up.
