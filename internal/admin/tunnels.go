@@ -88,11 +88,6 @@ func FilterOf(query url.Values) (*Filter, error) {
 	return f, f.Parse()
 }
 
-// isEmpty reports whether the filter means all tunnels.
-func (f *Filter) isEmpty() bool {
-	return f.Upstream == "" && f.Client == "" && f.Handler == "" && len(f.Labels) == 0
-}
-
 // Parse reads which clients are meant. The text of an error begins with the name of
 // the field.
 func (f *Filter) Parse() error {
