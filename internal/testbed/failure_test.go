@@ -2,6 +2,7 @@ package testbed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -180,6 +181,26 @@ func TestFailuresAreReported(t *testing.T) {
 				t.Errorf("got failures %q, want one: %q", got, test.want)
 			}
 		})
+	}
+}
+
+func TestProblemsAreExpected(t *testing.T) {
+	bad := errors.New("it is bad")
+	for name, test := range map[string]struct {
+		err   error
+		want  string
+		fails bool
+	}{
+		"none": {nil, "", false}, "this": {bad, "is bad", false},
+		"none, but there is": {bad, "", true}, "one that is not there": {nil, "bad", true}, "another": {bad, "worse", true},
+	} {
+		got := failuresOf(t, func(tb testing.TB) {
+			tb.Helper()
+			testbed.ExpectProblem(tb, test.err, test.want)
+		})
+		if (len(got) == 1) != test.fails || len(got) > 1 {
+			t.Errorf("%s: got failures %q, want some: %t", name, got, test.fails)
+		}
 	}
 }
 
