@@ -204,6 +204,26 @@ func TestProblemsAreExpected(t *testing.T) {
 	}
 }
 
+func TestWhatIsMissingFailsInContinuousIntegration(t *testing.T) {
+	t.Setenv("CI", "true")
+	got := failuresOf(t, func(tb testing.TB) {
+		tb.Helper()
+		testbed.Program(tb, "no-such-program")
+	})
+	if len(got) != 1 || !strings.HasPrefix(got[0], "there is no no-such-program: ") {
+		t.Errorf("got failures %q, want one", got)
+	}
+	t.Setenv("CI", "")
+	t.Run("elsewhere", func(t *testing.T) {
+		t.Cleanup(func() {
+			if !t.Skipped() {
+				t.Error("was not skipped")
+			}
+		})
+		testbed.Program(t, "no-such-program")
+	})
+}
+
 func TestTeardownIsNoFailure(t *testing.T) {
 	for name, script := range map[string]testbed.Script{
 		"echo":                     testbed.Echo,
