@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // expires is a handler whose tunnels expire as the request's query says.
@@ -146,4 +147,39 @@ func TestScriptsAreToldByAClose(t *testing.T) {
 	if n := p.logs.FilterMessage("tunnel closed").Len(); n != 0 || process.live.Count() != 0 {
 		t.Errorf("%d tunnels have ended, and there are %d", n, process.live.Count())
 	}
+}
+
+// Whoever holds as many farewells as one client may have takes them from no other.
+func TestOneClientIsToldSoManyTimes(t *testing.T) {
+	up := testbed.NewUpstream(t, func(testing.TB, *testbed.Conn) { t.Error("the upstream was asked") })
+	p := newProxy(t, expires(up, expiry.Rule{OnExpired: expiry.Close}))
+	path := "/?exp=" + unixTime(time.Now().Add(-time.Second))
+	status := func() int {
+		c := testbed.Dial(t, p.Addr)
+		defer c.Close()
+		c.Send(testbed.HandshakeRequest(path, p.Addr))
+		return c.Response().StatusCode
+	}
+	take := func(addr string) (leave func()) {
+		client, _ := upstream.ClientOf(addr)
+		var places []*upstream.ClientPlace
+		for range farewellsPerClient {
+			places = append(places, process.clients.Enter(farewells{}, client, farewellsPerClient))
+		}
+		return func() {
+			for _, place := range places {
+				place.Leave()
+			}
+		}
+	}
+	others, own := take("192.0.2.1"), take("127.0.0.1")
+	t.Cleanup(others)
+	if got := status(); got != http.StatusUnauthorized {
+		t.Errorf("the answer is %d, want 401 to whom so many are told already", got)
+	}
+	own()
+	if got := status(); got != http.StatusSwitchingProtocols {
+		t.Errorf("the answer is %d, want 101 while another client has all of its own", got)
+	}
+	eventually(t, "nobody is being told", func() bool { return process.farewells.Count() == 0 })
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // expandFor expands the placeholders of a request, those that are not known to nothing.
@@ -44,12 +45,24 @@ func (h *Handler) deadline(r *http.Request) (*tunnel.Deadline, *refusal) {
 	}, nil
 }
 
+// farewells is the group of those that are told of a refusal by a Close, of whom one
+// client may be so many: it holds each as long as it likes to.
+type farewells struct{}
+
+const farewellsPerClient = 100
+
 // refuseByClose refuses a handshake that has come too late by a Close, if that is
 // configured and possible.
 func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clientHandshake, f *refusal) error {
 	if f.cause != causeExpired || h.Expiry.OnExpired != expiry.Close {
 		return h.refuse(w, r, &hs.account, f)
 	}
+	client, _ := upstream.ClientOf(clientIP(r)) // those of whom nothing is known are one
+	place := process.clients.Enter(farewells{}, client, farewellsPerClient)
+	if place == nil {
+		return h.refuse(w, r, &hs.account, f)
+	}
+	defer place.Leave()
 	ctx, cancel := h.live.UntilExit(r.Context())
 	defer cancel()
 	err := process.farewells.Tell(ctx, w, r, &farewell.Farewell{

@@ -38,7 +38,8 @@ type Rule struct {
 	// What becomes of a handshake whose time has passed: `refuse` answers 401; `close`
 	// accepts it and closes it at once with that status, without asking an upstream, for
 	// scripts in browsers, which see no 401 and would come again for ever. That is done
-	// for at most 1,000 clients at a time, the others get 401. Default: refuse.
+	// for at most 1,000 clients at a time, and 100 from one address (or IPv6 network of 64
+	// bits), the others get 401. Default: refuse.
 	OnExpired string `json:"on_expired,omitempty"`
 }
 

@@ -6,7 +6,10 @@
 // pool has another leaf for what its sources have found.
 package upstream
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // The states that an operator may give an upstream: HAProxy's words.
 const (
@@ -88,4 +91,41 @@ func Later(a, b time.Time) time.Time {
 // own configuration says it.
 func (s State) EvictPeriod() time.Duration {
 	return time.Duration(s.Period * float64(time.Second))
+}
+
+// SetStates replaces what operators have said, unless something newer is known, which
+// has a higher number. It returns the addresses that have to be emptied from now on, and
+// those that get new tunnels again.
+func (t *Table) SetStates(number uint64, states map[string]State) (evict, ready []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if number <= t.statesNumber {
+		return nil, nil
+	}
+	t.statesNumber = number
+	for address, s := range states {
+		was := t.states[address]
+		if s.State == Evict && (was.State != Evict || !was.At.Equal(s.At)) {
+			evict = append(evict, address)
+		}
+	}
+	for address, was := range t.states {
+		if was.Closes() && !states[address].Closes() {
+			ready = append(ready, address)
+		}
+	}
+	for address, h := range t.m {
+		// What is said anew is told anew.
+		h.emptied = h.emptied && states[address].At.Equal(t.states[address].At)
+	}
+	t.states = states
+	maps.DeleteFunc(t.asked, func(address string, _ time.Time) bool {
+		_, said := states[address]
+		return !said
+	})
+	for address, h := range t.m {
+		h.closed = states[address].Closes()
+	}
+	t.joinLocked(ready)
+	return evict, ready
 }

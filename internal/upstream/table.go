@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -91,31 +90,6 @@ func NewTable(changed func(Change)) *Table {
 		failures:  make(map[failureKey]*Failures),
 		Changed:   changed,
 	}
-}
-
-// Provenance is where an address comes from that depends on the request: another one
-// with placeholders, or a source that is asked in handshakes.
-type Provenance struct {
-	template string // before placeholders were replaced; empty for a source
-	source   string // its module
-}
-
-// FromTemplate is the provenance of what an address with placeholders becomes.
-func FromTemplate(dial string) *Provenance {
-	return &Provenance{template: dial}
-}
-
-// FromSource is the provenance of what a source finds for a request.
-func FromSource(name string) *Provenance {
-	return &Provenance{source: name}
-}
-
-// Spelling is how the configuration has it.
-func (o *Provenance) Spelling() string {
-	if o.template != "" {
-		return o.template
-	}
-	return "dynamic " + o.source
 }
 
 // acquireLocked returns the host of address with one more reference.
@@ -337,12 +311,6 @@ func (t *Table) Inherit(e, old *Endpoint) {
 	e.Server.slowSince = Later(e.Server.slowSince, old.Server.slowSince)
 }
 
-// slowSince is since when e gets tunnels; zero if it was there from the start. The
-// caller holds the table's lock.
-func (e *Endpoint) slowSince() time.Time {
-	return Later(e.Host.slowSince, e.Server.slowSince)
-}
-
 // reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
 // returns the host to take it back from with TunnelEnded. That is another one
 // if the configuration of this handshake was unloaded meanwhile and a newer one
@@ -358,96 +326,4 @@ func (t *Table) reserveLocked(h *Host) *Host {
 	h.tunnels++
 	h.emptied, h.removed = false, false // placeholders may bring an address again
 	return h
-}
-
-// Endpoint is one address that a handler may open a tunnel to.
-type Endpoint struct {
-	// These come first as each choice looks at them, in large pools too.
-
-	Server *Server
-	// Host is the process-wide state of the address. An endpoint that was
-	// expanded from placeholders holds it for one handshake only.
-	Host *Host
-	// down says that the address does not pass the active check, and failing that
-	// passive checks have found it to be avoided. Both are guarded by the table's lock.
-	down, failing bool
-
-	// Verdict and failures are what says so; nil if there are no such checks.
-	Verdict  *Verdict
-	Failures *Failures
-	Address
-	// Dial is how the source spells the address that has found it, if one has.
-	Dial string
-	// From is where the address comes from, if it depends on the request.
-	From *Provenance
-}
-
-// Server is the place of a configured upstream in its handler's pool: what the
-// balancer has to know about it. It lives as long as the configuration.
-type Server struct {
-	Weight     int
-	MaxTunnels int
-	Backup     bool
-	// Dial is how the configuration or a source spells the address, and known what
-	// it is for who chooses instead of a policy.
-	Dial  string
-	Known any
-
-	// All are guarded by the table's lock.
-	current int    // of smooth weighted round robin
-	drawn   uint64 // number of the last random_choose that drew it
-	// slowSince is when the upstream has come to a pool that had others, or has
-	// recovered. It is zero for those that were there from the start.
-	slowSince time.Time
-}
-
-// Spelling is how the configuration has the endpoint: there are few of these, also
-// where its address depends on requests.
-func (e *Endpoint) Spelling() string {
-	if e.From == nil {
-		return e.Host.Address
-	}
-	return e.From.Spelling()
-}
-
-// NewEndpoint makes one without a host.
-func NewEndpoint(s *Server, a Address) *Endpoint {
-	return &Endpoint{Server: s, Address: a}
-}
-
-// SetStates replaces what operators have said, unless something newer is known, which
-// has a higher number. It returns the addresses that have to be emptied from now on, and
-// those that get new tunnels again.
-func (t *Table) SetStates(number uint64, states map[string]State) (evict, ready []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if number <= t.statesNumber {
-		return nil, nil
-	}
-	t.statesNumber = number
-	for address, s := range states {
-		was := t.states[address]
-		if s.State == Evict && (was.State != Evict || !was.At.Equal(s.At)) {
-			evict = append(evict, address)
-		}
-	}
-	for address, was := range t.states {
-		if was.Closes() && !states[address].Closes() {
-			ready = append(ready, address)
-		}
-	}
-	for address, h := range t.m {
-		// What is said anew is told anew.
-		h.emptied = h.emptied && states[address].At.Equal(t.states[address].At)
-	}
-	t.states = states
-	maps.DeleteFunc(t.asked, func(address string, _ time.Time) bool {
-		_, said := states[address]
-		return !said
-	})
-	for address, h := range t.m {
-		h.closed = states[address].Closes()
-	}
-	t.joinLocked(ready)
-	return evict, ready
 }

@@ -1,0 +1,64 @@
+package upstream
+
+import "time"
+
+// Endpoint is one address that a handler may open a tunnel to.
+type Endpoint struct {
+	// These come first as each choice looks at them, in large pools too.
+
+	Server *Server
+	// Host is the process-wide state of the address. An endpoint that was
+	// expanded from placeholders holds it for one handshake only.
+	Host *Host
+	// down says that the address does not pass the active check, and failing that
+	// passive checks have found it to be avoided. Both are guarded by the table's lock.
+	down, failing bool
+
+	// Verdict and failures are what says so; nil if there are no such checks.
+	Verdict  *Verdict
+	Failures *Failures
+	Address
+	// Dial is how the source spells the address that has found it, if one has.
+	Dial string
+	// From is where the address comes from, if it depends on the request.
+	From *Provenance
+}
+
+// Server is the place of a configured upstream in its handler's pool: what the
+// balancer has to know about it. It lives as long as the configuration.
+type Server struct {
+	Weight     int
+	MaxTunnels int
+	Backup     bool
+	// Dial is how the configuration or a source spells the address, and known what
+	// it is for who chooses instead of a policy.
+	Dial  string
+	Known any
+
+	// All are guarded by the table's lock.
+	current int    // of smooth weighted round robin
+	drawn   uint64 // number of the last random_choose that drew it
+	// slowSince is when the upstream has come to a pool that had others, or has
+	// recovered. It is zero for those that were there from the start.
+	slowSince time.Time
+}
+
+// Spelling is how the configuration has the endpoint: there are few of these, also
+// where its address depends on requests.
+func (e *Endpoint) Spelling() string {
+	if e.From == nil {
+		return e.Host.Address
+	}
+	return e.From.Spelling()
+}
+
+// NewEndpoint makes one without a host.
+func NewEndpoint(s *Server, a Address) *Endpoint {
+	return &Endpoint{Server: s, Address: a}
+}
+
+// slowSince is since when e gets tunnels; zero if it was there from the start. The
+// caller holds the table's lock.
+func (e *Endpoint) slowSince() time.Time {
+	return Later(e.Host.slowSince, e.Server.slowSince)
+}
