@@ -2,12 +2,14 @@ package websocketproxy
 
 import (
 	"cmp"
+	"iter"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 func init() {
@@ -45,6 +47,11 @@ func (p *shownProcess) Pools() (all []dashboard.Pool) {
 func (p *shownProcess) Numbers() dashboard.Numbers {
 	s := p.process.metrics.Snapshot()
 	return dashboard.NumbersOf(&s)
+}
+
+// Snapshots implements dashboard.Backend.
+func (p *shownProcess) Snapshots(wanted func(*tunnel.About) bool) iter.Seq[tunnel.Snapshot] {
+	return p.Live.Snapshots(wanted)
 }
 
 // Interface guards

@@ -8,10 +8,12 @@
 package dashboard
 
 import (
+	"iter"
 	"sync"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // Backend is where tunnels, upstreams and counts are. All of it may be called at any time,
@@ -23,6 +25,8 @@ type Backend interface {
 	Pools() []Pool
 	// Numbers are what has been counted since the process started.
 	Numbers() Numbers
+	// Snapshots are what is known of the open tunnels that wanted accepts.
+	Snapshots(wanted func(*tunnel.About) bool) iter.Seq[tunnel.Snapshot]
 }
 
 // Pool is the upstreams of a handler, as far as they are known.
