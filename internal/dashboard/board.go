@@ -126,15 +126,17 @@ func (b *Board) take(stop <-chan struct{}) {
 func (b *Board) oldestOf(all []admin.Upstream) map[string]time.Time {
 	oldest := make(map[string]time.Time)
 	for i := range all {
-		u := &all[i]
-		if !isGoing(u) || u.Tunnels == 0 {
-			continue
+		if u := &all[i]; isGoing(u) && u.Tunnels > 0 {
+			oldest[u.Address] = time.Time{}
 		}
-		now := time.Now()
-		for _, t := range b.backend.Tunnels(&admin.Filter{Upstream: u.Address}) {
-			if opened, known := t.Info(now).Opened, oldest[u.Address]; known.IsZero() || opened.Before(known) {
-				oldest[u.Address] = opened
-			}
+	}
+	if len(oldest) == 0 {
+		return oldest
+	}
+	wanted := func(t *tunnel.About) bool { _, going := oldest[t.Upstream]; return going }
+	for s := range b.backend.Snapshots(wanted) {
+		if known := oldest[s.Upstream]; known.IsZero() || s.Opened.Before(known) {
+			oldest[s.Upstream] = s.Opened
 		}
 	}
 	return oldest

@@ -24,6 +24,7 @@ type fake struct {
 	pools     []Pool
 	tunnels   []*fakeTunnel
 	set       []upstream.State
+	looks     int // at all tunnels
 }
 
 type fakeTunnel struct {
@@ -47,6 +48,7 @@ func (t *fakeTunnel) Close(uint16, string) { t.closed = true }
 func (f *fake) Tunnels(filter *admin.Filter) (all []admin.LiveTunnel) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.looks++
 	for _, t := range f.tunnels {
 		if filter.Matches(&tunnel.About{Upstream: t.Upstream, Handler: t.Handler, ClientIP: t.ClientIP}) {
 			all = append(all, t)
@@ -57,6 +59,7 @@ func (f *fake) Tunnels(filter *admin.Filter) (all []admin.LiveTunnel) {
 
 func (f *fake) Snapshots(wanted func(*tunnel.About) bool) iter.Seq[tunnel.Snapshot] {
 	return func(yield func(tunnel.Snapshot) bool) {
+		f.looks++
 		for _, t := range f.tunnels {
 			if wanted(t.known()) && !yield(t.snapshot()) {
 				return
