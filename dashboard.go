@@ -34,7 +34,7 @@ func (p *processWide) shown() *shownProcess {
 // Pools implements dashboard.Backend.
 func (p *shownProcess) Pools() (all []dashboard.Pool) {
 	for _, loaded := range p.process.evictor.Pools() {
-		pool := dashboard.Pool{Handler: cmp.Or(loaded.Name, metrics.DefaultHandler), Queued: loaded.Pool.WaitingNow()}
+		pool := dashboard.Pool{Handler: metrics.Label(cmp.Or(loaded.Name, metrics.DefaultHandler)), Queued: loaded.Pool.WaitingNow()}
 		for _, o := range loaded.Pool.Occupancies() {
 			pool.Members = append(pool.Members, dashboard.Member{Upstream: o.Address, Weight: o.Weight, Most: o.Most})
 		}
