@@ -67,7 +67,7 @@ type Recent struct {
 	kept atomic.Bool
 
 	lock   sync.Mutex // guards what follows
-	number uint64     // of the last event
+	number uint64     // of the last event, more than those of a process that was before
 	events []Event    // a ring once it is full, which begins at oldest
 	oldest int
 	checks map[string][]Checked
