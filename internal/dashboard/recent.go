@@ -101,7 +101,7 @@ func (r *Recent) Add(e Event) {
 	for _, text := range []*string{&e.Why, &e.Handler, &e.Upstream, &e.ClientIP, &e.Tunnel, &e.By, &e.Detail} {
 		*text = shown(*text)
 	}
-	e.Words = wordsOf(e.Kind, e.Why)
+	e.Words = wordsOf(&e)
 	r.lock.Lock()
 	defer r.lock.Unlock()
 	if r.checks == nil {
