@@ -25,7 +25,7 @@ func TestHTTP2Switch(t *testing.T) {
 		"no variable":          {"", 1, "WebSockets over HTTP/2 are on"},
 		"other settings":       {"gctrace=0", 1, "WebSockets over HTTP/2 are on"},
 		"switched on outside":  {"http2xconnect=1", 1, "WebSockets over HTTP/2 are on"},
-		"switched off outside": {"http2xconnect=0", 0, "WebSockets over HTTP/2 are off, as GODEBUG says"},
+		"switched off outside": {"http2xconnect=0", 0, "WebSockets over HTTP/2 are off"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -50,23 +50,23 @@ func speaksHTTP2(s *caddyhttp.Server) bool {
 	return false
 }
 
-// tellHTTP2 says what is offered, and what can be done about it if GODEBUG does not say that
-// it is meant so.
+// tellHTTP2 says what is offered, and if nothing is, why, which is also what to do.
 func tellHTTP2(log *zap.Logger, debug string, offered bool, err error) {
+	level, why := zap.InfoLevel, "this build does not have them; "+
+		"if browsers should use them, add --with github.com/seed-58ac1b1a/caddy-websocket-proxy/http2 to it"
 	switch {
 	case err != nil:
-		log.Warn("whether WebSockets are offered over HTTP/2 is not known", zap.Error(err))
+		log.Warn("it is not known whether WebSockets over HTTP/2 are on", zap.Error(err))
+		return
 	case offered:
 		log.Info("WebSockets over HTTP/2 are on")
+		return
 	case strings.Contains(debug, "http2xconnect=1"):
-		log.Warn("WebSockets over HTTP/2 are off, though GODEBUG has http2xconnect=1; "+
-			"this version of Go or of Caddy does not do what it says", zap.String("GODEBUG", debug))
+		level, why = zap.WarnLevel, "this version of Go, or of Caddy, does not do what GODEBUG says; please report it"
 	case strings.Contains(debug, "http2xconnect="):
-		log.Info("WebSockets over HTTP/2 are off, as GODEBUG says", zap.String("GODEBUG", debug))
-	default:
-		log.Info("WebSockets over HTTP/2 are off; browsers use HTTP/1.1 for them, with a connection for each. " +
-			"To have them, build Caddy with --with github.com/seed-58ac1b1a/caddy-websocket-proxy/http2 too")
+		why = "GODEBUG says so"
 	}
+	log.Log(level, "WebSockets over HTTP/2 are off", zap.String("why", why), zap.String("GODEBUG", debug))
 }
 
 // offersExtendedConnect asks an HTTP/2 server of the kind that Caddy has whether it offers

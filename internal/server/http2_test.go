@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -42,21 +43,24 @@ func TestTellHTTP2(t *testing.T) {
 		offered bool
 		err     error
 		level   zapcore.Level
-		says    string
+		says    string // the message and why
 	}{
 		{debug: "http2xconnect=1", offered: true, level: zap.InfoLevel, says: "are on"},
 		{offered: true, level: zap.InfoLevel, says: "are on"}, // Go has another default some day
-		{level: zap.InfoLevel, says: "build Caddy with --with"},
-		{debug: "gctrace=1", level: zap.InfoLevel, says: "build Caddy with --with"},
-		{debug: "http2xconnect=0", level: zap.InfoLevel, says: "are off, as GODEBUG says"},
-		{debug: "http2xconnect=1", level: zap.WarnLevel, says: "this version of Go or of Caddy"},
-		{err: errors.New("no answer"), level: zap.WarnLevel, says: "is not known"},
+		{level: zap.InfoLevel, says: "are off: this build does not have them"},
+		{debug: "gctrace=1", level: zap.InfoLevel, says: "are off: this build does not have them"},
+		{debug: "http2xconnect=0", level: zap.InfoLevel, says: "are off: GODEBUG says so"},
+		{debug: "http2xconnect=1", level: zap.WarnLevel, says: "are off: this version of Go"},
+		{err: errors.New("no answer"), level: zap.WarnLevel, says: "it is not known"},
 	} {
 		core, logs := observer.New(zap.DebugLevel)
 		tellHTTP2(zap.New(core), test.debug, test.offered, test.err)
 		lines := logs.All()
-		if len(lines) != 1 || lines[0].Level != test.level || !strings.Contains(lines[0].Message, test.says) {
-			t.Errorf("with %+v, the log has %+v", test, lines)
+		if len(lines) != 1 || lines[0].Level != test.level {
+			t.Fatalf("with %+v, the log has %+v", test, lines)
+		}
+		if said := fmt.Sprintf("%s: %v", lines[0].Message, lines[0].ContextMap()["why"]); !strings.Contains(said, test.says) {
+			t.Errorf("with %+v, the log says %s", test, said)
 		}
 	}
 }
