@@ -277,7 +277,7 @@ func TestConnectReload(t *testing.T) {
 	config := func(version int) string {
 		return site(fmt.Sprintf("respond /version %d\n", version)+proxyTo(up.Addr), streaming)
 	}
-	c := startCaddy(t, config(0), "GODEBUG=http2xconnect=1")
+	c := startCaddy(t, config(0))
 	clients := make(map[string]*streamClient)
 	for name, connect := range connectors {
 		clients[name] = openWebSocket(t, connect(t, c), webSocket("/"))
