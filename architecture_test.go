@@ -42,7 +42,7 @@ var graph = map[string][]string{
 	"printable": {},
 	"relay":     {"x/sys"},
 	"renew":     {"expiry", "label", "net/http", "caddy", "zap"},
-	"server":    {"conn", "tunnel", "quic", "caddy"},
+	"server":    {"conn", "tunnel", "net/http", "quic", "caddy"},
 	"testbed":   {"net/http", "x/net"},
 	"trace":     {"printable", "net/http", "otel"},
 	"tunnel":    {"frame", "printable", "relay", "trace", "quic"},
