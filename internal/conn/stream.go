@@ -15,8 +15,9 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
-// Stream is a side of a tunnel that is a stream of an HTTP/2 or HTTP/3
-// connection. It ends with the handler that serves it. It implements [relay.Conn].
+// Stream is a side of a tunnel that is a stream of HTTP/2, or one of HTTP/3 that is not
+// to be taken from its server. It ends with the handler that serves it. It implements
+// [relay.Conn].
 type Stream struct {
 	body io.ReadCloser
 	w    http.ResponseWriter
@@ -24,8 +25,7 @@ type Stream struct {
 	conn net.Conn // of the stream, if it is one of HTTP/2
 	// life ends when the client has reset the stream or its connection has ended. It
 	// also ends when the handler returns.
-	life  context.Context
-	taken *takenStream // if it is one of HTTP/3
+	life context.Context
 	// writing is set while a Write is under way.
 	writing atomic.Bool
 
@@ -40,14 +40,10 @@ func NewStream(life context.Context, w http.ResponseWriter, body io.ReadCloser, 
 	return &Stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn, life: life}
 }
 
-// Accept sends the header of the response, and takes the stream from its server as
-// far as there is a need for that. The client waits for it before it sends anything.
+// Accept sends the header of the response. The client waits for it before it sends
+// anything.
 func (s *Stream) Accept() error {
-	if err := s.ctrl.Flush(); err != nil {
-		return err
-	}
-	s.takeOver()
-	return nil
+	return s.ctrl.Flush()
 }
 
 // OnGone has gone called when there is no client any more, though nobody reads or
@@ -62,10 +58,6 @@ func (s *Stream) OnGone(gone func(err error)) (stop func() bool) {
 }
 
 func (s *Stream) Read(p []byte) (int, error) {
-	if s.taken != nil {
-		s.taken.beginRead()
-		defer s.taken.endRead()
-	}
 	n, err := s.body.Read(p)
 	if err != nil && s.hasEnded() {
 		err = io.EOF
@@ -150,9 +142,6 @@ func (s *Stream) Detach() {
 	s.mu.Lock()
 	s.w = nil
 	s.mu.Unlock()
-	if s.taken != nil {
-		s.taken.finish()
-	}
 }
 
 func (s *Stream) end() {
