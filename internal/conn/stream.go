@@ -28,6 +28,9 @@ type Stream struct {
 	life context.Context
 	// writing is set while a Write is under way, and aborted when none is to begin.
 	writing, aborted atomic.Bool
+	// wrote counts the Writes that have ended.
+	wrote atomic.Uint64
+	ahead ahead
 
 	mu    sync.Mutex // guards ended, and w from the handler's return
 	ended bool
@@ -75,7 +78,17 @@ func (s *Stream) Write(p []byte) (int, error) {
 	if err == nil {
 		err = s.ctrl.Flush()
 	}
+	s.wrote.Add(1)
 	return n, streamError(err)
+}
+
+// Backlog implements relay.Backlogged. What a Write has ended with is then with the system,
+// which may hold megabytes for a client that reads slowly.
+func (s *Stream) Backlog() int {
+	if s.conn == nil {
+		return 0
+	}
+	return s.ahead.left(Socket{s.conn}, s.wrote.Load())
 }
 
 func streamError(err error) error {
@@ -172,4 +185,5 @@ var (
 	_ relay.Backlogged = Socket{}
 	_ relay.Resettable = Socket{}
 	_ relay.Conn       = (*Stream)(nil)
+	_ relay.Backlogged = (*Stream)(nil)
 )
