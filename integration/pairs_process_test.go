@@ -148,8 +148,7 @@ func TestEveryPairIsToldOfTheExit(t *testing.T) {
 					}
 				}
 				one.u.Close()
-				one.client.expectEnd(tb)
-				one.client.disconnect(tb)
+				one.expectEnd(tb)
 				one.expectLine(tb, "shutdown", "proxy")
 			})
 			c.expectExit(t)

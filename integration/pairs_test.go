@@ -173,21 +173,27 @@ func (s *pairSite) refused(tb testing.TB) int {
 	return status
 }
 
+// handshaking has room for the handshakes that are under way: all of them at once would
+// take long, and tunnels may expire meanwhile.
+var handshaking = make(chan struct{}, 4)
+
 // open opens a tunnel.
 func (s *pairSite) open(tb testing.TB) *pairTunnel {
 	tb.Helper()
-	return s.openAt(tb, s.ups[0], "")
+	return s.openAs(tb, func() string { return "" })
 }
 
-// openAt opens a tunnel to one of the upstreams, with a query.
-func (s *pairSite) openAt(tb testing.TB, up *testbed.Upstream, query string) *pairTunnel {
+// openAs opens a tunnel with a query.
+func (s *pairSite) openAs(tb testing.TB, query func() string) *pairTunnel {
 	tb.Helper()
+	handshaking <- struct{}{}
+	defer func() { <-handshaking }()
 	t := &pairTunnel{site: s}
 	accepted := testbed.Go(tb, func(tb testing.TB) {
-		t.u = up.Next(tb)
+		t.u = s.ups[0].Next(tb)
 		t.u.AcceptHandshake()
 	})
-	end := clientKinds[s.client](tb, s.caddy, s.path+query)
+	end := clientKinds[s.client](tb, s.caddy, s.path+query())
 	status, header := end.response(tb)
 	if want := s.accepts(); status != want {
 		tb.Fatalf("the handshake is answered with %d, want %d: %v", status, want, header)
@@ -215,7 +221,19 @@ func (t *pairTunnel) leave(tb testing.TB) {
 	t.u.WriteFrame(testbed.NewClose(1000, ""))
 	t.u.Close()
 	t.client.expect(tb, testbed.NewClose(1000, ""))
+	t.expectEnd(tb)
+}
+
+// expectEnd has the client see the end, and end its direction too where that is left to it.
+func (t *pairTunnel) expectEnd(tb testing.TB) {
+	tb.Helper()
 	t.client.expectEnd(tb)
+	switch s := t.client.stream.(type) {
+	case socketClient:
+		s.Close()
+	case *h3Stream:
+		_ = s.Close() // fails if it is not wanted any more
+	}
 }
 
 // expectEnded has both ends react as they should to a Close of the proxy, each with its
@@ -226,7 +244,7 @@ func (t *pairTunnel) expectEnded(tb testing.TB, reason, closedBy string, toClien
 	t.client.send(tb, testbed.Frame{Fin: true, Opcode: testbed.Close, Payload: toClient.Payload})
 	t.u.ExpectFrame(testbed.Close, string(toUpstream.Payload))
 	t.u.Close()
-	t.client.expectEnd(tb)
+	t.expectEnd(tb)
 	t.expectLine(tb, reason, closedBy)
 }
 
@@ -334,14 +352,11 @@ func TestPromises(t *testing.T) {
 		all = append(all, sites[name]...)
 	}
 	c.run(t, caddyfileOf(renewals, all...), "GODEBUG=http2xconnect=1")
-	t.Run("all", func(t *testing.T) {
-		for name, kept := range promises {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				onEachPair(t, sites[name], kept.keep)
-			})
-		}
-	})
+	var running sync.WaitGroup
+	for name, kept := range promises {
+		running.Go(func() { t.Run(name, func(t *testing.T) { onEachPair(t, sites[name], kept.keep) }) })
+	}
+	running.Wait()
 	expectNothingLeft(t, c, all)
 }
 

@@ -109,7 +109,7 @@ func anyStatusOfTheClient(tb testing.TB, s *pairSite) {
 		t.u.WriteFrame(testbed.NewClose(status.answered, ""))
 		t.u.Close()
 		t.client.expect(tb, testbed.NewClose(status.answered, ""))
-		t.client.expectEnd(tb)
+		t.expectEnd(tb)
 		t.expectClosedBy(tb, "client", status.said)
 	}
 }
@@ -124,7 +124,7 @@ func anyStatusOfTheUpstream(tb testing.TB, s *pairSite) {
 		t.client.send(tb, testbed.NewClose(status.answered, ""))
 		t.u.ExpectClose(status.answered)
 		t.u.Close()
-		t.client.expectEnd(tb)
+		t.expectEnd(tb)
 		t.expectClosedBy(tb, "upstream", status.said)
 	}
 }
@@ -170,8 +170,7 @@ func upstreamEndsWithoutClose(tb testing.TB, s *pairSite) {
 	t.u.WriteFrame(testbed.NewFrame(testbed.Text, "last"))
 	t.u.Close()
 	t.client.expect(tb, testbed.NewFrame(testbed.Text, "last"))
-	t.client.expectEnd(tb)
-	t.client.disconnect(tb)
+	t.expectEnd(tb)
 	t.expectLine(tb, "upstream_closed", "upstream")
 }
 
@@ -226,7 +225,7 @@ func (t *pairTunnel) expectClientIsReset(tb testing.TB) {
 	tb.Helper()
 	socket, ok := t.client.stream.(socketClient)
 	if !ok {
-		t.client.expectEnd(tb)
+		t.expectEnd(tb)
 		return
 	}
 	if b, err := t.client.in.ReadByte(); err == nil {
@@ -255,8 +254,7 @@ func upstreamIsCut(tb testing.TB, s *pairSite) {
 	t := s.open(tb)
 	t.talk(tb)
 	disconnect(t.u)
-	t.client.expectEnd(tb)
-	t.client.disconnect(tb)
+	t.expectEnd(tb)
 	t.expectLine(tb, "upstream_closed", "upstream")
 }
 
@@ -272,7 +270,7 @@ func clientHalfCloses(tb testing.TB, s *pairSite) {
 		t.client.expect(tb, testbed.NewFrame(testbed.Text, "answer"))
 	}
 	t.u.Close()
-	t.client.expectEnd(tb)
+	t.expectEnd(tb)
 	t.expectLine(tb, "client_closed", "client")
 }
 
@@ -301,7 +299,7 @@ func halfCloseTimesOut(tb testing.TB, s *pairSite) {
 	t.client.closeWrite(tb)
 	t.u.ExpectEOF()
 	t.client.expect(tb, testbed.NewClose(1001, ""))
-	t.client.expectEnd(tb)
+	t.expectEnd(tb)
 	t.u.Close()
 	t.expectLine(tb, "half_close_timeout", "proxy")
 }
@@ -349,7 +347,7 @@ func rebalances(tb testing.TB, s *pairSite) {
 	gone.client.send(tb, testbed.NewClose(1012, ""))
 	gone.u.ExpectClose(1012)
 	gone.u.Close()
-	gone.client.expectEnd(tb)
+	gone.expectEnd(tb)
 	gone.expectLine(tb, "rebalanced", "proxy")
 	for i, t := range tunnels {
 		if t != gone {
@@ -371,28 +369,29 @@ func kills(tb testing.TB, s *pairSite) {
 	t.expectEnded(tb, "killed", "proxy", bye, bye)
 }
 
-// expiringQuery is the query of a user whose tunnel expires soon.
-func (s *pairSite) expiringQuery(user string, after time.Duration) string {
-	at := time.Now().Add(after).UnixMilli()
-	return fmt.Sprintf("?user=%s-%s&exp=%d.%03d", s.name, user, at/1000, at%1000)
+// openExpiring opens a tunnel of a user, and for no long time.
+func (s *pairSite) openExpiring(tb testing.TB, user string) *pairTunnel {
+	tb.Helper()
+	return s.openAs(tb, func() string {
+		at := time.Now().Add(4 * time.Second).UnixMilli()
+		return fmt.Sprintf("?user=%s-%s&exp=%d.%03d", s.name, user, at/1000, at%1000)
+	})
 }
 
 func expires(tb testing.TB, s *pairSite) {
 	tb.Helper()
-	t := s.openAt(tb, s.ups[0], s.expiringQuery("alice", 1500*time.Millisecond))
-	t.talk(tb)
 	bye := testbed.NewClose(4001, "expired")
-	t.expectEnded(tb, "expired", "proxy", bye, bye)
+	s.openExpiring(tb, "alice").expectEnded(tb, "expired", "proxy", bye, bye)
 }
 
 func renews(tb testing.TB, s *pairSite) {
 	tb.Helper()
-	renewed := s.openAt(tb, s.ups[0], s.expiringQuery("alice", 5*time.Second))
+	renewed := s.openExpiring(tb, "alice")
 	renewed.talk(tb)
 	if status, body := s.caddy.get(tb, "/renew?user="+s.name+"-alice&exp=1h"); status != http.StatusOK || body != "1" {
 		tb.Errorf("the answer is %d %q, want 1 tunnel that is renewed", status, body)
 	}
-	other := s.openAt(tb, s.ups[0], s.expiringQuery("bob", 5*time.Second))
+	other := s.openExpiring(tb, "bob") // which expires later
 	bye := testbed.NewClose(4001, "expired")
 	other.expectEnded(tb, "expired", "proxy", bye, bye)
 	renewed.talk(tb)
@@ -423,7 +422,7 @@ func pings(tb testing.TB, s *pairSite) {
 	if bye := t.clientNext(tb); bye.Opcode != testbed.Close {
 		tb.Errorf("the client has got %v, want the Close", bye)
 	}
-	t.client.expectEnd(tb)
+	t.expectEnd(tb)
 	t.expectLine(tb, "client_closed", "client")
 }
 
@@ -481,7 +480,7 @@ func upstreamIsPingedInVain(tb testing.TB, s *pairSite) {
 			tb.Errorf("the client has got %v, want a Close with 1001", bye)
 		}
 		t.client.send(tb, testbed.NewClose(1001, ""))
-		t.client.expectEnd(tb)
+		t.expectEnd(tb)
 	})
 	f := t.u.ReadFrame()
 	for ; f.Opcode == testbed.Ping; f = t.u.ReadFrame() {
@@ -528,7 +527,7 @@ func clientSaysTooMuch(tb testing.TB, s *pairSite) {
 	t.client.expect(tb, testbed.NewClose(1009, ""))
 	t.u.ExpectClose(1001)
 	t.client.send(tb, testbed.NewClose(1009, ""))
-	t.client.expectEnd(tb)
+	t.expectEnd(tb)
 	t.u.Close()
 	t.expectLine(tb, "message_too_big", "client")
 }
@@ -542,7 +541,7 @@ func upstreamSaysTooMuch(tb testing.TB, s *pairSite) {
 	t.client.send(tb, testbed.NewClose(1001, ""))
 	t.u.ExpectClose(1009)
 	t.u.Close()
-	t.client.expectEnd(tb)
+	t.expectEnd(tb)
 	t.expectLine(tb, "message_too_big", "upstream")
 }
 
@@ -573,7 +572,7 @@ func isClosedForItsRate(tb testing.TB, s *pairSite) {
 	t.u.ExpectClose(1001)
 	t.client.expect(tb, testbed.NewClose(1008, ""))
 	t.client.send(tb, testbed.NewClose(1008, ""))
-	t.client.expectEnd(tb)
+	t.expectEnd(tb)
 	t.u.Close()
 	t.expectLine(tb, "rate_limited", "client")
 }
@@ -611,7 +610,7 @@ func isInTheAccessLog(tb testing.TB, s *pairSite) {
 
 func isLabelled(tb testing.TB, s *pairSite) {
 	tb.Helper()
-	t := s.openAt(tb, s.ups[0], "?user="+s.name)
+	t := s.openAs(tb, func() string { return "?user=" + s.name })
 	t.talk(tb)
 	if got := s.caddy.listedTunnels(tb, "label=user%3D"+s.name); len(got) != 1 || got[0].ID != t.id {
 		tb.Errorf("the tunnels of the user are %v, want %s", got, t.id)
