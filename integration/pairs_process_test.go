@@ -62,19 +62,20 @@ func TestEveryPairIsCounted(t *testing.T) {
 	c, sites := startPairs(t, "counters")
 	all := openPairs(t, sites)
 	ups := c.listedUpstreams(t)
-	opened, closed := make(map[string]float64), make(map[string]float64)
+	const handler = `handler="default"`
+	opened := map[string]float64{"handshakes_in_progress{" + handler + "}": 0}
+	closed := map[string]float64{
+		"tunnels_closed_total{" + handler + `,reason="client_closed"}`: float64(len(sites)),
+		"tunnel_duration_seconds_count{" + handler + "}":               float64(len(sites)),
+	}
 	for _, s := range sites {
 		if got := ups[s.addresses[0]].Tunnels; got != 1 {
 			t.Errorf("%v: %d tunnels are counted at the upstream, want 1", s, got)
 		}
-		handler := fmt.Sprintf(`handler="%s"`, s.name)
 		both := fmt.Sprintf(`%s,upstream="%s"`, handler, s.addresses[0])
 		opened["tunnels{"+both+"}"] = 1
-		opened["tunnels_opened_total{"+handler+`,protocol="`+s.protocol()+`"}`] = 1
-		opened["handshakes_in_progress{"+handler+"}"] = 0
+		opened["tunnels_opened_total{"+handler+`,protocol="`+s.protocol()+`"}`]++
 		closed["tunnels{"+both+"}"] = 0
-		closed["tunnels_closed_total{"+handler+`,reason="client_closed"}`] = 1
-		closed["tunnel_duration_seconds_count{"+handler+"}"] = 1
 		closed[`messages_total{direction="in",`+both+"}"] = 1
 		closed[`messages_total{direction="out",`+both+"}"] = 1
 		// A word and a Close each way, masked from the client.

@@ -120,23 +120,24 @@ type promise struct {
 	keep      func(tb testing.TB, s *pairSite)
 }
 
-// pairSite is the site of a pair for a promise: a handler of its own, with upstreams of
-// its own, all of one kind.
+// pairSite is where a pair keeps a promise: a handler of its own, with upstreams of its
+// own, all of one kind.
 type pairSite struct {
 	pair
 
-	caddy      *caddy
-	name, path string
-	ups        []*testbed.Upstream
-	addresses  []string
-	directive  string
+	caddy     *caddy
+	name      string // of promise and pair
+	path      string
+	ups       []*testbed.Upstream
+	addresses []string
+	directive string
 }
 
 func newPairSite(tb testing.TB, c *caddy, p pair, name string, kept promise) *pairSite {
 	tb.Helper()
 	slug := strings.ReplaceAll(name+"/"+p.String(), " ", "-")
 	s := &pairSite{pair: p, caddy: c, name: slug, path: "/" + slug}
-	options := append([]string{"name " + slug}, kept.options...)
+	options := slices.Clone(kept.options)
 	for range max(1, kept.upstreams) {
 		up, address, option := upstreamKinds[p.upstream](tb, c)
 		s.ups, s.addresses = append(s.ups, up), append(s.addresses, address)
@@ -325,13 +326,16 @@ func newPairSites(tb testing.TB, c *caddy, name string, kept promise) []*pairSit
 }
 
 // caddyfileOf is the configuration with these sites.
-func caddyfileOf(more string, sites ...*pairSite) string {
-	var body strings.Builder
-	body.WriteString("log\n" + more + "\n")
-	for _, s := range sites {
-		body.WriteString(s.directive + "\n")
+func caddyfileOf(more string, all ...*pairSite) string {
+	plain, secure := "log\n"+more+"\n", "log\n"+more+"\n"
+	for _, s := range all {
+		if s.client == "h1" || s.client == "h2c" {
+			plain += s.directive + "\n"
+		} else {
+			secure += s.directive + "\n"
+		}
 	}
-	return site(body.String(), streaming)
+	return sites(plain, secure, streaming)
 }
 
 func TestThereAreFifteenPairs(t *testing.T) {
