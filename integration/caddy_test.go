@@ -241,6 +241,11 @@ func (c *caddy) url(scheme, path string) string {
 // site returns a Caddyfile with body as the site at the http and the https
 // address. options are global options.
 func site(body string, options ...string) string {
+	return sites(body, body, options...)
+}
+
+// sites is site with one body for each of the addresses.
+func sites(plain, secure string, options ...string) string {
 	return fmt.Sprintf(`{
 	admin {$ADMIN}
 	persist_config off
@@ -249,17 +254,14 @@ func site(body string, options ...string) string {
 	default_bind 127.0.0.1
 	%s
 }
-(site) {
-	%s
-}
 http://{$HTTP} {
-	import site
+	%s
 }
 https://{$HTTPS} {
 	tls {$CERT} {$KEY}
-	import site
+	%s
 }
-`, strings.Join(options, "\n"), body)
+`, strings.Join(options, "\n"), plain, secure)
 }
 
 // proxyTo is a websocket_proxy directive. The handshake's response tells the

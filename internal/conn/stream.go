@@ -26,8 +26,11 @@ type Stream struct {
 	// life ends when the client has reset the stream or its connection has ended. It
 	// also ends when the handler returns.
 	life context.Context
-	// writing is set while a Write is under way.
-	writing atomic.Bool
+	// writing is set while a Write is under way, and aborted when none is to begin.
+	writing, aborted atomic.Bool
+	// wrote counts the Writes that have ended.
+	wrote atomic.Uint64
+	ahead ahead
 
 	mu    sync.Mutex // guards ended, and w from the handler's return
 	ended bool
@@ -68,11 +71,24 @@ func (s *Stream) Read(p []byte) (int, error) {
 func (s *Stream) Write(p []byte) (int, error) {
 	s.writing.Store(true)
 	defer s.writing.Store(false)
+	if s.aborted.Load() {
+		return 0, os.ErrDeadlineExceeded // as if it had begun before
+	}
 	n, err := s.w.Write(p)
 	if err == nil {
 		err = s.ctrl.Flush()
 	}
+	s.wrote.Add(1)
 	return n, streamError(err)
+}
+
+// Backlog implements relay.Backlogged. What a Write has ended with is then with the system,
+// which may hold megabytes for a client that reads slowly.
+func (s *Stream) Backlog() int {
+	if s.conn == nil {
+		return 0
+	}
+	return s.ahead.left(Socket{s.conn}, s.wrote.Load())
 }
 
 func streamError(err error) error {
@@ -101,6 +117,7 @@ func (s *Stream) CloseWrite() error {
 
 // Abort makes a pending Write fail too.
 func (s *Stream) Abort() {
+	s.aborted.Store(true)
 	s.end()
 	s.expireWrite()
 	// A Write that begins at this moment may set a deadline of its own first.
@@ -119,12 +136,14 @@ func (s *Stream) cut() {
 	}
 }
 
-// expireWrite makes a pending Write fail. The server's own writer is made for calls
-// during a Write; those that handlers put around it may not be.
+// expireWrite makes a pending Write fail. If there is none, the client gets to know the end
+// of the stream when the handler returns: a deadline would have the server reset it instead,
+// by INTERNAL_ERROR. The server's own writer is made for calls during a Write; those that
+// handlers put around it may not be.
 func (s *Stream) expireWrite() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.w == nil {
+	if s.w == nil || !s.writing.Load() {
 		return
 	}
 	_ = http.NewResponseController(Innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))
@@ -166,4 +185,5 @@ var (
 	_ relay.Backlogged = Socket{}
 	_ relay.Resettable = Socket{}
 	_ relay.Conn       = (*Stream)(nil)
+	_ relay.Backlogged = (*Stream)(nil)
 )
