@@ -37,18 +37,23 @@ func needNode(tb testing.TB, packages ...string) (modules string) {
 	return modules
 }
 
-// needBrowser skips the test where there is no Chromium. In CI it has to be
-// there.
-func needBrowser(tb testing.TB) (path string) {
+// needBrowser skips the test where there is no browser with one of these names, which
+// are Chromium's if there are none. In CI it has to be there.
+func needBrowser(tb testing.TB, names ...string) (path string) {
 	tb.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			tb.Fatal(err)
-		}
-		tb.Skipf("there is no Chromium: %v", err)
+	if len(names) == 0 {
+		names = []string{"chromium"}
 	}
-	return path
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") != "" {
+		tb.Fatalf("there is no %v", names)
+	}
+	tb.Skipf("there is no %v", names)
+	return ""
 }
 
 // runNode runs one of the programs in node/ until the test ends, and gives its

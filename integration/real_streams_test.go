@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"path/filepath"
 	"testing"
 )
 
@@ -25,6 +26,35 @@ func TestNodeOverHTTP2(t *testing.T) {
 			}
 		})
 	}
+}
+
+// streamPage is a site with a page whose scripts can open WebSockets, at /ws.
+func streamPage(upstream string) string {
+	return "header Content-Type text/html\nrespond /page `<!doctype html><title>page</title>`\n" +
+		proxyTo("/ws "+upstream)
+}
+
+// TestChromiumOverHTTP2 has a page open its WebSockets as streams of the connection
+// that it was loaded over, as Chromium's own log of the network tells.
+func TestChromiumOverHTTP2(t *testing.T) {
+	t.Parallel()
+	needNode(t, "playwright-core")
+	browser := needBrowser(t)
+	s := startGorilla(t)
+	c := startStreaming(t, streamPage(s.addr))
+	node(t, nil, "http2-page.js", browser, "https://"+c.https, filepath.Join(t.TempDir(), "net.json"))
+	checkTunnels(t, c, "h2", 3)
+}
+
+// TestFirefoxOverHTTP2 has a page open WebSockets, which Caddy has to see as streams.
+func TestFirefoxOverHTTP2(t *testing.T) {
+	t.Parallel()
+	needNode(t)
+	browser := needBrowser(t, "firefox-esr", "firefox")
+	s := startGorilla(t)
+	c := startStreaming(t, streamPage(s.addr))
+	node(t, nil, "http2-firefox.js", browser, t.TempDir(), "https://"+c.https)
+	checkTunnels(t, c, "h2", 3)
 }
 
 // checkTunnels waits for the ends of so many tunnels, all of one protocol and none

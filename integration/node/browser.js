@@ -3,11 +3,11 @@
 
 const { chromium } = require('playwright-core');
 
-exports.withBrowser = async (executablePath, use) => {
+exports.withBrowser = async (executablePath, use, more = []) => {
   const browser = await chromium.launch({
     executablePath,
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-      '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+      '--disable-background-networking', '--disable-component-update', '--disable-sync', ...more],
   });
   try {
     await use(browser);
