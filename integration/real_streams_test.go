@@ -1,8 +1,14 @@
 package integration
 
 import (
+	"crypto/sha1"
+	"encoding/base64"
+	"io"
+	"net/http"
 	"path/filepath"
 	"testing"
+
+	"github.com/quic-go/quic-go/http3"
 )
 
 // The tests in this file have clients and proxies that others made use WebSockets
@@ -69,4 +75,61 @@ func checkTunnels(tb testing.TB, c *caddy, protocol string, n int) {
 			tb.Errorf("a tunnel of a good client ended with %v", line)
 		}
 	}
+}
+
+// TestGoOverHTTP3 has a WebSocket library of Go use quic-go's client, with all tunnels
+// in one connection.
+func TestGoOverHTTP3(t *testing.T) {
+	t.Parallel()
+	s := startGorilla(t)
+	c := startStreaming(t, proxyTo(s.addr))
+	transport := &http3.Transport{TLSClientConfig: c.certs.ClientConfig()}
+	t.Cleanup(func() { _ = transport.Close() })
+	l := &library{c: c, s: s, url: c.url("wss", "/"), dial: func(tb testing.TB, url string, opts dialOptions) client {
+		opts.over = upgrader{transport}
+		return dialCoder(tb, url, opts)
+	}}
+	t.Run("messages", l.testMessages)
+	t.Run("compressed", l.testCompressed)
+	t.Run("pings", l.testPings)
+	t.Run("closes", l.testCloses)
+	checkTunnels(t, c, "h3", 3+3*2)
+}
+
+// upgrader makes an extended CONNECT of each request for an upgrade to a WebSocket, and
+// the answer for an upgrade of the answer to that.
+type upgrader struct{ http.RoundTripper }
+
+func (u upgrader) RoundTrip(req *http.Request) (*http.Response, error) {
+	connect := req.Clone(req.Context())
+	connect.Method, connect.Proto = http.MethodConnect, "websocket"
+	for _, name := range []string{"Connection", "Upgrade", "Sec-WebSocket-Key"} {
+		connect.Header.Del(name)
+	}
+	body, toBody := io.Pipe()
+	connect.Body, connect.ContentLength = body, -1
+	resp, err := u.RoundTripper.RoundTrip(connect)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	resp.StatusCode = http.StatusSwitchingProtocols
+	sum := sha1.Sum([]byte(req.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	resp.Header.Set("Sec-WebSocket-Accept", base64.StdEncoding.EncodeToString(sum[:]))
+	resp.Header.Set("Connection", "Upgrade")
+	resp.Header.Set("Upgrade", "websocket")
+	resp.Body = upgraded{resp.Body, toBody}
+	return resp, nil
+}
+
+// upgraded is both directions of a tunnel.
+type upgraded struct {
+	io.ReadCloser
+	out *io.PipeWriter
+}
+
+func (u upgraded) Write(p []byte) (int, error) { return u.out.Write(p) }
+
+func (u upgraded) Close() error {
+	_ = u.out.Close() // never fails
+	return u.ReadCloser.Close()
 }
