@@ -69,7 +69,7 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientH
 	}
 	if taken := conn.TakeStream(w); taken != nil {
 		t := h.startTunnel(r, hs, a, relay.Side{Conn: taken}, relay.Start)
-		taken.OnGone(t.ClientGone)
+		taken.OnGone(t.ClientGone) //nolint:contextcheck // the stream has its own, and the request ends
 		return nil
 	}
 	var serveClient func()

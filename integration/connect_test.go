@@ -215,6 +215,9 @@ func TestConnectUpstreamGone(t *testing.T) {
 				client.expect(t, testbed.NewFrame(testbed.Text, "the last"))
 				end.leave(upstream)
 				client.expectEnd(t)
+				if s, half := client.stream.(*h3Stream); half { // one of HTTP/2 ends as a whole
+					s.closeWrite(t)
+				}
 				line := c.log.waitOne(t, message("tunnel closed", "tunnel", client.header.Get("X-Tunnel")))
 				if line.str("reason") != end.reason || line.str("closed_by") != "upstream" {
 					t.Errorf("logged %v, want reason %s", line, end.reason)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	gorilla "github.com/gorilla/websocket"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 // haproxy is a running HAProxy before a Caddy, with which it speaks HTTP/2.
@@ -19,29 +21,13 @@ type haproxy struct {
 	exited      chan struct{}
 }
 
-// needHAProxy skips the test where there is no HAProxy. In CI it has to be there.
-func needHAProxy(tb testing.TB) (path string) {
-	tb.Helper()
-	// Debian's is where an ordinary user's PATH does not lead.
-	for _, name := range []string{"haproxy", "/usr/sbin/haproxy"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") != "" {
-		tb.Fatal("there is no HAProxy")
-	}
-	tb.Skip("there is no HAProxy")
-	return ""
-}
-
 // startHAProxy runs an HAProxy that takes WebSockets over HTTP/1.1 and HTTP/2, and
 // passes all of them on to the https address of a Caddy as streams of HTTP/2
 // (RFC 8441).
 func startHAProxy(tb testing.TB, c *caddy) *haproxy {
 	tb.Helper()
-	binary := needHAProxy(tb)
-	h := &haproxy{http: freeAddr(tb), https: freeAddr(tb), exited: make(chan struct{})}
+	binary := testbed.Program(tb, "haproxy")
+	h := &haproxy{http: testbed.FreeAddr(tb), https: testbed.FreeAddr(tb), exited: make(chan struct{})}
 	dir := tb.TempDir()
 	config, pair := filepath.Join(dir, "haproxy.cfg"), filepath.Join(dir, "pair.pem")
 	var both []byte

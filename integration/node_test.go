@@ -8,19 +8,15 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 // needNode skips the test where there is no Node with these packages and ws. In
 // CI they have to be there.
 func needNode(tb testing.TB, packages ...string) (modules string) {
 	tb.Helper()
-	complain := tb.Skipf
-	if os.Getenv("CI") != "" {
-		complain = tb.Fatalf
-	}
-	if _, err := exec.LookPath("node"); err != nil {
-		complain("there is no Node: %v", err)
-	}
+	testbed.Program(tb, "node")
 	dir := os.Getenv("NODE_WS_DIR")
 	if dir == "" {
 		dir = "node"
@@ -31,29 +27,10 @@ func needNode(tb testing.TB, packages ...string) (modules string) {
 	}
 	for _, name := range append(packages, "ws") {
 		if _, err := os.Stat(filepath.Join(modules, name)); err != nil {
-			complain("the packages for Node are not installed; run `npm ci` in integration/node: %v", err)
+			testbed.Missing(tb, "the packages for Node are not installed; run `npm ci` in integration/node: %v", err)
 		}
 	}
 	return modules
-}
-
-// needBrowser skips the test where there is no browser with one of these names, which
-// are Chromium's if there are none. In CI it has to be there.
-func needBrowser(tb testing.TB, names ...string) (path string) {
-	tb.Helper()
-	if len(names) == 0 {
-		names = []string{"chromium"}
-	}
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") != "" {
-		tb.Fatalf("there is no %v", names)
-	}
-	tb.Skipf("there is no %v", names)
-	return ""
 }
 
 // runNode runs one of the programs in node/ until the test ends, and gives its

@@ -74,7 +74,7 @@ type numbers struct {
 
 func startNumbers(t *testing.T, stay time.Duration) *numbers {
 	t.Helper()
-	n := &numbers{ledger: newLedger(), began: time.Now(), dead: freeAddr(t)}
+	n := &numbers{ledger: newLedger(), began: time.Now(), dead: testbed.FreeAddr(t)}
 	for range 3 {
 		n.chat = append(n.chat, testbed.NewUpstream(t, obedient))
 	}

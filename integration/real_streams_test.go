@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/quic-go/quic-go/http3"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 // The tests in this file have clients and proxies that others made use WebSockets
@@ -45,7 +47,7 @@ func streamPage(upstream string) string {
 func TestChromiumOverHTTP2(t *testing.T) {
 	t.Parallel()
 	needNode(t, "playwright-core")
-	browser := needBrowser(t)
+	browser := testbed.Program(t, "chromium")
 	s := startGorilla(t)
 	c := startStreaming(t, streamPage(s.addr))
 	node(t, nil, "http2-page.js", browser, "https://"+c.https, filepath.Join(t.TempDir(), "net.json"))
@@ -56,7 +58,7 @@ func TestChromiumOverHTTP2(t *testing.T) {
 func TestFirefoxOverHTTP2(t *testing.T) {
 	t.Parallel()
 	needNode(t)
-	browser := needBrowser(t, "firefox-esr", "firefox")
+	browser := testbed.Program(t, "firefox-esr")
 	s := startGorilla(t)
 	c := startStreaming(t, streamPage(s.addr))
 	node(t, nil, "http2-firefox.js", browser, t.TempDir(), "https://"+c.https)

@@ -43,7 +43,7 @@ func startBackends(tb testing.TB, n int) (all []*backend, addrs string) {
 		b := &backend{sockets: make(map[*gorilla.Conn]struct{})}
 		// Another process may be faster.
 		eventually(tb, "a backend listens", func() bool {
-			b.addr = freeAddr(tb)
+			b.addr = testbed.FreeAddr(tb)
 			return b.start(tb) == nil
 		})
 		tb.Cleanup(b.stop)

@@ -172,8 +172,9 @@ func (r *Recent) keepChecks(of map[string]bool) {
 
 // shown is a text of others as it is kept.
 func shown(s string) string {
-	if len(s) > longestText {
-		s = s[:longestText] + "…"
+	const more = len(`\U0010ffff`) // there is room for whatever comes next
+	if text := printable.Cut(s, longestText+more); len(text) <= longestText {
+		return text
 	}
-	return printable.Text(s)
+	return printable.Cut(s, longestText) + "…"
 }

@@ -50,6 +50,25 @@ func TestRecentKeepsHostileTextPrintableAndShort(t *testing.T) {
 	}
 }
 
+func TestTextsEndWithACharacter(t *testing.T) {
+	a := strings.Repeat("a", longestText-1)
+	for s, want := range map[string]string{
+		a:                  a,
+		a + "b":            a + "b",
+		a + "bc":           a + "b…",
+		a + "é":            a + "…",
+		a + "\x00":         a + "…",
+		a[4:] + "\x00":     a[4:] + `\x00`,
+		a[4:] + "\x00b":    a[4:] + `\x00b`,
+		a[4:] + "\x00bcd":  a[4:] + `\x00b…`,
+		a[4:] + "\u202eef": a[4:] + "…",
+	} {
+		if got := shown(s); got != want {
+			t.Errorf("%q is shown as %q, want %q", s[len(s)-8:], got, want)
+		}
+	}
+}
+
 func TestNothingIsKeptWithoutAPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(one(1))

@@ -166,6 +166,6 @@ func answer(w http.ResponseWriter, r *http.Request, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(text) //nolint:gosec // it is JSON
+	_, _ = w.Write(text)
 	return nil
 }

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +167,26 @@ func TestEvictionTellsWhenItIsOverAndDrainDoesNot(t *testing.T) {
 				t.Errorf("the oldest tunnel was opened at %v", oldest)
 			}
 		})
+	}
+}
+
+func TestOneLookFindsTheOldestTunnelsOfAllUpstreams(t *testing.T) {
+	f := one(0)
+	for i := range f.upstreams {
+		f.upstreams[i].State, f.upstreams[i].Tunnels = upstream.Drain, 2
+		f.open(admin.Tunnel{Upstream: f.upstreams[i].Address, Age: 60})
+		f.open(admin.Tunnel{Upstream: f.upstreams[i].Address, Age: float64(3600 * (i + 1))})
+	}
+	f.open(admin.Tunnel{Upstream: "10.0.0.3:80", Age: 1e6}) // which stays
+	b := inUse(t, f)
+	got := b.oldestOf(f.Upstreams())
+	want := map[string]time.Time{"10.0.0.1:80": noon.Add(-time.Hour), "10.0.0.2:80": noon.Add(-2 * time.Hour)}
+	if !maps.Equal(got, want) || f.looks != 1 {
+		t.Errorf("they were opened at %v, by %d looks at all tunnels; want %v, by one", got, f.looks, want)
+	}
+	f.upstreams[0].State, f.upstreams[1].Tunnels = upstream.Ready, 0
+	if got := b.oldestOf(f.Upstreams()); len(got) != 0 || f.looks != 1 {
+		t.Errorf("without anything to find, %d looks have found %v", f.looks, got)
 	}
 }
 
