@@ -2,6 +2,7 @@ package integration
 
 import (
 	"crypto/sha1"
+	"crypto/sha256"
 	"encoding/base64"
 	"io"
 	"net/http"
@@ -52,6 +53,20 @@ func TestChromiumOverHTTP2(t *testing.T) {
 	c := startStreaming(t, streamPage(s.addr))
 	node(t, nil, "http2-page.js", browser, "https://"+c.https, filepath.Join(t.TempDir(), "net.json"))
 	checkTunnels(t, c, "h2", 3)
+}
+
+// TestChromiumOverHTTP3 is TestChromiumOverHTTP2 with what Chromium has, but does not
+// use unless it is told to.
+func TestChromiumOverHTTP3(t *testing.T) {
+	t.Parallel()
+	needNode(t, "playwright-core")
+	browser := testbed.Program(t, "chromium")
+	s := startGorilla(t)
+	c := startStreaming(t, streamPage(s.addr))
+	// Over QUIC it takes a certificate that it does not know by nothing but its key.
+	key := sha256.Sum256(c.certs.Server.Leaf.RawSubjectPublicKeyInfo)
+	node(t, nil, "http3-page.js", browser, "https://"+c.https, base64.StdEncoding.EncodeToString(key[:]))
+	checkTunnels(t, c, "h3", 3)
 }
 
 // TestFirefoxOverHTTP2 has a page open WebSockets, which Caddy has to see as streams.
