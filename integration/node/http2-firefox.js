@@ -50,13 +50,15 @@ async function use(browser, site) {
 }
 
 async function main([executablePath, profile, site]) {
-  // It would look for updates, and more.
+  // It would look for updates, and more: a proxy that is not there keeps it from all
+  // hosts but this one.
   writeFileSync(join(profile, 'user.js'), [
     ['network.http.http3.enable', false],
-    ['network.proxy.type', 0],
-    ['network.captive-portal-service.enabled', false],
-    ['network.connectivity-service.enabled', false],
-    ['services.settings.server', '"http://127.0.0.1:9/"'],
+    ['network.proxy.type', 1],
+    ['network.proxy.http', '"127.0.0.1"'],
+    ['network.proxy.http_port', 9],
+    ['network.proxy.ssl', '"127.0.0.1"'],
+    ['network.proxy.ssl_port', 9],
   ].map(([name, value]) => `user_pref("${name}", ${value});\n`).join(''));
   const browser = spawn(executablePath,
     ['--headless', '--no-remote', '--profile', profile, '--remote-debugging-port', '0'],
