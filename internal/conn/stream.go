@@ -60,6 +60,13 @@ func (s *Stream) OnGone(gone func(err error)) (stop func() bool) {
 	})
 }
 
+// Await implements [relay.Awaitable]: a read of nothing waits for something, but for
+// bodies that are limited, of which it returns at once.
+func (s *Stream) Await() error {
+	_, err := s.Read(nil)
+	return err
+}
+
 func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.body.Read(p)
 	if err != nil && s.hasEnded() {

@@ -67,6 +67,12 @@ func (s *TakenStream) tell(err error) {
 	}
 }
 
+// Await implements [relay.Awaitable]: a read of nothing waits for a frame.
+func (s *TakenStream) Await() error {
+	_, err := s.Read(nil)
+	return err
+}
+
 func (s *TakenStream) Read(p []byte) (int, error) {
 	s.mu.Lock()
 	s.look.Stop()

@@ -22,8 +22,12 @@ type buffer struct {
 }
 
 func newBuffer() *buffer {
+	return bufferOf(0)
+}
+
+func bufferOf(class int) *buffer {
 	buf := new(buffer)
-	buf.take(0)
+	buf.take(class)
 	return buf
 }
 

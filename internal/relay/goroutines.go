@@ -49,7 +49,7 @@ type pump struct {
 // has to stay anyway. The caller has to call serve, which returns when the client's
 // direction has ended; the other one may go on for a while.
 func StartServed(client, upstream Side, hooks Hooks) (r Relay, serve func()) {
-	g := newGoroutines(client, upstream, hooks, busyPeriod)
+	g := newGoroutines(client, upstream, hooks, periodFor(client.Conn))
 	g.again = make(chan struct{}, 1)
 	go g.run(UpstreamToClient)
 	return g, g.serve
@@ -57,7 +57,7 @@ func StartServed(client, upstream Side, hooks Hooks) (r Relay, serve func()) {
 
 // startGoroutines starts a relay on goroutines.
 func startGoroutines(client, upstream Side, hooks Hooks) Relay {
-	return startParking(client, upstream, hooks, busyPeriod)
+	return startParking(client, upstream, hooks, periodFor(client.Conn))
 }
 
 // startParking starts one whose directions may be parked when they have been
@@ -183,6 +183,9 @@ func (r *goroutines) run(d Direction) (ended bool) {
 // was parked.
 func (r *goroutines) pump(d Direction) (ended bool) {
 	p := &r.dirs[d]
+	if src, ok := p.src.(Awaitable); ok {
+		return r.pumpAwaited(d, src)
+	}
 	buf := newBuffer()
 	defer buf.free()
 	lull := r.lot.watch(d)
@@ -206,6 +209,31 @@ func (r *goroutines) pump(d Direction) (ended bool) {
 				return false
 			}
 			lull.forget()
+		}
+	}
+}
+
+// pumpAwaited is pump for a source that is waited for without a buffer.
+func (r *goroutines) pumpAwaited(d Direction, src Awaitable) (ended bool) {
+	p, class := &r.dirs[d], 0
+	for {
+		err := src.Await()
+		if err == nil {
+			buf := bufferOf(class)
+			var n int
+			n, err = p.src.Read(buf.bytes())
+			p.read.Add(uint64(n))
+			paused := n > 0 && r.forward(d, buf.bytes()[:n])
+			buf.adapt(n)
+			class = buf.class
+			buf.free()
+			if paused {
+				return false
+			}
+		}
+		if err != nil {
+			r.sourceEnded(d, err)
+			return true
 		}
 	}
 }

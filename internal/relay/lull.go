@@ -7,6 +7,17 @@ import "time"
 // cost more than keeping it for the time of a conversation.
 const busyPeriod = time.Second
 
+// streamPeriod is the same where the client is a stream: what its server does for each
+// message costs so much more than a goroutine that one need not be kept for long.
+const streamPeriod = 200 * time.Millisecond
+
+func periodFor(client Conn) time.Duration {
+	if _, stream := client.(Awaitable); stream {
+		return streamPeriod
+	}
+	return busyPeriod
+}
+
 // lull finds out when a direction has nothing to do. Its deadline is renewed
 // once in a period only, not with each read.
 type lull struct {

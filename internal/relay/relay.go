@@ -46,6 +46,12 @@ type Backlogged interface {
 	Backlog() int
 }
 
+// Awaitable is implemented by connections that can wait for something to read without a
+// buffer for it. Await may also return when there is nothing, but not again and again.
+type Awaitable interface {
+	Await() error
+}
+
 // Resettable is implemented by connections that can be closed by a reset. After
 // Reset, Close and Abort throw away what has not reached the peer's system.
 type Resettable interface {

@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 // implementations are the relays that have to pass this suite.
 var implementations = map[string]func(client, upstream Side, hooks Hooks) Relay{
 	"served": func(client, upstream Side, hooks Hooks) Relay {
+		if s, ok := client.Conn.(socket); ok {
+			client.Conn = awaited{s}
+		}
 		r, serve := StartServed(client, upstream, hooks)
 		go serve()
 		return r
@@ -131,6 +134,11 @@ func (s socket) CloseWrite() error {
 }
 
 func (s socket) Abort() { _ = raw(s.Conn).Close() }
+
+// awaited is a socket that is waited for as if it were a stream.
+type awaited struct{ socket }
+
+func (awaited) Await() error { return nil } // the read that follows waits
 
 // rig is a relay between two peers that are in the hands of the test.
 type rig struct {

@@ -6,6 +6,7 @@ package server
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,15 +59,27 @@ func Conn(ctx context.Context) net.Conn {
 
 // LiftIdleTimeouts lifts those of the server for the stream of a request, which are
 // one minute: tunnels have their own. restore has to be called when the tunnel has
-// ended.
+// ended, and nobody may read or write when either is.
+//
+// Moving a deadline that is never met would still cost six messages to the goroutine of
+// the connection for each echo. So over HTTP/2, where none is left armed between calls,
+// they are not moved at all, unless there are hard limits too, which only count if they are.
 func LiftIdleTimeouts(ctx context.Context) (restore func()) {
 	const never = 100 * 365 * 24 * time.Hour
 	reader, writer := caddyhttp.IdleTimeoutsFromContext(ctx)
 	var restorers []func()
-	if reader != nil {
+	switch {
+	case reader == nil:
+	case reader.ClearBetweenReads && reader.Deadline.HardDeadline.IsZero():
+		restorers = append(restorers, replace(&reader.Ctrl, unmoved))
+	default:
 		restorers = append(restorers, reader.Override(never, 0))
 	}
-	if writer != nil {
+	switch {
+	case writer == nil:
+	case writer.ClearBetweenWrites && writer.Deadline.HardDeadline.IsZero():
+		restorers = append(restorers, replace(&writer.Ctrl, unmoved))
+	default:
 		restorers = append(restorers, writer.Override(never, 0, 0))
 	}
 	return func() {
@@ -75,6 +88,22 @@ func LiftIdleTimeouts(ctx context.Context) (restore func()) {
 		}
 	}
 }
+
+// replace puts another controller in the place of one until restore is called.
+func replace(at **http.ResponseController, by *http.ResponseController) (restore func()) {
+	own := *at
+	*at = by
+	return func() { *at = own }
+}
+
+// unmoved controls deadlines that have no effect.
+var unmoved = http.NewResponseController(noDeadlines{})
+
+// noDeadlines is a response writer whose deadlines have no effect.
+type noDeadlines struct{ http.ResponseWriter }
+
+func (noDeadlines) SetReadDeadline(time.Time) error  { return nil }
+func (noDeadlines) SetWriteDeadline(time.Time) error { return nil }
 
 // HTTP3 is what a handler knows of the HTTP/3 server that it belongs to.
 type HTTP3 struct {
