@@ -44,8 +44,8 @@ var promises = map[string]promise{
 	"renewal":   {options: expiring, keep: renews},
 
 	"pings":                 {options: []string{"ping_interval 1s", "ping_timeout 20s"}, keep: pings},
-	"client does not react": {options: []string{"ping_interval 1s", "ping_timeout 1s"}, keep: clientIsPingedInVain},
-	"upstream does not":     {options: []string{"ping_interval 1s", "ping_timeout 1s"}, keep: upstreamIsPingedInVain},
+	"client does not react": {options: []string{"ping_interval 1s", "ping_timeout 3s"}, keep: clientIsPingedInVain},
+	"upstream does not":     {options: []string{"ping_interval 1s", "ping_timeout 3s"}, keep: upstreamIsPingedInVain},
 	"idle timeout":          {options: []string{"idle_timeout 1s"}, keep: endsBy("idle_timeout")},
 	"lifetime":              {options: []string{"max_lifetime 1s"}, keep: endsBy("max_lifetime")},
 	"write timeout":         {options: []string{"write_timeout 1s"}, keep: writeTimesOut},
