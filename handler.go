@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime/debug"
 
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -32,33 +32,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return err
 	}
 	var serve func()
-	err := onOwnStack(func() (err error) {
-		serve, err = h.open(w, r)
-		return err
-	})
+	var err error
+	server.OnOwnStack(func() { serve, err = h.open(w, r) })
 	if serve != nil {
 		serve()
-	}
-	return err
-}
-
-// onOwnStack calls f on a goroutine of its own and waits for it: a stack that has grown
-// stays as it is, which the caller's would do for as long as there is the tunnel.
-func onOwnStack(f func() error) (err error) {
-	var panicked any
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() {
-			if panicked = recover(); panicked != nil && panicked != http.ErrAbortHandler { //nolint:errorlint // as net/http does
-				panicked = fmt.Sprintf("%v\n%s", panicked, debug.Stack())
-			}
-		}()
-		err = f()
-	}()
-	<-done
-	if panicked != nil {
-		panic(panicked) // where it would have been
 	}
 	return err
 }

@@ -322,8 +322,10 @@ func (s *h2Stream) giveBack(n int) error {
 	return nil
 }
 
-// Write sends p as the windows allow.
-func (s *h2Stream) Write(p []byte) (int, error) {
+func (s *h2Stream) Write(p []byte) (int, error) { return s.writeWithin(p, timeout) }
+
+// writeWithin sends p as the windows allow.
+func (s *h2Stream) writeWithin(p []byte, limit time.Duration) (int, error) {
 	const maxFrame = 16384 // what every server takes
 	h := s.conn
 	for written := 0; ; {
@@ -331,7 +333,7 @@ func (s *h2Stream) Write(p []byte) (int, error) {
 			return written, nil
 		}
 		n := 0
-		ok := h.awaitQuietly(timeout, func() bool {
+		ok := h.awaitQuietly(limit, func() bool {
 			n = min(len(p)-written, maxFrame, int(min(s.window, h.window)))
 			if n > 0 {
 				s.window -= int64(n)

@@ -217,8 +217,10 @@ func (s *h3Stream) readWithin(p []byte, limit time.Duration) (int, error) {
 	return n, err
 }
 
-func (s *h3Stream) Write(p []byte) (int, error) {
-	_ = s.SetWriteDeadline(time.Now().Add(timeout))
+func (s *h3Stream) Write(p []byte) (int, error) { return s.writeWithin(p, timeout) }
+
+func (s *h3Stream) writeWithin(p []byte, limit time.Duration) (int, error) {
+	_ = s.SetWriteDeadline(time.Now().Add(limit))
 	return s.RequestStream.Write(p)
 }
 

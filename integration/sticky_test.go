@@ -342,7 +342,7 @@ func TestPoliciesAgreeWithReverseProxy(t *testing.T) {
 		routes = append(routes, under(name, bothTo(addrs, test.policy)))
 	}
 	trusting := strings.Replace(streaming, "servers {", "servers {\ntrusted_proxies static 127.0.0.0/8", 1)
-	c := startCaddy(t, site(strings.Join(routes, "\n"), trusting), "GODEBUG=http2xconnect=1")
+	c := startCaddy(t, site(strings.Join(routes, "\n"), trusting))
 	for _, name := range slices.Sorted(maps.Keys(stickyPolicies)) {
 		t.Run(name, func(t *testing.T) {
 			test := stickyPolicies[name]

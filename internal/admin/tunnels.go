@@ -26,6 +26,8 @@ type Tunnel struct {
 	// ClientIP is the client's address, which Caddy's trusted_proxies may have
 	// taken from a header field.
 	ClientIP string `json:"client_ip"`
+	// Protocol is what the client speaks, as in the logs: h1, h2 or h3 for HTTP/1.1, 2 or 3.
+	Protocol string `json:"protocol"`
 	// Upstream is the address of the upstream, as in the list of upstreams.
 	Upstream string `json:"upstream"`
 	// Handler is the name that the configuration gives the handler.

@@ -26,7 +26,8 @@ func listCommand() *cobra.Command {
 Lists the upstreams with their states and how many tunnels they have.
 
 With --tunnels, or a filter, it lists tunnels: all, or those that match every
-filter. IN and OUT are seen from the client.
+filter. PROTO is what the client speaks: h1, h2 or h3, for HTTP/1.1, 2 or 3. IN
+and OUT are seen from the client.
 `,
 	}
 	cmd.Flags().Bool("tunnels", false, "List tunnels")

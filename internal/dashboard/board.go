@@ -57,7 +57,11 @@ type Board struct {
 }
 
 // New makes the board of a process. It keeps nothing before a page is in force.
-func New(b Backend) *Board { return &Board{backend: b} }
+func New(b Backend) *Board {
+	board := &Board{backend: b}
+	board.number = uint64(time.Now().UnixMicro())
+	return board
+}
 
 // use begins to keep what pages show, unless that is done already.
 func (b *Board) use() {

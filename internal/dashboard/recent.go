@@ -67,7 +67,7 @@ type Recent struct {
 	kept atomic.Bool
 
 	lock   sync.Mutex // guards what follows
-	number uint64     // of the last event
+	number uint64     // of the last event, more than those of a process that was before
 	events []Event    // a ring once it is full, which begins at oldest
 	oldest int
 	checks map[string][]Checked
@@ -101,7 +101,7 @@ func (r *Recent) Add(e Event) {
 	for _, text := range []*string{&e.Why, &e.Handler, &e.Upstream, &e.ClientIP, &e.Tunnel, &e.By, &e.Detail} {
 		*text = shown(*text)
 	}
-	e.Words = wordsOf(e.Kind, e.Why)
+	e.Words = wordsOf(&e)
 	r.lock.Lock()
 	defer r.lock.Unlock()
 	if r.checks == nil {

@@ -132,6 +132,35 @@ func TestWhysAreTheThreeMostFrequent(t *testing.T) {
 	}
 }
 
+func TestWhysHaveTheErrorsThatUpstreamsCloseWith(t *testing.T) {
+	f := one(0)
+	b := inUse(t, f)
+	b.at(noon)
+	for code, times := range map[string]int{"1000": 50, "1001": 40, "4xxx": 30, "1011": 9, "1012": 3} {
+		for range times {
+			f.opened()
+			f.closed(code)
+		}
+	}
+	var got []string
+	for _, w := range b.summary(noon.Add(time.Minute)).Whys {
+		got = append(got, fmt.Sprintf("%d %s: %s", w.Count, w.Why, w.Words))
+	}
+	want := "9 upstream_closed 1011: the upstream closed: an error of its own, 3 upstream_closed 1012: the upstream closed: it restarts"
+	if strings.Join(got, ", ") != want {
+		t.Errorf("the whys are %q, want %s", got, want)
+	}
+	b.TunnelEnded(&tunnel.Outcome{Reason: tunnel.UpstreamClosed, CloseCode: 1011})
+	b.TunnelEnded(&tunnel.Outcome{Reason: tunnel.UpstreamClosed, CloseCode: 1000})
+	b.TunnelEnded(&tunnel.Outcome{Reason: tunnel.ClientClosed, CloseCode: 1011})
+	events, _ := b.Events(0)
+	for i, want := range []string{"the upstream closed: an error of its own", "the upstream closed", "the client closed"} {
+		if events[i].Words != want {
+			t.Errorf("the event is %q, want %q", events[i].Words, want)
+		}
+	}
+}
+
 func TestEvictionTellsWhenItIsOverAndDrainDoesNot(t *testing.T) {
 	for _, state := range []string{upstream.Evict, upstream.Drain} {
 		t.Run(state, func(t *testing.T) {

@@ -1,6 +1,6 @@
 // Package server is what is to be known of Caddy's HTTP servers, and is not passed to
-// handlers: the connection of a request, the idle timeouts of a stream, and when an HTTP/3
-// server ends. It has no lock.
+// handlers: the connection of a request, the windows and idle timeouts of a stream, whether
+// WebSockets are offered over HTTP/2, and when an HTTP/3 server ends. It has no lock.
 package server
 
 import (
@@ -22,12 +22,23 @@ import (
 // connKey is where the context of a request has its connection.
 type connKey struct{}
 
-// KeepConns has the server of a handler put the connections into the contexts of requests.
+// KeepConns has the server of a handler put the connections into the contexts of requests,
+// and give the streams of HTTP/2 their windows.
 func KeepConns(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
-		server.RegisterConnContext(keepConn)
+		server.RegisterConnContext(newConnContext())
 	}
 	return nil
+}
+
+// newConnContext makes the function for one server. Windows are asked for by each
+// connection after it, so they are set before the first asks.
+func newConnContext() func(ctx context.Context, c net.Conn) context.Context {
+	var windows sync.Once
+	return func(ctx context.Context, c net.Conn) context.Context {
+		windows.Do(func() { setWindowsOf(ctx) })
+		return keepConn(ctx, c)
+	}
 }
 
 func keepConn(ctx context.Context, c net.Conn) context.Context {
