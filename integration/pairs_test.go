@@ -216,6 +216,16 @@ func (t *pairTunnel) talk(tb testing.TB) {
 	t.client.expect(tb, testbed.NewFrame(testbed.Text, "down"))
 }
 
+// awaitListed waits until operators and renewals find the tunnel, which may be a moment
+// after it has begun to relay.
+func (t *pairTunnel) awaitListed(tb testing.TB) {
+	tb.Helper()
+	eventually(tb, "the tunnel is listed", func() bool {
+		status, _, err := t.site.caddy.adminRequest(tb, http.MethodGet, "/websocket_proxy/tunnels/"+t.id, "")
+		return err == nil && status == http.StatusOK
+	})
+}
+
 // leave has the client close in the regular way.
 func (t *pairTunnel) leave(tb testing.TB) {
 	tb.Helper()

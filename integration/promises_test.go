@@ -362,7 +362,7 @@ func rebalances(tb testing.TB, s *pairSite) {
 func kills(tb testing.TB, s *pairSite) {
 	tb.Helper()
 	t := s.open(tb)
-	t.talk(tb)
+	t.awaitListed(tb)
 	var closing struct{ Closing int }
 	s.caddy.api(tb, http.MethodDelete, "tunnels/"+t.id+"?code=4000&reason=enough", "", http.StatusAccepted, &closing)
 	bye := testbed.NewClose(4000, "enough")
@@ -387,7 +387,7 @@ func expires(tb testing.TB, s *pairSite) {
 func renews(tb testing.TB, s *pairSite) {
 	tb.Helper()
 	renewed := s.openExpiring(tb, "alice")
-	renewed.talk(tb)
+	renewed.awaitListed(tb)
 	if status, body := s.caddy.get(tb, "/renew?user="+s.name+"-alice&exp=1h"); status != http.StatusOK || body != "1" {
 		tb.Errorf("the answer is %d %q, want 1 tunnel that is renewed", status, body)
 	}
@@ -611,7 +611,7 @@ func isInTheAccessLog(tb testing.TB, s *pairSite) {
 func isLabelled(tb testing.TB, s *pairSite) {
 	tb.Helper()
 	t := s.openAs(tb, func() string { return "?user=" + s.name })
-	t.talk(tb)
+	t.awaitListed(tb)
 	if got := s.caddy.listedTunnels(tb, "label=user%3D"+s.name); len(got) != 1 || got[0].ID != t.id {
 		tb.Errorf("the tunnels of the user are %v, want %s", got, t.id)
 	}
