@@ -115,22 +115,6 @@ func TestConnectKeysAreFresh(t *testing.T) {
 	})
 }
 
-// TestConnectHalfClose ends the client's direction of the stream only.
-func TestConnectHalfClose(t *testing.T) {
-	t.Parallel()
-	up := testbed.NewUpstream(t, nil)
-	c := startStreaming(t, proxyTo(up.Addr))
-	eachConnector(t, c, func(t *testing.T, open opener) {
-		client, upstream, _ := accept(t, up, open, webSocket("/"))
-		client.closeWrite(t)
-		upstream.ExpectEOF()
-		upstream.WriteFrame(testbed.NewFrame(testbed.Text, "still here"))
-		client.expect(t, testbed.NewFrame(testbed.Text, "still here"))
-		upstream.Close()
-		client.expectEnd(t)
-	})
-}
-
 // TestConnectManyAtOnce echoes more than any flow control window on several
 // streams of one connection, and much on one of them.
 func TestConnectManyAtOnce(t *testing.T) {
@@ -195,38 +179,6 @@ func (c *streamClient) echoLong(tb testing.TB, size int) {
 	}
 }
 
-// TestConnectUpstreamGone ends the upstream's end in several ways. The client's
-// stream ends too.
-func TestConnectUpstreamGone(t *testing.T) {
-	t.Parallel()
-	up := testbed.NewUpstream(t, nil)
-	c := startStreaming(t, proxyTo(up.Addr))
-	for name, end := range map[string]struct {
-		leave  func(*testbed.Conn)
-		reason string
-	}{
-		"end":   {(*testbed.Conn).Close, "upstream_closed"},
-		"reset": {(*testbed.Conn).Reset, "upstream_reset"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			eachConnector(t, c, func(t *testing.T, open opener) {
-				client, upstream, _ := accept(t, up, open, webSocket("/"))
-				upstream.WriteFrame(testbed.NewFrame(testbed.Text, "the last"))
-				client.expect(t, testbed.NewFrame(testbed.Text, "the last"))
-				end.leave(upstream)
-				client.expectEnd(t)
-				if s, half := client.stream.(*h3Stream); half { // one of HTTP/2 ends as a whole
-					s.closeWrite(t)
-				}
-				line := c.log.waitOne(t, message("tunnel closed", "tunnel", client.header.Get("X-Tunnel")))
-				if line.str("reason") != end.reason || line.str("closed_by") != "upstream" {
-					t.Errorf("logged %v, want reason %s", line, end.reason)
-				}
-			})
-		})
-	}
-}
-
 // TestConnectIdle keeps tunnels silent, and talks one way only, for longer than
 // the server's idle timeouts.
 func TestConnectIdle(t *testing.T) {
@@ -267,35 +219,6 @@ func TestConnectIdle(t *testing.T) {
 			t.Parallel() // and only then it connects, as it may have to wait
 			test(t, name)
 		})
-	}
-}
-
-// TestConnectReload reloads the configuration under open streams.
-func TestConnectReload(t *testing.T) {
-	t.Parallel()
-	up := testbed.NewUpstream(t, testbed.Echo)
-	config := func(version int) string {
-		return site(fmt.Sprintf("respond /version %d\n", version)+proxyTo(up.Addr), streaming)
-	}
-	c := startCaddy(t, config(0))
-	clients := make(map[string]*streamClient)
-	for name, connect := range connectors {
-		clients[name] = openWebSocket(t, connect(t, c), webSocket("/"))
-		clients[name].echo(t, "before")
-	}
-	for version := 1; version <= 3; version++ {
-		c.reload(t, config(version))
-		for name, client := range clients {
-			client.echo(t, fmt.Sprint(name, " with version ", version))
-		}
-	}
-	for _, client := range clients {
-		client.send(t, testbed.NewClose(1000, ""))
-		client.expect(t, testbed.NewClose(1000, ""))
-		client.expectEnd(t)
-	}
-	for _, line := range c.log.wait(t, len(clients), tunnelClosed) {
-		checkClosedBy(t, line, "client", 1000)
 	}
 }
 

@@ -1,11 +1,9 @@
 package integration
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
@@ -20,28 +18,6 @@ func expiringSite(up string) string {
 	}
 	respond /renew "{http.websocket_renew.tunnels}"
 	` + proxyTo(up, "label user "+user, "expires "+exp, "on_expired close", "expired_code 4001", "subprotocols b a")
-}
-
-func TestTunnelsExpireOverStreams(t *testing.T) {
-	t.Parallel()
-	up := testbed.NewUpstream(t, nil)
-	c := startStreaming(t, expiringSite(up.Addr))
-	eachConnector(t, c, func(t *testing.T, open opener) {
-		exp := float64(time.Now().Add(1500*time.Millisecond).UnixMilli()) / 1000
-		client, upstream, _ := accept(t, up, open, webSocket(fmt.Sprintf("/?user=alice&exp=%.3f", exp)))
-		upstream.WriteFrame(testbed.NewFrame(testbed.Text, "hello"))
-		client.expect(t, testbed.NewFrame(testbed.Text, "hello"))
-		client.expect(t, testbed.NewClose(4001, "expired"))
-		client.send(t, testbed.NewClose(4001, ""))
-		upstream.ExpectClose(4001)
-		upstream.WriteFrame(testbed.NewClose(4001, ""))
-		upstream.Close()
-		client.expectEnd(t)
-		line := c.log.waitOne(t, message("tunnel closed", "tunnel", client.header.Get("X-Tunnel")))
-		if line.str("reason") != "expired" || line.str("closed_by") != "proxy" {
-			t.Errorf("the line is %v", line)
-		}
-	})
 }
 
 func TestHandshakesThatAreTooLateAreClosedOverStreams(t *testing.T) {

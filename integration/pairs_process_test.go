@@ -53,7 +53,7 @@ func startPairs(t *testing.T, name string, options ...string) (*caddy, []*pairSi
 	t.Helper()
 	c := prepareCaddy(t)
 	sites := newPairSites(t, c, name, promise{options: options})
-	c.run(t, caddyfileOf("", sites...), "GODEBUG=http2xconnect=1")
+	c.run(t, caddyfileOf("", sites...))
 	return c, sites
 }
 

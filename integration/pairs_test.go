@@ -85,8 +85,10 @@ func askBySocket(secure bool) func(tb testing.TB, c *caddy, path string) stream 
 // socketClient is a stream that is a connection of its own.
 type socketClient struct{ *testbed.Client }
 
-// readWithin waits for as long as all reads of the testbed do.
+// readWithin and writeWithin wait for as long as everything in the testbed does.
 func (s socketClient) readWithin(p []byte, _ time.Duration) (int, error) { return s.Read(p) }
+
+func (s socketClient) writeWithin(p []byte, _ time.Duration) (int, error) { return s.Write(p) }
 
 func (s socketClient) response(tb testing.TB) (status int, header http.Header) {
 	tb.Helper()
@@ -212,6 +214,16 @@ func (t *pairTunnel) talk(tb testing.TB) {
 	t.u.ExpectFrame(testbed.Text, "up")
 	t.u.WriteFrame(testbed.NewFrame(testbed.Text, "down"))
 	t.client.expect(tb, testbed.NewFrame(testbed.Text, "down"))
+}
+
+// awaitListed waits until operators and renewals find the tunnel, which may be a moment
+// after it has begun to relay.
+func (t *pairTunnel) awaitListed(tb testing.TB) {
+	tb.Helper()
+	eventually(tb, "the tunnel is listed", func() bool {
+		status, _, err := t.site.caddy.adminRequest(tb, http.MethodGet, "/websocket_proxy/tunnels/"+t.id, "")
+		return err == nil && status == http.StatusOK
+	})
 }
 
 // leave has the client close in the regular way.
@@ -355,7 +367,7 @@ func TestPromises(t *testing.T) {
 		sites[name] = newPairSites(t, c, name, kept)
 		all = append(all, sites[name]...)
 	}
-	c.run(t, caddyfileOf(renewals, all...), "GODEBUG=http2xconnect=1")
+	c.run(t, caddyfileOf(renewals, all...))
 	var running sync.WaitGroup
 	for name, kept := range promises {
 		running.Go(func() { t.Run(name, func(t *testing.T) { onEachPair(t, sites[name], kept.keep) }) })

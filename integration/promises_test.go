@@ -44,8 +44,8 @@ var promises = map[string]promise{
 	"renewal":   {options: expiring, keep: renews},
 
 	"pings":                 {options: []string{"ping_interval 1s", "ping_timeout 20s"}, keep: pings},
-	"client does not react": {options: []string{"ping_interval 1s", "ping_timeout 1s"}, keep: clientIsPingedInVain},
-	"upstream does not":     {options: []string{"ping_interval 1s", "ping_timeout 1s"}, keep: upstreamIsPingedInVain},
+	"client does not react": {options: []string{"ping_interval 1s", "ping_timeout 3s"}, keep: clientIsPingedInVain},
+	"upstream does not":     {options: []string{"ping_interval 1s", "ping_timeout 3s"}, keep: upstreamIsPingedInVain},
 	"idle timeout":          {options: []string{"idle_timeout 1s"}, keep: endsBy("idle_timeout")},
 	"lifetime":              {options: []string{"max_lifetime 1s"}, keep: endsBy("max_lifetime")},
 	"write timeout":         {options: []string{"write_timeout 1s"}, keep: writeTimesOut},
@@ -362,7 +362,7 @@ func rebalances(tb testing.TB, s *pairSite) {
 func kills(tb testing.TB, s *pairSite) {
 	tb.Helper()
 	t := s.open(tb)
-	t.talk(tb)
+	t.awaitListed(tb)
 	var closing struct{ Closing int }
 	s.caddy.api(tb, http.MethodDelete, "tunnels/"+t.id+"?code=4000&reason=enough", "", http.StatusAccepted, &closing)
 	bye := testbed.NewClose(4000, "enough")
@@ -387,7 +387,7 @@ func expires(tb testing.TB, s *pairSite) {
 func renews(tb testing.TB, s *pairSite) {
 	tb.Helper()
 	renewed := s.openExpiring(tb, "alice")
-	renewed.talk(tb)
+	renewed.awaitListed(tb)
 	if status, body := s.caddy.get(tb, "/renew?user="+s.name+"-alice&exp=1h"); status != http.StatusOK || body != "1" {
 		tb.Errorf("the answer is %d %q, want 1 tunnel that is renewed", status, body)
 	}
@@ -611,7 +611,7 @@ func isInTheAccessLog(tb testing.TB, s *pairSite) {
 func isLabelled(tb testing.TB, s *pairSite) {
 	tb.Helper()
 	t := s.openAs(tb, func() string { return "?user=" + s.name })
-	t.talk(tb)
+	t.awaitListed(tb)
 	if got := s.caddy.listedTunnels(tb, "label=user%3D"+s.name); len(got) != 1 || got[0].ID != t.id {
 		tb.Errorf("the tunnels of the user are %v, want %s", got, t.id)
 	}

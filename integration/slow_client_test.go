@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -160,4 +161,46 @@ func answerSlowly(t *testing.T, client io.ReadWriter, message testbed.Frame) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestBusyNeighboursDoNotHideWhoIsLost has a client of two streams in one connection that
+// reads all of what keeps coming in one, and does not answer a ping in the other.
+func TestBusyNeighboursDoNotHideWhoIsLost(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("LONG") == "" {
+		t.Skip("takes half a minute; set LONG to run it")
+	}
+	up := testbed.NewUpstream(t, nil)
+	c := startStreaming(t, proxyTo(up.Addr, "ping_interval 1s", "ping_timeout 2s"))
+	eachConnector(t, c, func(t *testing.T, open opener) {
+		busy, flooding, _ := accept(t, up, open, webSocket("/busy"))
+		flooded := testbed.Go(t, func(testing.TB) {
+			frame := testbed.NewFrame(testbed.Binary, strings.Repeat("x", 60_000)).Bytes(false)
+			for {
+				if _, err := flooding.Write(frame); err != nil {
+					return
+				}
+				time.Sleep(5 * time.Millisecond) // that is the load
+			}
+		})
+		read := testbed.Go(t, func(tb testing.TB) {
+			one := &pairTunnel{client: busy}
+			for one.clientNext(tb).Opcode == testbed.Binary {
+			}
+			busy.send(tb, testbed.NewClose(1001, ""))
+		})
+		lost, u, _ := accept(t, up, open, webSocket("/lost"))
+		answered := testbed.Go(t, func(testing.TB) { (&pairTunnel{u: u}).upstreamNext() })
+		line := c.log.waitOne(t, message("tunnel closed", "tunnel", lost.header.Get("X-Tunnel")))
+		if line.str("reason") != "ping_timeout" || line.str("closed_by") != "client" {
+			t.Errorf("the line is %v, want a ping_timeout of the client", line)
+		}
+		answered()
+		u.Close()
+		var closing struct{ Closing int }
+		c.api(t, "DELETE", "tunnels/"+busy.header.Get("X-Tunnel"), "", http.StatusAccepted, &closing)
+		read()
+		flooding.Close()
+		flooded()
+	})
 }
