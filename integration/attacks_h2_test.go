@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -12,127 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
-
-// h2Attacker is a client that says what it wants over an HTTP/2 connection.
-type h2Attacker struct {
-	*h2Conn
-	caddy  *caddy
-	open   opener
-	secure bool
-}
-
-func newH2Attacker(tb testing.TB, c *caddy, secure bool) *h2Attacker {
-	tb.Helper()
-	h := dialH2(tb, c, secure)
-	h.framer.AllowIllegalWrites = true
-	return &h2Attacker{h2Conn: h, caddy: c, open: h.opener(tb, c), secure: secure}
-}
-
-// raw writes frames, and reports whether the connection takes them.
-func (a *h2Attacker) raw(write func(f *http2.Framer) error) bool {
-	a.wmu.Lock()
-	defer a.wmu.Unlock()
-	_ = a.conn.SetWriteDeadline(time.Now().Add(timeout))
-	return write(a.framer) == nil
-}
-
-// flood writes frames n times, or until the connection has ended.
-func (a *h2Attacker) flood(n int, write func(f *http2.Framer) error) (written int) {
-	for written < n && a.ended() == nil && a.raw(write) {
-		written++
-	}
-	return written
-}
-
-// ended is why the server has ended the connection.
-func (a *h2Attacker) ended() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.err
-}
-
-// begin makes a stream known, of which nothing is sent.
-func (a *h2Attacker) begin() *h2Stream {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := &h2Stream{conn: a.h2Conn, id: a.nextID, window: a.initialWindowLocked()}
-	a.streams[s.id] = s
-	a.nextID += 2
-	return s
-}
-
-// encode makes a header block, of a good request if there are no fields.
-func (a *h2Attacker) encode(fields ...[2]string) []byte {
-	a.wmu.Lock()
-	defer a.wmu.Unlock()
-	if len(fields) == 0 {
-		fields = goodRequest(a.caddy, a.secure, "/")
-	}
-	a.block.Reset()
-	for _, f := range fields {
-		_ = a.enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // never fails
-	}
-	return append([]byte{}, a.block.Bytes()...)
-}
-
-// sendHead sends a header block as many frames as it needs.
-func (a *h2Attacker) sendHead(s *h2Stream, end bool, fields ...[2]string) {
-	block := a.encode(fields...)
-	const maxFrame = 16384
-	first := block[:min(len(block), maxFrame)]
-	block = block[len(first):]
-	a.raw(func(f *http2.Framer) error {
-		return f.WriteHeaders(http2.HeadersFrameParam{
-			StreamID: s.id, BlockFragment: first, EndStream: end, EndHeaders: len(block) == 0,
-		})
-	})
-	for len(block) > 0 {
-		next := block[:min(len(block), maxFrame)]
-		block = block[len(next):]
-		a.raw(func(f *http2.Framer) error { return f.WriteContinuation(s.id, len(block) == 0, next) })
-	}
-}
-
-// goodRequest are the fields of a request for a WebSocket.
-func goodRequest(c *caddy, secure bool, path string) [][2]string {
-	scheme, authority := "http", c.http
-	if secure {
-		scheme, authority = "https", c.https
-	}
-	return [][2]string{
-		{":method", "CONNECT"},
-		{":protocol", "websocket"},
-		{":scheme", scheme},
-		{":authority", authority},
-		{":path", path},
-		{"sec-websocket-version", "13"},
-	}
-}
-
-// noTunnel is the outcome of a request that was no handshake, and that Caddy has answered.
-const noTunnel = "200 without a tunnel"
-
-// outcome is what has become of a stream: a status, or the code of its reset, or the
-// connection's end.
-func (a *h2Attacker) outcome(tb testing.TB, s *h2Stream) string {
-	tb.Helper()
-	a.await(tb, "an outcome", timeout, func() bool { return s.status != 0 || s.reset != nil || a.err != nil })
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case s.status == 200 && s.header.Get("X-Tunnel") == "":
-		return noTunnel
-	case s.status != 0:
-		return fmt.Sprint(s.status)
-	case s.reset != nil:
-		return s.reset.String()
-	}
-	return a.err.Error()
-}
 
 // h2Attacks are what clients may do to a server. ends is the error by which the whole
 // connection has to end, or may end.
@@ -144,7 +25,7 @@ var h2Attacks = map[string]struct {
 	"rapid reset": {run: func(_ *testing.T, a *h2Attacker) { a.rapidReset(5000) }, ends: "ENHANCE_YOUR_CALM", may: true},
 	"many that never read": {run: func(t *testing.T, a *h2Attacker) {
 		t.Helper()
-		a.raw(func(f *http2.Framer) error { return f.WriteWindowUpdate(0, 1<<30) })
+		a.widen(t)
 		for range 100 {
 			openWebSocket(t, a.open, webSocket("/flood"))
 		}
@@ -390,36 +271,6 @@ func longFields(n, size int) (fields [][2]string) {
 	return fields
 }
 
-func (a *h2Attacker) rapidReset(n int) (done int) {
-	for ; done < n && a.ended() == nil; done++ {
-		s := a.begin()
-		a.sendHead(s, false)
-		a.raw(func(f *http2.Framer) error { return f.WriteRSTStream(s.id, http2.ErrCodeCancel) })
-	}
-	return done
-}
-
-func (a *h2Attacker) expectReset(tb testing.TB, s *h2Stream, code http2.ErrCode) {
-	tb.Helper()
-	a.await(tb, "a reset", timeout, func() bool { return s.reset != nil })
-	if *s.reset != code {
-		tb.Errorf("the stream was reset by %v, want %v", *s.reset, code)
-	}
-}
-
-// awaitWindow takes n bytes of the windows.
-func (a *h2Attacker) awaitWindow(tb testing.TB, s *h2Stream, n int64) {
-	tb.Helper()
-	a.await(tb, "the window", timeout, func() bool {
-		ok := s.window >= n && a.window >= n
-		if ok {
-			s.window -= n
-			a.window -= n
-		}
-		return ok
-	})
-}
-
 // TestAttacksOverHTTP2 has a healthy tunnel in the same connection, and one in another.
 func TestAttacksOverHTTP2(t *testing.T) {
 	t.Parallel()
@@ -469,65 +320,4 @@ func attack(t *testing.T, c *caddy, secure bool, name string) {
 	if err := a.ended(); err != nil && !strings.Contains(err.Error(), how.ends) {
 		t.Errorf("the connection has ended by %v, want %s", err, how.ends)
 	}
-}
-
-// tryEcho is echo where the connection may be at its end.
-func (c *streamClient) tryEcho(text string) error {
-	want := testbed.NewFrame(testbed.Text, text)
-	if _, err := c.Write(want.Bytes(true)); err != nil {
-		return err
-	}
-	got, err := readFrame(c.in)
-	if err == nil && string(got.Payload) != text {
-		err = errors.New("another frame came")
-	}
-	return err
-}
-
-// startAttacked starts a Caddy with upstreams for what attacks need.
-func startAttacked(t *testing.T) *caddy {
-	t.Helper()
-	var routes []string
-	for path, script := range map[string]testbed.Script{
-		"/flood":   flood,
-		"/stuck":   readNothing,
-		"/silent":  testbed.Silent,
-		"/cookies": expectSixtyCookies,
-		"":         testbed.Echo,
-	} {
-		up := testbed.NewUpstream(t, script)
-		routes = append(routes, "handle "+path+" {\n"+proxyTo(up.Addr)+"\n}")
-	}
-	c := prepareCaddy(t)
-	// The site has no host, so that requests without one come to it.
-	hostless := strings.NewReplacer("http://{$HTTP}", "http://:"+portOf(c.http), "https://{$HTTPS}", "https://:"+portOf(c.https))
-	// An HTTP/3 server holds a connection for the idle timeout after its end.
-	brief := strings.Replace(streaming, "timeouts {", "timeouts {\nidle 2s", 1)
-	c.run(t, hostless.Replace(site(strings.Join(routes, "\n"), brief)), "GODEBUG=http2xconnect=1")
-	return c
-}
-
-func portOf(addr string) string { return addr[strings.LastIndex(addr, ":")+1:] }
-
-// expectSixtyCookies wants them in one field (RFC 9113 section 8.2.3).
-func expectSixtyCookies(tb testing.TB, c *testbed.Conn) {
-	tb.Helper()
-	c.Tolerate()
-	r := c.ReadRequest()
-	if got := r.Header.Values("Cookie"); len(got) != 1 || strings.Count(got[0], "; ") != 59 {
-		tb.Errorf("the upstream has got the cookies %q", got)
-	}
-	c.Send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-}
-
-// expectHoldings waits until the process holds no more than it did.
-func expectHoldings(t *testing.T, c *caddy, before holdings) {
-	t.Helper()
-	const slack = 2 << 10
-	var now holdings
-	defer func() { t.Logf("the process held %+v before, and %+v after", before, now) }()
-	eventually(t, "the process is as it was", func() bool {
-		now = c.holdings(t)
-		return now.goroutines <= before.goroutines && now.descriptors <= before.descriptors && now.heapKiB < before.heapKiB+slack
-	})
 }

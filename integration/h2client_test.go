@@ -216,6 +216,16 @@ func (h *h2Conn) acknowledge(f http2.Frame) error {
 	return nil
 }
 
+// widen lets the server send as much as it wants on the connection, though not on a stream.
+func (h *h2Conn) widen(tb testing.TB) {
+	tb.Helper()
+	h.wmu.Lock()
+	defer h.wmu.Unlock()
+	if err := h.framer.WriteWindowUpdate(0, 1<<30); err != nil {
+		tb.Fatalf("HTTP/2: %v", err)
+	}
+}
+
 // h2Stream is a stream of an h2Conn.
 type h2Stream struct {
 	informed []http.Header // of responses before the final one
