@@ -176,7 +176,7 @@ func TestAdminShowsTunnels(t *testing.T) {
 		t.Errorf("age %v and idle %v after %v", got.Age, got.Idle, time.Since(before))
 	}
 	want := admin.Tunnel{
-		ID: got.ID, ClientIP: "127.0.0.1", Upstream: up.Addr, Handler: "chat",
+		ID: got.ID, ClientIP: "127.0.0.1", Protocol: "h1", Upstream: up.Addr, Handler: "chat",
 		Opened: got.Opened, Age: got.Age, Idle: got.Idle,
 		BytesIn: 2*6 + 11, BytesOut: 2*2 + 11, MessagesIn: 2, MessagesOut: 2,
 		BytesRate: got.BytesRate, MessagesRate: got.MessagesRate,

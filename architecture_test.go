@@ -42,7 +42,7 @@ var graph = map[string][]string{
 	"printable": {},
 	"relay":     {"x/sys"},
 	"renew":     {"expiry", "label", "net/http", "caddy", "zap"},
-	"server":    {"conn", "tunnel", "net/http", "quic", "caddy"},
+	"server":    {"conn", "tunnel", "net/http", "quic", "x/net", "caddy", "zap"},
 	"testbed":   {"net/http", "x/net"},
 	"trace":     {"printable", "net/http", "otel"},
 	"tunnel":    {"frame", "printable", "relay", "trace", "quic"},
@@ -102,6 +102,21 @@ func TestImportsPointDown(t *testing.T) {
 	}
 	if lines := strings.Count(overview, "\n"); lines > 200 {
 		t.Errorf("ARCHITECTURE.md has %d lines, want 200 at most", lines)
+	}
+}
+
+// Importing http2 switches something on for the whole process, so nobody has it unasked;
+// and what it imports decides when it is initialized.
+func TestHTTP2IsByChoice(t *testing.T) {
+	const path = modulePath + "/http2"
+	if slices.Contains(importsOf(t, "."), path) {
+		t.Errorf("the module imports %s", path) // packages below internal/ must not, by their graph
+	}
+	if !slices.Contains(importsOf(t, "cmd/caddy"), path) {
+		t.Errorf("cmd/caddy does not import %s", path)
+	}
+	if got := importsOf(t, "http2"); !slices.Equal(got, []string{"os"}) {
+		t.Errorf("%s imports %q, want os only", path, got)
 	}
 }
 

@@ -2,12 +2,14 @@ package websocketproxy
 
 import (
 	"cmp"
+	"iter"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 func init() {
@@ -32,7 +34,7 @@ func (p *processWide) shown() *shownProcess {
 // Pools implements dashboard.Backend.
 func (p *shownProcess) Pools() (all []dashboard.Pool) {
 	for _, loaded := range p.process.evictor.Pools() {
-		pool := dashboard.Pool{Handler: cmp.Or(loaded.Name, metrics.DefaultHandler), Queued: loaded.Pool.WaitingNow()}
+		pool := dashboard.Pool{Handler: metrics.Label(cmp.Or(loaded.Name, metrics.DefaultHandler)), Queued: loaded.Pool.WaitingNow()}
 		for _, o := range loaded.Pool.Occupancies() {
 			pool.Members = append(pool.Members, dashboard.Member{Upstream: o.Address, Weight: o.Weight, Most: o.Most})
 		}
@@ -45,6 +47,11 @@ func (p *shownProcess) Pools() (all []dashboard.Pool) {
 func (p *shownProcess) Numbers() dashboard.Numbers {
 	s := p.process.metrics.Snapshot()
 	return dashboard.NumbersOf(&s)
+}
+
+// Snapshots implements dashboard.Backend.
+func (p *shownProcess) Snapshots(wanted func(*tunnel.About) bool) iter.Seq[tunnel.Snapshot] {
+	return p.Live.Snapshots(wanted)
 }
 
 // Interface guards

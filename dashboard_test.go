@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
@@ -17,5 +18,18 @@ func TestDashboardHasWordsForEveryCauseAndReason(t *testing.T) {
 				t.Errorf("the dashboard has no words for the %s %s", typ, why)
 			}
 		}
+	}
+}
+
+// Otherwise several handlers are one in the counts.
+func TestDashboardNamesHandlersAsTheyAreCounted(t *testing.T) {
+	long := strings.Repeat("a", 127)
+	for name, want := range map[string]string{"": "default", "chat": "chat", long + "é and more": long} {
+		t.Run(want, func(t *testing.T) {
+			provision(t, &Handler{Name: name, Upstreams: upstreams("127.0.0.1:1")})
+			if pools := process.shown().Pools(); len(pools) != 1 || pools[0].Handler != want {
+				t.Errorf("the pools are %+v, want one of %q", pools, want)
+			}
+		})
 	}
 }

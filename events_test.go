@@ -93,38 +93,12 @@ func expectNoEvent(t *testing.T, name string) {
 // all of them. It returns its address.
 func runWithEvents(t *testing.T, blocks bool, dials ...string) string {
 	t.Helper()
-	var ups []any
-	for _, dial := range dials {
-		ups = append(ups, map[string]any{"dial": dial})
-	}
-	raw, err := json.Marshal(map[string]any{
-		"admin":   map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
-		"logging": map[string]any{"logs": map[string]any{"default": map[string]any{"level": "FATAL"}}},
-		"storage": map[string]any{"module": "file_system", "root": t.TempDir()},
-		"apps": map[string]any{
-			"tls": map[string]any{"disable_storage_check": true, "disable_storage_clean": true},
-			"events": map[string]any{"subscriptions": []any{map[string]any{
-				"events": events.Names(), "handlers": []any{map[string]any{"handler": "test_notes", "blocks": blocks}},
-			}}},
-			"http": map[string]any{"servers": map[string]any{"test": map[string]any{
-				"listen": []string{"127.0.0.1:0"}, "automatic_https": map[string]any{"disable": true},
-				"routes": []any{map[string]any{"handle": []any{map[string]any{
-					"handler": "websocket_proxy", "name": "chat", "upstreams": ups,
-				}}}},
-			}}},
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cfg caddy.Config
-	if err := json.Unmarshal(raw, &cfg); err != nil {
-		t.Fatal(err)
-	}
-	if err := caddy.Run(&cfg); err != nil {
-		t.Fatalf("running Caddy: %v", err)
-	}
-	return listenAddress(t)
+	config, apps := caddyConfig("FATAL", map[string]any{}, map[string]any{"name": "chat", "upstreams": upstreams(dials...)})
+	config["storage"] = map[string]any{"module": "file_system", "root": t.TempDir()}
+	apps["events"] = map[string]any{"subscriptions": []any{map[string]any{
+		"events": events.Names(), "handlers": []any{map[string]any{"handler": "test_notes", "blocks": blocks}},
+	}}}
+	return loadCaddy(t, config)
 }
 
 // withEvents runs a Caddy until the test ends.
@@ -134,10 +108,7 @@ func withEvents(t *testing.T, blocks bool, dials ...string) string {
 	noted.all, noted.free = nil, make(chan struct{})
 	noted.mu.Unlock()
 	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Errorf("stopping Caddy: %v", err)
-		}
-		expectNothingHeld(t)
+		stopCaddy(t)
 		close(noted.free)
 	})
 	return runWithEvents(t, blocks, dials...)

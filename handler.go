@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -24,39 +25,54 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !handshake.IsWebSocket(r) {
 		return h.serveNext(w, r, next)
 	}
-	live := h.live
-	live.Begin() // before looking, so that an exit waits for it or is seen
-	defer live.Finish()
+	h.live.Begin() // before looking, so that an exit waits for it or is seen
+	defer h.live.Finish()
+	if r.ProtoMajor != 2 {
+		_, err := h.open(w, r)
+		return err
+	}
+	var serve func()
+	var err error
+	server.OnOwnStack(func() { serve, err = h.open(w, r) })
+	if serve != nil {
+		serve()
+	}
+	return err
+}
+
+// open performs the handshakes and opens the tunnel. A tunnel that ends with the handler
+// has to be served by it.
+func (h *Handler) open(w http.ResponseWriter, r *http.Request) (serve func(), err error) {
 	hs := &clientHandshake{account: h.openAccount(r), client: w}
 	hs.begin()
 	defer hs.abandon() // unless it has come to an end
-	if live.IsExiting() {
-		return h.refuse(w, r, &hs.account, refuseExiting(""))
+	if h.live.IsExiting() {
+		return nil, h.refuse(w, r, &hs.account, refuseExiting(""))
 	}
 	refused := h.checkHandshake(r, hs)
 	if refused != nil {
-		return h.refuse(w, r, &hs.account, refused)
+		return nil, h.refuse(w, r, &hs.account, refused)
 	}
 	if hs.expires, refused = h.deadline(r); refused != nil {
-		return h.refuseByClose(w, r, hs, refused)
+		return nil, h.refuseByClose(w, r, hs, refused)
 	}
 	if hs.place, refused = h.enter(r); refused != nil {
-		return h.refuse(w, r, &hs.account, refused)
+		return nil, h.refuse(w, r, &hs.account, refused)
 	}
 	defer func() { hs.place.Leave() }() // unless a tunnel has taken it
 	a, refused := h.connect(r, hs)
 	if refused != nil {
-		return h.refuse(w, r, &hs.account, refused)
+		return nil, h.refuse(w, r, &hs.account, refused)
 	}
 	defer a.giveBack() // unless a tunnel has taken it
 	if !a.opens() {
-		return h.passAnswer(w, r, hs, a)
+		return nil, h.passAnswer(w, r, hs, a)
 	}
 	logFields(r, hs, a)
 	if hs.Stream {
-		return h.openStream(w, r, hs, a)
+		return h.openStream(w, r, hs, a), nil
 	}
-	return h.openSocket(w, r, hs, a)
+	return nil, h.openSocket(w, r, hs, a)
 }
 
 // serveNext gives a request that is not ours to the next handler.

@@ -3,6 +3,8 @@ package websocketproxy
 import (
 	"net/http"
 	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 func TestMistakesInChecksAreToldWithTheirPath(t *testing.T) {
@@ -43,20 +45,20 @@ func TestMistakesInChecksAreToldWithTheirPath(t *testing.T) {
 	} {
 		t.Run(check, func(t *testing.T) {
 			err := provisionJSON(t, `{"upstreams": [{"dial": "localhost:9000"}], "health_checks": {"active": `+check+`}}`)
-			expectProblem(t, err, "health_checks.active."+want)
+			testbed.ExpectProblem(t, err, "health_checks.active."+want)
 		})
 	}
 	t.Run("a port of a unix socket", func(t *testing.T) {
 		err := provisionJSON(t, `{"upstreams": [{"dial": "localhost:9000"}, {"dial": "unix//run/a.sock"}],
 			"health_checks": {"active": {"port": 80}}}`)
-		expectProblem(t, err, "health_checks.active.port: has no effect: unix//run/a.sock")
+		testbed.ExpectProblem(t, err, "health_checks.active.port: has no effect: unix//run/a.sock")
 	})
 }
 
 func TestUpstreamsThatAreWrongAreToldAsThat(t *testing.T) {
 	for _, upstream := range []string{"null", `{"dial": "a"}`, `{"dial": "a://b"}`} {
 		err := provisionJSON(t, `{"upstreams": [`+upstream+`], "health_checks": {"active": {"port": 80}}}`)
-		expectProblem(t, err, "upstreams[0]")
+		testbed.ExpectProblem(t, err, "upstreams[0]")
 	}
 }
 

@@ -159,6 +159,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	for _, step := range []func(caddy.Context) error{
 		server.KeepConns,
+		server.TellHTTP2,
 		h.http3.Provision,
 		h.provisionTransport,
 		h.provisionTrustedProxies,

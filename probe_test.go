@@ -29,40 +29,23 @@ func probed(t *testing.T, h *Handler) error {
 	return h.check.probe(h.pool.Fixed[0])(context.Background())
 }
 
-// expectProblem checks that an error has a text in it; none means no error.
-func expectProblem(t *testing.T, err error, want string) {
-	t.Helper()
-	switch {
-	case want == "" && err != nil:
-		t.Errorf("it fails: %v", err)
-	case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-		t.Errorf("the error is %v, want it to say %q", err, want)
-	}
-}
-
-// respond is an upstream that gives this answer to everything.
-func respond(status, body string, header ...string) testbed.Script {
-	lines := append([]string{"HTTP/1.1 " + status}, header...)
-	return testbed.Respond(strings.Join(lines, "\r\n") + "\r\n\r\n" + body)
-}
-
 func TestHTTPCheckJudgesTheAnswer(t *testing.T) {
 	tests := map[string]struct {
 		script   testbed.Script
 		settings ActiveHealthChecks
 		want     string
 	}{
-		"200":                  {respond("200 OK", ""), ActiveHealthChecks{}, ""},
-		"204":                  {respond("204 No Content", ""), ActiveHealthChecks{}, ""},
-		"no status of 2xx":     {respond("301 Moved", ""), ActiveHealthChecks{}, "status 301"},
-		"an error":             {respond("503 Service Unavailable", ""), ActiveHealthChecks{}, "status 503"},
-		"the status":           {respond("418 Teapot", ""), ActiveHealthChecks{ExpectStatus: 418}, ""},
-		"another status":       {respond("204 No Content", ""), ActiveHealthChecks{ExpectStatus: 200}, "status 204"},
-		"the class":            {respond("404 Not Found", ""), ActiveHealthChecks{ExpectStatus: 4}, ""},
-		"another class":        {respond("200 OK", ""), ActiveHealthChecks{ExpectStatus: 4}, "status 200"},
-		"the body":             {respond("200 OK", "it is fine"), ActiveHealthChecks{ExpectBody: "f[a-z]ne$"}, ""},
-		"too late in the body": {respond("200 OK", "it is fine"), ActiveHealthChecks{ExpectBody: "fine", MaxSize: 8}, "the body is not"},
-		"all of the body":      {respond("200 OK", strings.Repeat("x", 2<<20)+"fine"), ActiveHealthChecks{ExpectBody: "fine", MaxSize: -1}, ""},
+		"200":                  {testbed.Answer("200 OK", ""), ActiveHealthChecks{}, ""},
+		"204":                  {testbed.Answer("204 No Content", ""), ActiveHealthChecks{}, ""},
+		"no status of 2xx":     {testbed.Answer("301 Moved", ""), ActiveHealthChecks{}, "status 301"},
+		"an error":             {testbed.Answer("503 Service Unavailable", ""), ActiveHealthChecks{}, "status 503"},
+		"the status":           {testbed.Answer("418 Teapot", ""), ActiveHealthChecks{ExpectStatus: 418}, ""},
+		"another status":       {testbed.Answer("204 No Content", ""), ActiveHealthChecks{ExpectStatus: 200}, "status 204"},
+		"the class":            {testbed.Answer("404 Not Found", ""), ActiveHealthChecks{ExpectStatus: 4}, ""},
+		"another class":        {testbed.Answer("200 OK", ""), ActiveHealthChecks{ExpectStatus: 4}, "status 200"},
+		"the body":             {testbed.Answer("200 OK", "it is fine"), ActiveHealthChecks{ExpectBody: "f[a-z]ne$"}, ""},
+		"too late in the body": {testbed.Answer("200 OK", "it is fine"), ActiveHealthChecks{ExpectBody: "fine", MaxSize: 8}, "the body is not"},
+		"all of the body":      {testbed.Answer("200 OK", strings.Repeat("x", 2<<20)+"fine"), ActiveHealthChecks{ExpectBody: "fine", MaxSize: -1}, ""},
 		"no answer":            {testbed.Silent, ActiveHealthChecks{Timeout: soon}, "waiting for the answer: took longer than 100ms"},
 		"a redirect":           {redirect, ActiveHealthChecks{FollowRedirects: true}, ""},
 		"one not followed":     {redirect, ActiveHealthChecks{}, "status 302"},
@@ -71,7 +54,7 @@ func TestHTTPCheckJudgesTheAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			up := testbed.NewUpstream(t, test.script)
 			test.settings.Kind = "http"
-			expectProblem(t, probed(t, checked(up.Addr, test.settings)), test.want)
+			testbed.ExpectProblem(t, probed(t, checked(up.Addr, test.settings)), test.want)
 		})
 	}
 }
@@ -111,7 +94,7 @@ func TestRequestOfAnHTTPCheck(t *testing.T) {
 		c.Send("HTTP/1.1 200 OK\r\n\r\n")
 		c.Close()
 	})
-	expectProblem(t, probed(t, h), "")
+	testbed.ExpectProblem(t, probed(t, h), "")
 }
 
 func TestHandshakeOfAWebSocketCheck(t *testing.T) {
@@ -141,11 +124,11 @@ func TestHandshakeOfAWebSocketCheck(t *testing.T) {
 		c.ExpectClose(1000)
 		c.Close()
 	})
-	expectProblem(t, probed(t, h), "")
+	testbed.ExpectProblem(t, probed(t, h), "")
 }
 
 func TestChecksOfAnotherAddress(t *testing.T) {
-	up := testbed.NewUpstream(t, respond("200 OK", ""))
+	up := testbed.NewUpstream(t, testbed.Answer("200 OK", ""))
 	other := testbed.RefusedAddr(t)
 	port := int(portOf(t, up.Addr))
 	tests := map[string]ActiveHealthChecks{
@@ -154,7 +137,7 @@ func TestChecksOfAnotherAddress(t *testing.T) {
 	}
 	for name, settings := range tests {
 		t.Run(name, func(t *testing.T) {
-			expectProblem(t, probed(t, checked(other, settings)), "")
+			testbed.ExpectProblem(t, probed(t, checked(other, settings)), "")
 		})
 	}
 }
@@ -166,7 +149,7 @@ func TestChecksDialAsTunnelsDo(t *testing.T) {
 		return map[string]any{"tls": map[string]any{"ca": authority(c)}}
 	}
 	scripts := map[string]testbed.Script{
-		"http":      respond("200 OK", ""),
+		"http":      testbed.Answer("200 OK", ""),
 		"websocket": testbed.Echo,
 		"tcp":       func(_ testing.TB, c *testbed.Conn) { c.Tolerate(); c.Drain() },
 	}
@@ -212,7 +195,7 @@ func TestChecksDialAsTunnelsDo(t *testing.T) {
 					h = withTransport(t, h.Upstreams[0].Dial, test.transport)
 				}
 				h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: kind, Timeout: test.timeout}}
-				expectProblem(t, probed(t, h), test.want)
+				testbed.ExpectProblem(t, probed(t, h), test.want)
 			})
 		}
 	}

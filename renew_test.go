@@ -18,6 +18,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // renewer is a websocket_renew that goes by the request's query.
@@ -92,7 +93,7 @@ func TestRequestsRenewTunnels(t *testing.T) {
 			t.Errorf("%.10q renews %v tunnels until %s, want %d", step.user, got, exp, step.want)
 		}
 	}
-	for user, want := range map[string][]float64{"alice": {60, 60}, "bob": {10}, long + "1": {10}} {
+	for user, want := range map[string][]float64{"alice": {60, 60}, "bob": {10}, long[:tunnel.MaxLabelValue]: {10}} {
 		got := api.expireIn(user)
 		if len(got) != len(want) || got[0] != want[0] || got[len(got)-1] != want[len(want)-1] {
 			t.Errorf("the tunnels of %.10s expire in %v minutes, want %v", user, got, want)
@@ -117,6 +118,7 @@ func TestRequestsRenewTunnels(t *testing.T) {
 		t.Errorf("bob's tunnel expires in %v minutes, want 120", got)
 	}
 	for body, want := range map[string]string{
+		`{"labels": {"user": "` + long + `2"}, "expires": "1h"}`: "label user has a value of 201 bytes",
 		`{"expires": "1h"}`:                                   "say which tunnels",
 		`{"all": true}`:                                       "expires: is empty",
 		`{"all": true, "expires": "soon"}`:                    "expires: is neither",

@@ -11,24 +11,29 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
-// runCaddy runs a Caddy with one server, in this process, and returns the
-// server's address. Its handler is a websocket_proxy to the upstream.
-func runCaddy(t *testing.T, up string, server map[string]any) string {
-	t.Helper()
+// caddyConfig is the configuration of a Caddy with one server, whose handler is a
+// websocket_proxy, and its apps. What it logs is of this level.
+func caddyConfig(level string, server, proxy map[string]any) (config, apps map[string]any) {
+	proxy["handler"] = "websocket_proxy"
 	server["listen"] = []string{"127.0.0.1:0"}
 	server["automatic_https"] = map[string]any{"disable": true}
-	server["routes"] = []any{map[string]any{"handle": []any{map[string]any{
-		"handler":   "websocket_proxy",
-		"upstreams": []any{map[string]any{"dial": up}},
-	}}}}
-	raw, err := json.Marshal(map[string]any{
+	server["routes"] = []any{map[string]any{"handle": []any{proxy}}}
+	apps = map[string]any{
+		"tls":  map[string]any{"disable_storage_check": true, "disable_storage_clean": true},
+		"http": map[string]any{"servers": map[string]any{"test": server}},
+	}
+	return map[string]any{
 		"admin":   map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
-		"logging": map[string]any{"logs": map[string]any{"default": map[string]any{"level": "ERROR"}}},
-		"apps": map[string]any{
-			"tls":  map[string]any{"disable_storage_check": true, "disable_storage_clean": true},
-			"http": map[string]any{"servers": map[string]any{"test": server}},
-		},
-	})
+		"logging": map[string]any{"logs": map[string]any{"default": map[string]any{"level": level}}},
+		"apps":    apps,
+	}, apps
+}
+
+// loadCaddy runs a Caddy in this process, or reloads it, and returns the address of its
+// server. It is for the caller to stop it.
+func loadCaddy(t *testing.T, config map[string]any) string {
+	t.Helper()
+	raw, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,13 +44,16 @@ func runCaddy(t *testing.T, up string, server map[string]any) string {
 	if err := caddy.Run(&cfg); err != nil {
 		t.Fatalf("running Caddy: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Errorf("stopping Caddy: %v", err)
-		}
-		expectNothingHeld(t)
-	})
 	return listenAddress(t)
+}
+
+// stopCaddy stops it, after which nothing may be held.
+func stopCaddy(t *testing.T) {
+	t.Helper()
+	if err := caddy.Stop(); err != nil {
+		t.Errorf("stopping Caddy: %v", err)
+	}
+	expectNothingHeld(t)
 }
 
 // listenAddress asks the running Caddy where its server listens.
@@ -99,7 +107,9 @@ func TestEndOfStreamPassesCaddysOwnConnections(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			up := testbed.NewUpstream(t, nil)
-			c := testbed.Dial(t, runCaddy(t, up.Addr, test.server))
+			config, _ := caddyConfig("ERROR", test.server, map[string]any{"upstreams": upstreams(up.Addr)})
+			t.Cleanup(func() { stopCaddy(t) })
+			c := testbed.Dial(t, loadCaddy(t, config))
 			c.Send(test.preamble)
 			u := accept(t, up, c)
 			u.CloseWrite()

@@ -47,32 +47,52 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientH
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	side := conn.Socket{Conn: conn.Unwrap(taken)}
 	side.GiveUpAfter(h.userTimeout())
-	h.startTunnel(r, hs, a, relay.Side{Conn: side, Buffered: slices.Clone(early)})
+	h.startTunnel(r, hs, a, relay.Side{Conn: side, Buffered: slices.Clone(early)}, relay.Start)
 	return nil
 }
 
-// openStream accepts an extended CONNECT and runs the tunnel to its end, as the
-// stream ends with the handler.
-func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) error {
+// openStream accepts an extended CONNECT and starts the tunnel. A stream of HTTP/3 is
+// taken from its server, one of HTTP/2 ends with the handler: serve, if it is not nil, has
+// to be called there, and returns at the tunnel's end.
+func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientHandshake, a *answer) (serve func()) {
 	h.writeHeader(w, r, a, func(header http.Header) {
 		delete(header, handshake.FieldAccept)
 	}, http.StatusOK)
 	s := conn.NewStream(r.Context(), w, r.Body, server.Conn(r.Context()))
-	defer server.LiftIdleTimeouts(r.Context())()
-	defer s.Detach()
+	restore := server.LiftIdleTimeouts(r.Context())
 	if err := s.Accept(); err != nil {
+		s.Detach()
+		restore()
 		gone := &refusal{cause: causeClientGone, err: err, upstream: a.choice.Host.Address}
 		h.logRefusal(r, &hs.account, gone, statusClientClosed)
 		return nil
 	}
-	t := h.startTunnel(r, hs, a, relay.Side{Conn: s})
+	if taken := conn.TakeStream(w); taken != nil {
+		t := h.startTunnel(r, hs, a, relay.Side{Conn: taken}, relay.Start)
+		taken.OnGone(t.ClientGone) //nolint:contextcheck // the stream has its own, and the request ends
+		return nil
+	}
+	var serveClient func()
+	t := h.startTunnel(r, hs, a, relay.Side{Conn: s}, func(client, upstream relay.Side, hooks relay.Hooks) (r relay.Relay) {
+		r, serveClient = relay.StartServed(client, upstream, hooks)
+		return r
+	})
 	stop := s.OnGone(t.ClientGone)
-	defer stop()
-	<-t.Over()
-	return nil
+	return func() {
+		serveClient()
+		<-t.Over()
+		stop()
+		s.Detach()
+		restore()
+	}
 }
 
-func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, client relay.Side) *tunnel.Tunnel {
+// starter is one of those of a relay.
+type starter func(client, upstream relay.Side, hooks relay.Hooks) relay.Relay
+
+func (h *Handler) startTunnel(
+	r *http.Request, hs *clientHandshake, a *answer, client relay.Side, start starter,
+) *tunnel.Tunnel {
 	held := &evict.Lease{Host: a.choice.Host, From: a.choice.Endpoint.From, Place: hs.place, Policy: h.evictPolicy}
 	hs.place, a.taken = nil, true
 	about := tunnel.About{
@@ -89,7 +109,7 @@ func (h *Handler) startTunnel(r *http.Request, hs *clientHandshake, a *answer, c
 		t.Limit(*hs.expires)
 	}
 	other := a.Detach(h.userTimeout())
-	t.Start(func(hooks relay.Hooks) relay.Relay { return relay.Start(client, other, hooks) }, rand.Float64)
+	t.Start(func(hooks relay.Hooks) relay.Relay { return start(client, other, hooks) }, rand.Float64)
 	return t
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -30,6 +31,15 @@ func (a admin) goroutines(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("reading the goroutine profile: %w", err)
 	}
 	return parseGoroutines(line)
+}
+
+// count is goroutines for a row: NaN if the peer has nothing of the kind.
+func (a admin) count(ctx context.Context) (float64, error) {
+	if a == "" {
+		return math.NaN(), nil
+	}
+	n, err := a.goroutines(ctx)
+	return float64(n), err
 }
 
 // parseGoroutines parses the first line of a goroutine profile.

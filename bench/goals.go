@@ -40,6 +40,21 @@ var goals = map[string][]goal{
 	"CPU per GiB to upstream, 64 KiB frames, TLS":   {{peer: stockName, limit: 1}},
 	"CPU per GiB to client, 64 KiB frames, TLS":     {{peer: stockName, limit: 1}},
 
+	"memory per idle tunnel at 1,000, HTTP/2, 100 a connection": {{peer: stockName, limit: 0.4}},
+	"memory per idle tunnel at 1,000, HTTP/2, 1 a connection":   {{peer: stockName, limit: 0.58}},
+	"memory per idle tunnel at 1,000, HTTP/3, 100 a connection": {{peer: stockName, limit: 0.2}},
+	"memory per idle tunnel at 1,000, HTTP/3, 1 a connection":   {{peer: stockName, limit: 0.7}},
+
+	"CPU per echo of 64 B, HTTP/2, 100 a connection": {{peer: stockName, limit: 0.85}},
+	"CPU per echo of 64 B, HTTP/2, 1 a connection":   {{peer: stockName, limit: 0.85}},
+	"CPU per echo of 64 B, HTTP/3, 100 a connection": {{peer: stockName, limit: 0.85}},
+	"CPU per echo of 64 B, HTTP/3, 1 a connection":   {{peer: stockName, limit: 0.85}},
+
+	"CPU per GiB to upstream, 64 KiB frames, HTTP/2, 100 a connection": {{peer: stockName, limit: 0.9}},
+	"CPU per GiB to client, 64 KiB frames, HTTP/2, 100 a connection":   {{peer: stockName, limit: 0.9}},
+	"CPU per GiB to upstream, 64 KiB frames, HTTP/3, 100 a connection": {{peer: stockName, limit: 0.9}},
+	"CPU per GiB to client, 64 KiB frames, HTTP/3, 100 a connection":   {{peer: stockName, limit: 0.9}},
+
 	"p99 echo latency at 1,000 msg/s, plain": {{peer: haproxyName, limit: 1.3}},
 	"p99 echo latency at 1,000 msg/s, TLS":   {{peer: haproxyName, limit: 1.3}},
 }

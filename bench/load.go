@@ -31,11 +31,13 @@ const (
 type target struct {
 	addr string
 	tls  *tls.Config // nil for plain TCP
+	// carriers have streams for tunnels; nil if each has a connection of HTTP/1.1.
+	carriers *carriers
 }
 
 // client is one WebSocket connection to a proxy.
 type client struct {
-	conn net.Conn
+	conn stream
 	r    *bufio.Reader
 	buf  []byte
 }
@@ -44,6 +46,9 @@ type client struct {
 func (t target) dial(ctx context.Context, path string, bufferSize int) (*client, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
 	defer cancel()
+	if t.carriers != nil {
+		return t.dialStream(ctx, path, bufferSize)
+	}
 	conn, err := t.connect(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", t.addr, err)
@@ -56,6 +61,16 @@ func (t target) dial(ctx context.Context, path string, bufferSize int) (*client,
 	}
 	_ = conn.SetDeadline(time.Now().Add(connectionLimit))
 	return c, nil
+}
+
+// dialStream is dial with extended CONNECT.
+func (t target) dialStream(ctx context.Context, path string, bufferSize int) (*client, error) {
+	conn, err := t.carriers.open(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", t.addr, err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(connectionLimit)) // fails only on a closed connection
+	return &client{conn: conn, r: bufio.NewReaderSize(conn, bufferSize)}, nil
 }
 
 func (t target) connect(ctx context.Context) (net.Conn, error) {

@@ -37,20 +37,26 @@ func TestClientAndBackendUnderstandEachOther(t *testing.T) {
 		}},
 	}
 	backend := target{addr: startTestBackend(t)}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			c, err := backend.dial(t.Context(), tc.path, smallBuffer)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.conn.Close()
-			if err := tc.use(c); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.close(); err != nil {
-				t.Errorf("closing: %v", err)
-			}
-		})
+	for way, over := range map[string]target{
+		"HTTP/1.1": backend,
+		http2Name:  startStreamServer(t, backend, carriage{http2Name, 2}),
+		http3Name:  startStreamServer(t, backend, carriage{http3Name, 2}),
+	} {
+		for name, tc := range tests {
+			t.Run(way+", "+name, func(t *testing.T) {
+				c, err := over.dial(t.Context(), tc.path, smallBuffer)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.conn.Close()
+				if err := tc.use(c); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.close(); err != nil {
+					t.Errorf("closing: %v", err)
+				}
+			})
+		}
 	}
 }
 

@@ -27,25 +27,28 @@ type options struct {
 
 // scale says how much load the measurements put on, and for how long.
 type scale struct {
-	tunnels     []int         // numbers of idle plain tunnels, ascending
-	tlsTunnels  []int         // numbers of idle TLS tunnels, ascending
-	settle      time.Duration // between the last connect and reading memory
-	longSettle  time.Duration // the same for the second reading with TLS; 0 for none
-	watch       time.Duration // how long the CPU use of idle tunnels is watched
-	echoes      int           // round trips of the CPU measurement, at most
-	echoTime    time.Duration // its duration, at most
-	frames      []int         // frame sizes of plain bulk transfers
-	tlsFrames   []int         // frame sizes of bulk transfers with TLS
-	bulkBytes   int64
-	bulkTunnels int
-	connects    int
-	latencyTime time.Duration
-	latencyRuns int // repetitions, at least
-	profile     time.Duration
+	tunnels       []int         // numbers of idle plain tunnels, ascending
+	tlsTunnels    []int         // numbers of idle TLS tunnels, ascending
+	streamTunnels int           // number of idle tunnels over HTTP/2 and HTTP/3
+	streamFrame   int           // frame size of their bulk transfers
+	settle        time.Duration // between the last connect and reading memory
+	longSettle    time.Duration // the same for the second reading with TLS; 0 for none
+	watch         time.Duration // how long the CPU use of idle tunnels is watched
+	echoes        int           // round trips of the CPU measurement, at most
+	echoTime      time.Duration // its duration, at most
+	frames        []int         // frame sizes of plain bulk transfers
+	tlsFrames     []int         // frame sizes of bulk transfers with TLS
+	bulkBytes     int64
+	bulkTunnels   int
+	connects      int
+	latencyTime   time.Duration
+	latencyRuns   int // repetitions, at least
+	profile       time.Duration
 }
 
 // fullScale is what the flags leave alone of a comparison that counts.
 var fullScale = scale{
+	streamTunnels: 1000, streamFrame: 64 << 10,
 	watch:  10 * time.Second,
 	echoes: 100_000, echoTime: 3 * time.Second,
 	connects: 2000, latencyTime: 5 * time.Second, latencyRuns: 5,
@@ -54,7 +57,7 @@ var fullScale = scale{
 
 // quickScale is small enough for a smoke test.
 var quickScale = scale{
-	tunnels: []int{50, 150}, tlsTunnels: []int{50},
+	tunnels: []int{50, 150}, tlsTunnels: []int{50}, streamTunnels: 50, streamFrame: 64 << 10,
 	settle: 300 * time.Millisecond, longSettle: 600 * time.Millisecond, watch: 500 * time.Millisecond,
 	echoes: 5000, echoTime: 500 * time.Millisecond,
 	frames: []int{64 << 10, 1 << 20}, tlsFrames: []int{64 << 10},
@@ -163,7 +166,7 @@ func (o *options) check() error {
 	case s.longSettle != 0 && s.longSettle <= s.settle:
 		return errors.New("-long-settle must be longer than -settle, or 0")
 	}
-	for _, size := range slices.Concat(s.frames, s.tlsFrames) {
+	for _, size := range slices.Concat(s.frames, s.tlsFrames, []int{streamBulkShare * s.streamFrame}) {
 		if s.bulkBytes/int64(s.bulkTunnels) < int64(size) {
 			return fmt.Errorf("-bulk-mib is too small for frames of %d bytes", size)
 		}

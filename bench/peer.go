@@ -36,17 +36,19 @@ type peer struct {
 	balance string
 	// hasAdmin tells that it is a Caddy, whose insides can be asked for.
 	hasAdmin bool
+	// protocols are those that carry many tunnels in one connection.
+	protocols []string
 	// versionArgs make the binary print its version.
 	versionArgs []string
 }
 
 // settings are what configuration templates may use.
 type settings struct {
-	Plain, TLS, Admin int // ports
-	Upstreams         []string
-	Dir               string
-	Processors        int
-	Balance           string
+	Plain, TLS, Streams, Admin int // ports
+	Upstreams                  []string
+	Dir                        string
+	Processors                 int
+	Balance                    string
 }
 
 // allPeers lists every peer in the order of the table's columns, our module
@@ -70,6 +72,7 @@ func allPeers(o options) []peer {
 			name: haproxyName, binary: "haproxy", template: "haproxy.cfg",
 			args:        []string{"-db", "-f", "haproxy.cfg"},
 			versionArgs: []string{"-v"},
+			protocols:   []string{http2Name},
 		},
 		{
 			name: "Apache", binary: "apache2", template: "apache.conf",
@@ -96,6 +99,7 @@ func caddyPeer(name, binary, balance string) peer {
 		args:        []string{"run", "--config", "Caddyfile", "--adapter", "caddyfile"},
 		versionArgs: []string{"version"},
 		hasAdmin:    true,
+		protocols:   []string{http2Name, http3Name},
 	}
 }
 

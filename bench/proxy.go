@@ -26,13 +26,14 @@ const (
 
 // proxy is one running peer.
 type proxy struct {
-	name  string
-	cmd   *exec.Cmd
-	log   *os.File
-	ended chan struct{} // closed when the process has ended
-	plain target
-	tls   target
-	admin admin
+	name    string
+	cmd     *exec.Cmd
+	log     *os.File
+	ended   chan struct{} // closed when the process has ended
+	plain   target
+	tls     target
+	streams target // TLS with HTTP/2 and HTTP/3, as far as the peer has them
+	admin   admin
 }
 
 // workshop is what every proxy of a run is started with.
@@ -43,18 +44,28 @@ type workshop struct {
 	started   int
 }
 
-// start starts a fresh process of p and waits until it serves WebSockets.
+// start starts a fresh process of p and waits until it serves WebSockets. Others on
+// the machine may take one of its ports first: then it gets other ones.
 func (w *workshop) start(ctx context.Context, p peer) (*proxy, error) {
+	const attempts = 3
+	run, err := w.startOnce(ctx, p)
+	for i := 1; i < attempts && err != nil && ctx.Err() == nil; i++ {
+		run, err = w.startOnce(ctx, p)
+	}
+	return run, err
+}
+
+func (w *workshop) startOnce(ctx context.Context, p peer) (*proxy, error) {
 	dir, err := w.newFolder(p)
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(ctx, 3)
+	ports, err := freePorts(ctx, 4)
 	if err != nil {
 		return nil, fmt.Errorf("choosing ports: %w", err)
 	}
 	config, err := p.config(settings{
-		Plain: ports[0], TLS: ports[1], Admin: ports[2], Upstreams: w.upstreams, Dir: dir,
+		Plain: ports[0], TLS: ports[1], Admin: ports[2], Streams: ports[3], Upstreams: w.upstreams, Dir: dir,
 	})
 	if err != nil {
 		return nil, err
@@ -68,6 +79,7 @@ func (w *workshop) start(ctx context.Context, p peer) (*proxy, error) {
 	}
 	run.plain = target{addr: loopback(ports[0])}
 	run.tls = target{addr: loopback(ports[1]), tls: w.cert.clientConfig()}
+	run.streams = target{addr: loopback(ports[3]), tls: run.tls.tls}
 	if p.hasAdmin {
 		run.admin = admin(loopback(ports[2]))
 	}
@@ -89,7 +101,8 @@ func (w *workshop) newFolder(p peer) (string, error) {
 	return dir, w.cert.write(dir)
 }
 
-// launch runs the command in dir, with an environment that holds no tuning.
+// launch runs the command in dir, with an environment that holds no tuning but what
+// makes Go offer WebSockets over HTTP/2.
 func launch(p peer, dir string) (*proxy, error) {
 	log, err := os.Create(filepath.Join(dir, logFile)) //nolint:gosec // in a folder of our own
 	if err != nil {
@@ -98,7 +111,7 @@ func launch(p peer, dir string) (*proxy, error) {
 	//nolint:gosec,noctx // from allPeers; stop ends it, with its children
 	cmd := exec.Command(p.binary, p.args...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "GODEBUG=http2xconnect=1"}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttributes()
 	if err := cmd.Start(); err != nil {

@@ -17,6 +17,8 @@ type row struct {
 type measurement struct {
 	rows   []row
 	secure bool
+	// way is how tunnels travel; peers that don't know it have no values.
+	way carriage
 	// cpuBound tells that a profile shows what its values come from.
 	cpuBound bool
 	// leastRuns is how often a noisy measurement is repeated at least.
@@ -58,7 +60,7 @@ func allMeasurements(s scale) []measurement {
 		rows: []row{{fmt.Sprintf("clients of %d refused while one upstream answers 503", refusable), ""}}, run: measureRefused,
 	})
 	secure := measurementsOf(s, idleLoad{sizes: s.tlsTunnels, longSettle: s.longSettle}, s.tlsFrames)
-	return bothPorts(plain, secure)
+	return append(bothPorts(plain, secure), streamMeasurements(s)...)
 }
 
 // bothPorts returns the measurements of both kinds of port.
@@ -83,7 +85,7 @@ func named(list []measurement, suffix string) []measurement {
 func measurementsOf(s scale, idle idleLoad, frames []int) []measurement {
 	list := idleMeasurements(idle)
 	list = append(list,
-		measurement{rows: []row{{"CPU per echo of 64 B", "µs"}}, run: measureEcho, cpuBound: true},
+		echoMeasurement(),
 		measurement{rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect, cpuBound: true},
 	)
 	for _, frame := range frames {
@@ -92,6 +94,10 @@ func measurementsOf(s scale, idle idleLoad, frames []int) []measurement {
 	return append(list, measurement{
 		rows: []row{{"p99 echo latency at 1,000 msg/s", "µs"}}, run: measureLatency, leastRuns: s.latencyRuns,
 	})
+}
+
+func echoMeasurement() measurement {
+	return measurement{rows: []row{{"CPU per echo of 64 B", "µs"}}, run: measureEcho, cpuBound: true}
 }
 
 func idleMeasurements(idle idleLoad) []measurement {

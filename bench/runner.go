@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -66,7 +67,7 @@ func (r *runner) runAll(ctx context.Context) error {
 			}
 			fmt.Fprintf(os.Stderr, "run %d of %d: %s\n", run+1, m.repetitions(r.runs), m.rows[0].name)
 			first := run % len(r.peers)
-			order := slices.Concat(r.peers[first:], r.peers[:first])
+			order := r.able(m, slices.Concat(r.peers[first:], r.peers[:first]))
 			for group := range slices.Chunk(order, m.sideBySide()) {
 				failures = append(failures, r.runGroup(ctx, m, group)...)
 				if ctx.Err() != nil {
@@ -76,6 +77,19 @@ func (r *runner) runAll(ctx context.Context) error {
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// able returns those of peers that m can be made of. The others have no values.
+func (r *runner) able(m measurement, peers []peer) []peer {
+	return slices.DeleteFunc(peers, func(p peer) bool {
+		if m.way.protocol == "" || slices.Contains(p.protocols, m.way.protocol) {
+			return false
+		}
+		for _, line := range m.rows {
+			r.results.add(line.name, p.name, math.NaN())
+		}
+		return true
+	})
 }
 
 func (r *runner) mostRepetitions() int {
@@ -123,7 +137,10 @@ func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []er
 // subjectOf returns what m looks at of a running proxy.
 func (r *runner) subjectOf(m measurement, run *proxy, turn *sync.Mutex) subject {
 	s := subject{proxy: run, target: run.plain, scale: r.scale, turn: turn}
-	if m.secure {
+	switch {
+	case m.way.protocol != "":
+		s.target = run.streams
+	case m.secure:
 		s.target = run.tls
 	}
 	return s

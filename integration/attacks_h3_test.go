@@ -70,8 +70,8 @@ func outcomeOf(err error) string {
 	return err.Error()
 }
 
-// statuses are those of the static table of QPACK (RFC 9204 appendix A).
-var statuses = map[byte]string{
+// staticStatuses are those of the static table of QPACK (RFC 9204 appendix A).
+var staticStatuses = map[byte]string{
 	24: "103", 25: "200", 26: "304", 27: "404", 28: "503", 63: "100", 64: "204",
 	65: "206", 66: "302", 67: "400", 68: "403", 69: "421", 70: "425", 71: "500",
 }
@@ -85,7 +85,7 @@ func statusOf(section []byte) string {
 		if index == 0x3F {
 			index += section[1]
 		}
-		return statuses[index]
+		return staticStatuses[index]
 	}
 	// A literal with the name of another (section 4.5.4).
 	at := 1

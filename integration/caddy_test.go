@@ -7,16 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -49,9 +45,9 @@ func startCaddy(tb testing.TB, caddyfile string, env ...string) *caddy {
 func prepareCaddy(tb testing.TB) *caddy {
 	tb.Helper()
 	return &caddy{
-		http:   freeAddr(tb),
-		https:  freeAddr(tb),
-		admin:  freeAddr(tb),
+		http:   testbed.FreeAddr(tb),
+		https:  testbed.FreeAddr(tb),
+		admin:  testbed.FreeAddr(tb),
 		certs:  testbed.NewCerts(tb),
 		log:    newLogs(),
 		exited: make(chan struct{}),
@@ -245,6 +241,11 @@ func (c *caddy) url(scheme, path string) string {
 // site returns a Caddyfile with body as the site at the http and the https
 // address. options are global options.
 func site(body string, options ...string) string {
+	return sites(body, body, options...)
+}
+
+// sites is site with one body for each of the addresses.
+func sites(plain, secure string, options ...string) string {
 	return fmt.Sprintf(`{
 	admin {$ADMIN}
 	persist_config off
@@ -253,17 +254,14 @@ func site(body string, options ...string) string {
 	default_bind 127.0.0.1
 	%s
 }
-(site) {
-	%s
-}
 http://{$HTTP} {
-	import site
+	%s
 }
 https://{$HTTPS} {
 	tls {$CERT} {$KEY}
-	import site
+	%s
 }
-`, strings.Join(options, "\n"), body)
+`, strings.Join(options, "\n"), plain, secure)
 }
 
 // proxyTo is a websocket_proxy directive. The handshake's response tells the
@@ -277,37 +275,6 @@ func proxyTo(upstream string, options ...string) string {
 // in the log.
 func tunnelID(resp *http.Response) string {
 	return resp.Header.Get("X-Tunnel")
-}
-
-// Ports are taken from below the range that systems use for the local ends of
-// connections, from a random one on, so that nobody takes one in the moment
-// before Caddy listens on it.
-var (
-	firstPort = 12000 + rand.IntN(15000)
-	portsUsed atomic.Int64
-)
-
-// freeAddr returns an address of 127.0.0.1 that is free for TCP and UDP.
-func freeAddr(tb testing.TB) string {
-	tb.Helper()
-	for range 1000 {
-		port := firstPort + int(portsUsed.Add(1))
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		var lc net.ListenConfig
-		ln, err := lc.Listen(tb.Context(), "tcp", addr)
-		if err != nil {
-			continue
-		}
-		_ = ln.Close()
-		pc, err := lc.ListenPacket(tb.Context(), "udp", addr)
-		if err != nil {
-			continue
-		}
-		_ = pc.Close()
-		return addr
-	}
-	tb.Fatal("no free port")
-	return ""
 }
 
 // runCaddy runs a subcommand of the binary to its end.

@@ -34,6 +34,9 @@ type dialOptions struct {
 	header       http.Header
 	subprotocols []string
 	compress     bool
+	// over carries the handshake and the messages instead of HTTP/1.1, if the
+	// library lets it.
+	over http.RoundTripper
 }
 
 // clients dial with each of the libraries. They fail the test if there is no
@@ -163,6 +166,9 @@ func dialCoder(tb testing.TB, url string, opts dialOptions) client {
 	}
 	if opts.compress {
 		o.CompressionMode = websocket.CompressionContextTakeover
+	}
+	if opts.over != nil {
+		o.HTTPClient.Transport = opts.over
 	}
 	conn, resp, err := websocket.Dial(timeLimit(tb), url, o)
 	if err != nil {

@@ -24,7 +24,7 @@ const dashboard = `handle_path /status* {
 // have it wrong, or mean harm.
 func TestDashboardInABrowser(t *testing.T) {
 	needNode(t, "playwright-core")
-	browser := needBrowser(t)
+	browser := testbed.Program(t, "chromium")
 	one, two := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
 	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")

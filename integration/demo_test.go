@@ -77,7 +77,7 @@ func TestDemoEchoesMessages(t *testing.T) {
 
 func TestDemoPageSendsAndShowsMessagesInABrowser(t *testing.T) {
 	needNode(t)
-	browser := needBrowser(t)
+	browser := testbed.Program(t, "chromium")
 	addr := quickProxy(t, "http://", "--demo")
 	node(t, nil, "page.js", browser, "http://"+addr+"/")
 }

@@ -157,7 +157,7 @@ func TestErrorRouteBehindTracing(t *testing.T) {
 	c := startCaddy(t, site("tracing\n"+proxyTo(testbed.RefusedAddr(t))+`
 		handle_errors {
 			reverse_proxy `+up.Addr+`
-		}`, streaming), "GODEBUG=http2xconnect=1", "OTEL_TRACES_EXPORTER=none")
+		}`, streaming), "OTEL_TRACES_EXPORTER=none")
 	frame := string(testbed.NewFrame(testbed.Text, "smuggled").Bytes(true))
 	eachConnector(t, c, func(t *testing.T, open opener) {
 		s := open(t, webSocket("/"))

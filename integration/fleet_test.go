@@ -66,7 +66,7 @@ func (f *fleet) sets() (n []int) {
 
 var (
 	fleetHeader   = append([]string{"NODE"}, upstreamHeader...)
-	tunnelsHeader = []string{"NODE", "ID", "CLIENT", "UPSTREAM", "HANDLER", "AGE", "IDLE", "IN", "OUT", "MSGS IN", "MSGS OUT", "LABELS"}
+	tunnelsHeader = []string{"NODE", "ID", "CLIENT", "PROTO", "UPSTREAM", "HANDLER", "AGE", "IDLE", "IN", "OUT", "MSGS IN", "MSGS OUT", "LABELS"}
 )
 
 // expectFleet checks what list prints of two nodes that have one and two tunnels.
@@ -101,10 +101,10 @@ func (f *fleet) list(t *testing.T, up string, ids []string) {
 	anyID := strings.Join(ids[1:], "|")
 	for i, id := range []string{ids[0], anyID, anyID} {
 		rows = append(rows, []string{
-			f.addresses[min(i, 1)], id, "127.0.0.1", up, "chat", `\d+s`, `\d+s`, "0 B", "0 B", "0", "0", "user=alice",
+			f.addresses[min(i, 1)], id, "127.0.0.1", "h1", up, "chat", `\d+s`, `\d+s`, "0 B", "0 B", "0", "0", "user=alice",
 		})
 	}
-	rows = append(rows, []string{"all", "3 tunnels", "-", "-", "-", "-", "-", "0 B", "0 B", "0", "0", "-"})
+	rows = append(rows, []string{"all", "3 tunnels", "-", "-", "-", "-", "-", "-", "0 B", "0 B", "0", "0", "-"})
 	expectRows(t, f.done(t, "list", "--tunnels"), rows...)
 
 	type of struct{ Node, ID, Address string }

@@ -42,11 +42,17 @@ func dialQUIC(tb testing.TB, c *caddy) *h3Conn {
 
 func dialQUICWith(tb testing.TB, c *caddy, times *quic.Config) *h3Conn {
 	tb.Helper()
+	return dialQUICBy(tb, c, func(socket net.PacketConn) net.PacketConn { return socket }, times)
+}
+
+// dialQUICBy has something in front of the socket.
+func dialQUICBy(tb testing.TB, c *caddy, by func(net.PacketConn) net.PacketConn, times *quic.Config) *h3Conn {
+	tb.Helper()
 	socket, err := new(net.ListenConfig).ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatalf("HTTP/3: %v", err)
 	}
-	transport := &quic.Transport{Conn: socket}
+	transport := &quic.Transport{Conn: by(socket)}
 	cfg := c.certs.ClientConfig()
 	cfg.NextProtos = []string{http3.NextProtoH3}
 	server := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(c.https))

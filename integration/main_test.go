@@ -88,7 +88,7 @@ func buildCaddy() (string, error) {
 // touchSources looks at the files that the binary is made of. The go command
 // sees that, and so does not take the results of an older binary from its cache.
 func touchSources() error {
-	for _, pattern := range []string{"../go.mod", "../*.go", "../internal/*/*.go", "../cmd/*/*.go"} {
+	for _, pattern := range []string{"../go.mod", "../*.go", "../http2/*.go", "../internal/*/*.go", "../cmd/*/*.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return err

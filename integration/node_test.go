@@ -8,19 +8,15 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 // needNode skips the test where there is no Node with these packages and ws. In
 // CI they have to be there.
 func needNode(tb testing.TB, packages ...string) (modules string) {
 	tb.Helper()
-	complain := tb.Skipf
-	if os.Getenv("CI") != "" {
-		complain = tb.Fatalf
-	}
-	if _, err := exec.LookPath("node"); err != nil {
-		complain("there is no Node: %v", err)
-	}
+	testbed.Program(tb, "node")
 	dir := os.Getenv("NODE_WS_DIR")
 	if dir == "" {
 		dir = "node"
@@ -31,24 +27,10 @@ func needNode(tb testing.TB, packages ...string) (modules string) {
 	}
 	for _, name := range append(packages, "ws") {
 		if _, err := os.Stat(filepath.Join(modules, name)); err != nil {
-			complain("the packages for Node are not installed; run `npm ci` in integration/node: %v", err)
+			testbed.Missing(tb, "the packages for Node are not installed; run `npm ci` in integration/node: %v", err)
 		}
 	}
 	return modules
-}
-
-// needBrowser skips the test where there is no Chromium. In CI it has to be
-// there.
-func needBrowser(tb testing.TB) (path string) {
-	tb.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			tb.Fatal(err)
-		}
-		tb.Skipf("there is no Chromium: %v", err)
-	}
-	return path
 }
 
 // runNode runs one of the programs in node/ until the test ends, and gives its

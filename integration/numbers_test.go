@@ -74,7 +74,7 @@ type numbers struct {
 
 func startNumbers(t *testing.T, stay time.Duration) *numbers {
 	t.Helper()
-	n := &numbers{ledger: newLedger(), began: time.Now(), dead: freeAddr(t)}
+	n := &numbers{ledger: newLedger(), began: time.Now(), dead: testbed.FreeAddr(t)}
 	for range 3 {
 		n.chat = append(n.chat, testbed.NewUpstream(t, obedient))
 	}
@@ -84,7 +84,7 @@ func startNumbers(t *testing.T, stay time.Duration) *numbers {
 	n.refusing = testbed.NewUpstream(t, testbed.Respond("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"))
 	n.caddy = prepareCaddy(t)
 	n.caddy.log.take = n.ledger.take
-	n.caddy.run(t, n.config(0), "GODEBUG=http2xconnect=1")
+	n.caddy.run(t, n.config(0))
 	n.public = &public{caddy: n.caddy, stay: min(stay, time.Minute)}
 	n.public.leaving, n.public.leave = context.WithCancel(t.Context())
 	t.Cleanup(n.public.leave)

@@ -24,12 +24,7 @@ type preStop struct {
 func startPreStop(tb testing.TB, address, admin string, env ...string) *preStop {
 	tb.Helper()
 	for _, tool := range []string{"sh", "curl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") != "" {
-				tb.Fatal(err)
-			}
-			tb.Skipf("there is no %s: %v", tool, err)
-		}
+		testbed.Program(tb, tool)
 	}
 	const script = "../examples/kubernetes/drain.sh"
 	if _, err := os.Stat(script); err != nil { // which tells the go command that results depend on it
@@ -133,7 +128,7 @@ func TestPreStopAtSeveralCaddies(t *testing.T) {
 	t.Parallel()
 	c, one, _, clients := startPods(t)
 	other := startCaddy(t, site(proxyTo(one)))
-	away := "http://" + freeAddr(t)
+	away := "http://" + testbed.FreeAddr(t)
 	p := startPreStop(t, one, away+" http://"+other.admin+" http://"+c.admin)
 	c.log.wait(t, 2, looks)
 	for _, asked := range []*caddy{c, other} {
@@ -149,7 +144,7 @@ func TestPreStopAtSeveralCaddies(t *testing.T) {
 func TestPreStopFails(t *testing.T) {
 	t.Parallel()
 	c, one, _, _ := startPods(t)
-	admin, away := "http://"+c.admin, "http://"+freeAddr(t)
+	admin, away := "http://"+c.admin, "http://"+testbed.FreeAddr(t)
 	tests := map[string]struct {
 		address, admin, timeout string
 		says                    []string

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 // prometheus is a running server that scrapes a Caddy once a second.
@@ -26,14 +28,7 @@ type prometheus struct {
 // startPrometheus runs a server with the project's rules, their windows shortened, until the test ends.
 func startPrometheus(tb testing.TB, target string) *prometheus {
 	tb.Helper()
-	binary, err := exec.LookPath("prometheus")
-	if err != nil {
-		const why = "prometheus is missing"
-		if os.Getenv("CI") != "" {
-			tb.Fatal(why)
-		}
-		tb.Skip(why)
-	}
+	binary := testbed.Program(tb, "prometheus")
 	dir := tb.TempDir()
 	rules := filepath.Join(dir, "rules.yml")
 	config := filepath.Join(dir, "prometheus.yml")
@@ -50,7 +45,7 @@ scrape_configs:
 			tb.Fatal(err)
 		}
 	}
-	p := &prometheus{addr: freeAddr(tb), began: time.Now()}
+	p := &prometheus{addr: testbed.FreeAddr(tb), began: time.Now()}
 	cmd := exec.Command(binary, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+p.addr, "--log.level=warn")
 	var mu sync.Mutex

@@ -88,7 +88,7 @@ func administerRemotely(t *testing.T, c *caddy, operator, viewer *testbed.Certs)
 	if err != nil || json.Unmarshal([]byte(text), &config) != nil {
 		t.Fatalf("the configuration is %s, %v", text, err)
 	}
-	_, port, _ := strings.Cut(freeAddr(t), ":")
+	_, port, _ := strings.Cut(testbed.FreeAddr(t), ":")
 	config.Admin["identity"] = map[string]any{
 		"identifiers": []string{"localhost"}, "issuers": []any{map[string]any{"module": "internal"}},
 	}

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"strconv"
 	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 // startSocketIO starts a Socket.IO server and returns its address. It may not
@@ -67,7 +69,7 @@ func testSocketIO(t *testing.T, c *caddy, url, one, two string) {
 func TestSocketIOInABrowser(t *testing.T) {
 	t.Parallel()
 	needNode(t, "socket.io", "playwright-core")
-	browser := needBrowser(t)
+	browser := testbed.Program(t, "chromium")
 	one, two := startSocketIO(t), startSocketIO(t)
 	c := startCaddy(t, site(bothTo(one+" "+two, "cookie")))
 	for _, url := range []string{"http://" + c.http, "https://" + c.https} {

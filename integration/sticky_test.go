@@ -43,7 +43,7 @@ func startBackends(tb testing.TB, n int) (all []*backend, addrs string) {
 		b := &backend{sockets: make(map[*gorilla.Conn]struct{})}
 		// Another process may be faster.
 		eventually(tb, "a backend listens", func() bool {
-			b.addr = freeAddr(tb)
+			b.addr = testbed.FreeAddr(tb)
 			return b.start(tb) == nil
 		})
 		tb.Cleanup(b.stop)
@@ -342,7 +342,7 @@ func TestPoliciesAgreeWithReverseProxy(t *testing.T) {
 		routes = append(routes, under(name, bothTo(addrs, test.policy)))
 	}
 	trusting := strings.Replace(streaming, "servers {", "servers {\ntrusted_proxies static 127.0.0.0/8", 1)
-	c := startCaddy(t, site(strings.Join(routes, "\n"), trusting), "GODEBUG=http2xconnect=1")
+	c := startCaddy(t, site(strings.Join(routes, "\n"), trusting))
 	for _, name := range slices.Sorted(maps.Keys(stickyPolicies)) {
 		t.Run(name, func(t *testing.T) {
 			test := stickyPolicies[name]

@@ -22,7 +22,6 @@ var (
 type stream interface {
 	io.Writer
 	readWithin(p []byte, limit time.Duration) (int, error)
-	writeWithin(p []byte, limit time.Duration) (int, error)
 	response(tb testing.TB) (status int, header http.Header)
 	// hints are the headers of informational responses before that.
 	hints() []http.Header
@@ -64,7 +63,7 @@ const streaming = `servers {
 // startStreaming starts a Caddy that offers extended CONNECT over HTTP/2.
 func startStreaming(tb testing.TB, body string) *caddy {
 	tb.Helper()
-	return startCaddy(tb, site(body, streaming), "GODEBUG=http2xconnect=1")
+	return startCaddy(tb, site(body, streaming))
 }
 
 // webSocket is a good request for a WebSocket, with more header fields.

@@ -42,6 +42,13 @@ func TestClientThatTakesNothing(t *testing.T) {
 // openAndTakeNothing opens a WebSocket and reads no more than the answer.
 func openAndTakeNothing(t *testing.T, c *caddy, secure bool) {
 	t.Helper()
+	openWide(t, c, secure)
+}
+
+// openWide opens a WebSocket in a connection of HTTP/2 of its own, as stream 1, and allows
+// for more than any system holds.
+func openWide(t *testing.T, c *caddy, secure bool) net.Conn {
+	t.Helper()
 	conn := dialH2Transport(t, c, secure)
 	t.Cleanup(func() { _ = conn.Close() })
 	if tcp, ok := conn.(*net.TCPConn); ok {
@@ -83,6 +90,7 @@ func openAndTakeNothing(t *testing.T, c *caddy, secure bool) {
 	if err := awaitHeaders(framer); err != nil {
 		t.Fatal(err)
 	}
+	return conn
 }
 
 // awaitHeaders reads until there is an answer, which has to be 200.

@@ -118,7 +118,7 @@ func TestTracesOfTunnels(t *testing.T) {
 			receiver, env := receiveOTLP(t)
 			up := testbed.NewUpstream(t, nil)
 			body := fmt.Sprintf("tracing\nwebsocket_proxy %s %s {\nlb_policy first\n}", testbed.RefusedAddr(t), up.Addr)
-			c := startCaddy(t, site(body, streaming), append(env, "GODEBUG=http2xconnect=1")...)
+			c := startCaddy(t, site(body, streaming), env...)
 			const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 			leave, got := openTraced(t, c, up, protocol, "00-"+trace+"-00f067aa0ba902b7-01")
 

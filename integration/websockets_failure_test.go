@@ -34,6 +34,7 @@ func TestWebsocketsFailures(t *testing.T) {
 		{"close --all --period soon", "--period is a duration"},
 		{"close --all --period 25h", "--period is at most 24h, not 25h"},
 		{"close --client localhost", "--client is an IP address"},
+		{"close --label user=" + strings.Repeat("x", 129), "--label user has a value of 129 bytes"},
 		{"close id --code 1005", "--code: 1005 is not allowed"},
 		{"close --all --reason " + strings.Repeat("x", 124), "--reason: has 124 bytes"},
 		{"drain", "say which upstream"},

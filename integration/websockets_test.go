@@ -97,12 +97,12 @@ func TestWebsocketsList(t *testing.T) {
 		t.Errorf("as JSON, the upstreams are %+v, want %+v", got, want)
 	}
 
-	wantRows := [][]string{{"ID", "CLIENT", "UPSTREAM", "HANDLER", "AGE", "IDLE", "IN", "OUT", "MSGS IN", "MSGS OUT", "LABELS"}}
+	wantRows := [][]string{{"ID", "CLIENT", "PROTO", "UPSTREAM", "HANDLER", "AGE", "IDLE", "IN", "OUT", "MSGS IN", "MSGS OUT", "LABELS"}}
 	sorted := slices.Sorted(slices.Values(ids))
 	for _, id := range sorted {
-		row := []string{id, "127.0.0.1", one.Addr + "|" + two.Addr, "chat", `\d+s`, `\d+s`, "0 B", "0 B", "0", "0", "-"}
+		row := []string{id, "127.0.0.1", "h1", one.Addr + "|" + two.Addr, "chat", `\d+s`, `\d+s`, "0 B", "0 B", "0", "0", "-"}
 		if id == ids[0] {
-			copy(row[6:], []string{"11 B", "7 B", "1", "1"})
+			copy(row[7:], []string{"11 B", "7 B", "1", "1"})
 		}
 		wantRows = append(wantRows, row)
 	}

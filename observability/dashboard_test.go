@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 // dashboard is what of Grafana's JSON model is tested.
@@ -144,7 +146,7 @@ func expressions(tb testing.TB) map[string]string {
 
 // TestExpressionsAreValid has promtool read the dashboard's expressions as rules.
 func TestExpressionsAreValid(t *testing.T) {
-	tool := promtool(t)
+	tool := testbed.Program(t, "promtool")
 	var rules strings.Builder
 	rules.WriteString("groups:\n- name: dashboard\n  rules:\n")
 	n := 0

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 // day is something that may happen, and the alerts that have to fire on it; no other may.
@@ -257,23 +259,10 @@ func restarts(m *moment, i int, age float64, reason string) {
 	}
 }
 
-func promtool(tb testing.TB) string {
-	tb.Helper()
-	path, err := exec.LookPath("promtool")
-	if err != nil {
-		const why = "promtool is missing, which comes with Prometheus"
-		if os.Getenv("CI") != "" {
-			tb.Fatal(why)
-		}
-		tb.Skip(why)
-	}
-	return path
-}
-
 // TestDays has promtool run the rules over each day on which alerts fire, and if LONG is set
 // over all days, in other ways of scraping too.
 func TestDays(t *testing.T) {
-	tool := promtool(t)
+	tool := testbed.Program(t, "promtool")
 	// Read here, so that the go command knows what the results depend on.
 	text, err := os.ReadFile("rules.yml")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command caddy is Caddy with its standard modules and websocket_proxy, for
-// people without xcaddy.
+// Command caddy is Caddy with its standard modules, websocket_proxy, and WebSockets
+// over HTTP/2, for people without xcaddy.
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/seed-58ac1b1a/caddy-websocket-proxy"
+	_ "github.com/seed-58ac1b1a/caddy-websocket-proxy/http2"
 )
 
 func main() {

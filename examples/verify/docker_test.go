@@ -41,7 +41,7 @@ func TestDockerfile(t *testing.T) {
 		t.Errorf("the images are %s and %s; go.mod has Caddy %s", stages[0].BaseName, stages[1].BaseName, version)
 	}
 	run, ok := stages[0].Commands[0].(*instructions.RunCommand)
-	want := "xcaddy build v" + version + " --with " + module
+	want := "xcaddy build v" + version + " --with " + module + " --with " + module + "/http2"
 	if !ok || strings.Join(run.CmdLine, " ") != want {
 		t.Errorf("the first stage runs %v, want %s", stages[0].Commands[0], want)
 	}

@@ -1,21 +1,30 @@
 'use strict';
 // Talks to one of the servers of servers_test.go at the URL given, and fails if
-// anything is not as it should be.
+// anything is not as it should be. With http2 as another argument, all WebSockets
+// share a connection of Node's own HTTP/2.
 
 const assert = require('node:assert/strict');
 const { createHash, randomBytes } = require('node:crypto');
 const { once } = require('node:events');
 const WebSocket = require('ws');
+const http2 = require('./http2.js');
 
-const url = process.argv[2];
+const [url, over] = process.argv.slice(2);
 const deadline = 25_000;
+
+let shared; // the connection of HTTP/2
+
+// create makes a WebSocket that opens when start has been called.
+async function create({ subprotocols = [], compress = false }) {
+  const maxPayload = 64 << 20;
+  if (shared) return shared.open({ subprotocols, compress, maxPayload });
+  const ws = new WebSocket(url, subprotocols, { perMessageDeflate: compress, maxPayload });
+  return { ws, start() {} };
+}
 
 // open connects; the messages that come are queued for receive.
 async function open(options = {}) {
-  const ws = new WebSocket(url, options.subprotocols || [], {
-    perMessageDeflate: options.compress || false,
-    maxPayload: 64 << 20,
-  });
+  const { ws, start } = await create(options);
   const queue = [];
   let wanted = null;
   ws.on('message', (data, isBinary) => {
@@ -26,7 +35,9 @@ async function open(options = {}) {
     if (queue.length === 0) await new Promise((resolve) => { wanted = resolve; });
     return queue.shift();
   };
-  await once(ws, 'open');
+  const opened = once(ws, 'open');
+  start();
+  await opened;
   return ws;
 }
 
@@ -100,6 +111,7 @@ async function closes() {
 }
 
 async function main() {
+  if (over === 'http2') shared = await http2.connect(url);
   for (const scenario of [messages, compressed, pings, closes]) {
     const timer = setTimeout(() => {
       console.error(`${scenario.name} took too long`);
@@ -108,6 +120,7 @@ async function main() {
     await scenario();
     clearTimeout(timer);
   }
+  if (shared) shared.close();
 }
 
 main().catch((err) => {

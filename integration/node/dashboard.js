@@ -137,14 +137,27 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     await page.getByRole('button', { name: 'Make ready' }).click();
     await until('it is ready', async () => (await upstream(first)).state === 'ready');
 
-    // A page that is older than the server, which was upgraded meanwhile, says so.
+    // A page that is older than the server, which was upgraded meanwhile, says so: one that
+    // is open, and one whose first question the new server has answered.
     step = 'an older page';
-    await page.route('**/summary', async (route) => {
+    const upgraded = (as) => async (route) => {
       const { 'if-none-match': _, ...headers } = route.request().headers();
       const response = await route.fetch({ headers });
-      await route.fulfill({ response, json: { ...await response.json(), version: 'another' } });
-    });
-    await page.locator('#verdict').getByText('This page is older than the server').waitFor();
+      await route.fulfill({ response, json: as(await response.json()) });
+    };
+    const older = () => page.locator('#verdict').getByText('This page is older than the server').waitFor();
+    await page.route('**/summary', upgraded((summary) => ({ ...summary, version: 'another' })));
+    await older();
+    await page.reload();
+    await older();
+    step = 'an older page that understands nothing';
+    await page.unroute('**/summary');
+    await page.route('**/summary', upgraded(() => ({ version: 'another' })));
+    await page.reload();
+    await older();
+    await page.unroute('**/summary');
+    await page.getByRole('button', { name: 'Load it again' }).click();
+    await page.locator('#banner[data-level=good]').waitFor();
     step = 'closing the browser';
   });
   console.log('done');

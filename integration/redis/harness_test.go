@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +22,7 @@ import (
 	client "github.com/redis/go-redis/v9"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/integration/redis"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 const (
@@ -70,26 +69,6 @@ func eventually(tb testing.TB, what string, ok func() bool) time.Duration {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return time.Since(start)
-}
-
-// Ports are taken from below the range that systems use for the local ends of
-// connections, so that a server that was stopped can have its port again.
-var (
-	firstPort = 12000 + rand.IntN(15000)
-	portsUsed atomic.Int64
-)
-
-func freeAddr(tb testing.TB) string {
-	tb.Helper()
-	for range 1000 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+int(portsUsed.Add(1))))
-		if ln, err := net.Listen("tcp", addr); err == nil {
-			_ = ln.Close()
-			return addr
-		}
-	}
-	tb.Fatal("no free port")
-	return ""
 }
 
 // process is a program that runs until the test ends.
@@ -163,13 +142,8 @@ type server struct {
 
 func startServer(tb testing.TB) *server {
 	tb.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("CI") != "" {
-			tb.Fatal(err)
-		}
-		tb.Skipf("there is no redis-server: %v", err)
-	}
-	s := &server{address: freeAddr(tb)}
+	testbed.Program(tb, "redis-server")
+	s := &server{address: testbed.FreeAddr(tb)}
 	s.client = client.NewClient(&client.Options{Addr: s.address})
 	tb.Cleanup(func() { _ = s.client.Close() })
 	s.start(tb)
@@ -248,7 +222,7 @@ func startCaddy(tb testing.TB, s *server, up string, others ...string) *caddy {
 	if built.err != nil {
 		tb.Fatal(built.err)
 	}
-	c := &caddy{http: freeAddr(tb), admin: freeAddr(tb)}
+	c := &caddy{http: testbed.FreeAddr(tb), admin: testbed.FreeAddr(tb)}
 	home := tb.TempDir()
 	cmd := exec.Command(filepath.Join(built.dir, "caddy"), "run", "--config", "-", "--adapter", "caddyfile")
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_DATA_HOME="+home, "XDG_CONFIG_HOME="+home)

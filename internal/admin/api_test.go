@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -68,6 +69,7 @@ func newAPI(b Backend) http.Handler {
 
 func TestBadRequestsAreRefused(t *testing.T) {
 	api := newAPI(untouched{})
+	tooLong := strings.Repeat("x", tunnel.MaxLabelValue+1)
 	set := func(rest string) string { return `{"address": "up:1", ` + rest + `}` }
 	for _, bad := range []struct {
 		method, path, body string
@@ -108,6 +110,10 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"POST", "tunnels/close", `{"all": true, "period": -1}`, 400, "period"},
 		{"POST", "tunnels/close", `{"all": true, "period": 86401}`, 400, "86400"},
 		{"POST", "tunnels/close", `{"client": "x"}`, 400, "IP address"},
+		{"GET", "tunnels?label=user=" + tooLong, "", 400, "label user has a value of 129 bytes"},
+		{"GET", "tunnels?group=client&label=user=" + tooLong, "", 400, "label user has a value of 129 bytes"},
+		{"POST", "tunnels/close", `{"labels": {"user": "` + tooLong + `"}}`, 400, "tunnels keep at most 128"},
+		{"POST", "tunnels/renew", `{"labels": {"user": "` + tooLong + `"}, "expires": "1h"}`, 400, "tunnels keep at most 128"},
 		{"POST", "tunnels/close", `{"handler": "` + strings.Repeat("x", maxBody) + `"}`, 400, "EOF"},
 		{"POST", "upstreams/state", `{"address": "none:1", "state": "drain"}`, 404, `no upstream "none:1"`},
 		{"POST", "upstreams/state", set(`"state": "maint"`), 400, "ready, drain or evict"},

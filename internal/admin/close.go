@@ -14,10 +14,8 @@ const closeEach = time.Millisecond
 
 // CloseRequest says which tunnels to close and how.
 type CloseRequest struct {
-	Filter
+	Selection
 
-	// All has to be set if no filter is.
-	All bool `json:"all"`
 	// Code and Reason are for the clients' Close frames. The default is 1001
 	// without a reason.
 	Code   *int   `json:"code"`
@@ -79,10 +77,6 @@ func (a *server) closeTunnels(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := req.Parse(); err != nil {
 		return err
-	}
-	if req.isEmpty() != req.All {
-		return refuse(http.StatusBadRequest,
-			"say which tunnels: upstream, client, handler or labels, or all for every one")
 	}
 	code, err := closeFrame(req.Code, req.Reason)
 	if err != nil {

@@ -101,6 +101,7 @@ func (o liveTunnel) Info(now time.Time) Tunnel {
 	info := Tunnel{
 		ID:          s.ID,
 		ClientIP:    s.ClientIP,
+		Protocol:    s.Asked.Target().Protocol,
 		Upstream:    s.Upstream,
 		Handler:     s.Handler,
 		Opened:      s.Opened,

@@ -10,10 +10,8 @@ import (
 
 // RenewRequest says which tunnels are to expire later, and when.
 type RenewRequest struct {
-	Filter
+	Selection
 
-	// All has to be set if no filter is.
-	All bool `json:"all"`
 	// Expires is the time: seconds since 1970, a time as in RFC 3339, or a duration from
 	// now on.
 	Expires Time `json:"expires"`
@@ -45,10 +43,6 @@ func (a *server) renewTunnels(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := req.Parse(); err != nil {
 		return err
-	}
-	if req.isEmpty() != req.All {
-		return refuse(http.StatusBadRequest,
-			"say which tunnels: upstream, client, handler or labels, or all for every one")
 	}
 	now := time.Now()
 	at, err := expiry.Parse(string(req.Expires), now)

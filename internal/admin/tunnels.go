@@ -26,6 +26,8 @@ type Tunnel struct {
 	// ClientIP is the client's address, which Caddy's trusted_proxies may have
 	// taken from a header field.
 	ClientIP string `json:"client_ip"`
+	// Protocol is what the client speaks, as in the logs: h1, h2 or h3 for HTTP/1.1, 2 or 3.
+	Protocol string `json:"protocol"`
 	// Upstream is the address of the upstream, as in the list of upstreams.
 	Upstream string `json:"upstream"`
 	// Handler is the name that the configuration gives the handler.
@@ -62,7 +64,8 @@ type Filter struct {
 	Client string `json:"client"`
 	// Handler is the name of a handler.
 	Handler string `json:"handler"`
-	// Labels are values of labels by their names.
+	// Labels are values of labels by their names, as they are or as they are shown, which
+	// tunnels have to have whole: what would be cut is refused.
 	Labels map[string]string `json:"labels"`
 
 	clients netip.Prefix
@@ -88,17 +91,12 @@ func FilterOf(query url.Values) (*Filter, error) {
 	return f, f.Parse()
 }
 
-// isEmpty reports whether the filter means all tunnels.
-func (f *Filter) isEmpty() bool {
-	return f.Upstream == "" && f.Client == "" && f.Handler == "" && len(f.Labels) == 0
-}
-
-// Parse reads which clients are meant. The text of an error begins with the name of
-// the field.
+// Parse reads which clients are meant, and checks that labels are. The text of an error
+// begins with the name of the field.
 func (f *Filter) Parse() error {
 	for name, value := range f.Labels {
-		if value == "" {
-			return refuse(http.StatusBadRequest, "label %s has no value; tunnels without it are those that have no label", name)
+		if err := checkLabel(name, value); err != nil {
+			return err
 		}
 	}
 	if f.Client == "" {
@@ -117,6 +115,20 @@ func (f *Filter) Parse() error {
 	}
 	if addr := f.clients.Addr(); addr.Is4In6() && f.clients.Bits() >= 96 {
 		f.clients = netip.PrefixFrom(addr.Unmap(), f.clients.Bits()-96)
+	}
+	return nil
+}
+
+// checkLabel refuses what would mean others than was said: tunnels without a label, or,
+// as they have of a long value what it begins with, those of everybody who begins so.
+func checkLabel(name, value string) error {
+	if value == "" {
+		return refuse(http.StatusBadRequest, "label %s has no value; tunnels without it are those that have no label", name)
+	}
+	if shown := printable.Text(value); tunnel.LabelOf(name, value).Value != shown {
+		return refuse(http.StatusBadRequest, "label %s has a value of %d bytes, as it is shown, of which tunnels keep at most %d, "+
+			"so that others may have the same; give the value that the list of tunnels has, to mean all who do",
+			name, len(shown), tunnel.MaxLabelValue)
 	}
 	return nil
 }

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -41,6 +43,46 @@ func TestTunnelFilterForClients(t *testing.T) {
 		}
 		if got := f.Matches(&tunnel.About{Upstream: "localhost:9000", Handler: "chat", ClientIP: c.client}); got != c.want {
 			t.Errorf("%q is in %s: %t, want %t", c.client, c.filter, got, c.want)
+		}
+	}
+}
+
+// A value that is not kept whole is as good as that of others who begin alike, and these
+// are closed with it.
+func TestTunnelFilterForLabels(t *testing.T) {
+	longest := strings.Repeat("x", tunnel.MaxLabelValue)
+	for name, c := range map[string]struct {
+		filter, value string
+		want          bool
+	}{
+		"the value":                    {"alice", "alice", true},
+		"the beginning":                {"ali", "alice", false},
+		"more":                         {"alice", "ali", false},
+		"the longest value":            {longest, longest, true},
+		"a tunnel without it":          {"alice", "", false},
+		"controls":                     {"a\nb", "a\nb", true},
+		"controls as they are shown":   {`a\nb`, "a\nb", true},
+		"what is kept of a longer one": {longest, longest + "y", true},
+	} {
+		f := Filter{Labels: map[string]string{"user": c.filter}}
+		if err := f.Parse(); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		about := tunnel.About{Labels: tunnel.NewLabels(maps.All(map[string]string{"user": c.value}))}
+		if got := f.Matches(&about); got != c.want {
+			t.Errorf("%s: matches: %t, want %t", name, got, c.want)
+		}
+	}
+	for name, value := range map[string]string{
+		"one byte more":      longest + "x",
+		"a character more":   strings.Repeat("é", tunnel.MaxLabelValue/2) + "é",
+		"longer by escapes":  strings.Repeat("\x00", tunnel.MaxLabelValue/4+1),
+		"escapes at the end": longest[1:] + "\n",
+	} {
+		f := Filter{Labels: map[string]string{"user": value}}
+		if err := f.Parse(); err == nil || !strings.HasPrefix(err.Error(), "label user has a value of 1") {
+			t.Errorf("%s: the error is %v, want the filter refused", name, err)
 		}
 	}
 }

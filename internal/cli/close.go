@@ -31,8 +31,7 @@ ones first. Without it, each takes a millisecond. The command does not wait for
 that.
 `,
 	}
-	addFilterFlags(cmd)
-	cmd.Flags().Bool("all", false, "All tunnels")
+	addSelectionFlags(cmd)
 	cmd.Flags().Int("code", 0, "Status of the Close frames, such as 1001, 1012, 1013 or one from 3000 to 4999")
 	cmd.Flags().String("reason", "", "Text of the Close frames, up to 123 bytes")
 	cmd.Flags().String("period", "", "Time over which the tunnels are closed")
@@ -57,17 +56,12 @@ func countTunnels(n int) string {
 
 // close does what the flags say.
 func (c *console) close() error {
-	filter, all, ids := c.filter(), c.flags.Bool("all"), c.flags.Args()
-	wanted := 0
-	for _, given := range []bool{len(filter) > 0, all, len(ids) > 0} {
-		if given {
-			wanted++
-		}
+	tunnels, err := c.selection("close: their ids, or ")
+	if err != nil {
+		return err
 	}
-	switch {
-	case wanted != 1:
-		return errors.New("say which tunnels to close: their ids, or --upstream, --client, --handler or --label, or --all")
-	case len(ids) > 0 && c.flags.Changed("period"):
+	ids := c.flags.Args()
+	if len(ids) > 0 && c.flags.Changed("period") {
 		return errors.New("--period is for filters; tunnels with these ids are closed at once")
 	}
 	if err := c.checkCloseFrame(); err != nil {
@@ -76,11 +70,7 @@ func (c *console) close() error {
 	if len(ids) > 0 {
 		return c.closeEach(ids)
 	}
-	tunnels, err := admin.FilterOf(filter)
-	if err != nil {
-		return fmt.Errorf("--%w", err) // which begins with the name
-	}
-	request := admin.CloseRequest{Filter: *tunnels, All: all, Reason: c.flags.String("reason")}
+	request := admin.CloseRequest{Selection: *tunnels, Reason: c.flags.String("reason")}
 	if c.flags.Changed("code") {
 		code := c.flags.Int("code")
 		request.Code = &code

@@ -175,7 +175,7 @@ func TestTunnelsOfSeveralNodes(t *testing.T) {
 		t.Error("there is no error")
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if last := strings.Fields(lines[len(lines)-1]); len(lines) != 11 || strings.Join(last[:3], " ") != "all 9 tunnels" || last[8] != "8.0" {
+	if last := strings.Fields(lines[len(lines)-1]); len(lines) != 11 || strings.Join(last[:3], " ") != "all 9 tunnels" || last[9] != "8.0" {
 		t.Errorf("the table is\n%s", out)
 	}
 }

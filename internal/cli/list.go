@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -18,29 +17,6 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
-// filterFlags are the flags that say which tunnels are meant, and the names of
-// their values in the API.
-var filterFlags = []string{"upstream", "client", "handler"}
-
-func addFilterFlags(cmd *cobra.Command) {
-	cmd.Flags().String("upstream", "", "Tunnels to this upstream, by its address")
-	cmd.Flags().String("client", "", "Tunnels of clients with this IP address, or in this CIDR range")
-	cmd.Flags().String("handler", "", "Tunnels of handlers with this name")
-	addLabelFlag(cmd)
-}
-
-// filter returns what the flags say about the tunnels that are meant.
-func (c *console) filter() url.Values {
-	filter := make(url.Values)
-	for _, name := range filterFlags {
-		if value := c.flags.String(name); value != "" {
-			filter.Set(name, value)
-		}
-	}
-	c.addLabels(filter)
-	return filter
-}
-
 func listCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list [--tunnels] [--upstream <address>] [--client <ip|cidr>] [--handler <name>] " +
@@ -50,7 +26,8 @@ func listCommand() *cobra.Command {
 Lists the upstreams with their states and how many tunnels they have.
 
 With --tunnels, or a filter, it lists tunnels: all, or those that match every
-filter. IN and OUT are seen from the client.
+filter. PROTO is what the client speaks: h1, h2 or h3, for HTTP/1.1, 2 or 3. IN
+and OUT are seen from the client.
 `,
 	}
 	cmd.Flags().Bool("tunnels", false, "List tunnels")
@@ -61,8 +38,8 @@ filter. IN and OUT are seen from the client.
 		}
 		list := c.listUpstreams
 		if filter := c.filter(); c.flags.Bool("tunnels") || len(filter) > 0 {
-			if _, err := admin.FilterOf(filter); err != nil {
-				return 0, fmt.Errorf("--%w", err) // which begins with the name
+			if _, err := filterOf(filter); err != nil {
+				return 0, err
 			}
 			list = func() error { return c.listTunnels(filter) }
 		}

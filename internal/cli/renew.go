@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -25,8 +24,7 @@ if that is later than before: seconds since 1970, a time as in RFC 3339, or a
 duration from now on. Tunnels that do not expire stay so.
 `,
 	}
-	addFilterFlags(cmd)
-	cmd.Flags().Bool("all", false, "All tunnels")
+	addSelectionFlags(cmd)
 	cmd.Flags().String("expires", "", "When they expire, such as 1h or 2026-01-01T00:00:00Z")
 	return runs(cmd, func(c *console) (int, error) { return caddy.ExitCodeSuccess, c.renew() })
 }
@@ -43,18 +41,15 @@ func (c *console) renew() error {
 	if err := c.noArguments(); err != nil {
 		return err
 	}
-	filter, all, at := c.filter(), c.flags.Bool("all"), c.flags.String("expires")
-	if (len(filter) > 0) == all {
-		return errors.New("say which tunnels to renew: --label, --upstream, --client or --handler, or --all")
+	tunnels, err := c.selection("renew: ")
+	if err != nil {
+		return err
 	}
+	at := c.flags.String("expires")
 	if _, err := expiry.Parse(at, time.Now()); err != nil {
 		return fmt.Errorf("--expires %q %w", at, err)
 	}
-	tunnels, err := admin.FilterOf(filter)
-	if err != nil {
-		return fmt.Errorf("--%w", err) // which begins with the name
-	}
-	request := admin.RenewRequest{Filter: *tunnels, All: all, Expires: admin.Time(at)}
+	request := admin.RenewRequest{Selection: *tunnels, Expires: admin.Time(at)}
 	r := askAll(c.nodes, func(n *node) (renewed admin.RenewAnswer, err error) {
 		err = n.ask(http.MethodPost, "tunnels/renew", request, &renewed)
 		return renewed, err

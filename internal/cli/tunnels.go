@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func (c *console) listTunnels(filter url.Values) error {
 	if c.several() {
 		_, _ = fmt.Fprint(w, "NODE\t") // Flush has the error
 	}
-	_, _ = fmt.Fprintln(w, "ID\tCLIENT\tUPSTREAM\tHANDLER\tAGE\tIDLE\tIN\tOUT\tMSGS IN\tMSGS OUT\tLABELS")
+	_, _ = fmt.Fprintln(w, "ID\tCLIENT\tPROTO\tUPSTREAM\tHANDLER\tAGE\tIDLE\tIN\tOUT\tMSGS IN\tMSGS OUT\tLABELS")
 	failed, err := c.eachTunnel(filter, table.add)
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func (c *console) listTunnels(filter url.Values) error {
 	}
 	if c.several() {
 		t := &table.total
-		_, _ = fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\t%s\t%s\t%d\t%d\t-\n", allNodes, countTunnels(table.rows),
+		_, _ = fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t-\t-\t-\t%s\t%s\t%d\t%d\t-\n", allNodes, countTunnels(table.rows),
 			humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut)
 	}
 	if err := w.Flush(); err != nil {
@@ -98,10 +99,7 @@ func (l *tunnelTable) add(n *node, text json.RawMessage) error {
 	if err := json.Unmarshal(text, &t); err != nil {
 		return fmt.Errorf("reading a tunnel: %w", err)
 	}
-	handler := "-"
-	if t.Handler != "" {
-		handler = printable.Text(t.Handler)
-	}
+	orNone := func(text string) string { return printable.Text(cmp.Or(text, "-")) }
 	l.rows++
 	l.total.BytesIn += t.BytesIn
 	l.total.BytesOut += t.BytesOut
@@ -110,8 +108,8 @@ func (l *tunnelTable) add(n *node, text json.RawMessage) error {
 	if l.several() {
 		_, _ = fmt.Fprint(l.out, n.name+"\t")
 	}
-	_, err := fmt.Fprintf(l.out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n",
-		printable.Text(t.ID), printable.Text(t.ClientIP), printable.Text(t.Upstream), handler,
+	_, err := fmt.Fprintf(l.out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n",
+		printable.Text(t.ID), printable.Text(t.ClientIP), orNone(t.Protocol), printable.Text(t.Upstream), orNone(t.Handler),
 		brief(inSeconds(t.Age)), brief(inSeconds(t.Idle)),
 		humanize.IBytes(t.BytesIn), humanize.IBytes(t.BytesOut), t.MessagesIn, t.MessagesOut,
 		labelsText(t.Labels))

@@ -21,6 +21,22 @@ func backlog(conn syscall.Conn) int {
 	return n
 }
 
+// acknowledged asks the kernel how many bytes of a TCP connection the peer's has
+// acknowledged so far.
+func acknowledged(conn syscall.Conn) (n uint64, ok bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	var info *unix.TCPInfo
+	if raw.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}) != nil || err != nil {
+		return 0, false
+	}
+	return info.Bytes_acked, true
+}
+
 // resetOnClose has a connection of TCP be closed by a reset.
 func resetOnClose(conn interface{ SetLinger(sec int) error }) {
 	_ = conn.SetLinger(0) // fails for one that is closed

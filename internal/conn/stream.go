@@ -15,8 +15,9 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
-// Stream is a side of a tunnel that is a stream of an HTTP/2 or HTTP/3
-// connection. It ends with the handler that serves it. It implements [relay.Conn].
+// Stream is a side of a tunnel that is a stream of HTTP/2, or one of HTTP/3 that is not
+// to be taken from its server. It ends with the handler that serves it. It implements
+// [relay.Conn].
 type Stream struct {
 	body io.ReadCloser
 	w    http.ResponseWriter
@@ -24,10 +25,12 @@ type Stream struct {
 	conn net.Conn // of the stream, if it is one of HTTP/2
 	// life ends when the client has reset the stream or its connection has ended. It
 	// also ends when the handler returns.
-	life  context.Context
-	taken *takenStream // if it is one of HTTP/3
-	// writing is set while a Write is under way.
-	writing atomic.Bool
+	life context.Context
+	// writing is set while a Write is under way, and aborted when none is to begin.
+	writing, aborted atomic.Bool
+	// wrote counts the Writes that have ended.
+	wrote atomic.Uint64
+	ahead ahead
 
 	mu    sync.Mutex // guards ended, and w from the handler's return
 	ended bool
@@ -40,14 +43,10 @@ func NewStream(life context.Context, w http.ResponseWriter, body io.ReadCloser, 
 	return &Stream{body: body, w: w, ctrl: http.NewResponseController(w), conn: conn, life: life}
 }
 
-// Accept sends the header of the response, and takes the stream from its server as
-// far as there is a need for that. The client waits for it before it sends anything.
+// Accept sends the header of the response. The client waits for it before it sends
+// anything.
 func (s *Stream) Accept() error {
-	if err := s.ctrl.Flush(); err != nil {
-		return err
-	}
-	s.takeOver()
-	return nil
+	return s.ctrl.Flush()
 }
 
 // OnGone has gone called when there is no client any more, though nobody reads or
@@ -62,10 +61,6 @@ func (s *Stream) OnGone(gone func(err error)) (stop func() bool) {
 }
 
 func (s *Stream) Read(p []byte) (int, error) {
-	if s.taken != nil {
-		s.taken.beginRead()
-		defer s.taken.endRead()
-	}
 	n, err := s.body.Read(p)
 	if err != nil && s.hasEnded() {
 		err = io.EOF
@@ -76,11 +71,24 @@ func (s *Stream) Read(p []byte) (int, error) {
 func (s *Stream) Write(p []byte) (int, error) {
 	s.writing.Store(true)
 	defer s.writing.Store(false)
+	if s.aborted.Load() {
+		return 0, os.ErrDeadlineExceeded // as if it had begun before
+	}
 	n, err := s.w.Write(p)
 	if err == nil {
 		err = s.ctrl.Flush()
 	}
+	s.wrote.Add(1)
 	return n, streamError(err)
+}
+
+// Backlog implements relay.Backlogged. What a Write has ended with is then with the system,
+// which may hold megabytes for a client that reads slowly.
+func (s *Stream) Backlog() int {
+	if s.conn == nil {
+		return 0
+	}
+	return s.ahead.left(Socket{s.conn}, s.wrote.Load())
 }
 
 func streamError(err error) error {
@@ -109,6 +117,7 @@ func (s *Stream) CloseWrite() error {
 
 // Abort makes a pending Write fail too.
 func (s *Stream) Abort() {
+	s.aborted.Store(true)
 	s.end()
 	s.expireWrite()
 	// A Write that begins at this moment may set a deadline of its own first.
@@ -127,12 +136,14 @@ func (s *Stream) cut() {
 	}
 }
 
-// expireWrite makes a pending Write fail. The server's own writer is made for calls
-// during a Write; those that handlers put around it may not be.
+// expireWrite makes a pending Write fail. If there is none, the client gets to know the end
+// of the stream when the handler returns: a deadline would have the server reset it instead,
+// by INTERNAL_ERROR. The server's own writer is made for calls during a Write; those that
+// handlers put around it may not be.
 func (s *Stream) expireWrite() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.w == nil {
+	if s.w == nil || !s.writing.Load() {
 		return
 	}
 	_ = http.NewResponseController(Innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))
@@ -150,9 +161,6 @@ func (s *Stream) Detach() {
 	s.mu.Lock()
 	s.w = nil
 	s.mu.Unlock()
-	if s.taken != nil {
-		s.taken.finish()
-	}
 }
 
 func (s *Stream) end() {
@@ -177,4 +185,5 @@ var (
 	_ relay.Backlogged = Socket{}
 	_ relay.Resettable = Socket{}
 	_ relay.Conn       = (*Stream)(nil)
+	_ relay.Backlogged = (*Stream)(nil)
 )

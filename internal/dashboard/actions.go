@@ -124,13 +124,9 @@ func checkCount(now, shown int) error {
 
 // closeThese closes the tunnels that a search finds.
 func (h *Handler) closeThese(r *http.Request, a *Action) (acted Acted, err error) {
-	_, found := h.board.find(a.Search, a.Upstream, time.Now())
-	if err := checkCount(len(found), a.Count); err != nil {
+	live := h.board.find(a.Search, a.Upstream)
+	if err := checkCount(len(live), a.Count); err != nil {
 		return acted, err
-	}
-	live := make([]admin.LiveTunnel, len(found))
-	for i, t := range found {
-		live[i] = t.live
 	}
 	h.logger.Info("operator closes tunnels", zap.Int("tunnels", len(live)), zap.String("search", shown(a.Search)),
 		zap.String("upstream", shown(a.Upstream)), zap.String("by", actor(r)))

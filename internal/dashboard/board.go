@@ -8,10 +8,12 @@
 package dashboard
 
 import (
+	"iter"
 	"sync"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // Backend is where tunnels, upstreams and counts are. All of it may be called at any time,
@@ -23,6 +25,8 @@ type Backend interface {
 	Pools() []Pool
 	// Numbers are what has been counted since the process started.
 	Numbers() Numbers
+	// Snapshots are what is known of the open tunnels that wanted accepts.
+	Snapshots(wanted func(*tunnel.About) bool) iter.Seq[tunnel.Snapshot]
 }
 
 // Pool is the upstreams of a handler, as far as they are known.
@@ -53,7 +57,11 @@ type Board struct {
 }
 
 // New makes the board of a process. It keeps nothing before a page is in force.
-func New(b Backend) *Board { return &Board{backend: b} }
+func New(b Backend) *Board {
+	board := &Board{backend: b}
+	board.number = uint64(time.Now().UnixMicro())
+	return board
+}
 
 // use begins to keep what pages show, unless that is done already.
 func (b *Board) use() {
@@ -122,15 +130,17 @@ func (b *Board) take(stop <-chan struct{}) {
 func (b *Board) oldestOf(all []admin.Upstream) map[string]time.Time {
 	oldest := make(map[string]time.Time)
 	for i := range all {
-		u := &all[i]
-		if !isGoing(u) || u.Tunnels == 0 {
-			continue
+		if u := &all[i]; isGoing(u) && u.Tunnels > 0 {
+			oldest[u.Address] = time.Time{}
 		}
-		now := time.Now()
-		for _, t := range b.backend.Tunnels(&admin.Filter{Upstream: u.Address}) {
-			if opened, known := t.Info(now).Opened, oldest[u.Address]; known.IsZero() || opened.Before(known) {
-				oldest[u.Address] = opened
-			}
+	}
+	if len(oldest) == 0 {
+		return oldest
+	}
+	wanted := func(t *tunnel.About) bool { _, going := oldest[t.Upstream]; return going }
+	for s := range b.backend.Snapshots(wanted) {
+		if known := oldest[s.Upstream]; known.IsZero() || s.Opened.Before(known) {
+			oldest[s.Upstream] = s.Opened
 		}
 	}
 	return oldest

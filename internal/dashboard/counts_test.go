@@ -32,7 +32,7 @@ func (c *counts) handlerLocked(handler string) HandlerNumbers {
 		if c.n.Handlers == nil {
 			c.n.Handlers = make(map[string]HandlerNumbers)
 		}
-		n = HandlerNumbers{Ended: make(map[string]uint64), Refused: make(map[string]uint64)}
+		n = HandlerNumbers{Ended: make(map[string]uint64), Refused: make(map[string]uint64), Codes: make(map[string]uint64)}
 		c.n.Handlers[handler] = n
 	}
 	return n
@@ -48,7 +48,7 @@ func (c *counts) Numbers() Numbers {
 		n.Pairs[pair] = p
 	}
 	for name, h := range n.Handlers {
-		h.Ended, h.Refused = maps.Clone(h.Ended), maps.Clone(h.Refused)
+		h.Ended, h.Refused, h.Codes = maps.Clone(h.Ended), maps.Clone(h.Refused), maps.Clone(h.Codes)
 		n.Handlers[name] = h
 	}
 	for address, took := range n.Took {
@@ -81,6 +81,14 @@ func (c *counts) ended(reason string) {
 	h.Open--
 	h.Ended[reason]++
 	c.n.Handlers["chat"] = h
+}
+
+// closed is ended by an upstream's Close with a status.
+func (c *counts) closed(code string) {
+	c.ended("upstream_closed")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handlerLocked("chat").Codes[code]++
 }
 
 func (c *counts) refused(cause string) {

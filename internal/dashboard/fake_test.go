@@ -2,6 +2,8 @@ package dashboard
 
 import (
 	"context"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -22,23 +24,31 @@ type fake struct {
 	pools     []Pool
 	tunnels   []*fakeTunnel
 	set       []upstream.State
+	looks     int // at all tunnels
 }
 
 type fakeTunnel struct {
 	admin.Tunnel
 
+	about  *tunnel.About
 	closed bool
 }
 
-func (t *fakeTunnel) ID() string                  { return t.Tunnel.ID }
-func (t *fakeTunnel) Info(time.Time) admin.Tunnel { return t.Tunnel }
-func (t *fakeTunnel) Renew(time.Duration) bool    { return false }
+func (t *fakeTunnel) ID() string               { return t.Tunnel.ID }
+func (t *fakeTunnel) Renew(time.Duration) bool { return false }
+
+func (t *fakeTunnel) Info(time.Time) admin.Tunnel {
+	info := t.Tunnel
+	info.Labels = maps.Clone(t.Labels)
+	return info
+}
 
 func (t *fakeTunnel) Close(uint16, string) { t.closed = true }
 
 func (f *fake) Tunnels(filter *admin.Filter) (all []admin.LiveTunnel) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.looks++
 	for _, t := range f.tunnels {
 		if filter.Matches(&tunnel.About{Upstream: t.Upstream, Handler: t.Handler, ClientIP: t.ClientIP}) {
 			all = append(all, t)
@@ -47,8 +57,39 @@ func (f *fake) Tunnels(filter *admin.Filter) (all []admin.LiveTunnel) {
 	return all
 }
 
+func (f *fake) Snapshots(wanted func(*tunnel.About) bool) iter.Seq[tunnel.Snapshot] {
+	return func(yield func(tunnel.Snapshot) bool) {
+		f.looks++
+		for _, t := range f.tunnels {
+			if wanted(t.known()) && !yield(t.snapshot()) {
+				return
+			}
+		}
+	}
+}
+
+// known is what it is known by, once and for all.
+func (t *fakeTunnel) known() *tunnel.About {
+	if t.about == nil {
+		t.about = &tunnel.About{
+			ID: t.Tunnel.ID, ClientIP: t.ClientIP, Upstream: t.Upstream, Handler: t.Handler,
+			Labels: tunnel.NewLabels(maps.All(t.Labels)),
+		}
+	}
+	return t.about
+}
+
+func (t *fakeTunnel) snapshot() tunnel.Snapshot {
+	return tunnel.Snapshot{
+		About: *t.known(), Opened: t.Opened, Active: noon.Add(-time.Duration(t.Idle) * time.Second),
+		Traffic: tunnel.Traffic{BytesIn: t.BytesIn, BytesOut: t.BytesOut}, BytesRate: t.BytesRate,
+	}
+}
+
 func (f *fake) Tunnel(id string) (admin.LiveTunnel, bool) {
-	for _, t := range f.Tunnels(new(admin.Filter)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.tunnels {
 		if t.ID() == id {
 			return t, true
 		}
@@ -102,11 +143,15 @@ func one(tunnels int) *fake {
 		pools: []Pool{{Handler: "chat", Members: []Member{{"10.0.0.1:80", 1, 0}, {"10.0.0.2:80", 2, 10}}}},
 	}
 	for i := range tunnels {
-		f.tunnels = append(f.tunnels, &fakeTunnel{Tunnel: admin.Tunnel{
-			ID: "T" + strings.Repeat("x", i), ClientIP: "192.0.2.1", Upstream: "10.0.0.1:80", Handler: "chat", Age: float64(i),
-		}})
+		f.open(admin.Tunnel{ID: "T" + strings.Repeat("x", i), ClientIP: "192.0.2.1", Upstream: "10.0.0.1:80", Handler: "chat", Age: float64(i)})
 	}
 	return f
+}
+
+// open adds a tunnel, as it is at noon.
+func (f *fake) open(t admin.Tunnel) {
+	t.Opened = noon.Add(-time.Duration(t.Age) * time.Second)
+	f.tunnels = append(f.tunnels, &fakeTunnel{Tunnel: t})
 }
 
 // inUse is a board that keeps what happens, without its sampler.

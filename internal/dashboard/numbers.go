@@ -33,6 +33,8 @@ type HandlerNumbers struct {
 	Opened uint64
 	// Ended are tunnels by reason, Refused are handshakes by cause.
 	Ended, Refused map[string]uint64
+	// Codes are tunnels that upstreams have ended by a Close, by its status.
+	Codes map[string]uint64
 }
 
 // NumbersOf are those of the metrics, so that the page and they agree.
@@ -44,7 +46,7 @@ func NumbersOf(s *metrics.Snapshot) Numbers {
 	}
 	for i := range s.Handlers {
 		h := &s.Handlers[i]
-		n.Handlers[h.Handler] = HandlerNumbers{int(h.Open), h.Opened, h.Closed, h.Refused}
+		n.Handlers[h.Handler] = HandlerNumbers{int(h.Open), h.Opened, h.Closed, h.Refused, h.UpstreamCodes}
 	}
 	for i := range s.Upstreams {
 		u := &s.Upstreams[i]

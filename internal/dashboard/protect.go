@@ -83,6 +83,5 @@ func actor(r *http.Request) string {
 	if name == "" {
 		name, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	}
-	name = printable.Text(name)
-	return strings.ToValidUTF8(name[:min(len(name), admin.LongestName)], "") // where it ends within a character
+	return printable.Cut(name, admin.LongestName)
 }

@@ -173,20 +173,24 @@ func TestAnActionIsAnsweredWhateverTheBrowserHas(t *testing.T) {
 }
 
 func TestAPageSeesThatItIsOlderThanTheServer(t *testing.T) {
-	page := make(fstest.MapFS)
+	texts := make(fstest.MapFS)
 	for _, of := range pageFiles {
 		text, err := files.ReadFile("page/" + of.file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		page["page/"+of.file] = &fstest.MapFile{Data: text}
+		texts["page/"+of.file] = &fstest.MapFile{Data: text}
 	}
-	if got := New(one(0)).summary(noon).Version; got != versionOf(page) || got != pageVersion {
-		t.Errorf("the summary has version %s, want that of its files, %s", got, versionOf(page))
+	h, _ := page(t, one(0))
+	if text := serve(t, h, asked("GET", "http://127.0.0.1/", "")).Body.String(); !strings.Contains(text, `<html lang="en" data-version="`+pageVersion+`">`) {
+		t.Errorf("the page does not say that it is %s", pageVersion)
 	}
-	for name, file := range page {
+	if got := New(one(0)).summary(noon).Version; got != versionOf(texts) || got != pageVersion {
+		t.Errorf("the summary has version %s, want that of its files, %s", got, versionOf(texts))
+	}
+	for name, file := range texts {
 		text := file.Data
-		if file.Data = append([]byte(" "), text...); versionOf(page) == pageVersion {
+		if file.Data = append([]byte(" "), text...); versionOf(texts) == pageVersion {
 			t.Errorf("with another %s the version is the same", name)
 		}
 		file.Data = text

@@ -67,7 +67,7 @@ type Recent struct {
 	kept atomic.Bool
 
 	lock   sync.Mutex // guards what follows
-	number uint64     // of the last event
+	number uint64     // of the last event, more than those of a process that was before
 	events []Event    // a ring once it is full, which begins at oldest
 	oldest int
 	checks map[string][]Checked
@@ -101,7 +101,7 @@ func (r *Recent) Add(e Event) {
 	for _, text := range []*string{&e.Why, &e.Handler, &e.Upstream, &e.ClientIP, &e.Tunnel, &e.By, &e.Detail} {
 		*text = shown(*text)
 	}
-	e.Words = wordsOf(e.Kind, e.Why)
+	e.Words = wordsOf(&e)
 	r.lock.Lock()
 	defer r.lock.Unlock()
 	if r.checks == nil {
@@ -172,8 +172,9 @@ func (r *Recent) keepChecks(of map[string]bool) {
 
 // shown is a text of others as it is kept.
 func shown(s string) string {
-	if len(s) > longestText {
-		s = s[:longestText] + "…"
+	const more = len(`\U0010ffff`) // there is room for whatever comes next
+	if text := printable.Cut(s, longestText+more); len(text) <= longestText {
+		return text
 	}
-	return printable.Text(s)
+	return printable.Cut(s, longestText) + "…"
 }

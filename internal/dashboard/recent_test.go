@@ -13,10 +13,11 @@ import (
 
 func TestRecentKeepsTheLastOnes(t *testing.T) {
 	b := inUse(t, one(0))
+	first := b.number + 1
 	b.refused("origin", mostEvents+50)
 	events, last := b.Events(0)
-	if len(events) != mostEvents || last != mostEvents+50 || events[0].Number != 51 {
-		t.Errorf("%d events from %d to %d, want %d from 51", len(events), events[0].Number, last, mostEvents)
+	if len(events) != mostEvents || last != first+mostEvents+49 || events[0].Number != first+50 {
+		t.Errorf("%d events from %d to %d, want %d from %d", len(events), events[0].Number, last, mostEvents, first+50)
 	}
 	if newer, _ := b.Events(last - 2); len(newer) != 2 {
 		t.Errorf("%d events came after the last but two", len(newer))
@@ -50,9 +51,43 @@ func TestRecentKeepsHostileTextPrintableAndShort(t *testing.T) {
 	}
 }
 
+func TestAPageGetsAllEventsOfTheNextProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := inUse(t, one(0))
+		old.refused("origin", 30)
+		_, last := old.Events(0)
+		time.Sleep(time.Second)
+		restarted := inUse(t, one(0))
+		restarted.refused("origin", 40)
+		if events, now := restarted.Events(last); len(events) != 40 || now <= last {
+			t.Errorf("%d events come after %d, the last is %d; want all 40", len(events), last, now)
+		}
+	})
+}
+
+func TestTextsEndWithACharacter(t *testing.T) {
+	a := strings.Repeat("a", longestText-1)
+	for s, want := range map[string]string{
+		a:                  a,
+		a + "b":            a + "b",
+		a + "bc":           a + "b…",
+		a + "é":            a + "…",
+		a + "\x00":         a + "…",
+		a[4:] + "\x00":     a[4:] + `\x00`,
+		a[4:] + "\x00b":    a[4:] + `\x00b`,
+		a[4:] + "\x00bcd":  a[4:] + `\x00b…`,
+		a[4:] + "\u202eef": a[4:] + "…",
+	} {
+		if got := shown(s); got != want {
+			t.Errorf("%q is shown as %q, want %q", s[len(s)-8:], got, want)
+		}
+	}
+}
+
 func TestNothingIsKeptWithoutAPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(one(1))
+		first := b.number + 1
 		b.refused("origin", 1)
 		b.use()
 		b.use() // a reload
@@ -68,7 +103,7 @@ func TestNothingIsKeptWithoutAPage(t *testing.T) {
 		}
 		b.refused("origin", 1)
 		b.release()
-		if events, last := b.Events(0); len(events) != 0 || last != 1 || b.history.totals != nil {
+		if events, last := b.Events(0); len(events) != 0 || last != first || b.history.totals != nil {
 			t.Errorf("%d events are kept without a page", len(events))
 		}
 	})

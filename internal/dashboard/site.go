@@ -23,12 +23,7 @@ func (h *Handler) inFront() front {
 	}
 	found := search{of: h, found: front{authenticated: true, named: true}}
 	for _, server := range app.Servers {
-		found.server = server
-		var at front
-		for _, policy := range server.TLSConnPolicies {
-			at.authenticated = at.authenticated || policy.ClientAuthentication != nil
-		}
-		found.routes(server.Routes, at)
+		found.look(server)
 	}
 	if found.ways == 0 || found.looks > mostLooks { // by a handler of somebody else, or nobody knows
 		return front{}
@@ -47,6 +42,20 @@ type search struct {
 	ways   int
 	looks  int // at lists of routes
 	found  front
+}
+
+// look looks at all ways into a server. Those of its errors begin anew: whom a handler in
+// front has refused comes there too.
+func (s *search) look(server *caddyhttp.Server) {
+	s.server = server
+	var at front
+	for _, policy := range server.TLSConnPolicies {
+		at.authenticated = at.authenticated || policy.ClientAuthentication != nil
+	}
+	s.routes(server.Routes, at)
+	if server.Errors != nil {
+		s.routes(server.Errors.Routes, at)
+	}
 }
 
 // routes looks at routes that are reached by what at tells. What authenticates in one of

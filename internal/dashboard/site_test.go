@@ -53,3 +53,34 @@ func TestWhatStandsInFront(t *testing.T) {
 		})
 	}
 }
+
+// What handle_errors has is reached by whoever has not been let in, too.
+func TestWhatStandsInFrontOfThePageOfErrors(t *testing.T) {
+	h, auth := new(Handler), new(caddyauth.Authentication)
+	routes := func(handlers ...caddyhttp.MiddlewareHandler) caddyhttp.RouteList {
+		return caddyhttp.RouteList{{Handlers: handlers}}
+	}
+	for name, tc := range map[string]struct {
+		routes, errors caddyhttp.RouteList
+		want           front
+		ways           int
+	}{
+		"there alone":                 {routes(auth), routes(h), front{}, 1},
+		"there alone, behind a login": {routes(), routes(auth, h), front{authenticated: true}, 1},
+		"in both":                     {routes(auth, h), routes(h), front{}, 2},
+		"in both, behind a login":     {routes(auth, h), routes(auth, h), front{authenticated: true}, 2},
+		"not there":                   {routes(auth, h), nil, front{authenticated: true}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := &caddyhttp.Server{Routes: tc.routes}
+			if tc.errors != nil {
+				server.Errors = &caddyhttp.HTTPErrorConfig{Routes: tc.errors}
+			}
+			s := search{of: h, found: front{true, true}}
+			s.look(server)
+			if s.found != tc.want || s.ways != tc.ways {
+				t.Errorf("it is %+v by %d ways, want %+v by %d", s.found, s.ways, tc.want, tc.ways)
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -183,12 +184,13 @@ func (h *history) tunnels(f *facts) Tunnels {
 
 // whys are the most frequent reasons and causes of the last minutes that say something.
 func (h *history) whys(f *facts) []Why {
-	ended, refused := make(map[string]uint64), make(map[string]uint64)
+	ended, refused, codes := make(map[string]uint64), make(map[string]uint64), make(map[string]uint64)
 	if before := h.before(f.at, lately); before != nil {
 		for name, n := range f.numbers.Handlers {
 			was := before.numbers.Handlers[name]
 			add(ended, grownBy(n.Ended, was.Ended))
 			add(refused, grownBy(n.Refused, was.Refused))
+			add(codes, grownBy(n.Codes, was.Codes))
 		}
 	}
 	all := make([]Why, 0, mostWhys)
@@ -200,11 +202,16 @@ func (h *history) whys(f *facts) []Why {
 	for cause, n := range refused {
 		all = append(all, Why{Kind: Refused, Why: cause, Count: n})
 	}
+	for code, n := range codes {
+		if m, known := closings[code]; known {
+			all = append(all, Why{Kind: Ended, Why: string(tunnel.UpstreamClosed) + " " + code, Count: n, Words: m.words, Do: m.do})
+		}
+	}
 	slices.SortFunc(all, func(a, b Why) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Why, b.Why)) })
 	all = all[:min(len(all), mostWhys)]
 	for i := range all {
 		m, _ := meaningOf(all[i].Kind, all[i].Why)
-		all[i].Words, all[i].Do = cmp.Or(m.words, all[i].Why), m.do
+		all[i].Words, all[i].Do = cmp.Or(all[i].Words, m.words, all[i].Why), cmp.Or(all[i].Do, m.do)
 	}
 	return all
 }

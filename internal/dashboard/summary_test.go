@@ -3,6 +3,7 @@ package dashboard
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -131,6 +132,35 @@ func TestWhysAreTheThreeMostFrequent(t *testing.T) {
 	}
 }
 
+func TestWhysHaveTheErrorsThatUpstreamsCloseWith(t *testing.T) {
+	f := one(0)
+	b := inUse(t, f)
+	b.at(noon)
+	for code, times := range map[string]int{"1000": 50, "1001": 40, "4xxx": 30, "1011": 9, "1012": 3} {
+		for range times {
+			f.opened()
+			f.closed(code)
+		}
+	}
+	var got []string
+	for _, w := range b.summary(noon.Add(time.Minute)).Whys {
+		got = append(got, fmt.Sprintf("%d %s: %s", w.Count, w.Why, w.Words))
+	}
+	want := "9 upstream_closed 1011: the upstream closed: an error of its own, 3 upstream_closed 1012: the upstream closed: it restarts"
+	if strings.Join(got, ", ") != want {
+		t.Errorf("the whys are %q, want %s", got, want)
+	}
+	b.TunnelEnded(&tunnel.Outcome{Reason: tunnel.UpstreamClosed, CloseCode: 1011})
+	b.TunnelEnded(&tunnel.Outcome{Reason: tunnel.UpstreamClosed, CloseCode: 1000})
+	b.TunnelEnded(&tunnel.Outcome{Reason: tunnel.ClientClosed, CloseCode: 1011})
+	events, _ := b.Events(0)
+	for i, want := range []string{"the upstream closed: an error of its own", "the upstream closed", "the client closed"} {
+		if events[i].Words != want {
+			t.Errorf("the event is %q, want %q", events[i].Words, want)
+		}
+	}
+}
+
 func TestEvictionTellsWhenItIsOverAndDrainDoesNot(t *testing.T) {
 	for _, state := range []string{upstream.Evict, upstream.Drain} {
 		t.Run(state, func(t *testing.T) {
@@ -166,6 +196,26 @@ func TestEvictionTellsWhenItIsOverAndDrainDoesNot(t *testing.T) {
 				t.Errorf("the oldest tunnel was opened at %v", oldest)
 			}
 		})
+	}
+}
+
+func TestOneLookFindsTheOldestTunnelsOfAllUpstreams(t *testing.T) {
+	f := one(0)
+	for i := range f.upstreams {
+		f.upstreams[i].State, f.upstreams[i].Tunnels = upstream.Drain, 2
+		f.open(admin.Tunnel{Upstream: f.upstreams[i].Address, Age: 60})
+		f.open(admin.Tunnel{Upstream: f.upstreams[i].Address, Age: float64(3600 * (i + 1))})
+	}
+	f.open(admin.Tunnel{Upstream: "10.0.0.3:80", Age: 1e6}) // which stays
+	b := inUse(t, f)
+	got := b.oldestOf(f.Upstreams())
+	want := map[string]time.Time{"10.0.0.1:80": noon.Add(-time.Hour), "10.0.0.2:80": noon.Add(-2 * time.Hour)}
+	if !maps.Equal(got, want) || f.looks != 1 {
+		t.Errorf("they were opened at %v, by %d looks at all tunnels; want %v, by one", got, f.looks, want)
+	}
+	f.upstreams[0].State, f.upstreams[1].Tunnels = upstream.Ready, 0
+	if got := b.oldestOf(f.Upstreams()); len(got) != 0 || f.looks != 1 {
+		t.Errorf("without anything to find, %d looks have found %v", f.looks, got)
 	}
 }
 

@@ -1,14 +1,22 @@
 package dashboard
 
+import (
+	"cmp"
+	"strconv"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
+)
+
 // meaning is what a reason or a cause means, and what to do about it; empty: nothing.
 type meaning struct{ words, do string }
 
-// wordsOf is what a reason or a cause means.
-func wordsOf(kind, why string) string {
-	if m, known := meaningOf(kind, why); known {
+// wordsOf is what has happened.
+func wordsOf(e *Event) string {
+	if m, known := closings[strconv.Itoa(e.Code)]; known && e.Kind == Ended && e.Why == string(tunnel.UpstreamClosed) {
 		return m.words
 	}
-	return why
+	m, _ := meaningOf(e.Kind, e.Why)
+	return cmp.Or(m.words, e.Why)
 }
 
 func meaningOf(kind, why string) (m meaning, known bool) {
@@ -79,6 +87,21 @@ var reasons = map[string]meaning{
 	"killed":             {"an operator closed it", ""},
 	"expired":            {"its token expired", "Clients have to renew their tokens, or connect again."},
 	"shutdown":           {"Caddy stopped", ""},
+}
+
+// closings are the statuses with which upstreams end tunnels that have not come to their
+// ordinary end (RFC 6455 §7.4.1, and IANA's registry of them).
+var closings = map[string]meaning{
+	"1002": {"the upstream closed: the protocol was broken", "See its log, and what is between the client and it."},
+	"1003": {"the upstream closed: it takes no such data", "Repair the client."},
+	"1007": {"the upstream closed: text was not UTF-8", "Repair the client."},
+	"1008": {"the upstream closed: against its policy", "Ask the application: authentication, or its own limit."},
+	"1009": {"the upstream closed: a message was too big for it", "Raise its limit, if such messages are meant to be."},
+	"1010": {"the upstream closed: an extension was missing", "Repair the client."},
+	"1011": {"the upstream closed: an error of its own", "See its log."},
+	"1012": {"the upstream closed: it restarts", "Evict it before, so that clients are moved one after another."},
+	"1013": {"the upstream closed: it has too much to do", "Add upstreams, or see what it waits for."},
+	"1014": {"the upstream closed: what is behind it failed", "See its log."},
 }
 
 // isOurs reports whether a cause is a fault of the proxy or of what is behind it, and not

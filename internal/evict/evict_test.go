@@ -49,8 +49,7 @@ func TestWhoseUpstreamIsStillConfigured(t *testing.T) {
 func TestAnotherEvictionHasItsOwnPace(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(0.1, hostA)
-		f.load(h)
-		f.visit(h)
+		f.enter(h)
 		f.open(100)
 		f.stayAway()
 		say := func(period time.Duration) {

@@ -113,9 +113,16 @@ func (f *flock) load(s *site) (unload func()) {
 // reload puts another site in force.
 func (f *flock) reload(s *site, unloadOld func()) (unload func()) {
 	f.t.Helper()
+	unload = f.enter(s)
+	unloadOld()
+	return unload
+}
+
+// enter loads a site, to which clients come from now on.
+func (f *flock) enter(s *site) (unload func()) {
+	f.t.Helper()
 	unload = f.load(s)
 	f.visit(s)
-	unloadOld()
 	return unload
 }
 
@@ -169,6 +176,14 @@ func (f *flock) open(n int) (opened []*tunnel.Tunnel) {
 		opened = append(opened, f.openAt(site))
 	}
 	return opened
+}
+
+// openWithout opens n tunnels while an upstream is drained, which is ready again then.
+func (f *flock) openWithout(address string, n int) {
+	f.t.Helper()
+	f.operate(upstream.Drain, address)
+	f.open(n)
+	f.operate(upstream.Ready, address)
 }
 
 func (f *flock) openAt(site *site) *tunnel.Tunnel {
@@ -255,6 +270,28 @@ func (f *flock) closings() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.closed)
+}
+
+// expectClosings compares how many tunnels were closed for rebalancing until now.
+func (f *flock) expectClosings(want int, when string) {
+	f.t.Helper()
+	if got := f.closings(); got != want {
+		f.t.Errorf("%d tunnels were closed %s, want %d", got, when, want)
+	}
+}
+
+// expectStopped checks that tunnels were closed for rebalancing until now, and that none
+// are from now on, as that would be in vain.
+func (f *flock) expectStopped(vain string) {
+	f.t.Helper()
+	before := f.closings()
+	if before == 0 {
+		f.t.Error("nothing was closed before that")
+	}
+	time.Sleep(forLong)
+	if got := f.closings(); got != before {
+		f.t.Errorf("%d tunnels were closed %s", got-before, vain)
+	}
 }
 
 // expectPace checks that in no interval more than n tunnels were closed, all of

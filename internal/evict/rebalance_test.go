@@ -24,17 +24,14 @@ func TestTunnelsMoveToWhatIsReadyAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inFlock(t, func(f *flock) {
 				h := rebalancing(share, hostA, hostB, hostC)
-				f.load(h)
-				f.visit(h)
+				f.enter(h)
 				f.operate(upstream.Drain, hostC)
 				f.open(300)
 				f.expect(0, map[string]int{hostA: 150, hostB: 150, hostC: 0})
 				time.Sleep(pause)
 				f.operate(upstream.Ready, hostC)
 				time.Sleep(pause - 1)
-				if got, want := f.closings(), int(100*share); got != want {
-					t.Errorf("%d tunnels were closed by the first step, want %d", got, want)
-				}
+				f.expectClosings(int(100*share), "by the first step")
 				time.Sleep(forLong)
 				f.expect(5, map[string]int{hostA: 100, hostB: 100, hostC: 100})
 				f.expectPace(pause, int(100*share))
@@ -49,17 +46,12 @@ func TestTunnelsMoveToWhatIsReadyAgain(t *testing.T) {
 func TestNothingMovesWithoutRebalancing(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := plain(hostA, hostB)
-		unload := f.load(h)
-		f.visit(h)
-		f.operate(upstream.Drain, hostB)
-		f.open(50)
-		f.operate(upstream.Ready, hostB)
+		unload := f.enter(h)
+		f.openWithout(hostB, 50)
 		time.Sleep(forLong)
 		f.reload(plain(hostA, hostB, hostC), unload)
 		time.Sleep(forLong)
-		if got := f.closings(); got != 0 {
-			t.Errorf("%d tunnels were closed", got)
-		}
+		f.expectClosings(0, "in all")
 	})
 }
 
@@ -70,8 +62,7 @@ func TestTunnelsMoveToWhatAReloadBrings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFlock(t, func(f *flock) {
-				unload := f.load(before)
-				f.visit(before)
+				unload := f.enter(before)
 				f.open(300)
 				f.reload(rebalancing(0.2, hostA, hostB, hostC), unload)
 				time.Sleep(forLong)
@@ -84,8 +75,7 @@ func TestTunnelsMoveToWhatAReloadBrings(t *testing.T) {
 func TestRebalancingBeginsWhenTheConfigurationIsInForce(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		before := rebalancing(0.2, hostA, hostB)
-		unload := f.load(before)
-		f.visit(before)
+		unload := f.enter(before)
 		f.open(30)
 		failing := rebalancing(0.2, hostA, hostB, hostC)
 		unloadFailed := f.load(failing)
@@ -93,9 +83,7 @@ func TestRebalancingBeginsWhenTheConfigurationIsInForce(t *testing.T) {
 		time.Sleep(forLong)
 		unloadFailed()
 		time.Sleep(forLong)
-		if got := f.closings(); got != 0 {
-			t.Errorf("%d tunnels were closed for a configuration that was never in force", got)
-		}
+		f.expectClosings(0, "for a configuration that was never in force")
 		after := rebalancing(1, hostA, hostB, hostC)
 		f.load(after)
 		f.operate(upstream.Drain, hostB)
@@ -111,16 +99,13 @@ func TestRebalancingBeginsWhenTheConfigurationIsInForce(t *testing.T) {
 func TestEventBelongsToTheConfigurationInForce(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		before := rebalancing(0.1, hostA, hostB)
-		f.load(before)
-		f.visit(before)
+		f.enter(before)
 		f.operate(upstream.Drain, hostB)
 		f.open(200)
 		f.load(rebalancing(1, hostA, hostB))
 		f.operate(upstream.Ready, hostB)
 		time.Sleep(pause - 1)
-		if got, want := f.closings(), 10; got != want {
-			t.Errorf("%d tunnels were closed by the first step, want %d", got, want)
-		}
+		f.expectClosings(10, "by the first step")
 	})
 }
 
@@ -128,15 +113,12 @@ func TestEventBelongsToTheConfigurationInForce(t *testing.T) {
 func TestReloadWithoutNewUpstreamMovesNothing(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		onlyA := plain(hostA)
-		f.load(onlyA)
-		f.visit(onlyA)
+		f.enter(onlyA)
 		f.open(50) // of others
 		unload := f.load(rebalancing(0.2, hostA, hostB))
 		f.reload(rebalancing(0.2, hostB, hostA), unload)
 		time.Sleep(forLong)
-		if got := f.closings(); got != 0 {
-			t.Errorf("%d tunnels were closed", got)
-		}
+		f.expectClosings(0, "in all")
 	})
 }
 
@@ -160,8 +142,7 @@ func TestRebalancingGoesOnAfterAReload(t *testing.T) {
 func TestReloadThatBringsAnotherUpstreamKeepsThePace(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(0.1, hostA, hostB)
-		unload := f.load(h)
-		f.visit(h)
+		unload := f.enter(h)
 		f.open(300)
 		unload = f.reload(rebalancing(0.1, hostA, hostB, hostC), unload)
 		time.Sleep(pause / 4 * 3)
@@ -185,8 +166,7 @@ func TestEventDuringAStepIsNotMissed(t *testing.T) {
 func TestWhatEndsIsNotCounted(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(1, hostA, hostB)
-		f.load(h)
-		f.visit(h)
+		f.enter(h)
 		held := f.openOver(h, func(hooks relay.Hooks) relay.Relay { return &stubborn{sheep{hooks: hooks}} })
 		f.open(9)
 		held.End(tunnel.Ending{Reason: tunnel.Killed, Code: 1000})
@@ -201,11 +181,8 @@ func TestWhatEndsIsNotCounted(t *testing.T) {
 func TestStepWithoutConfigurationDecidesNothing(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(0.2, hostA, hostB)
-		unload := f.load(h)
-		f.visit(h)
-		f.operate(upstream.Drain, hostB)
-		f.open(100)
-		f.operate(upstream.Ready, hostB)
+		unload := f.enter(h)
+		f.openWithout(hostB, 100)
 		time.Sleep(pause / 4)
 		unload()
 		b := h.loaded.rebalance
@@ -224,55 +201,36 @@ func TestUpstreamDisappearsWhileRebalancing(t *testing.T) {
 		unload = f.reload(rebalancing(0.1, hostA, hostB, hostC), unload)
 		time.Sleep(pause + pause/2)
 		f.reload(rebalancing(0.1, hostA, hostB), unload)
-		before := f.closings()
-		time.Sleep(forLong)
-		if got := f.closings(); got != before {
-			t.Errorf("%d tunnels were closed after the upstream was gone", got-before)
-		}
+		f.expectStopped("after the upstream was gone")
 	})
 }
 
 func TestStepInVainEndsRebalancing(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(0.1, hostA, hostB)
-		f.load(h)
-		f.visit(h)
+		f.enter(h)
 		f.operate(upstream.Drain, hostB)
 		f.open(100)
 		f.stayAway()
 		f.operate(upstream.Ready, hostB)
 		time.Sleep(forLong)
-		if got, want := f.closings(), 5; got != want {
-			t.Errorf("%d tunnels were closed whose clients do not come back, want those of one step, %d", got, want)
-		}
+		f.expectClosings(5, "by one step, whose clients do not come back")
 		f.operate(upstream.Drain, hostB)
 		f.operate(upstream.Ready, hostB) // which is worth another try
 		time.Sleep(forLong)
-		if got, want := f.closings(), 10; got != want {
-			t.Errorf("%d tunnels were closed, want %d", got, want)
-		}
+		f.expectClosings(10, "in all")
 	})
 }
 
 func TestDrainingEndsTheStep(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(1, hostA, hostB)
-		f.load(h)
-		f.visit(h)
-		f.operate(upstream.Drain, hostB)
-		f.open(1000)
-		f.operate(upstream.Ready, hostB)
+		f.enter(h)
+		f.openWithout(hostB, 1000)
 		time.Sleep(pause / 10)
 		f.operate(upstream.Drain, hostA)
 		defer f.operate(upstream.Ready, hostA)
-		before := f.closings()
-		if before == 0 {
-			t.Error("nothing was closed before that")
-		}
-		time.Sleep(forLong)
-		if got := f.closings(); got != before {
-			t.Errorf("%d tunnels were closed at an upstream that drains", got-before)
-		}
+		f.expectStopped("at an upstream that drains")
 	})
 }
 
@@ -285,22 +243,12 @@ func TestStepEndsWhenItsTargetHasGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inFlock(t, func(f *flock) {
 				h := rebalancing(1, hostA, hostB)
-				f.load(h)
-				f.visit(h)
-				f.operate(upstream.Drain, hostB)
-				f.open(1000)
-				f.operate(upstream.Ready, hostB)
+				f.enter(h)
+				f.openWithout(hostB, 1000)
 				time.Sleep(pause / 10)
 				gone(f, h)
 				defer f.operate(upstream.Ready, hostB)
-				before := f.closings()
-				if before == 0 {
-					t.Error("nothing was closed before that")
-				}
-				time.Sleep(forLong)
-				if got := f.closings(); got != before {
-					t.Errorf("%d tunnels were closed for an upstream that gets none", got-before)
-				}
+				f.expectStopped("for an upstream that gets none")
 				if h.pool.Fixed[1].Verdict != nil {
 					f.table.Unjudge(h.pool.Fixed[1])
 				}
@@ -327,22 +275,17 @@ func TestStepInVainDoesNotCount(t *testing.T) {
 func TestEventStartsRebalancingAnew(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(0.01, hostA, hostB, hostC) // too little to come to an end
-		f.load(h)
-		f.visit(h)
+		f.enter(h)
 		f.operate(upstream.Drain, hostB, hostC)
 		f.open(1000)
 		f.operate(upstream.Ready, hostB)
 		time.Sleep(10*pause - pause/4)
-		if got, want := f.closings(), 10*5; got != want {
-			t.Errorf("%d tunnels were closed by ten steps, want %d", got, want)
-		}
+		f.expectClosings(10*5, "by ten steps")
 		f.operate(upstream.Ready, hostC)
 		time.Sleep(forLong)
 		// Of the tunnels at a, 950, two thirds should be elsewhere but for those
 		// that b has.
-		if got, want := f.closings(), 10*5+maxSteps*7; got != want {
-			t.Errorf("%d tunnels were closed after another event, want %d", got, want)
-		}
+		f.expectClosings(10*5+maxSteps*7, "after another event")
 		f.expectPace(pause, 7)
 	})
 }
@@ -355,11 +298,8 @@ func TestUnloadingEndsRebalancing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inFlock(t, func(f *flock) {
 				h := rebalancing(1, hostA, hostB)
-				unload := f.load(h)
-				f.visit(h)
-				f.operate(upstream.Drain, hostB)
-				f.open(100)
-				f.operate(upstream.Ready, hostB)
+				unload := f.enter(h)
+				f.openWithout(hostB, 100)
 				time.Sleep(pause / 4)
 				f.stayAway()
 				before, now := f.closings(), time.Now()
@@ -383,8 +323,7 @@ func TestUnloadingEndsRebalancing(t *testing.T) {
 func TestRebalancingClosesIdleTunnelsFirst(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(0.1, hostA, hostB)
-		f.load(h)
-		f.visit(h)
+		f.enter(h)
 		f.operate(upstream.Drain, hostB)
 		f.open(100)
 		time.Sleep(time.Second)
@@ -424,9 +363,7 @@ func TestRebalancingLeavesTunnelsOfOthersAlone(t *testing.T) {
 		f.expect(0, map[string]int{hostA: 30, hostB: 30})
 		f.operate(upstream.Ready, hostC)
 		time.Sleep(forLong)
-		if got, want := f.closings(), 20; got != want {
-			t.Errorf("%d tunnels were closed, want %d", got, want)
-		}
+		f.expectClosings(20, "in all")
 		for _, opened := range others {
 			if f.hasEnded(opened) {
 				t.Error("a tunnel of another handler was closed")
@@ -460,11 +397,8 @@ func TestAddressGivenTwiceIsOneUpstream(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := rebalancing(1, hostA, hostB, hostB)
 		h.max = []int{0, 10, 40}
-		f.load(h)
-		f.visit(h)
-		f.operate(upstream.Drain, hostB)
-		f.open(90)
-		f.operate(upstream.Ready, hostB)
+		f.enter(h)
+		f.openWithout(hostB, 90)
 		time.Sleep(forLong)
 		f.expect(0, map[string]int{hostA: 50, hostB: 40})
 	})

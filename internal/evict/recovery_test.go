@@ -25,15 +25,12 @@ func watching(dials ...string) *site {
 func TestTunnelsMoveToWhatHasRecovered(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := watching(hostA, hostB, hostC)
-		f.load(h)
-		f.visit(h)
+		f.enter(h)
 		f.fail(h, 2, fails)
 		f.open(300)
 		f.expect(0, map[string]int{hostA: 150, hostB: 150, hostC: 0})
 		time.Sleep(failDuration + pause - 1)
-		if got := f.closings(); got != 0 {
-			t.Errorf("%d tunnels were closed before it has worked for an interval", got)
-		}
+		f.expectClosings(0, "before it has worked for an interval")
 		time.Sleep(forLong)
 		f.expect(5, map[string]int{hostA: 100, hostB: 100, hostC: 100})
 		f.expectPace(pause, 10)
@@ -45,17 +42,14 @@ func TestTunnelsMoveToWhatHasRecovered(t *testing.T) {
 func TestNothingMovesToWhatComesAndGoes(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := watching(hostA, hostB, hostC)
-		f.load(h)
-		f.visit(h)
+		f.enter(h)
 		f.fail(h, 2, fails)
 		f.open(300)
 		for range 20 {
 			time.Sleep(failDuration + pause/2)
 			f.fail(h, 2, fails)
 		}
-		if got := f.closings(); got != 0 {
-			t.Errorf("%d tunnels were closed", got)
-		}
+		f.expectClosings(0, "in all")
 		f.expect(0, map[string]int{hostA: 150, hostB: 150, hostC: 0})
 		time.Sleep(failDuration)
 	})
@@ -67,17 +61,14 @@ func TestNothingMovesToWhatComesAndGoesFaster(t *testing.T) {
 		h := watching(hostA, hostB, hostC)
 		const down = pause / 2
 		h.passive.Duration = down
-		f.load(h)
-		f.visit(h)
+		f.enter(h)
 		f.fail(h, 2, fails)
 		f.open(300)
 		for range 20 {
 			time.Sleep(down + pause*9/20) // up when the first interval is over
 			f.fail(h, 2, fails)
 		}
-		if got := f.closings(); got != 0 {
-			t.Errorf("%d tunnels were closed", got)
-		}
+		f.expectClosings(0, "in all")
 		time.Sleep(down)
 	})
 }
@@ -86,17 +77,14 @@ func TestSecondNewcomerHasItsSlowStart(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := watching(hostA, hostB, hostC)
 		h.slowStart = slowStart
-		f.load(h)
-		f.visit(h)
+		f.enter(h)
 		f.operate(upstream.Drain, hostB, hostC)
 		f.open(100)
 		f.operate(upstream.Ready, hostB)
 		time.Sleep(slowStart / 2)
 		f.operate(upstream.Ready, hostC)
 		time.Sleep(slowStart - 1)
-		if got := f.closings(); got != 0 {
-			t.Errorf("%d tunnels were closed during the slow start", got)
-		}
+		f.expectClosings(0, "during the slow start")
 		time.Sleep(forLong)
 	})
 }
@@ -105,15 +93,10 @@ func TestRebalancingWaitsForTheSlowStart(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		h := watching(hostA, hostB)
 		h.slowStart = slowStart
-		f.load(h)
-		f.visit(h)
-		f.operate(upstream.Drain, hostB)
-		f.open(100)
-		f.operate(upstream.Ready, hostB)
+		f.enter(h)
+		f.openWithout(hostB, 100)
 		time.Sleep(slowStart - 1)
-		if got := f.closings(); got != 0 {
-			t.Errorf("%d tunnels were closed during the slow start", got)
-		}
+		f.expectClosings(0, "during the slow start")
 		time.Sleep(forLong)
 		f.expect(3, map[string]int{hostA: 50, hostB: 50})
 	})
@@ -122,8 +105,7 @@ func TestRebalancingWaitsForTheSlowStart(t *testing.T) {
 func TestTunnelsMoveToWhatIsFound(t *testing.T) {
 	inFlock(t, func(f *flock) {
 		s := rebalancing(0.2, hostC)
-		f.load(s)
-		f.visit(s)
+		f.enter(s)
 		s.pool.Grow(1, false)
 		find := func(found ...string) {
 			var all, joined []*upstream.Endpoint
@@ -150,10 +132,6 @@ func TestTunnelsMoveToWhatIsFound(t *testing.T) {
 		f.expect(5, map[string]int{hostA: 75, hostB: 75, hostC: 75, "d.test:80": 75})
 		// What has not changed is left alone.
 		find("d.test:80", hostB, hostA)
-		closings := f.closings()
-		time.Sleep(forLong)
-		if got := f.closings(); got != closings {
-			t.Errorf("%d tunnels were closed without need", got-closings)
-		}
+		f.expectStopped("without need")
 	})
 }

@@ -45,23 +45,6 @@ type literally struct{}
 func (literally) ReplaceAll(text, _ string) string   { return text }
 func (literally) ReplaceKnown(text, _ string) string { return text }
 
-// expectProblem checks that an error has a text in it; none means no error.
-func expectProblem(t *testing.T, err error, want string) {
-	t.Helper()
-	switch {
-	case want == "" && err != nil:
-		t.Errorf("it fails: %v", err)
-	case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-		t.Errorf("the error is %v, want it to say %q", err, want)
-	}
-}
-
-// respond is an upstream that gives this answer to everything.
-func respond(status, body string, header ...string) testbed.Script {
-	lines := append([]string{"HTTP/1.1 " + status}, header...)
-	return testbed.Respond(strings.Join(lines, "\r\n") + "\r\n\r\n" + body)
-}
-
 func TestHTTPCheckJudgesTheAnswer(t *testing.T) {
 	t.Parallel()
 	const endless = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"
@@ -72,27 +55,27 @@ func TestHTTPCheckJudgesTheAnswer(t *testing.T) {
 		probe  Probe
 		want   string
 	}{
-		"what is expected":       {respond("200 OK", ""), Probe{}, ""},
-		"what is not":            {respond("301 Moved", ""), Probe{}, "status 301"},
-		"switching protocols":    {respond("101 Switching Protocols", "", "Upgrade: foo"), Probe{Expected: only(101)}, ""},
-		"the body":               {respond("200 OK", "it is fine"), Probe{Body: matches("f[a-z]ne$")}, ""},
-		"another body":           {respond("200 OK", "it is not"), Probe{Body: matches("fine")}, "the body is not"},
-		"too late in the body":   {respond("200 OK", "it is fine"), Probe{Body: matches("fine"), MaxSize: 8}, "the body is not"},
-		"all of the body":        {respond("200 OK", strings.Repeat("x", 2<<20)+"fine"), Probe{Body: matches("fine"), MaxSize: -1}, ""},
-		"a torn body":            {respond("200 OK", "it is fine", "Content-Length: 20"), Probe{Body: matches("fine")}, "reading the body"},
+		"what is expected":       {testbed.Answer("200 OK", ""), Probe{}, ""},
+		"what is not":            {testbed.Answer("301 Moved", ""), Probe{}, "status 301"},
+		"switching protocols":    {testbed.Answer("101 Switching Protocols", "", "Upgrade: foo"), Probe{Expected: only(101)}, ""},
+		"the body":               {testbed.Answer("200 OK", "it is fine"), Probe{Body: matches("f[a-z]ne$")}, ""},
+		"another body":           {testbed.Answer("200 OK", "it is not"), Probe{Body: matches("fine")}, "the body is not"},
+		"too late in the body":   {testbed.Answer("200 OK", "it is fine"), Probe{Body: matches("fine"), MaxSize: 8}, "the body is not"},
+		"all of the body":        {testbed.Answer("200 OK", strings.Repeat("x", 2<<20)+"fine"), Probe{Body: matches("fine"), MaxSize: -1}, ""},
+		"a torn body":            {testbed.Answer("200 OK", "it is fine", "Content-Length: 20"), Probe{Body: matches("fine")}, "reading the body"},
 		"a body that never ends": {testbed.RespondKeepOpen(endless), Probe{Body: matches("ok"), Timeout: soon}, "reading the body: took longer than 100ms"},
 		"no need for the body":   {testbed.RespondKeepOpen(endless), Probe{}, ""},
 		"no answer":              {testbed.Silent, Probe{Timeout: soon}, "waiting for the answer: took longer than 100ms"},
 		"half an answer":         {testbed.HalfHead, Probe{Timeout: soon}, "waiting for the answer: took longer than 100ms"},
 		"closed":                 {testbed.CloseAfterHead, Probe{}, "waiting for the answer: EOF"},
 		"reset":                  {testbed.ResetAfterHead, Probe{}, "waiting for the answer: read"},
-		"garbage":                {respond("what", ""), Probe{}, "reading the answer"},
+		"garbage":                {testbed.Answer("what", ""), Probe{}, "reading the answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			up := testbed.NewUpstream(t, test.script)
 			test.probe.Kind = HTTP
-			expectProblem(t, probed(t, up.Addr, test.probe), test.want)
+			testbed.ExpectProblem(t, probed(t, up.Addr, test.probe), test.want)
 			up.WaitOpen(t, 0)
 		})
 	}
@@ -110,8 +93,8 @@ func TestHTTPCheckFollowsRedirectsAtTheUpstream(t *testing.T) {
 			tb.Errorf("the upstream gets %s %s with Host %s", r.Method, r.URL, r.Host)
 		}
 	})
-	expectProblem(t, probed(t, up.Addr, Probe{Kind: HTTP, FollowRedirects: true}), "")
-	expectProblem(t, probed(t, up.Addr, Probe{Kind: HTTP}), "status 302")
+	testbed.ExpectProblem(t, probed(t, up.Addr, Probe{Kind: HTTP, FollowRedirects: true}), "")
+	testbed.ExpectProblem(t, probed(t, up.Addr, Probe{Kind: HTTP}), "status 302")
 }
 
 func TestTCPCheck(t *testing.T) {
@@ -123,7 +106,7 @@ func TestTCPCheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			expectProblem(t, probed(t, testbed.NewUpstream(t, script).Addr, Probe{Kind: TCP}), "")
+			testbed.ExpectProblem(t, probed(t, testbed.NewUpstream(t, script).Addr, Probe{Kind: TCP}), "")
 		})
 	}
 }
@@ -131,11 +114,11 @@ func TestTCPCheck(t *testing.T) {
 func TestConnectingFails(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{HTTP, WebSocket, TCP} {
-		expectProblem(t, probed(t, testbed.RefusedAddr(t), Probe{Kind: kind}), "dialing: dial tcp")
+		testbed.ExpectProblem(t, probed(t, testbed.RefusedAddr(t), Probe{Kind: kind}), "dialing: dial tcp")
 		hangs := Probe{Kind: kind, Timeout: soon, Connect: func(ctx context.Context) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}}
-		expectProblem(t, probed(t, "", hangs), "dialing: took longer than 100ms")
+		testbed.ExpectProblem(t, probed(t, "", hangs), "dialing: took longer than 100ms")
 	}
 }

@@ -77,7 +77,7 @@ func TestWebSocketCheckPasses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			up := testbed.NewUpstream(t, script)
-			expectProblem(t, probed(t, up.Addr, Probe{Kind: WebSocket}), "")
+			testbed.ExpectProblem(t, probed(t, up.Addr, Probe{Kind: WebSocket}), "")
 			up.WaitOpen(t, 0) // the upstream is satisfied, too
 		})
 	}
@@ -109,8 +109,8 @@ func TestWebSocketCheckFails(t *testing.T) {
 		"a Close":              {pinged(func(c *testbed.Conn, _ testbed.Frame) { c.WriteFrame(testbed.NewClose(1008, "no")) }), "closed with status 1008"},
 		"a masked frame":       {pinged(func(c *testbed.Conn, ping testbed.Frame) { c.Send(string(pong(ping).Bytes(true))) }), "violates the protocol"},
 		"an end":               {pinged(func(c *testbed.Conn, _ testbed.Frame) { c.CloseWrite() }), "waiting for the pong: EOF"},
-		"another status":       {respond("403 Forbidden", ""), "status 403, not 101"},
-		"a wrong key":          {respond("101 Switching Protocols", "", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Accept: x"), "Sec-WebSocket-Accept"},
+		"another status":       {testbed.Answer("403 Forbidden", ""), "status 403, not 101"},
+		"a wrong key":          {testbed.Answer("101 Switching Protocols", "", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Accept: x"), "Sec-WebSocket-Accept"},
 		"no answer":            {testbed.Silent, "waiting for the answer: took longer than 100ms"},
 		"closed at once":       {testbed.CloseAfterHead, "waiting for the answer: EOF"},
 	}
@@ -122,7 +122,7 @@ func TestWebSocketCheckFails(t *testing.T) {
 			if strings.Contains(test.want, "took longer") {
 				p.Timeout = soon
 			}
-			expectProblem(t, probed(t, up.Addr, p), test.want)
+			testbed.ExpectProblem(t, probed(t, up.Addr, p), test.want)
 		})
 	}
 }
@@ -138,7 +138,7 @@ func TestWebSocketCheckWantsOneOfItsSubprotocols(t *testing.T) {
 			}
 			up := testbed.NewUpstream(t, testbed.EchoWith(extra...))
 			offer := Request{Header: http.Header{"Sec-WebSocket-Protocol": {"chat"}}}
-			expectProblem(t, probed(t, up.Addr, Probe{Kind: WebSocket, Request: offer}), want)
+			testbed.ExpectProblem(t, probed(t, up.Addr, Probe{Kind: WebSocket, Request: offer}), want)
 		})
 	}
 }

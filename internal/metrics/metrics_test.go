@@ -206,6 +206,18 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	}
 }
 
+func TestSnapshotHasTheStatusesThatUpstreamsCloseWith(t *testing.T) {
+	w := newWorld(t)
+	defer w.Start("chat", 0, standing("a:1")).Stop()
+	for _, from := range []tunnel.Peer{tunnel.Upstream, tunnel.Client} {
+		w.Handler("chat").Opened("a:1", quick).Closed(tunnel.Outcome{CloseCode: 1011, CloseFrom: from}, time.Second)
+	}
+	got := w.Snapshot().Handlers[0].UpstreamCodes
+	if len(got) != 1 || got["1011"] != 1 {
+		t.Errorf("upstreams have closed with %v, want 1011 once", got)
+	}
+}
+
 func TestHistogramsHaveTheirBuckets(t *testing.T) {
 	h := newHistogram(handshakeBounds)
 	for _, d := range []time.Duration{5 * time.Millisecond, 6 * time.Millisecond, time.Hour} {

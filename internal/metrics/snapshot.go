@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
 // Snapshot is what has been counted so far. Rates come of two of them.
@@ -22,6 +24,7 @@ type HandlerSnapshot struct {
 	Open          uint64 // tunnels
 	Opened        uint64
 	Closed        map[string]uint64 // by reason
+	UpstreamCodes map[string]uint64 // tunnels whose first Close was an upstream's, by its status
 	Refused       map[string]uint64 // by cause
 	InProgress    int64
 	Queued        int64
@@ -91,6 +94,7 @@ func (h *Handler) snapshot(now time.Time) HandlerSnapshot {
 	s := HandlerSnapshot{
 		Handler:       h.name,
 		Closed:        copied(h.closed),
+		UpstreamCodes: make(map[string]uint64),
 		Refused:       make(map[string]uint64),
 		InProgress:    h.InProgress.Load(),
 		Queued:        h.Queue.Load(),
@@ -111,6 +115,11 @@ func (h *Handler) snapshot(now time.Time) HandlerSnapshot {
 	for with, n := range h.refused {
 		if n := n.Load(); n > 0 {
 			s.Refused[with.cause] += n
+		}
+	}
+	for with, n := range h.codes {
+		if n := n.Load(); n > 0 && with.from == tunnel.Upstream {
+			s.UpstreamCodes[with.code] = n
 		}
 	}
 	for status := range statusCount {

@@ -20,6 +20,9 @@ type goroutines struct {
 	running atomic.Int32
 	aborted atomic.Bool
 	lot     parkingLot
+	// again tells who serves the client's direction that it is no longer parked; nil if
+	// that has goroutines like the other.
+	again chan struct{}
 }
 
 // pump is one direction.
@@ -42,6 +45,16 @@ type pump struct {
 	over atomic.Bool
 }
 
+// StartServed is [Start] for a client from which the caller's goroutine has to read, as it
+// has to stay anyway. The caller has to call serve, which returns when the client's
+// direction has ended; the other one may go on for a while.
+func StartServed(client, upstream Side, hooks Hooks) (r Relay, serve func()) {
+	g := newGoroutines(client, upstream, hooks, busyPeriod)
+	g.again = make(chan struct{}, 1)
+	go g.run(UpstreamToClient)
+	return g, g.serve
+}
+
 // startGoroutines starts a relay on goroutines.
 func startGoroutines(client, upstream Side, hooks Hooks) Relay {
 	return startParking(client, upstream, hooks, busyPeriod)
@@ -50,6 +63,14 @@ func startGoroutines(client, upstream Side, hooks Hooks) Relay {
 // startParking starts one whose directions may be parked when they have been
 // silent for a period.
 func startParking(client, upstream Side, hooks Hooks, period time.Duration) Relay {
+	r := newGoroutines(client, upstream, hooks, period)
+	for d := range r.dirs {
+		go r.run(Direction(d))
+	}
+	return r
+}
+
+func newGoroutines(client, upstream Side, hooks Hooks, period time.Duration) *goroutines {
 	r := &goroutines{hooks: hooks}
 	r.dirs[ClientToUpstream].src, r.dirs[ClientToUpstream].dst = client.Conn, upstream.Conn
 	r.dirs[UpstreamToClient].src, r.dirs[UpstreamToClient].dst = upstream.Conn, client.Conn
@@ -59,7 +80,6 @@ func startParking(client, upstream Side, hooks Hooks, period time.Duration) Rela
 		if len(side.Buffered) > 0 {
 			r.dirs[d].unseen = side.Buffered
 		}
-		go r.run(Direction(d))
 	}
 	return r
 }
@@ -134,20 +154,29 @@ func (r *goroutines) leave() {
 	r.hooks.Done()
 }
 
+// serve is the life of the client's direction on one goroutine.
+func (r *goroutines) serve() {
+	for !r.run(ClientToUpstream) {
+		<-r.again
+	}
+}
+
 // run is the life of a direction, up to its end or until it is parked.
-func (r *goroutines) run(d Direction) {
+func (r *goroutines) run(d Direction) (ended bool) {
 	p := &r.dirs[d]
 	p.paused.Store(false)
 	if b := p.unseen; b != nil {
 		p.unseen = nil
 		p.read.Add(uint64(len(b)))
 		if r.forward(d, b) {
-			return
+			return false
 		}
 	}
-	if r.pump(d) {
-		r.leave()
+	if !r.pump(d) {
+		return false
 	}
+	r.leave()
+	return true
 }
 
 // pump relays until the source has ended. It returns false if the direction
@@ -183,9 +212,14 @@ func (r *goroutines) pump(d Direction) (ended bool) {
 
 // unpark gives a direction a goroutine again, if it has none.
 func (r *goroutines) unpark(d Direction) {
-	if r.dirs[d].parked.CompareAndSwap(true, false) {
-		go r.run(d)
+	if !r.dirs[d].parked.CompareAndSwap(true, false) {
+		return
 	}
+	if r.again != nil && d == ClientToUpstream {
+		r.again <- struct{}{} // which has room, as there is one for each time of being parked
+		return
+	}
+	go r.run(d)
 }
 
 // wake becomes the writer for the time that Wake needs one. It is started with

@@ -27,7 +27,11 @@ func TestMain(m *testing.M) {
 
 // implementations are the relays that have to pass this suite.
 var implementations = map[string]func(client, upstream Side, hooks Hooks) Relay{
-	"goroutines": startGoroutines,
+	"served": func(client, upstream Side, hooks Hooks) Relay {
+		r, serve := StartServed(client, upstream, hooks)
+		go serve()
+		return r
+	},
 }
 
 // patience is how long anything may take that is about to happen.

@@ -15,7 +15,7 @@ import (
 func TestStalledClientsHoldNobodyUp(t *testing.T) {
 	for name := range implementations {
 		many, stuck := amount(1000, 150), amount(30, 10)
-		if name == "goroutines" {
+		if name == "served" {
 			many = amount(100, 20) // these have nothing in common
 		}
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,6 @@
 // Package server is what is to be known of Caddy's HTTP servers, and is not passed to
-// handlers: the connection of a request, the windows and idle timeouts of a stream, and when
-// an HTTP/3 server ends. It has no lock.
+// handlers: the connection of a request, the windows and idle timeouts of a stream, whether
+// WebSockets are offered over HTTP/2, and when an HTTP/3 server ends. It has no lock.
 package server
 
 import (

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
+	"testing"
 	"time"
 )
 
@@ -92,5 +94,16 @@ func (c *Conn) ExpectNothing(d time.Duration) {
 		c.tb.Fatalf("%s: got %s, want silence", c.name, brief(data))
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		c.fatal("expecting silence", err)
+	}
+}
+
+// ExpectProblem checks that an error has a text in it; none means no error.
+func ExpectProblem(tb testing.TB, err error, want string) {
+	tb.Helper()
+	switch {
+	case want == "" && err != nil:
+		tb.Errorf("it fails: %v", err)
+	case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+		tb.Errorf("the error is %v, want it to say %q", err, want)
 	}
 }

@@ -2,6 +2,7 @@ package testbed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -181,6 +182,46 @@ func TestFailuresAreReported(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestProblemsAreExpected(t *testing.T) {
+	bad := errors.New("it is bad")
+	for name, test := range map[string]struct {
+		err   error
+		want  string
+		fails bool
+	}{
+		"none": {nil, "", false}, "this": {bad, "is bad", false},
+		"none, but there is": {bad, "", true}, "one that is not there": {nil, "bad", true}, "another": {bad, "worse", true},
+	} {
+		got := failuresOf(t, func(tb testing.TB) {
+			tb.Helper()
+			testbed.ExpectProblem(tb, test.err, test.want)
+		})
+		if (len(got) == 1) != test.fails || len(got) > 1 {
+			t.Errorf("%s: got failures %q, want some: %t", name, got, test.fails)
+		}
+	}
+}
+
+func TestWhatIsMissingFailsInContinuousIntegration(t *testing.T) {
+	t.Setenv("CI", "true")
+	got := failuresOf(t, func(tb testing.TB) {
+		tb.Helper()
+		testbed.Program(tb, "no-such-program")
+	})
+	if len(got) != 1 || !strings.HasPrefix(got[0], "there is no no-such-program: ") {
+		t.Errorf("got failures %q, want one", got)
+	}
+	t.Setenv("CI", "")
+	t.Run("elsewhere", func(t *testing.T) {
+		t.Cleanup(func() {
+			if !t.Skipped() {
+				t.Error("was not skipped")
+			}
+		})
+		testbed.Program(t, "no-such-program")
+	})
 }
 
 func TestTeardownIsNoFailure(t *testing.T) {

@@ -89,6 +89,13 @@ func Respond(raw string) Script {
 	}
 }
 
+// Answer reads the request head and gives this answer, whose end is that of the
+// connection. The status has its text, such as 200 OK.
+func Answer(status, body string, header ...string) Script {
+	lines := append([]string{"HTTP/1.1 " + status}, header...)
+	return Respond(strings.Join(lines, "\r\n") + "\r\n\r\n" + body)
+}
+
 // RespondKeepOpen reads the request head, writes raw, and then ignores what it
 // reads until the peer closes.
 func RespondKeepOpen(raw string) Script {

@@ -33,6 +33,11 @@ func TestScripts(t *testing.T) {
 				t.Errorf("got status %d and body %q, want 403 and sorry", resp.StatusCode, body)
 			}
 		}},
+		"Answer": {testbed.Answer("403 No", "sorry", "X-A: 1", "X-B: 2"), func(c *testbed.Client) {
+			c.Send(handshake)
+			c.Expect("HTTP/1.1 403 No\r\nX-A: 1\r\nX-B: 2\r\n\r\nsorry")
+			c.ExpectEOF()
+		}},
 		"RespondKeepOpen": {testbed.RespondKeepOpen("raw"), func(c *testbed.Client) {
 			c.Send(handshake)
 			c.Expect("raw")

@@ -86,15 +86,16 @@ func (t *Tunnel) RenewFor(left, longest time.Duration) bool {
 	return t.Renew(t.live.Now().Add(left), longest)
 }
 
-// expires is when the tunnel expires, by the clock on the wall; zero means never.
-func (t *Tunnel) expires() time.Time {
+// expires is when the tunnel expires, by the clock on the wall; zero means never. now is
+// the time by that clock.
+func (t *Tunnel) expires(now time.Time, slept time.Duration) time.Time {
 	all := t.deadlines.Load()
 	if all == nil {
 		return time.Time{}
 	}
 	for _, d := range *all {
 		if d.Reason == Expired {
-			return time.Now().Add(d.At.Sub(t.live.Now()))
+			return now.Add(d.At.Sub(now.Add(slept)))
 		}
 	}
 	return time.Time{}
@@ -121,10 +122,10 @@ func (r *rates) load() (bytes, messages float64) {
 	return float64(math.Float32frombits(uint32(sums >> 32))), float64(math.Float32frombits(uint32(sums)))
 }
 
-// now returns the rates per second. noted is when note was called last.
-func (r *rates) now(noted time.Time) (bytes, messages float64) {
+// now returns the rates per second. since is how long ago note was called last.
+func (r *rates) now(since time.Duration) (bytes, messages float64) {
 	b, m := r.load()
-	part := fading(time.Since(noted)) / rateTime.Seconds()
+	part := fading(since) / rateTime.Seconds()
 	return b * part, m * part
 }
 

@@ -75,7 +75,7 @@ func TestRenewalMakesATunnelExpireLater(t *testing.T) {
 			if got := m.Renew(m.opened.Add(step.after), step.limit); got != step.renewed {
 				t.Errorf("renewed for %v: %t, want %t", step.after, got, step.renewed)
 			}
-			if got := m.expires().Sub(m.opened); got != step.want {
+			if got := m.Snapshot().Expires.Sub(m.opened); got != step.want {
 				t.Errorf("renewed for %v, it expires after %v, want %v", step.after, got, step.want)
 			}
 		}
@@ -106,12 +106,41 @@ func TestATunnelThatExpiresInsideOfAFrame(t *testing.T) {
 	})
 }
 
+// Whoever asks for a list asks for that of all tunnels.
+func TestAListAsksOnceHowLongTheMachineHasSlept(t *testing.T) {
+	expiring(t, Options{}, 10*time.Minute, 0, func(m *memoryTunnel) {
+		more := &memoryTunnel{t: t, live: m.live, reports: make(chan Outcome, 2), began: time.Now()}
+		more.open(Options{})
+		defer func() {
+			_ = more.client.Close()
+			_ = more.upstream.Close()
+			more.waitDone()
+		}()
+		more.Limit(Deadline{At: m.live.Now().Add(time.Hour), Reason: Expired})
+		m.slept.Store(int64(time.Minute))
+		asked := 0
+		m.live.CountSleep(func() time.Duration { asked++; return time.Duration(m.slept.Load()) })
+		found := make(map[time.Duration]int)
+		for s := range m.live.Snapshots(func(a *About) bool { return a.ClientIP == "192.0.2.1" }) {
+			found[time.Until(s.Expires)]++
+		}
+		if asked != 1 || len(found) != 2 || found[9*time.Minute] != 1 || found[59*time.Minute] != 1 {
+			t.Errorf("asked %d times, they expire after %v; want once, 9 and 59 minutes", asked, found)
+		}
+		for range m.live.Snapshots(func(*About) bool { return false }) {
+			t.Error("a tunnel that nobody wants is in the list")
+		}
+		for range m.live.Snapshots(func(*About) bool { return true }) {
+			break // nothing more may come
+		}
+	})
+}
+
 func TestRatesFade(t *testing.T) {
 	var r rates
-	at := time.Now()
 	r.note(0, 1000, 10)
 	for _, after := range []time.Duration{0, 10 * time.Second, time.Hour} {
-		bytes, messages := r.now(at.Add(-after))
+		bytes, messages := r.now(after)
 		want := 100 * fading(after)
 		if bytes > want*1.01 || bytes < want*0.9 || messages > want/100*1.01 || messages < want/100*0.9 {
 			t.Errorf("%v later the rates are %v and %v, want %v", after, bytes, messages, want)

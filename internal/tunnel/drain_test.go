@@ -15,19 +15,26 @@ func (p *memoryPeer) stopReading() {
 	p.in.end(syscall.EPIPE, syscall.ECONNRESET)
 }
 
+// expectLastWords has a peer stop reading, so that what the other one sends is lost, and
+// then say something and close: the other one gets that to the end, and closes.
+func (p *memoryPeer) expectLastWords(other *memoryPeer, lost, words string) {
+	p.t.Helper()
+	p.stopReading()
+	other.send(lost)
+	synctest.Wait()
+	p.send(words)
+	_ = p.Close()
+	other.expect(words)
+	other.expectEnd()
+	_ = other.Close()
+}
+
 // An upstream that refuses a message says so and closes, while the client still
 // sends.
 func TestLastWordsOfAnUpstreamThatStopsReadingReachTheClient(t *testing.T) {
 	inMemory(t, Options{}, func(m *memoryTunnel) {
-		m.upstream.stopReading()
-		m.client.send(m.client.frame(testbed.Binary, "too much"))
-		synctest.Wait()
 		sorry := m.upstream.frame(testbed.Text, "sorry") + m.upstream.closeFrame(1009, "too big")
-		m.upstream.send(sorry)
-		_ = m.upstream.Close()
-		m.client.expect(sorry)
-		m.client.expectEnd()
-		_ = m.client.Close()
+		m.upstream.expectLastWords(m.client, m.client.frame(testbed.Binary, "too much"), sorry)
 		m.expectReason(UpstreamClosed)
 		m.expectClose(Upstream, 1009)
 	})
@@ -36,15 +43,8 @@ func TestLastWordsOfAnUpstreamThatStopsReadingReachTheClient(t *testing.T) {
 // A browser whose page is closed does not take what is on its way to it.
 func TestLastWordsOfAClientThatStopsReadingReachTheUpstream(t *testing.T) {
 	inMemory(t, Options{}, func(m *memoryTunnel) {
-		m.client.stopReading()
-		m.upstream.send(m.upstream.frame(testbed.Text, "news"))
-		synctest.Wait()
 		bye := m.client.frame(testbed.Text, "save this") + m.client.closeFrame(1001, "")
-		m.client.send(bye)
-		_ = m.client.Close()
-		m.upstream.expect(bye)
-		m.upstream.expectEnd()
-		_ = m.upstream.Close()
+		m.client.expectLastWords(m.upstream, m.upstream.frame(testbed.Text, "news"), bye)
 		m.expectReason(ClientClosed)
 		m.expectClose(Client, 1001)
 	})

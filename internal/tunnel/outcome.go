@@ -45,16 +45,26 @@ type Snapshot struct {
 
 // Snapshot is what is known of the tunnel now. It has to have started.
 func (t *Tunnel) Snapshot() Snapshot {
+	var slept time.Duration
+	if t.deadlines.Load() != nil {
+		slept = t.live.slept()
+	}
+	return t.snapshot(time.Now(), slept)
+}
+
+// snapshot is Snapshot at a time by the clock on the wall, when the machine has slept for
+// so long.
+func (t *Tunnel) snapshot(now time.Time, slept time.Duration) Snapshot {
 	_, in := t.relay.Counts(relay.ClientToUpstream)
 	_, out := t.relay.Counts(relay.UpstreamToClient)
 	in, out = t.passedOf(relay.ClientToUpstream, in), t.passedOf(relay.UpstreamToClient, out)
 	active := time.Unix(0, t.active.Load())
-	bytes, messages := t.rates.now(active)
+	bytes, messages := t.rates.now(now.Sub(active))
 	return Snapshot{
 		About:        t.About,
 		Opened:       t.opened,
 		Active:       active,
-		Expires:      t.expires(),
+		Expires:      t.expires(now, slept),
 		BytesRate:    bytes,
 		MessagesRate: messages,
 		Traffic:      Traffic{in, out, t.messages[relay.ClientToUpstream].Load(), t.messages[relay.UpstreamToClient].Load()},

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"context"
 	"hash/maphash"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,6 +142,23 @@ func (r *Registry) Collect(wanted func(*Tunnel) bool) []*Tunnel {
 		}
 	}
 	return all
+}
+
+// Snapshots are what is known of the live tunnels that wanted accepts. They are made one
+// by one, and neither wanted nor what is done with them runs under a lock.
+func (r *Registry) Snapshots(wanted func(*About) bool) iter.Seq[Snapshot] {
+	return func(yield func(Snapshot) bool) {
+		now, slept := time.Now(), r.slept()
+		var part []*Tunnel
+		for i := range r.shards {
+			part = r.shards[i].snapshot(part[:0])
+			for _, t := range part {
+				if wanted(&t.About) && !yield(t.snapshot(now, slept)) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // snapshot appends the shard's tunnels to buf.

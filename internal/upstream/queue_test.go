@@ -10,7 +10,7 @@ import (
 func TestQueueIsServedInOrder(t *testing.T) {
 	const size = 100
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: size, Timeout: time.Minute} }, "a:1")
+		s := w.load(narrowFor(size), "a:1")
 		open := s.stand()
 		var all []*standing
 		for range size {
@@ -49,28 +49,22 @@ func TestRetryKeepsItsPlaceInTheQueue(t *testing.T) {
 		w.TunnelEnded(retrying.chosen.Host)
 		behind.expect(at, nil)
 		retrying.again()
-		if !retrying.waits() {
-			t.Errorf("chose %+v, want to wait", retrying.chosen)
-		}
+		retrying.expectWaiting("there was no other place")
 		if retrying.Waited != time.Second {
 			t.Errorf("has waited for %v, want 1s", retrying.Waited)
 		}
 		other := second.chosen.Host.Address
 		second.leave()
 		retrying.expect(other, nil)
-		if !last.waits() {
-			t.Error("who came later was served")
-		}
-		for _, s := range []*standing{retrying, behind, last} {
-			s.leave()
-		}
+		last.expectWaiting("who came later was served")
+		leave(retrying, behind, last)
 	})
 }
 
 // Its place is there however many have come meanwhile, for as long as was left.
 func TestRetryHasAsMuchTimeAsWasLeft(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: 1, Timeout: time.Minute} }, "a:1", "b:1")
+		s := w.load(narrowFor(1), "a:1", "b:1")
 		first, second := s.stand(), s.stand()
 		retrying := s.stand()
 		time.Sleep(40 * time.Second)
@@ -85,9 +79,7 @@ func TestRetryHasAsMuchTimeAsWasLeft(t *testing.T) {
 		if got, want := time.Since(began), 20*time.Second; got != want {
 			t.Errorf("waited for another %v, want %v", got, want)
 		}
-		for _, s := range []*standing{retrying, second, behind, last} {
-			s.leave()
-		}
+		leave(retrying, second, behind, last)
 	})
 }
 
@@ -102,15 +94,12 @@ func TestWhoCannotUseAPlaceLetsOthersHaveIt(t *testing.T) {
 		behind.expect(at, nil)
 		retrying.again() // waits for the other one
 		behind.leave()   // which it has tried
-		if !retrying.waits() {
-			t.Errorf("the same upstream is tried again: %+v", retrying.chosen)
-		}
+		retrying.expectWaiting("the same upstream is tried again")
 		arriving := s.stand()
 		arriving.expect(at, nil)
 		second.leave()
 		retrying.expect(other, nil)
-		retrying.leave()
-		arriving.leave()
+		leave(retrying, arriving)
 	})
 }
 
@@ -121,9 +110,7 @@ func TestArrivalsQueueBehind(t *testing.T) {
 		first.leave()
 		waiting.expect("a:1", nil)
 		arriving := s.stand()
-		if !arriving.waits() {
-			t.Error("an arrival was served although there is no place")
-		}
+		arriving.expectWaiting("an arrival was served although there is no place")
 		waiting.leave()
 		arriving.expect("a:1", nil)
 		arriving.leave()
@@ -140,9 +127,7 @@ func TestQueuesOfHandlersAreServedInOneOrder(t *testing.T) {
 		first.expect("a:1", nil)
 		first.leave()
 		second.expect("a:1", nil)
-		if !third.waits() {
-			t.Error("who came later was served first")
-		}
+		third.expectWaiting("who came later was served first")
 		second.leave()
 		third.expect("a:1", nil)
 		third.leave()
@@ -165,11 +150,8 @@ func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
 		own.again()
 		own.expect("own:1", nil)
 		own.leave()
-		if !waiting.waits() {
-			t.Error("who has nothing of its own was served")
-		}
-		waiting.leave()
-		open.leave()
+		waiting.expectWaiting("who has nothing of its own was served")
+		leave(waiting, open)
 	})
 }
 
@@ -184,8 +166,7 @@ func TestQueueTimeout(t *testing.T) {
 		if got := time.Since(began); got != s.Queue.Timeout || waiting.Waited != got {
 			t.Errorf("waited %v, and says %v; want %v", got, waiting.Waited, s.Queue.Timeout)
 		}
-		waiting.leave()
-		open.leave()
+		leave(waiting, open)
 	})
 }
 
@@ -197,8 +178,7 @@ func TestWaitingInVainSaysWhy(t *testing.T) {
 		w.operate(Drain, "a:1")
 		<-waiting.done
 		waiting.expect("", ErrNoneLeft)
-		waiting.leave()
-		open.leave()
+		leave(waiting, open)
 	})
 }
 
@@ -221,9 +201,7 @@ func TestQueueIsServedByWhateverMakesPlaces(t *testing.T) {
 				if waiting.waits() || waiting.chosen == nil {
 					t.Error("was not served")
 				}
-				for _, s := range []*standing{waiting, open, taken} {
-					s.leave()
-				}
+				leave(waiting, open, taken)
 			})
 		})
 	}
@@ -238,15 +216,14 @@ func TestNobodyWaitsForWhatCannotCome(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				s := w.load(func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: test.size, Timeout: time.Minute} }, "a:1")
+				s := w.load(narrowFor(test.size), "a:1")
 				open := s.stand()
 				w.operate(test.state, "a:1")
 				other := s.stand()
 				if other.waits() || other.chosen != nil || other.err != nil {
 					t.Errorf("got %+v, %v; want nothing at once", other.chosen, other.err)
 				}
-				other.leave()
-				open.leave()
+				leave(other, open)
 			})
 		})
 	}
@@ -304,8 +281,6 @@ func TestPlaceThatComesWhenItsClientHasGoneIsPassedOn(t *testing.T) {
 		leaving.expect("", context.Canceled)
 		behind.expect("a:1", nil)
 		open.chosen = nil // has ended
-		for _, s := range []*standing{open, leaving, behind} {
-			s.leave()
-		}
+		leave(open, leaving, behind)
 	})
 }

@@ -64,8 +64,11 @@ func (w *world) load(set func(p *Pool), addresses ...string) *site {
 func asItIs(*Pool) {}
 
 // narrow has upstreams take one tunnel each.
-func narrow(p *Pool) {
-	p.MaxTunnels, p.Queue = 1, QueueLimits{Size: 1000, Timeout: time.Minute}
+func narrow(p *Pool) { narrowFor(1000)(p) }
+
+// narrowFor is narrow with a queue of this size.
+func narrowFor(size int) func(*Pool) {
+	return func(p *Pool) { p.MaxTunnels, p.Queue = 1, QueueLimits{Size: size, Timeout: time.Minute} }
 }
 
 // watching has upstreams fail after two failures.
@@ -170,6 +173,14 @@ func (s *standing) expect(address string, want error) {
 	}
 }
 
+// expectWaiting checks that nothing was decided yet; if something was, that is the problem.
+func (s *standing) expectWaiting(problem string) {
+	s.w.t.Helper()
+	if !s.waits() {
+		s.w.t.Errorf("%s: got %+v, %v; want it to wait", problem, s.chosen, s.err)
+	}
+}
+
 // leave ends the tunnel, if there is one.
 func (s *standing) leave() {
 	s.w.t.Helper()
@@ -181,4 +192,11 @@ func (s *standing) leave() {
 		s.chosen = nil
 	}
 	synctest.Wait()
+}
+
+// leave has all of them leave, one after another.
+func leave(all ...*standing) {
+	for _, one := range all {
+		one.leave()
+	}
 }

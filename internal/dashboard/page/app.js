@@ -5,7 +5,7 @@ const interval = 2000;
 const patience = 10000;
 
 let summary = null; // the last one
-let version = ''; // of this page
+const { version } = document.documentElement.dataset; // of this page
 let paused = false;
 let lost = 0; // since when there is no answer
 let timer = 0;
@@ -72,12 +72,26 @@ function setVerdict(level, words, problems) {
 }
 
 function showSummary() {
-	const s = summary;
-	version = version || s.version;
-	const first = s.problems[0];
-	if (version !== s.version) setVerdict('warn', 'This page is older than the server. Load it again.', s.problems);
-	else if (s.level === 'good') setVerdict('good', 'Good', []);
-	else setVerdict(s.level, (s.level === 'bad' ? 'Something is wrong' : 'Not all is well') + ' since ' + clock(first.since), s.problems);
+	byId('reload').hidden = version === summary.version;
+	if (version === summary.version) {
+		showVerdict(summary);
+		showRest(summary);
+		return;
+	}
+	setVerdict('warn', 'This page is older than the server. Load it again.', Array.isArray(summary.problems) ? summary.problems : []);
+	try {
+		showRest(summary);
+	} catch (err) {
+		console.warn('the server answers otherwise than this page expects:', err);
+	}
+}
+
+function showVerdict(s) {
+	if (s.level === 'good') setVerdict('good', 'Good', []);
+	else setVerdict(s.level, (s.level === 'bad' ? 'Something is wrong' : 'Not all is well') + ' since ' + clock(s.problems[0].since), s.problems);
+}
+
+function showRest(s) {
 	setText(byId('place'), location.host + (s.you ? ', ' + s.you : ''));
 	showClients(s.tunnels);
 	showWhys(s.whys);
@@ -331,6 +345,7 @@ async function send(method, what, action) {
 byId('ask-no').addEventListener('click', () => byId('ask').close());
 byId('ask-yes').addEventListener('click', confirmed);
 byId('ask').addEventListener('close', () => { pending = null; });
+byId('reload').addEventListener('click', () => location.reload());
 byId('close-these').addEventListener('click', askCloseThese);
 byId('pause').addEventListener('click', () => {
 	paused = !paused;
