@@ -22,7 +22,7 @@ var h2Attacks = map[string]struct {
 	ends string
 	may  bool
 }{
-	"rapid reset": {run: func(_ *testing.T, a *h2Attacker) { a.rapidReset(5000) }, ends: "ENHANCE_YOUR_CALM", may: true},
+	"rapid reset": {run: func(_ *testing.T, a *h2Attacker) { a.rapidReset(amount(5000, 1000)) }, ends: "ENHANCE_YOUR_CALM", may: true},
 	"many that never read": {run: func(t *testing.T, a *h2Attacker) {
 		t.Helper()
 		a.widen(t)

@@ -113,7 +113,7 @@ var h3Attacks = map[string]struct {
 }{
 	"rapid reset": {run: func(t *testing.T, a *h3Attacker) {
 		t.Helper()
-		for range 5000 {
+		for range amount(5000, 1000) {
 			s := a.sendWebSocket(t, a.caddy)
 			s.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
 			s.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
