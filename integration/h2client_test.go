@@ -166,7 +166,7 @@ func (h *h2Conn) handleLocked(f http2.Frame) error {
 		s.data = append(s.data, f.Data()...)
 		s.ended = s.ended || f.StreamEnded()
 	case *http2.RSTStreamFrame:
-		if s != nil {
+		if s != nil && s.reset == nil {
 			s.reset = &f.ErrCode
 		}
 	}
@@ -214,6 +214,16 @@ func (h *h2Conn) acknowledge(f http2.Frame) error {
 		}
 	}
 	return nil
+}
+
+// widen lets the server send as much as it wants on the connection, though not on a stream.
+func (h *h2Conn) widen(tb testing.TB) {
+	tb.Helper()
+	h.wmu.Lock()
+	defer h.wmu.Unlock()
+	if err := h.framer.WriteWindowUpdate(0, 1<<30); err != nil {
+		tb.Fatalf("HTTP/2: %v", err)
+	}
 }
 
 // h2Stream is a stream of an h2Conn.
@@ -382,25 +392,29 @@ func (s *h2Stream) disconnect(testing.TB) {
 func connectH2(secure bool) connector {
 	return func(tb testing.TB, c *caddy) opener {
 		tb.Helper()
-		h := dialH2(tb, c, secure)
-		h.mu.Lock()
-		enabled := h.settings[http2.SettingEnableConnectProtocol]
-		h.mu.Unlock()
-		if enabled != 1 {
-			tb.Fatal("HTTP/2: the server does not offer extended CONNECT")
+		return dialH2(tb, c, secure).opener(tb, c)
+	}
+}
+
+func (h *h2Conn) opener(tb testing.TB, c *caddy) opener {
+	tb.Helper()
+	h.mu.Lock()
+	enabled := h.settings[http2.SettingEnableConnectProtocol]
+	h.mu.Unlock()
+	if enabled != 1 {
+		tb.Fatal("HTTP/2: the server does not offer extended CONNECT")
+	}
+	scheme, authority := "http", c.http
+	if _, secure := h.conn.(*tls.Conn); secure {
+		scheme, authority = "https", c.https
+	}
+	return func(tb testing.TB, req request) stream {
+		tb.Helper()
+		fields := [][2]string{{":method", "CONNECT"}, {":authority", authority}}
+		if req.protocol != "" {
+			fields = append(fields, [2]string{":protocol", req.protocol},
+				[2]string{":scheme", scheme}, [2]string{":path", req.path})
 		}
-		scheme, authority := "http", c.http
-		if secure {
-			scheme, authority = "https", c.https
-		}
-		return func(tb testing.TB, req request) stream {
-			tb.Helper()
-			fields := [][2]string{{":method", "CONNECT"}, {":authority", authority}}
-			if req.protocol != "" {
-				fields = append(fields, [2]string{":protocol", req.protocol},
-					[2]string{":scheme", scheme}, [2]string{":path", req.path})
-			}
-			return h.open(tb, append(fields, req.fields...))
-		}
+		return h.open(tb, append(fields, req.fields...))
 	}
 }

@@ -126,30 +126,50 @@ func (h *h3Conn) opener(tb testing.TB, c *caddy) opener {
 // closes its connection when the server wants to stop.
 type rawH3Stream struct{ *quic.Stream }
 
-// sendHead sends a request as it is. The names and values are short.
+// sendHead sends a request as it is.
 func (h *h3Conn) sendHead(tb testing.TB, fields ...[2]string) rawH3Stream {
+	tb.Helper()
+	raw := h.openRaw(tb)
+	raw.sendFrame(tb, 1, fieldSection(fields))
+	return raw
+}
+
+// openRaw opens a stream on which nothing is sent.
+func (h *h3Conn) openRaw(tb testing.TB) rawH3Stream {
 	tb.Helper()
 	s, err := h.conn.OpenStreamSync(timeLimit(tb))
 	if err != nil {
 		tb.Fatalf("HTTP/3: opening a stream: %v", err)
 	}
 	_ = s.SetDeadline(time.Now().Add(timeout))
-	section := []byte{0, 0} // nothing of the dynamic table (RFC 9204 section 4.5.1)
+	return rawH3Stream{s}
+}
+
+// fieldSection encodes fields as literals with literal names, and without the dynamic
+// table (RFC 9204 sections 4.5.1 and 4.5.6).
+func fieldSection(fields [][2]string) []byte {
+	section := []byte{0, 0}
 	for _, f := range fields {
-		// Literal field lines with literal names (section 4.5.6).
-		const long = 7
-		if n := len(f[0]); n < long {
-			section = append(section, 0x20|byte(n))
-		} else {
-			section = append(section, 0x20|long, byte(n-long))
-		}
+		section = appendPrefixed(section, 0x20, 3, len(f[0]))
 		section = append(section, f[0]...)
-		section = append(section, byte(len(f[1])))
+		section = appendPrefixed(section, 0, 7, len(f[1]))
 		section = append(section, f[1]...)
 	}
-	raw := rawH3Stream{s}
-	raw.sendFrame(tb, 1, section)
-	return raw
+	return section
+}
+
+// appendPrefixed adds an integer of which the first byte has so many bits (RFC 7541
+// section 5.1).
+func appendPrefixed(b []byte, first byte, bits, n int) []byte {
+	most := 1<<bits - 1
+	if n < most {
+		return append(b, first|byte(n))
+	}
+	b = append(b, first|byte(most))
+	for n -= most; n >= 128; n >>= 7 {
+		b = append(b, byte(n)|128)
+	}
+	return append(b, byte(n))
 }
 
 // sendWebSocket sends a good request for a WebSocket, with more fields.

@@ -67,8 +67,14 @@ func readNothing(tb testing.TB, c *testbed.Conn) {
 func fillUp(tb testing.TB, client *streamClient) {
 	tb.Helper()
 	frame := testbed.NewFrame(testbed.Binary, strings.Repeat("x", 16_000)).Bytes(true)
+	s, ok := client.stream.(interface {
+		writeWithin(p []byte, limit time.Duration) (int, error)
+	})
+	if !ok {
+		tb.Fatalf("a %T cannot tell that it is stuck", client.stream)
+	}
 	for sent := 0; ; sent++ {
-		if _, err := client.writeWithin(frame, 500*time.Millisecond); err != nil {
+		if _, err := s.writeWithin(frame, 500*time.Millisecond); err != nil {
 			return
 		}
 		if sent > 10_000 {

@@ -22,7 +22,6 @@ var (
 type stream interface {
 	io.Writer
 	readWithin(p []byte, limit time.Duration) (int, error)
-	writeWithin(p []byte, limit time.Duration) (int, error)
 	response(tb testing.TB) (status int, header http.Header)
 	// hints are the headers of informational responses before that.
 	hints() []http.Header

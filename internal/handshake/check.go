@@ -81,6 +81,11 @@ func (o *Offer) checkForm(r *http.Request) error {
 	if err := checkTarget(r.URL); err != nil {
 		return err
 	}
+	// Without one there is no handshake (RFC 6455 section 4.1, RFC 9113 section
+	// 8.3.1), which upstreams would be asked for in vain.
+	if r.Host == "" {
+		return errors.New("has no host")
+	}
 	if o.Stream {
 		// Not even zero (RFC 9110 section 9.3.6): the servers would take what is
 		// sent through the tunnel for too much of a body. HTTP/2's makes zero of

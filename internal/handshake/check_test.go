@@ -68,3 +68,14 @@ func TestExtendedConnectWithALengthIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// HTTP/2's server lets requests pass that name no host.
+func TestHandshakeWithoutAHostIsRefused(t *testing.T) {
+	header := http.Header{":protocol": {"websocket"}}
+	header.Set(FieldVersion, "13")
+	r := streamRequest(header)
+	r.Host = ""
+	if _, err := Check(r); err == nil || FaultOf(err) != Malformed {
+		t.Errorf("got %v, want it to be malformed", err)
+	}
+}

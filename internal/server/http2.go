@@ -20,13 +20,16 @@ import (
 // same for all servers and configurations of a process.
 var told sync.Once
 
+// offered tells whether they are, for which a server is asked once.
+var offered = sync.OnceValues(offersExtendedConnect)
+
 // TellHTTP2 says in the log whether browsers get WebSockets over HTTP/2, once in the life of
 // the process, if the server of a handler speaks HTTP/2.
 func TellHTTP2(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && speaksHTTP2(server) {
 		told.Do(func() {
-			offered, err := offersExtendedConnect()
-			tellHTTP2(ctx.Logger(), os.Getenv("GODEBUG"), offered, err)
+			yes, err := offered()
+			tellHTTP2(ctx.Logger(), os.Getenv("GODEBUG"), yes, err)
 		})
 	}
 	return nil

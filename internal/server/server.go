@@ -24,12 +24,19 @@ import (
 type connKey struct{}
 
 // KeepConns has the server of a handler put the connections into the contexts of requests,
-// and give the streams of HTTP/2 their windows.
+// and give the streams of HTTP/2 their windows if there may be tunnels among them.
 func KeepConns(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
-		server.RegisterConnContext(newConnContext())
+		server.RegisterConnContext(connContext(offered()))
 	}
 	return nil
+}
+
+func connContext(offered bool, err error) func(ctx context.Context, c net.Conn) context.Context {
+	if err == nil && !offered {
+		return keepConn // uploads of others would be slower for nothing
+	}
+	return newConnContext()
 }
 
 // newConnContext makes the function for one server. Windows are asked for by each

@@ -22,14 +22,16 @@ func TestWindowsOnTheWire(t *testing.T) {
 	for name, test := range map[string]struct {
 		set                *http.HTTP2Config
 		stream, connection int
+		noTunnels          bool
 	}{
-		"nothing said":          {nil, StreamWindow, ConnWindow},
-		"other things said":     {&http.HTTP2Config{MaxConcurrentStreams: 7}, StreamWindow, ConnWindow},
-		"a window for a stream": {&http.HTTP2Config{MaxReceiveBufferPerStream: 3 << 20}, 3 << 20, ConnWindow},
-		"both windows":          {&http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 16, MaxReceiveBufferPerConnection: 2 << 20}, 1 << 16, 2 << 20},
+		"nothing said":          {nil, StreamWindow, ConnWindow, false},
+		"other things said":     {&http.HTTP2Config{MaxConcurrentStreams: 7}, StreamWindow, ConnWindow, false},
+		"a window for a stream": {&http.HTTP2Config{MaxReceiveBufferPerStream: 3 << 20}, 3 << 20, ConnWindow, false},
+		"both windows":          {&http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 16, MaxReceiveBufferPerConnection: 2 << 20}, 1 << 16, 2 << 20, false},
+		"no tunnels":            {nil, 1 << 20, 1 << 20, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addrs := serve(t, test.set)
+			addrs := serve(t, test.set, !test.noTunnels)
 			var wait sync.WaitGroup
 			for i := range 6 {
 				wait.Go(func() {
@@ -58,9 +60,9 @@ func TestSharedSettingsAreLeftAlone(t *testing.T) {
 }
 
 // serve runs a server with two handlers of ours at two addresses.
-func serve(t *testing.T, set *http.HTTP2Config) (addrs []string) {
+func serve(t *testing.T, set *http.HTTP2Config, tunnels bool) (addrs []string) {
 	t.Helper()
-	first, second := newConnContext(), newConnContext()
+	first, second := connContext(tunnels, nil), connContext(tunnels, nil)
 	server := &http.Server{
 		HTTP2:             set,
 		Protocols:         new(http.Protocols),

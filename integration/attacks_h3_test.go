@@ -1,0 +1,336 @@
+package integration
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+	"github.com/quic-go/quic-go/quicvarint"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+)
+
+// h3Attacker is a client that says what it wants over an HTTP/3 connection.
+type h3Attacker struct {
+	*h3Conn
+	caddy *caddy
+	open  opener
+}
+
+func newH3Attacker(tb testing.TB, c *caddy) *h3Attacker {
+	tb.Helper()
+	h := dialQUIC(tb, c)
+	return &h3Attacker{h3Conn: h, caddy: c, open: h.opener(tb, c)}
+}
+
+// send writes what may be refused, as the server resets a stream or ends the connection.
+func (s rawH3Stream) send(kind byte, payload []byte) error {
+	_, err := s.Write(append(quicvarint.Append([]byte{kind}, uint64(len(payload))), payload...))
+	return err
+}
+
+// outcome is what has become of a request: a status, the code of its reset, or that of the
+// connection's end.
+func (s rawH3Stream) outcome() string {
+	in := bufio.NewReader(s)
+	for {
+		kind, err := quicvarint.Read(in)
+		if err != nil {
+			return outcomeOf(err)
+		}
+		size, err := quicvarint.Read(in)
+		if err != nil {
+			return outcomeOf(err)
+		}
+		payload := make([]byte, size)
+		if _, err := io.ReadFull(in, payload); err != nil {
+			return outcomeOf(err)
+		}
+		if kind == 1 {
+			return statusOf(payload)
+		}
+	}
+}
+
+func outcomeOf(err error) string {
+	var reset *quic.StreamError
+	var end *quic.ApplicationError
+	switch {
+	case errors.As(err, &reset):
+		return http3.ErrCode(reset.ErrorCode).String()
+	case errors.As(err, &end):
+		return "closed: " + http3.ErrCode(end.ErrorCode).String()
+	}
+	return err.Error()
+}
+
+// staticStatuses are those of the static table of QPACK (RFC 9204 appendix A).
+var staticStatuses = map[byte]string{
+	24: "103", 25: "200", 26: "304", 27: "404", 28: "503", 63: "100", 64: "204",
+	65: "206", 66: "302", 67: "400", 68: "403", 69: "421", 70: "425", 71: "500",
+}
+
+// statusOf finds the status where servers put it: in the first field line.
+func statusOf(section []byte) string {
+	section = append(section, 0, 0, 0, 0)[2:]
+	first := section[0]
+	if first&0xC0 == 0xC0 { // indexed (RFC 9204 section 4.5.2)
+		index := first & 0x3F
+		if index == 0x3F {
+			index += section[1]
+		}
+		return staticStatuses[index]
+	}
+	// A literal with the name of another (section 4.5.4).
+	at := 1
+	if first&0x0F == 0x0F {
+		at = 2
+	}
+	size := int(section[at] & 0x7F)
+	value := section[at+1:][:min(size, len(section)-at-1)]
+	if section[at]&0x80 == 0 {
+		return string(value)
+	}
+	text, err := hpack.HuffmanDecodeToString(value)
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// h3Attacks are what clients may do to a server. ends is the error by which the whole
+// connection has to end, or may end.
+var h3Attacks = map[string]struct {
+	run  func(t *testing.T, a *h3Attacker)
+	ends http3.ErrCode
+	may  bool
+}{
+	"rapid reset": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		for range amount(5000, 1000) {
+			s := a.sendWebSocket(t, a.caddy)
+			s.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
+			s.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
+		}
+	}},
+	"many that never read": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		// Streams whose windows are small, so that only they are stuck.
+		h := dialQUICWith(t, a.caddy, &quic.Config{
+			InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: 64 << 10, InitialConnectionReceiveWindow: 15 << 20,
+		})
+		open := h.opener(t, a.caddy)
+		neighbour := openWebSocket(t, open, webSocket("/"))
+		for range 90 {
+			openWebSocket(t, open, webSocket("/flood"))
+		}
+		neighbour.echo(t, "beside many that never read")
+		h.close()
+	}},
+	"windows of a byte": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		h := dialQUICWith(t, a.caddy, &quic.Config{InitialStreamReceiveWindow: 1, MaxStreamReceiveWindow: 1})
+		s := h.sendWebSocket(t, a.caddy)
+		s.sendFrame(t, 0, testbed.NewFrame(testbed.Text, "bit by bit").Bytes(true))
+		s.awaitText(t, "bit by bit")
+		h.close()
+	}},
+	"empty DATA": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.sendWebSocket(t, a.caddy)
+		if got := s.outcome(); got != "200" {
+			t.Fatalf("the outcome is %s", got)
+		}
+		for range 20_000 {
+			s.sendFrame(t, 0, nil)
+		}
+		s.sendFrame(t, 0, testbed.NewFrame(testbed.Text, "after nothing").Bytes(true))
+		s.awaitText(t, "after nothing")
+	}},
+	"DATA of single bytes": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.sendWebSocket(t, a.caddy)
+		for _, b := range testbed.NewFrame(testbed.Text, "bit by bit").Bytes(true) {
+			s.sendFrame(t, 0, []byte{b})
+		}
+		s.awaitText(t, "bit by bit")
+	}},
+	"unknown frames": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.sendWebSocket(t, a.caddy)
+		for range 5000 {
+			s.sendFrame(t, 0x21, []byte("grease"))
+		}
+		s.sendFrame(t, 0, testbed.NewFrame(testbed.Text, "after grease").Bytes(true))
+		s.awaitText(t, "after grease")
+	}},
+	"DATA before HEADERS": {ends: http3.ErrCodeFrameUnexpected, run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		_ = a.openRaw(t).send(0, []byte("x"))
+	}},
+	"SETTINGS in a request": {ends: http3.ErrCodeFrameUnexpected, run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		_ = a.sendWebSocket(t, a.caddy).send(4, nil)
+	}},
+	"GOAWAY in a request": {ends: http3.ErrCodeFrameUnexpected, run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		_ = a.sendWebSocket(t, a.caddy).send(7, []byte{0})
+	}},
+	"a second control stream": {ends: http3.ErrCodeStreamCreationError, run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.unidirectional(t, []byte{0, 4, 0})
+	}},
+	"a push stream": {ends: http3.ErrCodeStreamCreationError, run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.unidirectional(t, []byte{1, 0})
+	}},
+	"unknown streams": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		for range 50 {
+			a.unidirectional(t, []byte{0x21, 'x'})
+		}
+	}},
+	"60 cookies": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.sendHead(t, append(goodRequest(a.caddy, true, "/cookies"), sixtyCookies()...)...)
+		if got := s.outcome(); got != "403" {
+			t.Errorf("the outcome is %s, want the upstream's 403", got)
+		}
+	}},
+	"a header of a MiB": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.openRaw(t)
+		_ = s.send(1, fieldSection(append(goodRequest(a.caddy, true, "/"), longFields(1000, 1000)...)))
+		if got := s.outcome(); got != "431" {
+			t.Errorf("the outcome is %s", got)
+		}
+	}},
+	"a field of a MiB": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.openRaw(t)
+		_ = s.send(1, fieldSection(append(goodRequest(a.caddy, true, "/"), longFields(1, 1<<20)...)))
+		if got := s.outcome(); got != "431" {
+			t.Errorf("the outcome is %s", got)
+		}
+	}},
+	"half a header": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.openRaw(t)
+		section := fieldSection(goodRequest(a.caddy, true, "/"))
+		if _, err := s.Write(append(quicvarint.Append([]byte{1}, uint64(len(section))), section[:20]...)); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Close()
+		if got := s.outcome(); got != http3.ErrCodeRequestIncomplete.String() {
+			t.Errorf("the outcome is %s", got)
+		}
+	}},
+	"a request that is its end": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.sendWebSocket(t, a.caddy)
+		_ = s.Close()
+		if got := s.outcome(); got != "200" {
+			t.Errorf("the outcome is %s", got)
+		}
+	}},
+	"the end during the handshake": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.sendHead(t, goodRequest(a.caddy, true, "/silent")...)
+		_ = s.Close()
+		s.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
+	}},
+	"a reset inside of a frame": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.sendWebSocket(t, a.caddy)
+		if got := s.outcome(); got != "200" {
+			t.Errorf("the outcome is %s", got)
+		}
+		if _, err := s.Write([]byte{0, 20, 'x'}); err != nil {
+			t.Error(err)
+		}
+		s.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
+	}},
+	"trailers": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.sendWebSocket(t, a.caddy)
+		if got := s.outcome(); got != "200" {
+			t.Errorf("the outcome is %s", got)
+		}
+		s.sendFrame(t, 1, fieldSection([][2]string{{"x-trailer", "1"}}))
+		_ = s.Close()
+		_, _ = io.Copy(io.Discard, s)
+	}},
+	"a second request on a stream": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		s := a.sendWebSocket(t, a.caddy)
+		if got := s.outcome(); got != "200" {
+			t.Errorf("the outcome is %s", got)
+		}
+		_ = s.send(1, fieldSection(goodRequest(a.caddy, true, "/")))
+		_, _ = io.Copy(io.Discard, s) // it ends, in whatever way
+	}},
+	"a cut": {may: true, ends: http3.ErrCodeInternalError, run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		for range 50 {
+			openWebSocket(t, a.open, webSocket("/")).echo(t, "before")
+		}
+		_ = a.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeInternalError), hostileText)
+	}},
+}
+
+func (a *h3Attacker) unidirectional(tb testing.TB, b []byte) {
+	tb.Helper()
+	s, err := a.conn.OpenUniStream()
+	if err != nil {
+		tb.Fatalf("HTTP/3: opening a stream: %v", err)
+	}
+	_, _ = s.Write(b)
+}
+
+// TestAttacksOverHTTP3 has a healthy tunnel in the same connection, and one in another.
+func TestAttacksOverHTTP3(t *testing.T) {
+	t.Parallel()
+	c := startAttacked(t)
+	other := openWebSocket(t, connectH3(t, c), webSocket("/"))
+	other.echo(t, "before")
+	attackH3(t, c, "empty DATA") // so that all is there that is made once
+	before := c.holdings(t)
+	for name := range h3Attacks {
+		t.Run(name, func(t *testing.T) {
+			attackH3(t, c, name)
+			other.echo(t, "after "+name)
+		})
+	}
+	expectHoldings(t, c, before)
+	other.echo(t, "at the end")
+}
+
+// attackH3 does one of h3Attacks.
+func attackH3(t *testing.T, c *caddy, name string) {
+	t.Helper()
+	a := newH3Attacker(t, c)
+	defer a.close()
+	neighbour := openWebSocket(t, a.open, webSocket("/"))
+	neighbour.echo(t, "before")
+	how := h3Attacks[name]
+	how.run(t, a)
+	if how.ends == 0 {
+		neighbour.echo(t, "after "+name)
+		return
+	}
+	select {
+	case <-a.conn.Context().Done():
+	case <-time.After(timeout):
+		t.Error("the connection has not ended")
+	}
+	got := outcomeOf(neighbour.tryEcho("after " + name))
+	if want := how.ends.String(); !strings.Contains(got, want) {
+		t.Errorf("the connection has ended by %s, want %s", got, want)
+	}
+}
