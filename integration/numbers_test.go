@@ -66,6 +66,8 @@ type numbers struct {
 	public *public
 	ledger *ledger
 	began  time.Time
+	// firstEvent is the page's number for what was before the first event.
+	firstEvent uint64
 
 	chat                                     []*testbed.Upstream
 	small, brief, closing, refusing, garbage *testbed.Upstream
@@ -85,6 +87,7 @@ func startNumbers(t *testing.T, stay time.Duration) *numbers {
 	n.caddy = prepareCaddy(t)
 	n.caddy.log.take = n.ledger.take
 	n.caddy.run(t, n.config(0))
+	n.firstEvent = n.lastEvent(t)
 	n.public = &public{caddy: n.caddy, stay: min(stay, time.Minute)}
 	n.public.leaving, n.public.leave = context.WithCancel(t.Context())
 	t.Cleanup(n.public.leave)
@@ -278,14 +281,21 @@ func (n *numbers) comparePage(t *testing.T, want map[string]float64, differ func
 			}
 		}
 	}
-	var recent struct{ Last float64 }
-	_, text = n.caddy.get(t, "/status/recent")
+	ended := sumOf(want, "tunnels_closed_total") + sumOf(want, "handshakes_refused_total")
+	if told := n.lastEvent(t) - n.firstEvent; float64(told) != ended {
+		differ("page: %v events, want %v", told, ended)
+	}
+}
+
+// lastEvent is the number of the last event that the page has.
+func (n *numbers) lastEvent(t *testing.T) uint64 {
+	t.Helper()
+	var recent struct{ Last uint64 }
+	_, text := n.caddy.get(t, "/status/recent")
 	if err := json.Unmarshal([]byte(text), &recent); err != nil {
 		t.Fatalf("the page's events: %v in %s", err, text)
 	}
-	if ended := sumOf(want, "tunnels_closed_total") + sumOf(want, "handshakes_refused_total"); recent.Last != ended {
-		differ("page: %v events, want %v", recent.Last, ended)
-	}
+	return recent.Last
 }
 
 // expectNothingLeft checks that what tells of now is zero, as all has ended.
