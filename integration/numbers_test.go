@@ -450,6 +450,9 @@ func (l *ledger) closed(e entry, handler, pair string) {
 		if status >= 3000 && status < 5000 {
 			code = fmt.Sprintf("%dxxx", status/1000)
 		}
+		if from == "upstream" && status < 3000 {
+			l.counts["end upstream_closed "+code]++ // the page only asks for errors
+		}
 	}
 	l.counts[fmt.Sprintf(`tunnel_close_codes_total{code="%s",from="%s",%s}`, code, from, handler)]++
 	addTraffic(l.counts, pair, e.num("messages_in"), e.num("messages_out"), e.num("bytes_in"), e.num("bytes_out"))
