@@ -27,13 +27,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	h.live.Begin() // before looking, so that an exit waits for it or is seen
 	defer h.live.Finish()
-	if r.ProtoMajor != 2 {
-		_, err := h.open(w, r)
-		return err
-	}
 	var serve func()
 	var err error
-	server.OnOwnStack(func() { serve, err = h.open(w, r) })
+	if open := func() { serve, err = h.open(w, r) }; r.ProtoMajor == 2 {
+		server.OnOwnStack(open)
+	} else {
+		open()
+	}
 	if serve != nil {
 		serve()
 	}

@@ -68,6 +68,7 @@ func (h *Handler) openStream(w http.ResponseWriter, r *http.Request, hs *clientH
 		return nil
 	}
 	if taken := conn.TakeStream(w); taken != nil {
+		server.KeepDeadlines(r.Context())
 		t := h.startTunnel(r, hs, a, relay.Side{Conn: taken}, relay.Start)
 		taken.OnGone(t.ClientGone) //nolint:contextcheck // the stream has its own, and the request ends
 		return nil

@@ -180,20 +180,27 @@ func (c *streamClient) echoLong(tb testing.TB, size int) {
 }
 
 // TestConnectIdle keeps tunnels silent, and talks one way only, for longer than
-// the server's idle timeouts.
+// the idle timeouts of the server, and of a handler in front that sets its own.
 func TestConnectIdle(t *testing.T) {
 	t.Parallel()
 	const silence = 3 * time.Second           // three times of those of streaming
 	ups := make(map[string]*testbed.Upstream) // each with a client of its own
 	var routes []string
+	fronts := map[string]string{
+		"server":  "",
+		"handler": "timeouts {\nread_timeout 1s\nwrite_timeout 1s\n}\n",
+	}
 	for name := range connectors {
-		ups[name] = testbed.NewUpstream(t, nil)
-		routes = append(routes, "handle /"+name+" {\n"+proxyTo(ups[name].Addr)+"\n}")
+		for front, directive := range fronts {
+			path := "/" + front + "/" + name
+			ups[path] = testbed.NewUpstream(t, nil)
+			routes = append(routes, "handle "+path+" {\n"+directive+proxyTo(ups[path].Addr)+"\n}")
+		}
 	}
 	c := startStreaming(t, strings.Join(routes, "\n"))
-	test := func(t *testing.T, name string) {
+	test := func(t *testing.T, path, name string) {
 		t.Helper()
-		client, upstream, _ := accept(t, ups[name], connectors[name](t, c), webSocket("/"+name))
+		client, upstream, _ := accept(t, ups[path], connectors[name](t, c), webSocket(path))
 		upstream.ExpectNothing(silence)
 		upstream.WriteFrame(testbed.NewFrame(testbed.Text, "pushed"))
 		client.expect(t, testbed.NewFrame(testbed.Text, "pushed"))
@@ -215,10 +222,12 @@ func TestConnectIdle(t *testing.T) {
 		client.expectEnd(t)
 	}
 	for name := range connectors {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel() // and only then it connects, as it may have to wait
-			test(t, name)
-		})
+		for front := range fronts {
+			t.Run(front+"'s/"+name, func(t *testing.T) {
+				t.Parallel() // and only then it connects, as it may have to wait
+				test(t, "/"+front+"/"+name, name)
+			})
+		}
 	}
 }
 

@@ -96,6 +96,18 @@ func LiftIdleTimeouts(ctx context.Context) (restore func()) {
 	}
 }
 
+// KeepDeadlines has nobody move those of the stream of a request any more, which was taken
+// from its server: handlers in front would put their own back when ours returns.
+func KeepDeadlines(ctx context.Context) {
+	reader, writer := caddyhttp.IdleTimeoutsFromContext(ctx)
+	if reader != nil {
+		reader.Ctrl = unmoved
+	}
+	if writer != nil {
+		writer.Ctrl = unmoved
+	}
+}
+
 // replace puts another controller in the place of one until restore is called.
 func replace(at **http.ResponseController, by *http.ResponseController) (restore func()) {
 	own := *at
