@@ -37,7 +37,8 @@ func (p *Process) Tunnels(f *Filter) []LiveTunnel {
 // labels are those that tunnels have to have: these are found without looking at all.
 func (f *Filter) labels() (all []tunnel.Label) {
 	for name, value := range f.Labels {
-		all = append(all, tunnel.LabelOf(name, value))
+		l, _ := tunnel.LabelOf(name, value) // whole, as the filter has been parsed
+		all = append(all, l)
 	}
 	return all
 }

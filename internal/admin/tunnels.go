@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -64,8 +65,8 @@ type Filter struct {
 	Client string `json:"client"`
 	// Handler is the name of a handler.
 	Handler string `json:"handler"`
-	// Labels are values of labels by their names, as they are or as they are shown, which
-	// tunnels have to have whole: what would be cut is refused.
+	// Labels are values of labels by their names, as clients have them, not as they are
+	// shown. Tunnels have to have them whole: what would be cut is refused.
 	Labels map[string]string `json:"labels"`
 
 	clients netip.Prefix
@@ -125,9 +126,10 @@ func checkLabel(name, value string) error {
 	if value == "" {
 		return refuse(http.StatusBadRequest, "label %s has no value; tunnels without it are those that have no label", name)
 	}
-	if shown := printable.Text(value); tunnel.LabelOf(name, value).Value != shown {
+	if _, whole := tunnel.LabelOf(name, value); !whole {
+		shown, _ := printable.Exact(value, math.MaxInt)
 		return refuse(http.StatusBadRequest, "label %s has a value of %d bytes, as it is shown, of which tunnels keep at most %d, "+
-			"so that others may have the same; give the value that the list of tunnels has, to mean all who do",
+			"so that others may have the same; say which tunnels by another label, the client or their ids, or label by a hash",
 			name, len(shown), tunnel.MaxLabelValue)
 	}
 	return nil
@@ -145,7 +147,7 @@ func (f *Filter) Matches(t *tunnel.About) bool {
 		return false
 	}
 	for name, value := range f.Labels {
-		if t.Labels.Get(name) != tunnel.LabelOf(name, value).Value {
+		if l, whole := tunnel.LabelOf(name, value); !whole || t.Labels.Get(name) != l.Value {
 			return false
 		}
 	}

@@ -55,14 +55,17 @@ func TestTunnelFilterForLabels(t *testing.T) {
 		filter, value string
 		want          bool
 	}{
-		"the value":                    {"alice", "alice", true},
-		"the beginning":                {"ali", "alice", false},
-		"more":                         {"alice", "ali", false},
-		"the longest value":            {longest, longest, true},
-		"a tunnel without it":          {"alice", "", false},
-		"controls":                     {"a\nb", "a\nb", true},
-		"controls as they are shown":   {`a\nb`, "a\nb", true},
-		"what is kept of a longer one": {longest, longest + "y", true},
+		"the value":                     {"alice", "alice", true},
+		"the beginning":                 {"ali", "alice", false},
+		"more":                          {"alice", "ali", false},
+		"the longest value":             {longest, longest, true},
+		"a tunnel without it":           {"alice", "", false},
+		"controls":                      {"a\nb", "a\nb", true},
+		"a backslash":                   {`a\nb`, `a\nb`, true},
+		"a backslash, and controls":     {`a\nb`, "a\nb", false},
+		"who looks like controls":       {"a\nb", `a\x0ab`, false},
+		"controls as they are shown":    {`a\x0ab`, "a\nb", false},
+		"the beginning of a longer one": {longest, longest + "y", false},
 	} {
 		f := Filter{Labels: map[string]string{"user": c.filter}}
 		if err := f.Parse(); err != nil {
@@ -79,6 +82,7 @@ func TestTunnelFilterForLabels(t *testing.T) {
 		"a character more":   strings.Repeat("é", tunnel.MaxLabelValue/2) + "é",
 		"longer by escapes":  strings.Repeat("\x00", tunnel.MaxLabelValue/4+1),
 		"escapes at the end": longest[1:] + "\n",
+		"what a cut one has": longest[:tunnel.MaxLabelValue-len("…")] + "…",
 	} {
 		f := Filter{Labels: map[string]string{"user": value}}
 		if err := f.Parse(); err == nil || !strings.HasPrefix(err.Error(), "label user has a value of 1") {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -36,8 +37,10 @@ type Action struct {
 	// evict_period of their handler.
 	Period float64 `json:"period,omitempty"`
 
-	// Search are the words by which tunnels were found that are to be closed.
+	// Search are the words by which tunnels were found that are to be closed. All closes
+	// all there are; it has neither Search nor Upstream beside it.
 	Search string `json:"search,omitempty"`
+	All    bool   `json:"all,omitempty"`
 }
 
 // Acted is what has come of it.
@@ -122,14 +125,17 @@ func checkCount(now, shown int) error {
 	return nil
 }
 
-// closeThese closes the tunnels that a search finds.
+// closeThese closes the tunnels that a search finds, or all if that is what is said.
 func (h *Handler) closeThese(r *http.Request, a *Action) (acted Acted, err error) {
+	if chosen := strings.TrimSpace(a.Search) != "" || a.Upstream != ""; chosen == a.All {
+		return acted, refuse(http.StatusBadRequest, "say which tunnels by search or upstream, or say all")
+	}
 	live := h.board.find(a.Search, a.Upstream)
 	if err := checkCount(len(live), a.Count); err != nil {
 		return acted, err
 	}
 	h.logger.Info("operator closes tunnels", zap.Int("tunnels", len(live)), zap.String("search", shown(a.Search)),
-		zap.String("upstream", shown(a.Upstream)), zap.String("by", actor(r)))
+		zap.String("upstream", shown(a.Upstream)), zap.Bool("all", a.All), zap.String("by", actor(r)))
 	h.board.backend.Close(live, time.Duration(len(live))*closeEach, frame.StatusGoingAway, "")
 	return Acted{Tunnels: len(live)}, nil
 }

@@ -1,6 +1,9 @@
 package dashboard
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -9,7 +12,7 @@ import (
 // front is what stands in front of a handler.
 type front struct {
 	authenticated bool // on all ways to it
-	named         bool // all ways to it ask for a host
+	named         bool // all ways to it ask for a host by its name
 }
 
 // inFront looks at all ways that lead to the handler. It cannot know what modules of
@@ -67,12 +70,12 @@ func (s *search) routes(all caddyhttp.RouteList, at front) {
 	for i := range all {
 		route := &all[i]
 		here := at
-		here.named = here.named || asksForHost(route.MatcherSets)
+		here.named = here.named || asksForHost(route.MatcherSets, isName)
 		for _, handler := range route.Handlers {
 			s.handler(handler, here)
 			if authenticates(handler) {
 				here.authenticated = true
-				at.authenticated = at.authenticated || !route.Terminal && !asksForHost(route.MatcherSets)
+				at.authenticated = at.authenticated || !route.Terminal && !asksForHost(route.MatcherSets, isAny)
 			}
 		}
 	}
@@ -115,19 +118,36 @@ func authenticates(handler caddyhttp.MiddlewareHandler) bool {
 	return false
 }
 
-// asksForHost reports whether a request has to have one of some hosts.
-func asksForHost(sets caddyhttp.MatcherSets) bool {
-	for _, set := range sets {
-		asks := false
-		for _, matcher := range set {
-			switch matcher.(type) {
-			case caddyhttp.MatchHost, *caddyhttp.MatchHost:
-				asks = true
-			}
+// asksForHost reports whether a request has to have one of some hosts, all of which are
+// such as is wanted.
+func asksForHost(sets caddyhttp.MatcherSets, wanted func(host string) bool) bool {
+	asks := func(matcher any) bool {
+		switch one := matcher.(type) {
+		case caddyhttp.MatchHost:
+			return all(one, wanted)
+		case *caddyhttp.MatchHost:
+			return all(*one, wanted)
 		}
-		if !asks {
+		return false
+	}
+	for _, set := range sets {
+		if !slices.ContainsFunc(set, asks) {
 			return false
 		}
 	}
 	return len(sets) > 0
+}
+
+func all(hosts []string, wanted func(host string) bool) bool {
+	return !slices.ContainsFunc(hosts, func(host string) bool { return !wanted(host) })
+}
+
+// isAny is for whatever a route asks for.
+func isAny(string) bool { return true }
+
+// isName reports whether a host of a matcher is a name, or names below one. What a
+// placeholder stands for may be the request's, and a name of somebody else's ends with
+// whatever a last * stands for.
+func isName(host string) bool {
+	return !strings.ContainsRune(host, '{') && !strings.HasSuffix(host, "*")
 }

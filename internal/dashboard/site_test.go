@@ -23,10 +23,20 @@ func TestWhatStandsInFront(t *testing.T) {
 	}
 	either := site(route(h))
 	either.MatcherSets = append(either.MatcherSets, caddyhttp.MatcherSet{caddyhttp.MatchPath{"/"}})
+	hosts := func(r caddyhttp.Route, names ...string) caddyhttp.Route {
+		r.MatcherSets = caddyhttp.MatcherSets{{caddyhttp.MatchHost(names)}}
+		return r
+	}
 	for name, tc := range map[string]struct {
 		routes caddyhttp.RouteList
 		want   front
 	}{
+		"names below one":         {caddyhttp.RouteList{hosts(route(h), "*.example.com")}, front{named: true}},
+		"any host":                {caddyhttp.RouteList{hosts(route(h), "*")}, front{}},
+		"any host of some labels": {caddyhttp.RouteList{hosts(route(h), "status.*")}, front{}},
+		"a host, or any":          {caddyhttp.RouteList{hosts(route(h), "example.com", "*")}, front{}},
+		"a placeholder":           {caddyhttp.RouteList{hosts(route(h), "{http.request.host}")}, front{}},
+		"a login at any host":     {caddyhttp.RouteList{hosts(route(auth), "*"), route(h)}, front{}},
 		"nothing":                 {caddyhttp.RouteList{route(h)}, front{}},
 		"a site":                  {caddyhttp.RouteList{site(route(sub(route(h))))}, front{named: true}},
 		"a site, or any":          {caddyhttp.RouteList{either}, front{}},

@@ -7,6 +7,7 @@ package printable
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
@@ -55,6 +56,56 @@ func Cut(s string, most int) string {
 		s = s[size:]
 	}
 	return b.String()
+}
+
+// Exact is s so that no other text looks the same: what is not printable is escaped by its
+// number, as \x0a, and each backslash is doubled, but only where something is escaped or
+// looks as if it were, so that a\b stays as it is. Of what would have more bytes than most,
+// it is the beginning and an ellipsis, with which no whole text ends.
+func Exact(s string, most int) (shown string, whole bool) {
+	if len(s) <= most && isExact(s) {
+		return s, true
+	}
+	var b strings.Builder
+	room := 0 // how much of it leaves room for the ellipsis
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		piece := s[:size]
+		switch {
+		case r == '\\':
+			piece = `\\`
+		case s == ellipsis, !Is(piece):
+			piece = numbered(r, piece)
+		}
+		if b.Len()+len(piece) > most {
+			return b.String()[:room] + ellipsis, false
+		}
+		b.WriteString(piece)
+		if b.Len() <= most-len(ellipsis) {
+			room = b.Len()
+		}
+		s = s[size:]
+	}
+	return b.String(), true
+}
+
+const ellipsis = "…"
+
+// isExact reports whether s can be nothing but itself.
+func isExact(s string) bool {
+	return Is(s) && !strings.HasSuffix(s, ellipsis) &&
+		!strings.Contains(s, `\x`) && !strings.Contains(s, `\u`) && !strings.Contains(s, `\U`)
+}
+
+// numbered is a character, or a byte that is none, by its number.
+func numbered(r rune, bytes string) string {
+	switch {
+	case len(bytes) == 1:
+		return fmt.Sprintf(`\x%02x`, bytes[0])
+	case r <= 0xFFFF:
+		return fmt.Sprintf(`\u%04x`, r)
+	}
+	return fmt.Sprintf(`\U%08x`, r)
 }
 
 // JSON is v as JSON that is printable, and the same to those who parse it.

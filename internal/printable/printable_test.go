@@ -2,6 +2,7 @@ package printable
 
 import (
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 
@@ -31,6 +32,58 @@ func TestPrintableEscapesWhatCannotBeSeen(t *testing.T) {
 	}
 	if got := Text(testbed.Hostile); !Is(got) {
 		t.Errorf("%q is shown as %q", testbed.Hostile, got)
+	}
+}
+
+// TestExactTextsAreNeverTheSame has all texts of a few pieces, short and about as long as
+// there is room for.
+func TestExactTextsAreNeverTheSame(t *testing.T) {
+	const most = 13
+	pieces := []string{"a", "\n", "\\", "n", "x", "0", "u", "2026", "…", "\xff", "\u00ff", "\u009b", "\U000E0041"}
+	texts := map[string]bool{"": true}
+	for range 4 {
+		for text := range maps.Clone(texts) {
+			for _, piece := range pieces {
+				texts[text+piece] = true
+			}
+		}
+	}
+	whole, cut := make(map[string]string), make(map[string]bool)
+	for text := range texts {
+		for _, text := range []string{text, "aaaaaaaaa" + text} {
+			shown, isWhole := Exact(text, most)
+			if len(shown) > most || !Is(shown) {
+				t.Fatalf("%q is shown as %q", text, shown)
+			}
+			if !isWhole {
+				cut[shown] = true
+				continue
+			}
+			if other, same := whole[shown]; same && other != text {
+				t.Fatalf("%q and %q are both shown as %q", text, other, shown)
+			}
+			whole[shown] = text
+		}
+	}
+	for shown := range cut {
+		if text, same := whole[shown]; same {
+			t.Errorf("what is cut is shown as %q, like %q", shown, text)
+		}
+	}
+	if len(whole) < 1000 || len(cut) < 1000 {
+		t.Errorf("only %d are whole and %d cut", len(whole), len(cut))
+	}
+}
+
+func TestExactLeavesWhatIsPlain(t *testing.T) {
+	for s, want := range map[string]string{
+		`CORP\nick`: `CORP\nick`, "a\nb": `a\x0ab`, `a\x0ab`: `a\\x0ab`, "\\\n": `\\\x0a`, "7 … 9": "7 … 9", "7 …": `7 \u2026`,
+		"\u202egnp.exe": `\u202egnp.exe`, "\xff": `\xff`, "Zoë": "Zoë", strings.Repeat("é", 11): strings.Repeat("é", 8) + "…",
+		strings.Repeat("a", 21): strings.Repeat("a", 17) + "…", strings.Repeat("a", 20): strings.Repeat("a", 20),
+	} {
+		if got, _ := Exact(s, 20); got != want {
+			t.Errorf("%q is shown as %q, want %q", s, got, want)
+		}
 	}
 }
 

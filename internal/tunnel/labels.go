@@ -16,10 +16,12 @@ const MaxLabelValue = 128
 // Label is a name and a value that tunnels may have in common.
 type Label struct{ Name, Value string }
 
-// LabelOf is a label as tunnels have it: its value is printable, and cut at
-// [MaxLabelValue] bytes.
-func LabelOf(name, value string) Label {
-	return Label{name, printable.Cut(value, MaxLabelValue)}
+// LabelOf is a label as tunnels have it: its value is printable, and no other one's if it is
+// kept whole. Of what is longer than [MaxLabelValue] bytes the beginning is kept, which may
+// be others' too, but is never a whole value.
+func LabelOf(name, value string) (l Label, whole bool) {
+	kept, whole := printable.Exact(value, MaxLabelValue)
+	return Label{name, kept}, whole
 }
 
 // Labels are those of one tunnel. Equal ones of several tunnels share their memory.
@@ -36,7 +38,8 @@ func NewLabels(all iter.Seq2[string, string]) *Labels {
 	var l Labels
 	for name, value := range all {
 		if value != "" {
-			l.all = append(l.all, unique.Make(LabelOf(name, value)))
+			kept, _ := LabelOf(name, value)
+			l.all = append(l.all, unique.Make(kept))
 		}
 	}
 	if len(l.all) == 0 {
@@ -130,24 +133,24 @@ func (r *Registry) Labelled(of ...Label) []*Tunnel {
 func (r *Registry) Renew(labels map[string]string, left, longest time.Duration) (renewed int) {
 	var all []Label
 	for name, value := range labels {
-		l := LabelOf(name, value)
-		if l.Value != value || value == "" {
+		l, whole := LabelOf(name, value)
+		if !whole || value == "" {
 			return 0
 		}
 		all = append(all, l)
 	}
 	at := r.Now().Add(left)
 	for _, t := range r.Labelled(all...) {
-		if t.hasAll(labels) && t.Renew(at, longest) {
+		if t.hasAll(all) && t.Renew(at, longest) {
 			renewed++
 		}
 	}
 	return renewed
 }
 
-func (t *Tunnel) hasAll(labels map[string]string) bool {
-	for name, value := range labels {
-		if t.Labels.Get(name) != value {
+func (t *Tunnel) hasAll(labels []Label) bool {
+	for _, l := range labels {
+		if t.Labels.Get(l.Name) != l.Value {
 			return false
 		}
 	}

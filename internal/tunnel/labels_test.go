@@ -5,7 +5,9 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 	"unique"
 )
 
@@ -23,6 +25,35 @@ func TestLabelsOfOneTunnel(t *testing.T) {
 	}
 	if got := l.Get("room"); got != "" {
 		t.Errorf("a label that it does not have is %q", got)
+	}
+}
+
+// Nobody is renewed for somebody else, who has a longer value, or one that looks alike.
+func TestOnlyTheSameValueIsRenewed(t *testing.T) {
+	for name, test := range map[string]struct {
+		has, asks string
+		want      int
+	}{
+		"the same":              {"alice", "alice", 1},
+		"with controls":         {"a\nb", "a\nb", 1},
+		"looks like controls":   {"a\nb", `a\nb`, 0},
+		"as it is shown":        {"a\nb", `a\x0ab`, 0},
+		"the longest":           {strings.Repeat("x", MaxLabelValue), strings.Repeat("x", MaxLabelValue), 1},
+		"what a longer one has": {strings.Repeat("x", MaxLabelValue+1), strings.Repeat("x", MaxLabelValue), 0},
+		"as a longer one looks": {strings.Repeat("x", MaxLabelValue+1), strings.Repeat("x", MaxLabelValue-3) + "…", 0},
+		"the longer one":        {strings.Repeat("x", MaxLabelValue+1), strings.Repeat("x", MaxLabelValue+1), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			live := NewRegistry(nil)
+			held := registered(live)
+			held.Labels = NewLabels(maps.All(map[string]string{"user": test.has}))
+			held.deadlines.Store(&[]Deadline{{At: live.Now().Add(time.Minute), Reason: Expired}})
+			live.add(held)
+			defer live.remove(held)
+			if got := live.Renew(map[string]string{"user": test.asks}, time.Hour, 0); got != test.want {
+				t.Errorf("%d are renewed, want %d", got, test.want)
+			}
+		})
 	}
 }
 
