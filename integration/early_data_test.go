@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"github.com/quic-go/quic-go"
@@ -26,6 +27,17 @@ func (c ticketCache) Put(key string, state *tls.ClientSessionState) {
 	}
 }
 
+// deaf is a socket that hears nothing until it is opened.
+type deaf struct {
+	net.PacketConn
+	opened chan struct{}
+}
+
+func (d deaf) ReadFrom(p []byte) (int, net.Addr, error) {
+	<-d.opened
+	return d.PacketConn.ReadFrom(p)
+}
+
 // TestHandshakeInEarlyData has a request come in the first packets of a connection that is
 // resumed (RFC 9001 section 4.6), which somebody else may have sent before. The upstream is
 // told so (RFC 8470 section 5.1), and may refuse it.
@@ -38,29 +50,34 @@ func TestHandshakeInEarlyData(t *testing.T) {
 	cfg.NextProtos = []string{http3.NextProtoH3}
 	cache := ticketCache{tls.NewLRUClientSessionCache(1), make(chan struct{}, 1)}
 	cfg.ClientSessionCache = cache
-	dial := func(early bool) *h3Conn {
+	// A client that hears nothing cannot end its handshake, so what it sends is early.
+	dial := func(early bool) (h *h3Conn, hear func()) {
 		socket, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		transport := &quic.Transport{Conn: socket}
-		dial := transport.Dial
-		if early {
-			dial = transport.DialEarly
+		opened := make(chan struct{})
+		hear = sync.OnceFunc(func() { close(opened) })
+		transport := &quic.Transport{Conn: deaf{socket, opened}}
+		dial := transport.DialEarly
+		if !early {
+			hear()
+			dial = transport.Dial
 		}
 		conn, err := dial(timeLimit(t), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(c.https)), cfg, &quic.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := &h3Conn{conn: conn, socket: socket}
+		h = &h3Conn{conn: conn, socket: socket}
 		t.Cleanup(func() {
+			hear()
 			h.close()
 			_ = transport.Close()
 			h.vanish()
 		})
-		return h
+		return h, hear
 	}
-	first := dial(false)
+	first, _ := dial(false)
 	within(t, "a ticket has come", cache.came)
 	first.close()
 
@@ -69,11 +86,12 @@ func TestHandshakeInEarlyData(t *testing.T) {
 		"refused":  "HTTP/1.1 425 Too Early\r\nContent-Length: 0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := dial(true)
+			h, hear := dial(true)
 			s := h.sendWebSocket(t, c)
 			u := up.Next(t)
 			u.Tolerate()
 			r := u.ReadRequest()
+			hear()
 			within(t, "the client's handshake is over", h.conn.HandshakeComplete())
 			if !h.conn.ConnectionState().Used0RTT {
 				t.Error("the client has not used 0-RTT")
