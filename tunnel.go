@@ -95,7 +95,6 @@ func (h *Handler) startTunnel(
 	r *http.Request, hs *clientHandshake, a *answer, client relay.Side, start starter,
 ) *tunnel.Tunnel {
 	held := &evict.Lease{Host: a.choice.Host, From: a.choice.Endpoint.From, Place: hs.place, Policy: h.evictPolicy}
-	hs.place, a.taken = nil, true
 	about := tunnel.About{
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
 		Labels: h.labelsOf(r), Asked: hs.target(r).Keep(), Course: hs.course(r),
@@ -104,6 +103,7 @@ func (h *Handler) startTunnel(
 	if l := h.logger.Check(zapcore.DebugLevel, "tunnel opened"); l != nil {
 		l.Write(logline.Opened(&about)...)
 	}
+	hs.place, a.taken = nil, true // labels are up to other modules, which may panic
 	t := tunnel.New(about, h.tunnelPolicy, h.live, held)
 	t.Meter = hs.counts.Opened(a.choice.Endpoint.Spelling(), hs.settle())
 	if hs.expires != nil {

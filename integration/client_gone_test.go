@@ -103,21 +103,33 @@ func expectLeft(t *testing.T, c *caddy, client *streamClient, u *testbed.Conn, r
 func TestConnectClientVanishes(t *testing.T) {
 	t.Parallel()
 	up := testbed.NewUpstream(t, nil)
-	c := startStreaming(t, proxyTo(up.Addr, "write_timeout off", "idle_timeout off"))
-	for name, prepare := range map[string]func(t *testing.T, client *streamClient, u *testbed.Conn){
-		"upstream that waits":         func(*testing.T, *streamClient, *testbed.Conn) {},
-		"upstream that reads nothing": overfill,
+	c := startStreaming(t, proxyTo(up.Addr, "write_timeout off", "idle_timeout off", "half_close_timeout off"))
+	for name, test := range map[string]struct {
+		prepare func(t *testing.T, client *streamClient, u *testbed.Conn)
+		reason  string
+	}{
+		"upstream that waits":         {func(*testing.T, *streamClient, *testbed.Conn) {}, "client_lost"},
+		"upstream that reads nothing": {overfill, "client_lost"},
+		// Nobody reads from the client, and nobody will write.
+		"upstream that has ended, and reads nothing": {func(t *testing.T, client *streamClient, u *testbed.Conn) {
+			t.Helper()
+			overfill(t, client, u)
+			u.CloseWrite()
+			client.expectEnd(t)
+		}, "upstream_closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := dialQUICWith(t, c, &quic.Config{MaxIdleTimeout: time.Second})
 			client, u, _ := accept(t, up, h.opener(t, c), webSocket("/"))
-			prepare(t, client, u)
+			test.prepare(t, client, u)
 			h.vanish()
 			line := c.log.waitOne(t, message("tunnel closed", "tunnel", client.header.Get("X-Tunnel")))
-			if got := line.str("reason"); got != "client_lost" {
-				t.Errorf("the tunnel ended with reason %s, want client_lost", got)
+			if got := line.str("reason"); got != test.reason {
+				t.Errorf("the tunnel ended with reason %s, want %s", got, test.reason)
 			}
-			expectResetAfter(t, u)
+			if test.reason == "client_lost" {
+				expectResetAfter(t, u)
+			}
 			u.Close()
 		})
 	}

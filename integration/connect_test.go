@@ -197,7 +197,8 @@ func TestConnectIdle(t *testing.T) {
 			routes = append(routes, "handle "+path+" {\n"+directive+proxyTo(ups[path].Addr)+"\n}")
 		}
 	}
-	c := startStreaming(t, strings.Join(routes, "\n"))
+	idle := strings.Replace(streaming, "timeouts {", "timeouts {\nidle 1s", 1) // of whole connections
+	c := startCaddy(t, site(strings.Join(routes, "\n"), idle))
 	test := func(t *testing.T, path, name string) {
 		t.Helper()
 		client, upstream, _ := accept(t, ups[path], connectors[name](t, c), webSocket(path))
