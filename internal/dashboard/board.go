@@ -48,6 +48,7 @@ type Board struct {
 	Recent
 
 	backend Backend
+	files   func() descriptors
 
 	mu      sync.Mutex // guards what follows
 	users   int        // handlers that are in force
@@ -58,7 +59,7 @@ type Board struct {
 
 // New makes the board of a process. It keeps nothing before a page is in force.
 func New(b Backend) *Board {
-	board := &Board{backend: b}
+	board := &Board{backend: b, files: new(fileCount).look}
 	board.number = uint64(time.Now().UnixMicro())
 	return board
 }
@@ -148,5 +149,5 @@ func (b *Board) oldestOf(all []admin.Upstream) map[string]time.Time {
 
 // gather asks for everything that is shown.
 func (b *Board) gather(now time.Time) *facts {
-	return &facts{at: now, upstreams: b.backend.Upstreams(), pools: b.backend.Pools(), numbers: b.backend.Numbers()}
+	return &facts{at: now, upstreams: b.backend.Upstreams(), pools: b.backend.Pools(), numbers: b.backend.Numbers(), files: b.files()}
 }

@@ -42,7 +42,8 @@ func (c *counts) handlerLocked(handler string) HandlerNumbers {
 func (c *counts) Numbers() Numbers {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := Numbers{maps.Clone(c.n.Pairs), maps.Clone(c.n.Handlers), maps.Clone(c.n.Took)}
+	n := c.n
+	n.Pairs, n.Handlers, n.Took = maps.Clone(n.Pairs), maps.Clone(n.Handlers), maps.Clone(n.Took)
 	for pair, p := range n.Pairs {
 		p.Failed = maps.Clone(p.Failed)
 		n.Pairs[pair] = p

@@ -25,6 +25,7 @@ type fake struct {
 	tunnels   []*fakeTunnel
 	set       []upstream.State
 	looks     int // at all tunnels
+	files     descriptors
 }
 
 type fakeTunnel struct {
@@ -158,6 +159,7 @@ func (f *fake) open(t admin.Tunnel) {
 func inUse(tb testing.TB, f *fake) *Board {
 	tb.Helper()
 	b := New(f)
+	b.files = func() descriptors { return f.files }
 	b.history = newHistory()
 	b.begin()
 	tb.Cleanup(b.end)

@@ -30,6 +30,7 @@ type facts struct {
 	pools     []Pool
 	numbers   Numbers
 	oldest    map[string]time.Time // tunnel of an upstream that is to become empty
+	files     descriptors
 }
 
 // totals are the counts of all handlers.
@@ -57,6 +58,8 @@ type going struct {
 	set    time.Time // when it got the state
 	first  int       // tunnels when it was seen first
 	began  time.Time
+	left   int       // tunnels when it was seen last
+	fell   time.Time // when there were fewer than before; when it began, if there never were
 	half   time.Time // when half of them had gone
 	oldest time.Time // tunnel
 }
@@ -93,9 +96,13 @@ func (h *history) follow(f *facts) {
 		seen[u.Address] = true
 		g := h.going[u.Address]
 		if g == nil || g.state != u.State || !g.set.Equal(u.Since) {
-			g = &going{state: u.State, set: u.Since, first: u.Tunnels, began: f.at}
+			g = &going{state: u.State, set: u.Since, first: u.Tunnels, began: f.at, left: u.Tunnels, fell: f.at}
 			h.going[u.Address] = g
 		}
+		if u.Tunnels < g.left {
+			g.fell = f.at
+		}
+		g.left = u.Tunnels
 		g.first = max(g.first, u.Tunnels)
 		g.oldest = f.oldest[u.Address]
 		if g.half.IsZero() && u.Tunnels*2 <= g.first {

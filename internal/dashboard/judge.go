@@ -35,7 +35,7 @@ type Problem struct {
 	// Words say what, and Do what to do.
 	Words string `json:"words"`
 	Do    string `json:"do,omitempty"`
-	// Since is when it was seen first.
+	// Since is when it began, as far as that is known: when it was seen first.
 	Since time.Time `json:"since"`
 
 	key string // the same as long as it is the same problem
@@ -45,6 +45,8 @@ type Problem struct {
 func (h *history) judge(f *facts) (problems []Problem) {
 	before := h.before(f.at, justNow)
 	problems = append(problems, judgePools(f)...)
+	problems = append(problems, judgeProcess(f)...)
+	problems = append(problems, h.stuck(f)...)
 	for i := range f.upstreams {
 		if p, wrong := judgeUpstream(&f.upstreams[i]); wrong {
 			problems = append(problems, p)

@@ -17,6 +17,10 @@ type Numbers struct {
 	Handlers map[string]HandlerNumbers
 	// Took is how long handshakes took at upstreams, by address.
 	Took map[string]Histogram
+	// LastSync is when the storage of operators' states was last asked with success; zero:
+	// never. SyncsFailed is how often it was asked without.
+	LastSync    time.Time
+	SyncsFailed uint64
 }
 
 // PairNumbers are counts of an upstream of a handler.
@@ -39,7 +43,9 @@ type HandlerNumbers struct {
 
 // NumbersOf are those of the metrics, so that the page and they agree.
 func NumbersOf(s *metrics.Snapshot) Numbers {
-	n := Numbers{make(map[Pair]PairNumbers), make(map[string]HandlerNumbers), make(map[string]Histogram)}
+	n := Numbers{
+		make(map[Pair]PairNumbers), make(map[string]HandlerNumbers), make(map[string]Histogram), s.LastSync, s.SyncsFailed,
+	}
 	for i := range s.Pairs {
 		p := &s.Pairs[i]
 		n.Pairs[Pair{p.Handler, p.Upstream}] = PairNumbers{int(p.Open), p.Opened, sum(p.ClosedBy), p.Failed}

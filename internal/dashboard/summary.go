@@ -135,8 +135,8 @@ func (b *Board) summary(now time.Time) *Summary {
 		Problems: make([]Problem, 0, mostProblems), Tunnels: h.tunnels(f), Whys: h.whys(f), Going: h.goingOf(f),
 	}
 	for _, p := range h.judge(f) {
-		if p.Since = h.since[p.key]; p.Since.IsZero() {
-			p.Since = now.Truncate(time.Second)
+		if p.Since.IsZero() {
+			p.Since = cmp.Or(h.since[p.key], now.Truncate(time.Second))
 		}
 		if severity(p.Level) > severity(s.Level) {
 			s.Level = p.Level

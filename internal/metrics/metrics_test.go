@@ -199,6 +199,9 @@ func TestWhatHappensIsCounted(t *testing.T) {
 		"upstream_checks_total result=failed upstream=a:1":                             1,
 		"upstream_checks_total result=passed upstream=a:1":                             0,
 	})
+	if s := w.Snapshot(); !s.LastSync.Equal(w.now) || s.SyncsFailed != 1 {
+		t.Errorf("the storage has answered at %v, and not %d times; want %v and one", s.LastSync, s.SyncsFailed, w.now)
+	}
 	for _, s := range w.Snapshot().Pairs {
 		if s.Upstream == "b:1" && (s.Open != 1 || s.BytesOut != 20) || s.Upstream == "a:1" && s.ClosedBy["proxy"] != 1 {
 			t.Errorf("the snapshot has %+v", s)

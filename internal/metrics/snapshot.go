@@ -15,6 +15,10 @@ type Snapshot struct {
 	Handlers  []HandlerSnapshot  // by name
 	Pairs     []PairSnapshot     // by handler and upstream
 	Upstreams []UpstreamSnapshot // by name
+	// LastSync is when the storage of operators' states was last asked with success; zero:
+	// never. SyncsFailed is how often it was asked without.
+	LastSync    time.Time
+	SyncsFailed uint64
 }
 
 // HandlerSnapshot is of the handlers of a name. Words that have counted nothing are left
@@ -60,7 +64,10 @@ type UpstreamSnapshot struct {
 
 // Snapshot copies all. It takes no lock.
 func (m *Metrics) Snapshot() Snapshot {
-	s := Snapshot{At: m.clock()}
+	s := Snapshot{At: m.clock(), SyncsFailed: m.syncFails.Load()}
+	if last := m.lastSync.Load(); last != 0 {
+		s.LastSync = time.Unix(0, last)
+	}
 	m.countRemoved()
 	open := make(map[*Handler]uint64)
 	for _, p := range m.pairs.all {
