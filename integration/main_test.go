@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -31,7 +32,8 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "10") // most of the time is waited
+	// Most of the time is waited, but not with the race detector or many of everything.
+	_ = flag.Set("test.parallel", strconv.Itoa(amount(5, 10)))
 	code := m.Run()
 	if built.dir != "" {
 		_ = os.RemoveAll(built.dir)
