@@ -239,6 +239,7 @@ type h2Stream struct {
 	data   []byte
 	ended  bool           // by END_STREAM
 	reset  *http2.ErrCode // by RST_STREAM
+	left   bool           // by ours, after which nothing comes any more
 }
 
 // open sends a request, whose body stays open.
@@ -349,7 +350,7 @@ func (s *h2Stream) writeWithin(p []byte, limit time.Duration) (int, error) {
 				s.window -= int64(n)
 				h.window -= int64(n)
 			}
-			return n > 0 || s.reset != nil
+			return n > 0 || s.reset != nil || s.left
 		})
 		if !ok || n <= 0 {
 			return written, errWindow
@@ -381,6 +382,10 @@ func (s *h2Stream) cancel(tb testing.TB) {
 	if err := s.conn.framer.WriteRSTStream(s.id, http2.ErrCodeCancel); err != nil {
 		tb.Fatalf("HTTP/2: resetting the stream: %v", err)
 	}
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.left = true
+	s.conn.changedLocked()
 }
 
 // disconnect closes the whole connection without a word.
