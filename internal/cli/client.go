@@ -178,6 +178,10 @@ func (n *node) unreachable(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
+	// What TLS has to say net/http may tell with the name of a function of its own.
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
+		err = alert
+	}
 	return &unreachableError{n.name, printable.Text(err.Error())}
 }
 

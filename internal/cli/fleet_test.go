@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -316,6 +318,17 @@ func TestAddressesOfNodes(t *testing.T) {
 		}
 		if err == nil && got != test.want || !strings.Contains(got, test.want) {
 			t.Errorf("%q: %q, want %q", test.args, got, test.want)
+		}
+	}
+}
+
+func TestAlertsOfTLSAreToldAsTheyAre(t *testing.T) {
+	alert := &net.OpError{Op: "remote error", Err: tls.AlertError(116)}
+	for _, err := range []error{alert, fmt.Errorf("readLoopPeekFailLocked: %w", alert)} {
+		n := &node{name: "a"}
+		got := n.unreachable(&url.Error{Op: "Get", URL: "https://a", Err: err})
+		if !strings.HasPrefix(got.Error(), "asking a: remote error: tls: certificate required: ") {
+			t.Errorf("%v becomes %v", err, got)
 		}
 	}
 }
