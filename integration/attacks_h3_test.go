@@ -1,8 +1,6 @@
 package integration
 
 import (
-	"bufio"
-	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -11,98 +9,9 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 	"github.com/quic-go/quic-go/quicvarint"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
-
-// h3Attacker is a client that says what it wants over an HTTP/3 connection.
-type h3Attacker struct {
-	*h3Conn
-	caddy *caddy
-	open  opener
-}
-
-func newH3Attacker(tb testing.TB, c *caddy) *h3Attacker {
-	tb.Helper()
-	h := dialQUIC(tb, c)
-	return &h3Attacker{h3Conn: h, caddy: c, open: h.opener(tb, c)}
-}
-
-// send writes what may be refused, as the server resets a stream or ends the connection.
-func (s rawH3Stream) send(kind byte, payload []byte) error {
-	_, err := s.Write(append(quicvarint.Append([]byte{kind}, uint64(len(payload))), payload...))
-	return err
-}
-
-// outcome is what has become of a request: a status, the code of its reset, or that of the
-// connection's end.
-func (s rawH3Stream) outcome() string {
-	in := bufio.NewReader(s)
-	for {
-		kind, err := quicvarint.Read(in)
-		if err != nil {
-			return outcomeOf(err)
-		}
-		size, err := quicvarint.Read(in)
-		if err != nil {
-			return outcomeOf(err)
-		}
-		payload := make([]byte, size)
-		if _, err := io.ReadFull(in, payload); err != nil {
-			return outcomeOf(err)
-		}
-		if kind == 1 {
-			return statusOf(payload)
-		}
-	}
-}
-
-func outcomeOf(err error) string {
-	var reset *quic.StreamError
-	var end *quic.ApplicationError
-	switch {
-	case errors.As(err, &reset):
-		return http3.ErrCode(reset.ErrorCode).String()
-	case errors.As(err, &end):
-		return "closed: " + http3.ErrCode(end.ErrorCode).String()
-	}
-	return err.Error()
-}
-
-// staticStatuses are those of the static table of QPACK (RFC 9204 appendix A).
-var staticStatuses = map[byte]string{
-	24: "103", 25: "200", 26: "304", 27: "404", 28: "503", 63: "100", 64: "204",
-	65: "206", 66: "302", 67: "400", 68: "403", 69: "421", 70: "425", 71: "500",
-}
-
-// statusOf finds the status where servers put it: in the first field line.
-func statusOf(section []byte) string {
-	section = append(section, 0, 0, 0, 0)[2:]
-	first := section[0]
-	if first&0xC0 == 0xC0 { // indexed (RFC 9204 section 4.5.2)
-		index := first & 0x3F
-		if index == 0x3F {
-			index += section[1]
-		}
-		return staticStatuses[index]
-	}
-	// A literal with the name of another (section 4.5.4).
-	at := 1
-	if first&0x0F == 0x0F {
-		at = 2
-	}
-	size := int(section[at] & 0x7F)
-	value := section[at+1:][:min(size, len(section)-at-1)]
-	if section[at]&0x80 == 0 {
-		return string(value)
-	}
-	text, err := hpack.HuffmanDecodeToString(value)
-	if err != nil {
-		return err.Error()
-	}
-	return text
-}
 
 // h3Attacks are what clients may do to a server. ends is the error by which the whole
 // connection has to end, or may end.
@@ -282,15 +191,6 @@ var h3Attacks = map[string]struct {
 		}
 		_ = a.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeInternalError), hostileText)
 	}},
-}
-
-func (a *h3Attacker) unidirectional(tb testing.TB, b []byte) {
-	tb.Helper()
-	s, err := a.conn.OpenUniStream()
-	if err != nil {
-		tb.Fatalf("HTTP/3: opening a stream: %v", err)
-	}
-	_, _ = s.Write(b)
 }
 
 // TestAttacksOverHTTP3 has a healthy tunnel in the same connection, and one in another.
