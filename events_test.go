@@ -107,6 +107,7 @@ func withEvents(t *testing.T, blocks bool, dials ...string) string {
 	noted.mu.Lock()
 	noted.all, noted.free = nil, make(chan struct{})
 	noted.mu.Unlock()
+	_ = t.TempDir() // all of them are removed when Caddy has stopped, which writes to its storage
 	t.Cleanup(func() {
 		stopCaddy(t)
 		close(noted.free)

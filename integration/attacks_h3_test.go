@@ -2,6 +2,7 @@ package integration
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,58 @@ var h3Attacks = map[string]struct {
 	"a push stream": {ends: http3.ErrCodeStreamCreationError, run: func(t *testing.T, a *h3Attacker) {
 		t.Helper()
 		a.unidirectional(t, []byte{1, 0})
+	}},
+	"GOAWAY on its own control stream": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.control(t, slices.Repeat([]byte{7, 1, 0}, 20_000), "")
+	}},
+	"grease on its own control stream": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.control(t, slices.Repeat([]byte{0x21, 6, 'g', 'r', 'e', 'a', 's', 'e'}, 20_000), "")
+	}},
+	"PRIORITY_UPDATE on its own control stream": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		// RFC 9218 section 7.2: of its first request, to urgency 7, and back.
+		a.control(t, slices.Repeat([]byte{0x80, 0x0F, 0x07, 0, 4, 0, 'u', '=', '7', 0x80, 0x0F, 0x07, 0, 4, 0, 'u', '=', '0'}, 10_000), "")
+	}},
+	"PRIORITY_UPDATE of streams that are not": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		var frames []byte
+		for n := range uint64(20_000) {
+			id := quicvarint.AppendWithLen(nil, 4*(1000+n), 8)
+			frames = append(frames, 0x80, 0x0F, 0x07, 0, byte(len(id)+3))
+			frames = append(append(frames, id...), "u=0"...)
+		}
+		a.control(t, frames, "")
+	}},
+	"SETTINGS on its own control stream": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.control(t, slices.Repeat([]byte{4, 0}, 20_000), http3.ErrCodeFrameUnexpected.String())
+	}},
+	"a setting twice": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.controlFrom(t, []byte{0, 4, 4, 6, 1, 6, 2}, nil, http3.ErrCodeFrameError.String())
+	}},
+	"settings of a MiB": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		many := append([]byte{0, 4}, quicvarint.Append(nil, 1<<20)...)
+		a.controlFrom(t, many, make([]byte, 1<<20), http3.ErrCodeFrameError.String())
+	}},
+	"no SETTINGS": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.controlFrom(t, []byte{0, 7, 1, 0}, nil, http3.ErrCodeMissingSettings.String())
+	}},
+	"more than a stream's window": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.overrun(t, "/stuck", 1)
+	}},
+	"more than a stream's window in a handshake": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.overrun(t, "/silent", 1)
+	}},
+	"more than a connection's window": {run: func(t *testing.T, a *h3Attacker) {
+		t.Helper()
+		a.overrun(t, "/silent", 3)
 	}},
 	"unknown streams": {run: func(t *testing.T, a *h3Attacker) {
 		t.Helper()

@@ -2,14 +2,19 @@ package integration
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
+	"reflect"
 	"testing"
+	"unsafe"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 	"github.com/quic-go/quic-go/quicvarint"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
 // h3Attacker is a client that says what it wants over an HTTP/3 connection.
@@ -107,4 +112,80 @@ func (a *h3Attacker) unidirectional(tb testing.TB, b []byte) {
 		tb.Fatalf("HTTP/3: opening a stream: %v", err)
 	}
 	_, _ = s.Write(b)
+}
+
+// control is controlFrom with a control stream as it has to begin (RFC 9114 section 6.2.1).
+func (a *h3Attacker) control(tb testing.TB, frames []byte, ends string) {
+	tb.Helper()
+	a.controlFrom(tb, []byte{0, 4, 0}, frames, ends)
+}
+
+// controlFrom sends a control stream in a connection in which no library has one, and
+// expects that a tunnel in it passes messages on, or how the connection ends.
+func (a *h3Attacker) controlFrom(tb testing.TB, begin, frames []byte, ends string) {
+	tb.Helper()
+	h := dialQUIC(tb, a.caddy)
+	defer h.close()
+	s := h.sendWebSocket(tb, a.caddy)
+	if got := s.outcome(); got != "200" {
+		tb.Fatalf("the outcome is %s", got)
+	}
+	control, err := h.conn.OpenUniStream()
+	if err != nil {
+		tb.Fatalf("HTTP/3: opening a stream: %v", err)
+	}
+	if _, err := control.Write(begin); err != nil {
+		tb.Fatalf("HTTP/3: sending settings: %v", err)
+	}
+	_, err = control.Write(frames)
+	if ends != "" {
+		if got := s.outcome(); got != "closed: "+ends {
+			tb.Errorf("the connection has ended by %s, want %s", got, ends)
+		}
+		return
+	}
+	if err != nil {
+		tb.Errorf("HTTP/3: sending on the control stream: %v", err)
+	}
+	s.sendFrame(tb, 0, testbed.NewFrame(testbed.Text, "after control").Bytes(true))
+	s.awaitText(tb, "after control")
+}
+
+// overrun sends more than the server has said it takes, on one stream or on all of many
+// together, which has to end the connection (RFC 9000 section 4.1).
+func (a *h3Attacker) overrun(tb testing.TB, path string, streams int) {
+	tb.Helper()
+	h := dialQUIC(tb, a.caddy)
+	defer h.close()
+	tooMuch := make([]byte, 32<<20)
+	for range streams {
+		s := h.openRaw(tb)
+		ignoreWindows(s.Stream, streams == 1)
+		s.sendFrame(tb, 1, fieldSection(goodRequest(a.caddy, true, path)))
+		go func() { _ = s.send(0, tooMuch) }() // until the connection ends
+	}
+	within(tb, "the end of the connection", h.conn.Context().Done())
+	var end *quic.TransportError
+	if err := context.Cause(h.conn.Context()); !errors.As(err, &end) || end.ErrorCode != quic.FlowControlError {
+		tb.Errorf("the connection has ended by %v, want %v", err, quic.FlowControlError)
+	}
+}
+
+// ignoreWindows has quic-go's client, which has no way to do that, believe that the
+// server has opened the connection's window, and the stream's. Nothing may have been
+// sent on the stream.
+func ignoreWindows(s *quic.Stream, ofStream bool) {
+	open := func(pointer reflect.Value, field string) reflect.Value {
+		f := pointer.Elem().FieldByName(field)
+		return reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem()
+	}
+	grow := func(controller reflect.Value) {
+		update := controller.MethodByName("UpdateSendWindow")
+		update.Call([]reflect.Value{reflect.ValueOf(1 << 40).Convert(update.Type().In(0))})
+	}
+	controller := open(open(reflect.ValueOf(s), "sendStr"), "flowController")
+	grow(open(controller, "connection"))
+	if ofStream {
+		grow(controller)
+	}
 }

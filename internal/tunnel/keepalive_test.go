@@ -196,7 +196,7 @@ func TestPongIsWithheldOnlyWhileItMayBeOurs(t *testing.T) {
 		m.pass(10 * time.Second)
 		payload := from.expectPing()
 		to.in.forget()
-		raw := from.pong(payload[:3] + strings.Repeat("?", 9))
+		raw := from.pong(payload[:3] + string([]byte{payload[3] ^ 1}) + payload[4:])
 		header := len(raw) - pingSize
 		from.send(raw[:header+3])
 		to.expectOpen()
