@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,4 +172,21 @@ func accept(tb testing.TB, up *testbed.Upstream, open opener, req request, extra
 	client := openWebSocket(tb, open, req)
 	accepted()
 	return client, upstream, got
+}
+
+// TestLongHeadersWhereTheyAreAllowed has a header of nearly a MiB pass, and all
+// that comes after it.
+func TestLongHeadersWhereTheyAreAllowed(t *testing.T) {
+	t.Parallel()
+	up := testbed.NewUpstream(t, testbed.Echo)
+	c := startCaddy(t, site(proxyTo(up.Addr), strings.Replace(streaming, "timeouts {", "max_header_size 2MiB\ntimeouts {", 1)))
+	long := strings.Repeat("x", 1<<20-1<<10)
+	for name, connect := range connectors {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			req := webSocket("/")
+			req.fields = append(req.fields, [2]string{"x-long", long})
+			openWebSocket(t, connect(t, c), req).echo(t, "after a long header")
+		})
+	}
 }
