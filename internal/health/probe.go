@@ -37,6 +37,9 @@ type Probe struct {
 	Request  Request
 	Replacer Replacer // for what the request has
 
+	// Send is what an agent gets.
+	Send string
+
 	// What follows is for http only.
 
 	FollowRedirects bool
@@ -50,13 +53,18 @@ type Probe struct {
 
 // Run makes the probe and returns what is wrong with the upstream, if anything.
 func (p *Probe) Run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
-	defer cancel()
-	err := map[string]func(context.Context) error{
+	return p.within(ctx, map[string]func(context.Context) error{
 		HTTP:      p.http,
 		WebSocket: p.webSocket,
 		TCP:       p.tcp,
-	}[p.Kind](ctx)
+	}[p.Kind])
+}
+
+// within has a probe take no longer than it may.
+func (p *Probe) within(ctx context.Context, probe func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	err := probe(ctx)
 	if err != nil && dial.IsOver(ctx) {
 		return fmt.Errorf("%s: took longer than %v", p.doing, p.Timeout)
 	}

@@ -14,9 +14,12 @@ type Endpoint struct {
 	// passive checks have found it to be avoided. Both are guarded by the table's lock.
 	down, failing bool
 
-	// Verdict and failures are what says so; nil if there are no such checks.
+	// Verdict and failures are what says so; nil if there are no such checks. Agent is
+	// what has said word, which is guarded by the table's lock too.
 	Verdict  *Verdict
 	Failures *Failures
+	Agent    *Verdict
+	word     Word
 	Address
 	// Dial is how the source spells the address that has found it, if one has.
 	Dial string

@@ -26,6 +26,8 @@ type Host struct {
 	slowSince time.Time
 	// verdicts are one for each check that somebody wants of the address.
 	verdicts []*Verdict
+	// agents are the same for what its agents say.
+	agents []*Verdict
 	// found counts those of named that a source has found, and source is its
 	// module, also where the address depends on requests.
 	found  int
