@@ -36,6 +36,7 @@ func (t *Table) Judge(e *Endpoint, key string) *Verdict {
 	v := h.verdicts[i]
 	v.endpoints = append(v.endpoints, e)
 	e.Verdict, e.down = v, v.down
+	e.showLocked()
 	return v
 }
 
@@ -108,6 +109,7 @@ func (v *Verdict) setDownLocked(is bool) {
 	v.down = is
 	for _, e := range v.endpoints {
 		e.down = is
+		e.showLocked()
 	}
 }
 
