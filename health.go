@@ -118,6 +118,9 @@ func (c *activeCheck) DownOtherwise(address string) {
 	process.evictor.Unhealthy(address)
 }
 
+// Said implements the observer of an agent's check, which this is not.
+func (c *activeCheck) Said(string, upstream.Word, upstream.Word, string) {}
+
 // probe returns what probes an endpoint.
 func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) error {
 	target, err := c.settings.target(e.Address)

@@ -103,10 +103,10 @@ type Row struct {
 	State  string `json:"state"`
 	// Tunnels are the handler's, and All those of every handler, with handshakes under
 	// way, which is what actions are about.
-	Tunnels int `json:"tunnels"`
-	All     int `json:"all"`
-	Weight  int `json:"weight,omitempty"`
-	Most    int `json:"most,omitempty"`
+	Tunnels int     `json:"tunnels"`
+	All     int     `json:"all"`
+	Weight  float64 `json:"weight,omitempty"`
+	Most    int     `json:"most,omitempty"`
 	// Opened and Closed are per second.
 	Opened float64 `json:"opened"`
 	Closed float64 `json:"closed"`

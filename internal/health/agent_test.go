@@ -204,41 +204,39 @@ func TestAgentGetsWhatIsToBeSent(t *testing.T) {
 	}
 }
 
-// answers has the agent of a site say these, one at a time, and returns what was told
-// of each.
-func (s *site) answers(t *testing.T, interval time.Duration, lines ...string) (told []string) {
-	t.Helper()
-	for _, line := range lines {
-		s.line.Store(&line)
-		time.Sleep(interval)
-		synctest.Wait()
-		told = append(told, s.tells())
-	}
-	return told
+// answer has the agent of a site answer one probe, and returns what was told of that.
+func (s *site) answer(line string) (told string) {
+	s.lines <- line
+	synctest.Wait()
+	return s.tells()
 }
 
-// agent is a configuration that asks one, whose answers are those of answers; an empty
-// one is missed.
-func (w *world) agent(interval time.Duration) *site {
+// agent is a configuration that asks one, which says what answer gives it; nothing is a
+// miss.
+func (w *world) agent() *site {
 	w.t.Helper()
-	var s *site
-	ask := func(context.Context) (Answer, error) {
-		line := s.line.Load()
-		if line == nil || *line == "" {
-			return Answer{}, errors.New("nobody is there")
+	lines := make(chan string)
+	ask := func(ctx context.Context) (Answer, error) {
+		select {
+		case line := <-lines:
+			if line == "" {
+				return Answer{}, errors.New("nobody is there")
+			}
+			return ParseAnswer(line), nil
+		case <-ctx.Done():
+			return Answer{}, ctx.Err()
 		}
-		return ParseAnswer(*line), nil
 	}
-	s = w.load(Config{Interval: interval, Ask: func(*upstream.Endpoint) func(context.Context) (Answer, error) { return ask }}, well)
-	s.Start()
-	synctest.Wait()
-	s.tells()
+	s := w.run(Config{
+		Interval: time.Minute, Ask: func(*upstream.Endpoint) func(context.Context) (Answer, error) { return ask },
+	}, well)
+	s.lines = lines
 	return s
 }
 
 func TestWordsOfAgentsStayUntilOthersOfTheirKind(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.agent(time.Minute)
+		s := w.agent()
 		for _, step := range []struct{ line, want string }{
 			{"maint 50%", "maint 50%"},
 			{"down maxconn:3 # disk", "down maint 50% most 3 #disk"},
@@ -253,7 +251,7 @@ func TestWordsOfAgentsStayUntilOthersOfTheirKind(t *testing.T) {
 			{"", ""},
 			{"drain", "drain"},
 		} {
-			s.answers(t, 70*time.Second, step.line)
+			s.answer(step.line)
 			if got := said(w.table.WordOf(s.pool.Fixed[0])); got != step.want {
 				t.Errorf("after %q it is %q, want %q", step.line, got, step.want)
 			}
@@ -263,11 +261,13 @@ func TestWordsOfAgentsStayUntilOthersOfTheirKind(t *testing.T) {
 
 func TestOddAnswersAreToldOnce(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.agent(time.Minute)
-		told := s.answers(t, time.Hour, "up", "hello", "hello", "up", "maxconn:-1")
-		for i, want := range []int{1, 1, 0, 0, 1} {
-			if got := strings.Count(told[i], address); got != want {
-				t.Errorf("after answer %d told is %q, want %d things", i, told[i], want)
+		s := w.agent()
+		for _, step := range []struct {
+			line string
+			want int
+		}{{"up", 1}, {"hello", 1}, {"hello", 0}, {"up", 0}, {"maxconn:-1", 1}} {
+			if told := s.answer(step.line); strings.Count(told, address) != step.want {
+				t.Errorf("after %q told is %q, want %d things", step.line, told, step.want)
 			}
 		}
 	})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,7 +54,7 @@ type site struct {
 	// unload takes the configuration away.
 	unload func()
 
-	line atomic.Pointer[string] // what its agent says
+	lines chan string // that its agent says
 
 	mu     sync.Mutex // guards what follows
 	next   finding

@@ -14,14 +14,15 @@ type Policy interface {
 }
 
 // isUsable reports whether e may get tunnels at all: no operator wants it
-// empty, and it passes its active check.
+// empty, and it passes its active check, and its own agent wants it to have some.
 func (e *Endpoint) isUsable() bool {
-	return !e.Host.closed && !e.down
+	return !e.Host.closed && !e.down && !e.word.Closes() && !e.word.Drains()
 }
 
 // isFull reports whether e has as many tunnels as its upstream may have.
 func (e *Endpoint) isFull() bool {
-	return e.Server.MaxTunnels > 0 && e.Host.tunnels >= e.Server.MaxTunnels
+	most := e.mostLocked()
+	return most > 0 && e.Host.tunnels >= most
 }
 
 func (e *Endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
@@ -46,6 +47,9 @@ func (c *Candidates) pickLocked() *Endpoint {
 	if !ok {
 		p.unhide(slots, 0)
 		return nil
+	}
+	if p.GoesByLoad {
+		p.weighLocked(time.Now())
 	}
 	if p.SlowStart > 0 {
 		c.hideSlow(slots, of, time.Now(), rand.IntN)

@@ -24,6 +24,10 @@ type Endpoint struct {
 	Failures *Failures
 	Agent    *Verdict
 	word     Word
+	// Load is what the address says of its load, if its handler wants to know that, and
+	// share what e weighs because of it; 0 if nothing follows.
+	Load  *Load
+	share int
 	Address
 	// Dial is how the source spells the address that has found it, if one has.
 	Dial string

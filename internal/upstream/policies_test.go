@@ -302,7 +302,7 @@ func TestRandomChooseDrawsByWeight(t *testing.T) {
 	random, counts := seeded(), make([]int, len(pool))
 	for i := range draws {
 		p := &RandomChoose{draws: uint64(i + 1)}
-		counts[p.draw(slotsOf(pool), 0, random(8))]++
+		counts[p.draw(slotsOf(pool), 0, int64(random(8)))]++
 	}
 	for i, e := range pool {
 		if want := draws / 8 * e.Server.Weight; counts[i] < want*9/10 || counts[i] > want*11/10 {

@@ -37,7 +37,7 @@ const (
 // slotLocked is what holds for e now. The caller holds the table's lock.
 func (e *Endpoint) slotLocked() Slot {
 	return Slot{
-		endpoint: e, tunnels: int32(e.Host.tunnels), weight: int32(e.Server.Weight), class: e.classLocked(),
+		endpoint: e, tunnels: int32(e.Host.tunnels), weight: e.weightLocked(), class: e.classLocked(),
 		current: e.Server.current,
 	}
 }
@@ -93,7 +93,7 @@ func firstOf(seen uint64) (class, bool) {
 func (e *Endpoint) showLocked() {
 	if e.pool != nil {
 		s := &e.pool.slots[e.at]
-		s.tunnels, s.weight, s.class = int32(e.Host.tunnels), int32(e.Server.Weight), e.classLocked()
+		s.tunnels, s.weight, s.class = int32(e.Host.tunnels), e.weightLocked(), e.classLocked()
 	}
 }
 

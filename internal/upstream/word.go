@@ -158,7 +158,24 @@ func (t *Table) sayLocked(v *Verdict, now Word) (before, after Word) {
 }
 
 // setWordLocked has e go by what its agent says.
-func (e *Endpoint) setWordLocked(w Word) { e.word = w }
+func (e *Endpoint) setWordLocked(w Word) {
+	e.word, e.share = w, 0
+	if e.pool != nil {
+		e.pool.weighed = time.Time{}
+	}
+	e.showLocked()
+}
+
+// weightLocked is what e weighs in a choice, times weightScale.
+func (e *Endpoint) weightLocked() int32 {
+	if e.share > 0 {
+		return int32(e.share)
+	}
+	return int32(e.word.scale(e.Server.Weight))
+}
+
+// mostLocked is how many tunnels e may have; 0 or less: any number.
+func (e *Endpoint) mostLocked() int { return e.word.most(e.Server.MaxTunnels) }
 
 // WordOf returns what the agent of an endpoint has said.
 func (t *Table) WordOf(e *Endpoint) Word {
