@@ -3,7 +3,6 @@ package health
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,18 +14,7 @@ import (
 
 // said is what holds for an answer, in short.
 func said(w upstream.Word) string {
-	var all []string
-	for _, s := range []string{w.Health, w.State} {
-		if s != "" {
-			all = append(all, s)
-		}
-	}
-	if w.Weight.Said {
-		all = append(all, fmt.Sprintf("%d%%", w.Weight.N))
-	}
-	if w.Most.Said {
-		all = append(all, fmt.Sprintf("most %d", w.Most.N))
-	}
+	all := strings.Fields(w.String())
 	if w.Reason != "" {
 		all = append(all, "#"+w.Reason)
 	}
@@ -51,15 +39,15 @@ func TestAnswersOfAgents(t *testing.T) {
 		"007%":                          {"7%", ""},
 		"99999%":                        {"25600%", ""},
 		"99999999999999999999999%":      {"25600%", ""},
-		"maxconn:30":                    {"most 30", ""},
-		"MaxConn:0":                     {"most 0", ""},
-		"maxconn:+5":                    {"most 5", ""},
-		"maxconn:99999999999999999999":  {"most 1073741824", ""},
-		"75%,maxconn:30,maint,down":     {"down maint 75% most 30", ""},
-		"up\tready 50%, maxconn:9":      {"up ready 50% most 9", ""},
+		"maxconn:30":                    {"maxconn:30", ""},
+		"MaxConn:0":                     {"maxconn:0", ""},
+		"maxconn:+5":                    {"maxconn:5", ""},
+		"maxconn:99999999999999999999":  {"maxconn:1073741824", ""},
+		"75%,maxconn:30,maint,down":     {"down maint 75% maxconn:30", ""},
+		"up\tready 50%, maxconn:9":      {"up ready 50% maxconn:9", ""},
 		"down up":                       {"up", ""},
 		"up down ready maint 1% 2%":     {"down maint 2%", ""},
-		"maxconn:1 maxconn:2":           {"most 2", ""},
+		"maxconn:1 maxconn:2":           {"maxconn:2", ""},
 		"down # out of disk, up":        {"down #out of disk, up", ""},
 		"down #\t  why":                 {"down #why", ""},
 		"75% # no health, no reason":    {"75%", ""},
@@ -239,14 +227,14 @@ func TestWordsOfAgentsStayUntilOthersOfTheirKind(t *testing.T) {
 		s := w.agent()
 		for _, step := range []struct{ line, want string }{
 			{"maint 50%", "maint 50%"},
-			{"down maxconn:3 # disk", "down maint 50% most 3 #disk"},
-			{"ready", "down ready 50% most 3 #disk"},
-			{"hello", "down ready 50% most 3 #disk"},
-			{"", "down ready 50% most 3 #disk"},
-			{"", "down ready 50% most 3 #disk"},
-			{"up", "up ready 50% most 3"},
-			{"", "up ready 50% most 3"},
-			{"", "up ready 50% most 3"},
+			{"down maxconn:3 # disk", "down maint 50% maxconn:3 #disk"},
+			{"ready", "down ready 50% maxconn:3 #disk"},
+			{"hello", "down ready 50% maxconn:3 #disk"},
+			{"", "down ready 50% maxconn:3 #disk"},
+			{"", "down ready 50% maxconn:3 #disk"},
+			{"up", "up ready 50% maxconn:3"},
+			{"", "up ready 50% maxconn:3"},
+			{"", "up ready 50% maxconn:3"},
 			{"", ""},
 			{"", ""},
 			{"drain", "drain"},

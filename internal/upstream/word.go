@@ -2,6 +2,8 @@ package upstream
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -49,6 +51,23 @@ func (w Word) over(old Word) Word {
 		old.Most = w.Most
 	}
 	return old
+}
+
+// String is how an agent would say it, without the reason.
+func (w Word) String() string {
+	var all []string
+	for _, word := range []string{w.Health, w.State} {
+		if word != "" {
+			all = append(all, word)
+		}
+	}
+	if w.Weight.Said {
+		all = append(all, strconv.Itoa(w.Weight.N)+"%")
+	}
+	if w.Most.Said {
+		all = append(all, "maxconn:"+strconv.Itoa(w.Most.N))
+	}
+	return strings.Join(all, " ")
 }
 
 // Closes reports whether the upstream gets no tunnels at all.
