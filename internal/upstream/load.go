@@ -84,6 +84,14 @@ func (l *Load) capacityLocked(now time.Time) float64 {
 	return float64(max(l.tunnels, 1)) / l.utilisation
 }
 
+// utilisationLocked is the last report, or 0 if there is none that is not old.
+func (l *Load) utilisationLocked(now time.Time) float64 {
+	if l == nil || l.at.IsZero() || now.Sub(l.at) >= loadExpiry {
+		return 0
+	}
+	return l.utilisation
+}
+
 // weighLocked has the slots of a pool weigh what follows from reports of load.
 func (p *Pool) weighLocked(now time.Time) {
 	if now.Before(p.weighed.Add(loadInterval)) {

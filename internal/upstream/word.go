@@ -193,6 +193,14 @@ func (e *Endpoint) weightLocked() int32 {
 	return int32(e.word.scale(e.Server.Weight))
 }
 
+// changedWeightLocked is what e weighs if that is not what is configured, or else 0.
+func (e *Endpoint) changedWeightLocked() float64 {
+	if weight := int(e.weightLocked()); weight != e.Server.Weight*weightScale {
+		return float64(weight) / weightScale
+	}
+	return 0
+}
+
 // mostLocked is how many tunnels e may have; 0 or less: any number.
 func (e *Endpoint) mostLocked() int { return e.word.most(e.Server.MaxTunnels) }
 
@@ -201,4 +209,20 @@ func (t *Table) WordOf(e *Endpoint) Word {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return e.word
+}
+
+// tellLocked adds what h has told of itself to what operators see. If several ask its
+// agent, what closes it is told.
+func (h *Host) tellLocked(i *Info) {
+	for _, v := range h.agents {
+		if i.Agent == "" || v.word.Closes() || v.word.Drains() {
+			i.Agent, i.AgentReason = v.word.String(), v.word.Reason
+		}
+		if i.AgentError == "" {
+			i.AgentError = v.lastError
+		}
+	}
+	for _, l := range h.loads {
+		i.Load = max(i.Load, l.utilisationLocked(time.Now()))
+	}
 }
