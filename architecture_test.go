@@ -45,7 +45,7 @@ var graph = map[string][]string{
 	"renew":      {"expiry", "label", "net/http", "caddy", "zap"},
 	"server":     {"conn", "tunnel", "net/http", "quic", "x/net", "caddy", "zap"},
 	"testbed":    {"net/http", "x/net"},
-	"told":       {"directive", "events", "health", "loadreport", "printable", "upstream", "caddy", "zap"},
+	"told":       {"net/http", "directive", "events", "health", "loadreport", "printable", "upstream", "caddy", "zap"},
 	"trace":      {"printable", "net/http", "otel"},
 	"tunnel":     {"frame", "printable", "relay", "trace", "quic"},
 	"upstream":   {},

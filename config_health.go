@@ -17,6 +17,8 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 const (
@@ -31,6 +33,9 @@ const (
 type HealthChecks struct {
 	// Checks that the proxy makes by itself. Default: none.
 	Active *ActiveHealthChecks `json:"active,omitempty"`
+
+	// Agents beside upstreams that are asked. Default: none.
+	Agent *told.Agent `json:"agent,omitempty"`
 
 	// What is learned from handshakes and tunnels.
 	Passive *PassiveHealthChecks `json:"passive,omitempty"`
@@ -166,12 +171,21 @@ func (h *Handler) checkHealth() error {
 	if _, err := newFailureLimits(h.HealthChecks.Passive); err != nil {
 		return err
 	}
+	if agent := h.HealthChecks.Agent; agent != nil {
+		if field, text := agent.Problem(); text != "" {
+			return fmt.Errorf("health_checks.agent.%s: %s", field, text)
+		}
+		if field, text := h.portProblem(agent.Target); text != "" {
+			return fmt.Errorf("health_checks.agent.%s: %s", field, text)
+		}
+	}
 	a := h.HealthChecks.Active
 	if a == nil {
 		return nil
 	}
 	for _, check := range []func() (field, text string){
-		a.kindProblem, a.foreignProblem, a.numberProblem, a.targetProblem, a.requestProblem, a.answerProblem, h.portProblem,
+		a.kindProblem, a.foreignProblem, a.numberProblem, a.targetProblem, a.requestProblem, a.answerProblem,
+		func() (field, text string) { return h.portProblem(a.target) },
 	} {
 		if field, text := check(); text != "" {
 			return fmt.Errorf("health_checks.active.%s: %s", field, text)
@@ -181,13 +195,13 @@ func (h *Handler) checkHealth() error {
 }
 
 // portProblem finds upstreams that have no port.
-func (h *Handler) portProblem() (field, text string) {
+func (h *Handler) portProblem(target func(upstream.Address) (upstream.Address, error)) (field, text string) {
 	for _, up := range h.Upstreams {
 		of, err := parseAddress(up.Dial)
 		if err != nil || strings.Contains(up.Dial, "{") {
 			continue // it is known in a handshake only
 		}
-		if _, err := h.HealthChecks.Active.target(of); err != nil {
+		if _, err := target(of); err != nil {
 			return "port", "has no effect: " + err.Error()
 		}
 	}

@@ -37,6 +37,8 @@ type Probe struct {
 	Request  Request
 	Replacer Replacer // for what the request has
 
+	// Answered is told the header of an answer; nil: nobody wants to know.
+	Answered func(http.Header)
 	// Send is what an agent gets.
 	Send string
 
@@ -176,6 +178,9 @@ func (p *Probe) exchange(r *http.Request, offer *handshake.Offer) (a *dial.Answe
 	if err != nil {
 		closeConn()
 		return nil, nil, err
+	}
+	if p.Answered != nil {
+		p.Answered(a.Header)
 	}
 	return a, func() {
 		closeConn()

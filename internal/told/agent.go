@@ -31,8 +31,23 @@ type Means struct {
 	OutOf func(lack string, err error)
 }
 
-// Check makes what asks the agents. The configuration has no problem.
-func (a *Agent) Check(m Means) (*health.Check, error) {
+// Attach has the agents of a pool's upstreams asked, when what it returns is started. The
+// configuration has no problem. Upstreams that have no port have no agent.
+func (a *Agent) Attach(p *upstream.Pool, m Means) (*health.Check, error) {
+	c, err := a.check(m)
+	if err != nil {
+		return nil, err
+	}
+	p.Joins = append(p.Joins, func(e *upstream.Endpoint) {
+		if _, err := a.Target(e.Address); err == nil {
+			c.Join(e)
+		}
+	})
+	p.Leaves = append(p.Leaves, c.Leave)
+	return c, nil
+}
+
+func (a *Agent) check(m Means) (*health.Check, error) {
 	full := a.withDefaults()
 	key, err := json.Marshal([]any{"agent", full, m.Transport})
 	if err != nil {
@@ -58,7 +73,7 @@ type listener struct {
 
 // ask returns what asks the agent of an endpoint.
 func (l *listener) ask(e *upstream.Endpoint) func(context.Context) (health.Answer, error) {
-	target, err := e.AtPort(l.settings.Port)
+	target, err := l.settings.Target(e.Address)
 	if err != nil {
 		return func(context.Context) (health.Answer, error) { return health.Answer{}, err }
 	}

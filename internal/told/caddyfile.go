@@ -1,6 +1,7 @@
 package told
 
 import (
+	"strings"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
@@ -39,13 +40,17 @@ func (a *Agent) parseSetting(r *directive.Reader, name string) error {
 	case err != nil:
 		return r.Errf("%s of health_agent needs a value", name)
 	case name == "send":
-		a.Send = text
+		a.Send = escapes.Replace(text)
 		return nil
 	case name == "interval":
 		return r.Duration(&a.Interval, time.Millisecond, "the interval of health_agent is a duration of at least 1ms")
 	}
 	return r.Duration(&a.Timeout, time.Millisecond, "the timeout of health_agent is a duration of at least 1ms")
 }
+
+// escapes are those of the text that an agent gets, which is often a line. A Caddyfile has
+// none of its own.
+var escapes = strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\r`, "\r", `\t`, "\t")
 
 // Parse reads the arguments of load_report.
 func (l *LoadReport) Parse(r *directive.Reader) error {

@@ -5,12 +5,14 @@ package told
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/loadreport"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // Agent has the agent of each upstream asked, again and again: a small server beside it
@@ -25,8 +27,8 @@ import (
 // Handlers and configurations that ask in the same way, with the same transport, share
 // what was said. The agents of upstreams whose address has placeholders are not asked.
 type Agent struct {
-	// Port of the agents, at the host of each upstream, from 1 to 65535. It is needed.
-	// They are asked without TLS and without the PROXY protocol.
+	// Port of the agents, at the host of each upstream, from 1 to 65535, which are asked
+	// without TLS and without the PROXY protocol. Needed.
 	Port int `json:"port,omitempty"`
 
 	// Time from the start of one question to the start of the next, a tenth more or less
@@ -85,6 +87,9 @@ func (a *Agent) Problem() (field, text string) {
 	return "", ""
 }
 
+// Target is the address of the agent of an upstream.
+func (a *Agent) Target(of upstream.Address) (upstream.Address, error) { return of.AtPort(a.Port) }
+
 // withDefaults returns the settings with their defaults filled in.
 func (a *Agent) withDefaults() Agent {
 	full := *a
@@ -93,12 +98,18 @@ func (a *Agent) withDefaults() Agent {
 	return full
 }
 
-// Reader makes what reads reports.
-func (l *LoadReport) Reader() (*loadreport.Reader, error) {
-	for i, name := range l.Metrics {
-		if _, err := loadreport.NewReader(name); err != nil {
-			return nil, fmt.Errorf("metrics[%d]: %w", i, err)
-		}
+// Check says what is wrong, after the path of the configuration in JSON: with its metrics,
+// or with what stands beside it, another module's policy or rebalancing.
+func (l *LoadReport) Check(isOwnPolicy, rebalances bool) error {
+	switch {
+	case !isOwnPolicy:
+		return errors.New(": has no effect with a selection policy of another module; leave one of them out")
+	case rebalances:
+		return errors.New(": and rebalance contradict each other, as that moves tunnels by the configured weights; " +
+			"leave one of them out")
 	}
-	return loadreport.NewReader(l.Metrics...)
+	if _, err := loadreport.NewReader(l.Metrics...); err != nil {
+		return fmt.Errorf(".metrics: %w", err)
+	}
+	return nil
 }
