@@ -13,11 +13,12 @@ type Policy interface {
 	Pick(slots []Slot, of class, random func(n int) int) int
 }
 
-// isUsable reports whether e may get tunnels at all: no operator wants it
-// empty, and it passes its active check.
-func (e *Endpoint) isUsable() bool {
-	return !e.Host.closed && !e.down
-}
+// isUsable reports whether newcomers may get tunnels at e at all.
+func (e *Endpoint) isUsable() bool { return e.isOpen() && !e.Host.draining }
+
+// isOpen reports whether clients that belong at e may: no operator has closed it for
+// everybody, and it passes its active check.
+func (e *Endpoint) isOpen() bool { return !e.Host.closed && !e.down }
 
 // isFull reports whether e has as many tunnels as its upstream may have.
 func (e *Endpoint) isFull() bool {
