@@ -123,6 +123,10 @@ func TestStatesInACluster(t *testing.T) {
 	stays.Echo("still open")
 	b.log.waitOne(t, message("upstream state changed", "upstream", up, "state", "drain", "by", "test",
 		"cause", "set at another instance"))
+	b.say(t, up, "maint")
+	a.waitState(t, up, "maint")
+	a.expectNoUpstream(t)
+	stays.Echo("still open")
 
 	b.say(t, up, "ready")
 	a.waitState(t, up, "ready")

@@ -179,7 +179,7 @@ func TestWebsocketsStates(t *testing.T) {
 	}
 	by := me.Username + "@" + host
 
-	if got, want := c.done(t, "drain", one.Addr, "--for", "2h"), one.Addr+" gets no new tunnels, 1 open\n"; got != want {
+	if got, want := c.done(t, "drain", one.Addr, "--for", "2h"), one.Addr+" gets no newcomers, 1 open\n"; got != want {
 		t.Errorf("drain says %q, want %q", got, want)
 	}
 	c.openListed(t, 2)
