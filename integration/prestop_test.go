@@ -150,7 +150,7 @@ func TestPreStopFails(t *testing.T) {
 		says                    []string
 	}{
 		"as tunnels are left": {one, admin, "1", []string{one + " is not empty after 1 seconds", admin + " has 1 left"}},
-		"as Caddy is away":    {one, away, "20", []string{away + " does not drain " + one + ": curl: (7)"}},
+		"as Caddy is away":    {one, away, "20", []string{away + " does not take out " + one + ": curl: (7)"}},
 		"as nobody knows the upstream": {
 			"127.0.0.1:1", admin, "20",
 			[]string{admin + " does not take out 127.0.0.1:1", `there is no upstream \"127.0.0.1:1\"`},

@@ -154,8 +154,8 @@ func TestStatesInACluster(t *testing.T) {
 	last.CloseHandshake(1000)
 	last.Close()
 	for _, c := range []*caddy{a, b} {
-		if lines := c.log.find(message("upstream state changed", "upstream", up)); len(lines) != 4 {
-			t.Errorf("four changes have the lines %v", lines)
+		if lines := c.log.find(message("upstream state changed", "upstream", up)); len(lines) != 5 {
+			t.Errorf("five changes have the lines %v", lines)
 		}
 	}
 }
