@@ -8,7 +8,7 @@ import (
 
 const (
 	firstLimit   = 4
-	mostLimit    = 1 << 14 // more than any upstream has sockets for in a second; bounds the memory
+	mostLimit    = 1 << 14 // bounds the memory
 	leastSamples = 32      // of a window
 	probeSamples = 64
 	probesSoon   = 3 // so many come soon
@@ -30,7 +30,7 @@ const (
 	Unknown
 )
 
-// Ticket is a handshake that is under way.
+// Ticket is a handshake that is under way. The zero value is none.
 type Ticket struct {
 	number uint64
 	change uint64 // the change after which it began; 0 if it is no sample
@@ -54,6 +54,7 @@ type Auto struct {
 	spared   bool            // as the window before it was cut short, this one is not
 
 	probing   float64         // limit of the probe under way, or 0
+	windowed  bool            // a window has been full since the last probe
 	probes    []time.Duration // the last three
 	probed    int
 	nextProbe time.Time
@@ -64,7 +65,7 @@ type Auto struct {
 
 // NewAuto returns an Auto. What random returns is from 0 to less than 1.
 func NewAuto(random func() float64) *Auto {
-	return &Auto{random: random, limit: firstLimit, doubling: true, change: 1}
+	return &Auto{random: random, under: newUnderWay(), limit: firstLimit, doubling: true, change: 1}
 }
 
 // Begin counts a handshake that begins now. If others wait, it helps to find the limit.
@@ -81,8 +82,11 @@ func (a *Auto) Begin(now time.Time, othersWait bool) Ticket {
 	return t
 }
 
-// End gives back the place of a handshake.
+// End gives back the place of a handshake. It does nothing for a Ticket that is none.
 func (a *Auto) End(t Ticket, now time.Time, outcome Outcome) {
+	if t.number == 0 {
+		return
+	}
 	a.under.end(t.number)
 	if outcome == Unknown {
 		return
@@ -123,7 +127,7 @@ func (a *Auto) Next(now time.Time) time.Time {
 		return time.Time{}
 	}
 	next := later(a.lastEnd.Add(a.silence()), oldest.Add(a.patience()))
-	if slow := oldest.Add(8 * a.median); a.isOvertaken() && slow.Before(next) {
+	if slow := oldest.Add(a.slowness()); a.isOvertaken() && slow.Before(next) {
 		next = slow
 	}
 	return later(next, now.Add(time.Millisecond))
@@ -145,6 +149,7 @@ func (a *Auto) UnderWay() int { return a.under.count }
 
 // finishWindow makes the limit follow from a window that is full.
 func (a *Auto) finishWindow() {
+	a.windowed = true
 	if a.refused {
 		a.cut()
 		return
@@ -153,11 +158,11 @@ func (a *Auto) finishWindow() {
 		a.restart()
 		return
 	}
-	m := a.takeMedian()
+	a.median = medianOf(a.samples)
 	if a.base == 0 {
-		a.base = m
+		a.base = a.median
 	}
-	over := float64(m) / float64(max(a.base, 1))
+	over := float64(a.median) / float64(max(a.base, 1))
 	if a.doubling = a.doubling && over <= 1.25; a.doubling {
 		a.setLimit(2 * a.limit)
 		return
@@ -186,17 +191,12 @@ func (a *Auto) restart() {
 	a.ends, a.refused, a.spared = 0, false, false
 }
 
-func (a *Auto) takeMedian() time.Duration {
-	a.median = medianOf(a.samples)
-	return a.median
-}
-
 // probeIfDue lets few handshakes be under way for a while if it is time.
 func (a *Auto) probeIfDue(now time.Time) {
 	switch {
 	case a.nextProbe.IsZero():
 		a.nextProbe = now.Add(a.untilProbe())
-	case a.probing == 0 && !now.Before(a.nextProbe):
+	case a.probing == 0 && a.windowed && !now.Before(a.nextProbe):
 		a.probing = min(a.limit, max(firstLimit, a.limit/4))
 		a.restart()
 	}
@@ -233,14 +233,14 @@ func (a *Auto) addProbe(median time.Duration) {
 }
 
 func (a *Auto) endProbe() {
-	a.probing = 0
+	a.probing, a.windowed = 0, false
 	a.restart()
 }
 
 // forget has those count no more that would keep others out for nothing: the ones that are
 // slow by nature, and all that are old if nothing ends at all.
 func (a *Auto) forget(now time.Time) {
-	for a.isOvertaken() && a.isOlder(now, 8*a.median) {
+	for a.isOvertaken() && a.isOlder(now, a.slowness()) {
 		a.under.forget()
 	}
 	if a.under.count < a.Limit() || now.Sub(a.lastEnd) < a.silence() || !a.isOlder(now, a.patience()) {
@@ -253,12 +253,20 @@ func (a *Auto) forget(now time.Time) {
 }
 
 func (a *Auto) isOvertaken() bool {
-	return a.under.count > 0 && a.median > 0 && float64(a.under.overtaken()) > 4*a.limit+8
+	return a.under.count > 0 && float64(a.under.overtaken()) > 4*a.limit+8
 }
 
 func (a *Auto) isOlder(now time.Time, age time.Duration) bool {
 	oldest, ok := a.under.oldest()
 	return ok && now.Sub(oldest) >= age
+}
+
+// slowness is how old a handshake is that does not count if many have overtaken it.
+func (a *Auto) slowness() time.Duration {
+	if a.median == 0 {
+		return time.Second
+	}
+	return 8 * a.median
 }
 
 // silence is how long nothing ends before something is done about it.

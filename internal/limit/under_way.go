@@ -2,6 +2,9 @@ package limit
 
 import "time"
 
+// mostKept bounds the memory if one that does not end is overtaken by very many.
+const mostKept = 2 * mostLimit
+
 // underWay are the handshakes that count, in the order in which they have begun: a ring
 // from the oldest that has not ended. What has ended behind it stays until the oldest goes.
 type underWay struct {
@@ -16,10 +19,16 @@ type begun struct {
 	ended bool
 }
 
+// newUnderWay numbers from 1, so that the number of none is known.
+func newUnderWay() underWay { return underWay{first: 1, next: 1} }
+
 func (u *underWay) at(number uint64) *begun { return &u.ring[number&uint64(len(u.ring)-1)] }
 
 // begin adds a handshake, and returns its number.
 func (u *underWay) begin(now time.Time) uint64 {
+	if u.next-u.first == mostKept {
+		u.forget()
+	}
 	if u.next-u.first == uint64(len(u.ring)) {
 		u.grow()
 	}
@@ -40,7 +49,7 @@ func (u *underWay) grow() {
 
 // end takes a handshake out. It does nothing if that does not count any more.
 func (u *underWay) end(number uint64) {
-	if number < u.first {
+	if number < u.first || number >= u.next || u.at(number).ended {
 		return
 	}
 	u.at(number).ended = true
