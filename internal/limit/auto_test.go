@@ -131,8 +131,9 @@ func TestAutoProbesNowAndThen(t *testing.T) {
 		{20 * time.Millisecond, 20 * time.Millisecond, 2 * time.Second},
 		{30 * time.Millisecond, 20 * time.Millisecond, 2 * time.Second}, // the lower one of two
 		{40 * time.Millisecond, 30 * time.Millisecond, 2 * time.Second},
-		{50 * time.Millisecond, 40 * time.Millisecond, 10 * time.Second},
-		{20 * time.Millisecond, 40 * time.Millisecond, 10 * time.Second},
+		{50 * time.Millisecond, 30 * time.Millisecond, 10 * time.Second},
+		{60 * time.Millisecond, 30 * time.Millisecond, 10 * time.Second},
+		{70 * time.Millisecond, 40 * time.Millisecond, 10 * time.Second},
 	} {
 		for r.probing == 0 {
 			r.exchange(1, 100*time.Millisecond, Answered)

@@ -127,19 +127,8 @@ func (q *Fair[K, T]) Remove(p *Place[K, T]) bool {
 // the place that it is at may be served or removed.
 func (q *Fair[K, T]) All() iter.Seq[*Place[K, T]] {
 	return func(yield func(*Place[K, T]) bool) {
-		q.round++
-		clear(q.rest[:cap(q.rest)])
-		q.rest = q.rest[:0]
-		for l := q.turns.first; l != nil && l.round != q.round; { // those that were served are at the end now
-			next := l.turn.next
-			l.round, l.cursor = q.round, l.first
-			if !l.step(yield) {
-				return
-			}
-			if l.cursor != nil {
-				q.rest = append(q.rest, l)
-			}
-			l = next
+		if !q.firsts(yield) {
+			return
 		}
 		for len(q.rest) > 0 {
 			more := q.rest[:0]
@@ -154,6 +143,25 @@ func (q *Fair[K, T]) All() iter.Seq[*Place[K, T]] {
 			q.rest = more
 		}
 	}
+}
+
+// firsts yields the first place of each line, and finds out which have more.
+func (q *Fair[K, T]) firsts(yield func(*Place[K, T]) bool) bool {
+	q.round++
+	clear(q.rest[:cap(q.rest)])
+	q.rest = q.rest[:0]
+	for l := q.turns.first; l != nil && l.round != q.round; { // those that were served are at the end now
+		next := l.turn.next
+		l.round, l.cursor = q.round, l.first
+		if !l.step(yield) {
+			return false
+		}
+		if l.cursor != nil {
+			q.rest = append(q.rest, l)
+		}
+		l = next
+	}
+	return true
 }
 
 // step yields the line's place that All is at, and goes on to the next.

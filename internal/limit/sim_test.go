@@ -73,12 +73,12 @@ type storm struct {
 	latest               time.Time // when the last one was served
 }
 
-func newStorm(seed uint64, clients, nodes int, make func(*rand.Rand) limiter) *storm {
+func newStorm(seed uint64, clients, nodes int, newLimiter func(*rand.Rand) limiter) *storm {
 	s := &storm{now: start, random: rand.New(rand.NewPCG(seed, 1)), work: (*rand.Rand).ExpFloat64}
 	s.working.less = func(a, b *job) bool { return a.finish < b.finish }
 	s.delayed.less = func(a, b *job) bool { return a.end.Before(b.end) }
 	for i := range nodes {
-		s.nodes = append(s.nodes, &node{limiter: make(s.random), waiting: (clients + i) / nodes})
+		s.nodes = append(s.nodes, &node{limiter: newLimiter(s.random), waiting: (clients + i) / nodes})
 	}
 	return s
 }
