@@ -13,6 +13,7 @@ const (
 	probeSamples = 64
 	probesSoon   = 3 // so many come soon
 	keptProbes   = 5
+	leastRefused = 3 // in a window; fewer are not for the load
 	mostBurst    = 64
 )
 
@@ -47,25 +48,27 @@ type Ticket struct {
 //   - A window is max(32, 2 × limit) handshakes that have begun since the limit changed, while
 //     others waited. The limit is doubled until one is slower than 1.25 × base; from then on it
 //     is limit × clamp(1.35 × base / median, 0.5, 1) + max(0.5, √limit / 2).
-//   - What is refused lowers it to 0.7 of it, once a window.
+//   - Three that are refused lower it to 0.7 of it, once a window.
 //   - Handshakes that are slow by nature stop counting, such as those whose answer waits for a
 //     person: older than 8 medians, and overtaken by more than 4 × limit + 8. If nothing ends
 //     at all, what is old stops counting, and a few are let in, 64 at most each time.
 //
 // In a simulation (9,000 at once; 200 a second, of up to 8 at a time, and less by
 // 1/(1+(n-8)/50) beyond) all are served within 1.11 to 1.20 times the least possible time
-// with one proxy, 1.08 to 1.28 with two, and 1.27 to 1.47 with four. Two things came out of it:
+// with one proxy, 1.08 to 1.31 with two, and 1.27 to 1.47 with four. Three things came out of it:
 // the base is the second of the last five probes, as the median of three rises with what other
 // proxies do (90,000 at once with two: up to 1.30 instead of 1.17, with four 2.3 instead of 1.8);
-// and there is a window between two probes, or they would take all of the time of an upstream
-// that needs seconds.
+// there is a window between two probes, or they would take all of the time of an upstream
+// that needs seconds; and one that is refused is no reason, as a limit that is lowered for each
+// of one in a hundred takes 2.7 times the ideal, and now 1.2, while no more are refused where it
+// is for the load.
 //
-// It is slow where half of the handshakes take seconds (6 times the ideal), where one of a
-// hundred is refused whatever the load (2.7 times), and where all take very long, as it doubles
-// once in their time. It cannot see a collapse that nothing announces: with latency that is flat
-// up to some number the limit goes beyond it, so that one or a few of a hundred are refused,
-// and an upstream that hangs then needs a limit that is set. With more proxies than two each
-// takes the others' handshakes for the upstream's own time.
+// It is slow where half of the handshakes take seconds (7 times the ideal), where a tenth is
+// refused whatever the load (8 times), and where all take very long, as it doubles once in
+// their time. It cannot see a collapse that nothing announces: with latency that is flat up to
+// some number the limit goes beyond it, so that a few of a hundred are refused; and an upstream
+// that hangs then needs a limit that is set. With more proxies than two each takes the others'
+// handshakes for the upstream's own time.
 type Auto struct {
 	random func() float64
 	under  underWay
@@ -77,7 +80,7 @@ type Auto struct {
 	median   time.Duration   // the newest
 	samples  []time.Duration // of this window or probe
 	ends     int             // of this window, with or without a sample
-	refused  bool            // in this window
+	refused  int             // in this window
 	spared   bool            // as the window before it was cut short, this one is not
 
 	probing   float64         // limit of the probe under way, or 0
@@ -127,10 +130,10 @@ func (a *Auto) End(t Ticket, now time.Time, outcome Outcome) {
 	case Answered:
 		a.samples = append(a.samples, now.Sub(t.began))
 	case Overloaded:
-		a.refused = true
+		a.refused++
 	}
 	switch {
-	case a.refused && !a.spared:
+	case a.refused >= leastRefused && !a.spared:
 		a.cut()
 	case a.probing > 0:
 		if len(a.samples) >= probeSamples || a.ends >= 2*probeSamples {
@@ -177,7 +180,7 @@ func (a *Auto) UnderWay() int { return a.under.count }
 // finishWindow makes the limit follow from a window that is full.
 func (a *Auto) finishWindow() {
 	a.windowed = true
-	if a.refused {
+	if a.refused >= leastRefused {
 		a.cut()
 		return
 	}
@@ -215,7 +218,7 @@ func (a *Auto) setLimit(limit float64) {
 func (a *Auto) restart() {
 	a.change++
 	a.samples = a.samples[:0]
-	a.ends, a.refused, a.spared = 0, false, false
+	a.ends, a.refused, a.spared = 0, 0, false
 }
 
 // probeIfDue lets few handshakes be under way for a while if it is time.
@@ -242,7 +245,7 @@ func (a *Auto) finishProbe(now time.Time) {
 		a.addProbe(medianOf(a.samples))
 	}
 	a.nextProbe = now.Add(a.untilProbe())
-	refused := a.refused
+	refused := a.refused >= leastRefused
 	a.endProbe()
 	if refused {
 		a.cut()

@@ -178,7 +178,14 @@ func TestAutoGivesUpAProbe(t *testing.T) {
 
 func TestAutoIsCutOnceAWindow(t *testing.T) {
 	r := settled(t, 100, 10*time.Millisecond)
-	for _, ticket := range r.fill() {
+	tickets := r.fill()
+	for _, ticket := range tickets[:leastRefused-1] {
+		r.End(ticket, r.now, Overloaded)
+	}
+	if got := r.Limit(); got != 100 {
+		t.Errorf("after %d were refused the limit is %d, want 100", leastRefused-1, got)
+	}
+	for _, ticket := range tickets[leastRefused-1:] {
 		r.End(ticket, r.now, Overloaded)
 	}
 	if got := r.Limit(); got != 70 {

@@ -138,7 +138,7 @@ func TestStormAtAnOddUpstream(t *testing.T) {
 		{"after thirty seconds", nil, after(30*time.Second, Answered), 2600, 0, 2048},
 		{"never, until the proxy ends it", nil, after(30*time.Second, Unknown), 180, stormed, 2100},
 		{"half with 500 at once", works["exponential"], sometimes(50, time.Millisecond, Failed), 40, stormed * 6 / 10, 100},
-		{"one of a hundred with 503", works["exponential"], sometimes(1, time.Millisecond, Overloaded), 150, 150, 100},
+		{"one of a hundred with 503", works["exponential"], sometimes(1, time.Millisecond, Overloaded), 60, 150, 100},
 		{"with 503 only", idle, after(time.Millisecond, Overloaded), 10, stormed, 4},
 		{"a tenth of them late", works["exponential"], sometimes(10, 10*time.Second, Answered), 150, 0, 300},
 		{"half of them late", works["exponential"], sometimes(50, 2*time.Second, Answered), 400, 0, 300},
