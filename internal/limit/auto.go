@@ -64,7 +64,7 @@ type Ticket struct {
 // is for the load.
 //
 // It is slow where half of the handshakes take seconds (7 times the ideal), where a tenth is
-// refused whatever the load (8 times), and where all take very long, as it doubles once in
+// refused whatever the load (7 times), and where all take very long, as it doubles once in
 // their time. It cannot see a collapse that nothing announces: with latency that is flat up to
 // some number the limit goes beyond it, so that a few of a hundred are refused; and an upstream
 // that hangs then needs a limit that is set. With more proxies than two each takes the others'
