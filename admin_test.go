@@ -414,6 +414,9 @@ func TestAdminSetsStates(t *testing.T) {
 // asked to go elsewhere.
 func expectEvicted(t *testing.T, clients []*testbed.Client, up *testbed.Upstream) {
 	t.Helper()
+	eventually(t, "all at the upstream are asked", func() bool {
+		return len(process.live.Collect(func(t *tunnel.Tunnel) bool { return t.Upstream == up.Addr && t.IsOpen() })) == 0
+	})
 	gone := 0
 	for i, c := range clients {
 		// They went to the two upstreams in turns, but to which one first?

@@ -201,7 +201,7 @@ func lookFor(tb testing.TB, h *Handler, extra ...string) (addresses []string, re
 	}
 	defer c.Close()
 	refused = h.discover(r.Context(), c, r)
-	for _, e := range c.Endpoints {
+	for _, e := range c.Endpoints() {
 		addresses = append(addresses, e.Host.Address)
 	}
 	return addresses, refused

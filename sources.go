@@ -57,7 +57,7 @@ func (h *Handler) discover(ctx context.Context, c *upstream.Candidates, r *http.
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled): // the client has gone, or the process exits
 		return refuseUpstream(ctx, ctx.Err(), "looking for upstreams", causeNoUpstream, causeNoUpstream)
-	case len(c.Endpoints) == 0:
+	case c.Count() == 0:
 		refused := refuseNoUpstream()
 		refused.err = fmt.Errorf("%w: none was found: %s", refused.err, strings.Join(problems, "; "))
 		return refused

@@ -38,7 +38,6 @@ func (all Sources) Find(ctx context.Context, c *upstream.Candidates, lookup func
 			problems = append(problems, fmt.Sprintf("source %s: %v", s.Name, err))
 		}
 	}
-	c.Renew()
 	return problems
 }
 

@@ -26,7 +26,7 @@ func finds(t *testing.T, all Sources, p *upstream.Pool, lookups ...Lookup) (addr
 	}
 	defer c.Close()
 	problems = strings.Join(all.Find(t.Context(), c, func(i int) Lookup { return lookups[i] }), "; ")
-	for _, e := range c.Endpoints {
+	for _, e := range c.Endpoints() {
 		addresses = append(addresses, e.Host.Address)
 	}
 	return addresses, problems

@@ -1,52 +1,16 @@
 package upstream
 
 import (
+	"math/rand/v2"
 	"slices"
 	"time"
 )
 
-// Policy picks one of the endpoints that may get another tunnel, or nil if
-// there are none. It may change their order. Its caller holds the table's lock and
-// reserves what it returns, so the choice and its count are one step. random
-// returns a number in [0, n).
+// Policy picks one of the slots of a class: its index. There is at least one. Its caller
+// holds the table's lock and reserves what it returns, so the choice and its count are one
+// step. random returns a number in [0, n).
 type Policy interface {
-	Pick(eligible []*Endpoint, random func(n int) int) *Endpoint
-}
-
-// classes is how many kinds of endpoints there are to choose from, one after
-// another.
-const classes = 4
-
-// class tells when e is chosen: only if there is none of a lower class. Backups
-// come after others, and what passive checks have found failing after
-// everything else, so that these never leave a pool without upstreams.
-func (e *Endpoint) class() int {
-	class := 0
-	if e.Server.Backup {
-		class = 1
-	}
-	if e.failing {
-		class += 2
-	}
-	return class
-}
-
-// eligible appends to buf the endpoints of pool that may get another tunnel: of
-// those that were not tried before and are usable and not full, the ones of the
-// lowest class. The caller holds the table's lock.
-func eligible(buf, pool []*Endpoint, tried []*Server) []*Endpoint {
-	first := len(tried) == 0 // asked once here, as it matters in large pools
-	for class := range classes {
-		for _, e := range pool {
-			if e.class() == class && e.takesMore() && (first || !slices.Contains(tried, e.Server)) {
-				buf = append(buf, e)
-			}
-		}
-		if len(buf) > 0 {
-			break
-		}
-	}
-	return buf
+	Pick(slots []Slot, of class, random func(n int) int) int
 }
 
 // isUsable reports whether e may get tunnels at all: no operator wants it
@@ -62,28 +26,105 @@ func (e *Endpoint) isFull() bool {
 
 func (e *Endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
 
-// ramped returns those of some endpoints that take part in this choice, and
-// changes the order. What has joined lately is left out with a probability that
-// falls over slowStart, unless there is nothing else. A smaller weight would not
-// do: least_conn sends everybody to an upstream without tunnels, whatever its
-// weight is.
-func ramped(some []*Endpoint, slowStart time.Duration, now time.Time, random func(n int) int) []*Endpoint {
-	n := 0
-	for i, e := range some {
-		if joined := e.slowSince(); !joined.IsZero() && !drawn(now.Sub(joined), slowStart, random) {
+// chooseLocked picks an endpoint that was not tried before and counts a tunnel
+// at it, in one step. It returns nil if none is available. The caller holds
+// the lock.
+func (c *Candidates) chooseLocked() *Choice {
+	e := c.pickLocked()
+	if e == nil {
+		return nil
+	}
+	return c.reserveLocked(e)
+}
+
+// pickLocked is chooseLocked without the count.
+func (c *Candidates) pickLocked() *Endpoint {
+	p := c.pool
+	slots := c.slotsLocked()
+	c.hideTried(slots)
+	of, ok := firstOf(classesOf(slots))
+	if !ok {
+		p.unhide(slots, 0)
+		return nil
+	}
+	if p.SlowStart > 0 {
+		c.hideSlow(slots, of, time.Now(), rand.IntN)
+	}
+	e := slots[p.Policy.Pick(slots, of, rand.IntN)].endpoint
+	p.unhide(slots, 0)
+	if len(c.expanded) > 0 {
+		keepLocked(slots)
+	}
+	return e
+}
+
+// hideSlow hides those of a class that take no part in this choice, unless there is
+// nothing else. What has joined lately is left out with a probability that falls over
+// slowStart. A smaller weight would not do: least_conn sends everybody to an upstream
+// without tunnels, whatever its weight is.
+func (c *Candidates) hideSlow(slots []Slot, of class, now time.Time, random func(n int) int) {
+	p := c.pool
+	if len(c.expanded) == 0 && !now.Before(p.slowUntil) {
+		return
+	}
+	before, left := len(p.hidden), 0
+	for i := range slots {
+		if slots[i].class != of {
 			continue
 		}
-		some[n], some[i] = e, some[n]
-		n++
+		joined := slots[i].endpoint.slowSince()
+		if joined.IsZero() || drawn(now.Sub(joined), p.SlowStart, random) {
+			left++
+		} else {
+			p.hide(slots, i)
+		}
 	}
-	if n == 0 {
-		return some
+	if left == 0 {
+		p.unhide(slots, before)
 	}
-	return some[:n]
 }
 
 // drawn is true with the probability passed/whole.
 func drawn(passed, whole time.Duration, random func(n int) int) bool {
 	// In milliseconds, as an int may have 32 bits.
 	return passed >= whole || random(int(whole.Milliseconds())) < int(passed.Milliseconds())
+}
+
+// Options are the endpoints that may be chosen now, for who chooses without the lock. Doubt
+// is no matter there: what knows its clients has to keep them.
+func (c *Candidates) Options() []*Endpoint {
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
+	return c.firstKindLocked(func(e *Endpoint) bool {
+		return e.takesMore() && !slices.Contains(c.tried, e.Server)
+	})
+}
+
+// Usable returns how the endpoints are spelled that would be chosen from now, full ones
+// too.
+func (c *Candidates) Usable() (dials []string) {
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
+	for _, e := range c.firstKindLocked((*Endpoint).isUsable) {
+		dials = append(dials, e.Server.Dial)
+	}
+	return dials
+}
+
+// firstKindLocked returns those endpoints of which something is true that come before all
+// others of which it is.
+func (c *Candidates) firstKindLocked(is func(*Endpoint) bool) (first []*Endpoint) {
+	kind := closed
+	for _, e := range c.Endpoints() {
+		if !is(e) {
+			continue
+		}
+		switch k := e.classLocked() & kinds; {
+		case k < kind:
+			kind, first = k, append(first[:0], e)
+		case k == kind:
+			first = append(first, e)
+		}
+	}
+	return first
 }

@@ -15,15 +15,17 @@ type checkedLeastConn struct {
 	picks, wrong int
 }
 
-func (p *checkedLeastConn) Pick(some []*Endpoint, random func(int) int) *Endpoint {
-	picked := p.LeastConn.Pick(some, random)
+func (p *checkedLeastConn) Pick(slots []Slot, of class, random func(int) int) int {
+	i := p.LeastConn.Pick(slots, of, random)
+	picked := slots[i].endpoint
 	p.picks++
-	for _, e := range some {
-		if picked == nil || e.Host.tunnels*picked.Server.Weight < picked.Host.tunnels*e.Server.Weight {
+	for _, s := range slots {
+		e := s.endpoint
+		if s.class == of && e.Host.tunnels*picked.Server.Weight < picked.Host.tunnels*e.Server.Weight {
 			p.wrong++
 		}
 	}
-	return picked
+	return i
 }
 
 // open opens a tunnel.

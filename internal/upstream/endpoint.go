@@ -10,9 +10,13 @@ type Endpoint struct {
 	// Host is the process-wide state of the address. An endpoint that was
 	// expanded from placeholders holds it for one handshake only.
 	Host *Host
-	// down says that the address does not pass the active check, and failing that
-	// passive checks have found it to be avoided. Both are guarded by the table's lock.
-	down, failing bool
+	// down says that the address does not pass the active check, failing that connections
+	// to it have failed, and doubtful that handshakes have which others could answer. All
+	// are guarded by the table's lock, and after each change showLocked is called.
+	down, failing, doubtful bool
+	// pool and at say where its slot is, while it stands in its pool.
+	pool *Pool
+	at   int
 
 	// Verdict and failures are what says so; nil if there are no such checks.
 	Verdict  *Verdict
@@ -25,7 +29,8 @@ type Endpoint struct {
 }
 
 // Server is the place of a configured upstream in its handler's pool: what the
-// balancer has to know about it. It lives as long as the configuration.
+// balancer has to know about it. It lives as long as the configuration. Weight, MaxTunnels
+// and Backup do not change.
 type Server struct {
 	Weight     int
 	MaxTunnels int
@@ -35,9 +40,8 @@ type Server struct {
 	Dial  string
 	Known any
 
-	// All are guarded by the table's lock.
-	current int    // of smooth weighted round robin
-	drawn   uint64 // number of the last random_choose that drew it
+	// Both are guarded by the table's lock.
+	current int64 // of smooth weighted round robin, while it is in no slot
 	// slowSince is when the upstream has come to a pool that had others, or has
 	// recovered. It is zero for those that were there from the start.
 	slowSince time.Time

@@ -49,6 +49,7 @@ func (p *Pool) watch(e *Endpoint) {
 	}
 	f.endpoints = append(f.endpoints, e)
 	e.Failures, e.failing = f, f.ejected
+	e.showLocked()
 }
 
 // ejectLocked has all endpoints know whether to be avoided.
@@ -56,6 +57,7 @@ func (f *Failures) ejectLocked(is bool) {
 	f.ejected = is
 	for _, e := range f.endpoints {
 		e.failing = is
+		e.showLocked()
 	}
 }
 

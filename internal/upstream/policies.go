@@ -5,9 +5,8 @@ const MaxWeight = 1 << 16
 
 // compareLoad returns a negative number if one more tunnel would leave a less
 // loaded than b for its weight, 0 if equally, else a positive one.
-func compareLoad(a, b *Endpoint) int64 {
-	// An int of 32 bits could overflow.
-	return int64(a.Host.tunnels+1)*int64(b.Server.Weight) - int64(b.Host.tunnels+1)*int64(a.Server.Weight)
+func compareLoad(a, b *Slot) int64 {
+	return (int64(a.tunnels)+1)*int64(b.weight) - (int64(b.tunnels)+1)*int64(a.weight)
 }
 
 // LeastConn picks the endpoint with the fewest live tunnels for its weight,
@@ -15,27 +14,53 @@ func compareLoad(a, b *Endpoint) int64 {
 type LeastConn struct{}
 
 // Pick implements Policy.
-func (LeastConn) Pick(eligible []*Endpoint, random func(int) int) *Endpoint {
-	if len(eligible) == 0 {
-		return nil
-	}
-	// In a pool that is balanced all are equal, so a random number for each of
-	// them would take most of the time. Instead, equals are moved to the front.
-	best, equals := eligible[0], 0
-	tunnels, weight := int64(best.Host.tunnels+1), int64(best.Server.Weight)
-	for i, e := range eligible {
-		// As in compareLoad, but with what belongs to best in registers.
-		t, w := int64(e.Host.tunnels+1), int64(e.Server.Weight)
-		switch mine, least := t*weight, tunnels*w; {
-		case mine > least:
+func (LeastConn) Pick(slots []Slot, of class, random func(int) int) int {
+	// In a pool that is balanced all are equal, so a random number for each of them
+	// would take most of the time. Instead, equals are counted, and without a branch, as
+	// nothing can foresee which ones are equal.
+	least := firstWith(slots, of)
+	tunnels, weight, equals := int64(slots[least].tunnels)+1, int64(slots[least].weight), 0
+	for i := least; i < len(slots); i++ {
+		s := &slots[i]
+		if s.class != of {
 			continue
-		case mine < least:
-			tunnels, weight, equals = t, w, 0
 		}
-		eligible[equals], eligible[i] = e, eligible[equals]
-		equals++
+		// As in compareLoad, but with what belongs to the best in registers.
+		t, w := int64(s.tunnels)+1, int64(s.weight)
+		mine, best := t*weight, tunnels*w
+		if mine < best {
+			least, tunnels, weight, equals = i, t, w, 1
+			continue
+		}
+		equals += isEqual(mine, best)
 	}
-	return eligible[random(equals)]
+	if equals == 1 {
+		return least
+	}
+	for left := random(equals); ; least++ {
+		if s := &slots[least]; s.class == of {
+			left -= isEqual((int64(s.tunnels)+1)*weight, tunnels*int64(s.weight))
+		}
+		if left < 0 {
+			return least
+		}
+	}
+}
+
+// firstWith returns the first slot of a class. There is one.
+func firstWith(slots []Slot, of class) int {
+	i := 0
+	for slots[i].class != of {
+		i++
+	}
+	return i
+}
+
+func isEqual(a, b int64) (is int) {
+	if a == b {
+		is = 1
+	}
+	return is
 }
 
 // RoundRobin takes turns by weight, spread out: the smooth weighted round
@@ -43,19 +68,21 @@ func (LeastConn) Pick(eligible []*Endpoint, random func(int) int) *Endpoint {
 type RoundRobin struct{}
 
 // Pick implements Policy.
-func (RoundRobin) Pick(eligible []*Endpoint, _ func(int) int) *Endpoint {
-	var best *Endpoint
-	total := 0
-	for _, e := range eligible {
-		e.Server.current += e.Server.Weight
-		total += e.Server.Weight
-		if best == nil || e.Server.current > best.Server.current {
-			best = e
+func (RoundRobin) Pick(slots []Slot, of class, _ func(int) int) int {
+	best := -1
+	var total int64
+	for i := range slots {
+		s := &slots[i]
+		if s.class != of {
+			continue
+		}
+		s.current += int64(s.weight)
+		total += int64(s.weight)
+		if best < 0 || s.current > slots[best].current {
+			best = i
 		}
 	}
-	if best != nil {
-		best.Server.current -= total
-	}
+	slots[best].current -= total
 	return best
 }
 
@@ -67,37 +94,39 @@ type RandomChoose struct {
 }
 
 // Pick implements Policy.
-func (p *RandomChoose) Pick(eligible []*Endpoint, random func(int) int) *Endpoint {
+func (p *RandomChoose) Pick(slots []Slot, of class, random func(int) int) int {
 	p.draws++
-	total := 0
-	for _, e := range eligible {
-		total += e.Server.Weight
-	}
-	var best *Endpoint
-	for range min(p.Choices, len(eligible)) {
-		e := p.draw(eligible, random(total))
-		if e == nil {
-			break
+	total, n := 0, 0
+	for i := range slots {
+		if s := &slots[i]; s.class == of {
+			total += int(s.weight)
+			n++
 		}
-		e.Server.drawn = p.draws
-		total -= e.Server.Weight
-		if best == nil || compareLoad(e, best) < 0 {
-			best = e
+	}
+	best := -1
+	for range min(p.Choices, n) {
+		i := p.draw(slots, of, random(total))
+		s := &slots[i]
+		s.drawn = p.draws
+		total -= int(s.weight)
+		if best < 0 || compareLoad(s, &slots[best]) < 0 {
+			best = i
 		}
 	}
 	return best
 }
 
-// draw returns the endpoint at which a sum of weights is reached, of those that
+// draw returns the slot at which a sum of weights is reached, of those that
 // this pick has not drawn yet.
-func (p *RandomChoose) draw(eligible []*Endpoint, left int) *Endpoint {
-	for _, e := range eligible {
-		if e.Server.drawn == p.draws {
+func (p *RandomChoose) draw(slots []Slot, of class, left int) int {
+	for i := range slots {
+		s := &slots[i]
+		if s.class != of || s.drawn == p.draws {
 			continue
 		}
-		if left -= e.Server.Weight; left < 0 {
-			return e
+		if left -= int(s.weight); left < 0 {
+			return i
 		}
 	}
-	return nil
+	panic("the weights are less than their sum")
 }

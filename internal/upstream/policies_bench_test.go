@@ -2,28 +2,25 @@ package upstream
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"testing"
 )
 
-// manyEndpoints makes a pool with various loads and weights.
-func manyEndpoints(n int) []*Endpoint {
-	loads := make([]share, n)
-	for i := range loads {
-		loads[i] = share{weight: 1 + i%3, tunnels: 100 + i%7}
+// candidatesAmong are those of a pool with various loads and weights.
+func candidatesAmong(n int, policy Policy) *Candidates {
+	p := NewPool(NewTable(nil))
+	p.Policy = policy
+	for i := range n {
+		p.AddFixed(&Server{Weight: 1 + i%3}, Address{HostPort: fmt.Sprint("up:", i)})
+		p.Fixed[i].Host.countLocked(100 + i%7)
 	}
-	return endpointsWith(loads...)
+	return &Candidates{pool: p}
 }
 
 func TestPickDoesNotAllocate(t *testing.T) {
-	pool := manyEndpoints(100)
-	tried := []*Server{pool[0].Server, pool[1].Server}
-	scratch := make([]*Endpoint, 0, len(pool))
 	for name, p := range policies() {
-		got := testing.AllocsPerRun(100, func() {
-			scratch = eligible(scratch[:0], pool, tried)
-			p.Pick(scratch, rand.IntN)
-		})
+		c := candidatesAmong(100, p)
+		c.tried = []*Server{c.pool.Fixed[0].Server, c.pool.Fixed[1].Server}
+		got := testing.AllocsPerRun(100, func() { c.pickLocked() })
 		if got != 0 {
 			t.Errorf("%s allocates %v times", name, got)
 		}
@@ -36,12 +33,11 @@ func BenchmarkPick(b *testing.B) {
 	} {
 		for _, n := range []int{16, 1000} {
 			b.Run(fmt.Sprintf("policy=%s/upstreams=%d", name, n), func(b *testing.B) {
-				pool, scratch := manyEndpoints(n), make([]*Endpoint, 0, n)
+				c := candidatesAmong(n, p)
 				b.ReportAllocs()
 				for b.Loop() {
-					scratch = eligible(scratch[:0], pool, nil)
 					// The tunnel is left open, so that the pick changes.
-					p.Pick(scratch, rand.IntN).Host.tunnels++
+					c.pickLocked().Host.countLocked(1)
 				}
 			})
 		}

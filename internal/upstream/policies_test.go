@@ -18,6 +18,35 @@ func endpointsWith(loads ...share) []*Endpoint {
 	return pool
 }
 
+// slotsOf are the slots of endpoints that stand in no pool.
+func slotsOf(pool []*Endpoint) []Slot {
+	slots := make([]Slot, len(pool))
+	for i, e := range pool {
+		slots[i] = e.slotLocked()
+	}
+	return slots
+}
+
+// pickFrom has a policy pick one of some endpoints that all have room.
+func pickFrom(p Policy, pool []*Endpoint, random func(int) int) *Endpoint {
+	slots := slotsOf(pool)
+	defer keepLocked(slots)
+	return pool[p.Pick(slots, 0, random)]
+}
+
+// eligible are the endpoints that may be chosen by who has tried some.
+func eligible(pool []*Endpoint, tried []*Server) (some []*Endpoint) {
+	c, slots := &Candidates{pool: new(Pool), tried: tried}, slotsOf(pool)
+	c.hideTried(slots)
+	of, ok := firstOf(classesOf(slots))
+	for i, e := range pool {
+		if ok && slots[i].class == of {
+			some = append(some, e)
+		}
+	}
+	return some
+}
+
 // seeded returns a source of random numbers that is the same in every run.
 func seeded() func(int) int { return rand.New(rand.NewPCG(1, 2)).IntN }
 
@@ -32,19 +61,11 @@ func policies() map[string]Policy {
 	}
 }
 
-func TestPoliciesPickNothingFromNothing(t *testing.T) {
-	for name, p := range policies() {
-		if got := p.Pick(nil, seeded()); got != nil {
-			t.Errorf("%s picked %+v", name, got)
-		}
-	}
-}
-
 func TestPoliciesPickTheOnlyOne(t *testing.T) {
 	pool := endpointsWith(share{3, 1000})
 	for name, p := range policies() {
 		for range 3 {
-			if got := p.Pick(slices.Clone(pool), seeded()); got != pool[0] {
+			if got := pickFrom(p, pool, seeded()); got != pool[0] {
 				t.Errorf("%s picked %+v", name, got)
 			}
 		}
@@ -52,7 +73,7 @@ func TestPoliciesPickTheOnlyOne(t *testing.T) {
 }
 
 func TestEligible(t *testing.T) {
-	type candidate struct{ tried, full, backup bool }
+	type candidate struct{ tried, full, backup, doubtful, failing bool }
 	for name, test := range map[string]struct {
 		pool []candidate
 		want []int
@@ -67,6 +88,14 @@ func TestEligible(t *testing.T) {
 		"backups when all were tried":  {[]candidate{{tried: true}, {backup: true}, {backup: true}}, []int{1, 2}},
 		"backups when all are full":    {[]candidate{{backup: true}, {full: true}}, []int{0}},
 		"only backups":                 {[]candidate{{backup: true}, {backup: true}}, []int{0, 1}},
+		"doubtful ones are out":        {[]candidate{{doubtful: true}, {}, {backup: true}}, []int{1}},
+		"all are doubtful":             {[]candidate{{doubtful: true}, {backup: true}, {doubtful: true}}, []int{0, 2}},
+		"doubt is no room":             {[]candidate{{doubtful: true}, {full: true}}, nil},
+		"backups come before doubt":    {[]candidate{{doubtful: true}, {full: true}, {backup: true}}, []int{2}},
+		"doubt when others were tried": {[]candidate{{doubtful: true}, {tried: true}}, []int{0}},
+		"doubtful backups":             {[]candidate{{full: true}, {backup: true, doubtful: true}, {backup: true}}, []int{2}},
+		"failing ones are the last":    {[]candidate{{failing: true}, {backup: true, doubtful: true}}, []int{1}},
+		"failing ones before nobody":   {[]candidate{{failing: true, backup: true}, {failing: true}, {full: true}}, []int{1}},
 		"backups can be full or tried": {[]candidate{{full: true}, {backup: true, full: true}, {backup: true, tried: true}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -74,6 +103,7 @@ func TestEligible(t *testing.T) {
 			var tried []*Server
 			for _, up := range test.pool {
 				e := &Endpoint{Server: &Server{Weight: 1, Backup: up.backup, MaxTunnels: 2}, Host: &Host{tunnels: 1}}
+				e.doubtful, e.failing = up.doubtful, up.failing
 				if up.full {
 					e.Host.tunnels = 2
 				}
@@ -85,7 +115,7 @@ func TestEligible(t *testing.T) {
 			for _, i := range test.want {
 				want = append(want, pool[i])
 			}
-			if got := eligible(nil, pool, tried); !slices.Equal(got, want) {
+			if got := eligible(pool, tried); !slices.Equal(got, want) {
 				t.Errorf("got %v, want %v", got, want)
 			}
 		})
@@ -108,7 +138,7 @@ func TestLeastConnPicksTheLeastLoaded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pool := endpointsWith(test.loads...)
-			if got := slices.Index(pool, (LeastConn{}).Pick(slices.Clone(pool), seeded())); got != test.want {
+			if got := slices.Index(pool, pickFrom(LeastConn{}, pool, seeded())); got != test.want {
 				t.Errorf("picked %d, want %d", got, test.want)
 			}
 		})
@@ -123,7 +153,7 @@ func TestLeastConnIsNeverBeaten(t *testing.T) {
 			e.Server.Weight, e.Host.tunnels = 1+random(4), random(10)
 		}
 		for range 20 {
-			picked := LeastConn{}.Pick(slices.Clone(pool), random)
+			picked := pickFrom(LeastConn{}, pool, random)
 			for _, e := range pool {
 				// Fractions are compared by cross-multiplication.
 				if (e.Host.tunnels+1)*picked.Server.Weight < (picked.Host.tunnels+1)*e.Server.Weight {
@@ -138,16 +168,16 @@ func TestLeastConnIsNeverBeaten(t *testing.T) {
 
 func TestLeastConnBreaksTiesAtRandom(t *testing.T) {
 	pool := endpointsWith(share{1, 1}, share{1, 0}, share{1, 0}, share{1, 2}, share{1, 0})
-	if got := slices.Index(pool, LeastConn{}.Pick(slices.Clone(pool), always(0))); got != 1 {
+	if got := slices.Index(pool, pickFrom(LeastConn{}, pool, always(0))); got != 1 {
 		t.Errorf("picked %d, want the first of the equal ones, 1", got)
 	}
-	if got := slices.Index(pool, LeastConn{}.Pick(slices.Clone(pool), always(math.MaxInt))); got != 4 {
+	if got := slices.Index(pool, pickFrom(LeastConn{}, pool, always(math.MaxInt))); got != 4 {
 		t.Errorf("picked %d, want the last of the equal ones, 4", got)
 	}
 	const picks = 30_000
 	random, counts := seeded(), make(map[int]int)
 	for range picks {
-		counts[slices.Index(pool, LeastConn{}.Pick(slices.Clone(pool), random))]++
+		counts[slices.Index(pool, pickFrom(LeastConn{}, pool, random))]++
 	}
 	for _, i := range []int{1, 2, 4} {
 		if got := counts[i]; got < picks/3*9/10 || got > picks/3*11/10 {
@@ -162,7 +192,7 @@ func TestLeastConnBreaksTiesAtRandom(t *testing.T) {
 // sharesAfter picks n times, leaving each tunnel open.
 func sharesAfter(n int, p Policy, pool []*Endpoint, random func(int) int) []int {
 	for range n {
-		p.Pick(slices.Clone(pool), random).Host.tunnels++
+		pickFrom(p, pool, random).Host.tunnels++
 	}
 	var shares []int
 	for _, e := range pool {
@@ -198,7 +228,7 @@ func TestRoundRobinSequence(t *testing.T) {
 			pool := endpointsWith(test.weights...)
 			var got []byte
 			for range test.want {
-				got = append(got, 'a'+byte(slices.Index(pool, RoundRobin{}.Pick(slices.Clone(pool), nil))))
+				got = append(got, 'a'+byte(slices.Index(pool, pickFrom(RoundRobin{}, pool, nil))))
 			}
 			if string(got) != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
@@ -212,8 +242,10 @@ func TestRoundRobinSharesAmongWhoIsEligible(t *testing.T) {
 	random := seeded()
 	for range 1000 {
 		some := slices.DeleteFunc(slices.Clone(pool), func(*Endpoint) bool { return random(4) == 0 })
-		RoundRobin{}.Pick(some, nil)
-		sum := 0
+		if len(some) > 0 {
+			pickFrom(RoundRobin{}, some, nil)
+		}
+		var sum int64
 		for _, e := range pool {
 			sum += e.Server.current
 		}
@@ -246,7 +278,7 @@ func TestRandomChooseComparesWhatItDraws(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pool := endpointsWith(share{1, 3}, share{1, 2}, share{1, 1}, share{1, 0})
 			p := &RandomChoose{Choices: test.choices}
-			if got := slices.Index(pool, p.Pick(slices.Clone(pool), test.random)); got != test.want {
+			if got := slices.Index(pool, pickFrom(p, pool, test.random)); got != test.want {
 				t.Errorf("picked %d, want %d", got, test.want)
 			}
 		})
@@ -257,7 +289,7 @@ func TestRandomChooseAvoidsTheMostLoaded(t *testing.T) {
 	pool := endpointsWith(share{1, 0}, share{1, 9}, share{1, 1}, share{1, 2})
 	p, random, seen := &RandomChoose{Choices: 2}, seeded(), make(map[int]bool)
 	for range 1000 {
-		seen[slices.Index(pool, p.Pick(slices.Clone(pool), random))] = true
+		seen[slices.Index(pool, pickFrom(p, pool, random))] = true
 	}
 	if seen[1] || len(seen) != 3 {
 		t.Errorf("picked %v, want all but 1", seen)
@@ -270,7 +302,7 @@ func TestRandomChooseDrawsByWeight(t *testing.T) {
 	random, counts := seeded(), make([]int, len(pool))
 	for i := range draws {
 		p := &RandomChoose{draws: uint64(i + 1)}
-		counts[slices.Index(pool, p.draw(pool, random(8)))]++
+		counts[p.draw(slotsOf(pool), 0, random(8))]++
 	}
 	for i, e := range pool {
 		if want := draws / 8 * e.Server.Weight; counts[i] < want*9/10 || counts[i] > want*11/10 {

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,10 +17,9 @@ type Pool struct {
 	Fixed []*Endpoint
 	// Templates are the others: for each, what to expand.
 	Templates []template
-	// grows tells that sources find further upstreams, and asks that some are asked
-	// in handshakes.
-	grows, asks bool
-	Found       foundUpstreams
+	// asks tells that sources are asked in handshakes.
+	asks  bool
+	Found foundUpstreams
 	// SlowStart is how long a newcomer gets less than its share; zero means not
 	// at all.
 	SlowStart time.Duration
@@ -35,8 +33,13 @@ type Pool struct {
 	Transport     string // its configuration, as the dialer has it
 
 	// All are guarded by the table's lock.
-	scratch []*Endpoint // what a pick filters into
-	waiting []*waiter   // by ticket
+	slots    []Slot // of the endpoints that stand in it
+	released bool   // they are not kept up to date any more
+	scratch  []Slot // for a handshake that has endpoints of its own
+	hidden   []hiddenSlot
+	// slowUntil is when the last slow start ends.
+	slowUntil time.Time
+	waiting   []*waiter // by ticket
 	// turn is whose turn it is of those, while they are served, and exhausted
 	// tells that there is nothing for those who have no upstreams of their own.
 	turn      int
@@ -54,6 +57,9 @@ func (p *Pool) AddFixed(s *Server, a Address) {
 	e.Host = p.table.Name(a.Key(), "")
 	p.Join(e)
 	p.Fixed = append(p.Fixed, e)
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	p.addSlotLocked(e)
 }
 
 // AddTemplate adds an upstream whose address has some.
@@ -93,7 +99,7 @@ type foundUpstreams struct {
 // Grow tells how many sources find further upstreams, and whether some of them are
 // asked in handshakes.
 func (p *Pool) Grow(sources int, asks bool) {
-	p.grows, p.asks = true, asks
+	p.asks = asks
 	p.Found.by = make([][]*Endpoint, sources)
 	p.Found.Some = make(chan struct{})
 }
@@ -128,6 +134,7 @@ func (p *Pool) Set(source int, endpoints []*Endpoint) {
 		}
 	}
 	f.all.Store(&all)
+	p.stand(all)
 	if len(all) > 0 {
 		f.someOnce.Do(func() { close(f.Some) })
 	}
@@ -146,10 +153,9 @@ func (p *Pool) Expands() bool {
 
 // Candidates are the endpoints that one handshake can choose from.
 type Candidates struct {
-	pool      *Pool
-	Endpoints []*Endpoint
-	tried     []*Server
-	expanded  []*Endpoint // hold references until close
+	pool     *Pool
+	tried    []*Server
+	expanded []*Endpoint // hold references until close
 
 	// ticket says who came first, and is set when it is needed. queued tells that
 	// the handshake has been let into the queue, and waited how long it was there.
@@ -174,7 +180,6 @@ func (p *Pool) Candidates(expand func(dial string) (Address, error)) (*Candidate
 		}
 		c.Add(NewEndpoint(t.server, a), t.from, "")
 	}
-	c.Renew()
 	return c, nil
 }
 
@@ -190,12 +195,12 @@ func (c *Candidates) Has(address string) bool {
 	return slices.ContainsFunc(c.pool.Standing(), isIt) || slices.ContainsFunc(c.expanded, isIt)
 }
 
-// Renew looks at what there is to choose from now.
-func (c *Candidates) Renew() {
-	c.Endpoints = c.pool.Standing()
-	if len(c.expanded) > 0 {
-		c.Endpoints = slices.Concat(c.Endpoints, c.expanded)
+// Endpoints are what there is to choose from now.
+func (c *Candidates) Endpoints() []*Endpoint {
+	if len(c.expanded) == 0 {
+		return c.pool.Standing()
 	}
+	return slices.Concat(c.pool.Standing(), c.expanded)
 }
 
 // Close gives back what candidates took.
@@ -215,50 +220,8 @@ type Choice struct {
 	Fails    int // that passive checks remember
 }
 
-// chooseLocked picks an endpoint that was not tried before and counts a tunnel
-// at it, in one step. It returns nil if none is available. The caller holds
-// the lock.
-func (c *Candidates) chooseLocked() *Choice {
-	p := c.pool
-	p.scratch = eligible(p.scratch[:0], c.Endpoints, c.tried)
-	options := p.scratch
-	if p.SlowStart > 0 {
-		options = ramped(options, p.SlowStart, time.Now(), rand.IntN)
-	}
-	e := p.Policy.Pick(options, rand.IntN)
-	if e == nil {
-		return nil
-	}
-	return c.reserveLocked(e)
-}
-
 // Count is how many endpoints there are, eligible or not.
-func (c *Candidates) Count() int { return len(c.Endpoints) }
-
-// Options are the endpoints that may be chosen now, for who chooses without the lock.
-func (c *Candidates) Options() []*Endpoint {
-	c.pool.table.mu.Lock()
-	defer c.pool.table.mu.Unlock()
-	return eligible(nil, c.Endpoints, c.tried)
-}
-
-// Usable returns how the endpoints are spelled that would be chosen from now, full ones
-// too.
-func (c *Candidates) Usable() (dials []string) {
-	c.pool.table.mu.Lock()
-	defer c.pool.table.mu.Unlock()
-	for class := range classes {
-		for _, e := range c.Endpoints {
-			if e.class() == class && e.isUsable() {
-				dials = append(dials, e.Server.Dial)
-			}
-		}
-		if len(dials) > 0 {
-			break
-		}
-	}
-	return dials
-}
+func (c *Candidates) Count() int { return len(c.Endpoints()) }
 
 // Reserve counts a tunnel at e. It returns nil if e is full.
 func (c *Candidates) Reserve(e *Endpoint) *Choice {
@@ -276,16 +239,13 @@ func (c *Candidates) reserveLocked(e *Endpoint) *Choice {
 	return &Choice{Endpoint: e, Host: h, Tunnels: h.tunnels, Fails: e.Failures.countLocked()}
 }
 
-// NextRound makes the endpoints that were tried eligible again, and those that
-// were found meanwhile.
-func (c *Candidates) NextRound() {
-	c.tried = c.tried[:0]
-	c.Renew()
-}
+// NextRound makes the endpoints that were tried eligible again.
+func (c *Candidates) NextRound() { c.tried = c.tried[:0] }
 
 // Release gives back the pool's references to p.table. Handshakes and tunnels
 // have their own. It reports whether some upstream is not configured any more.
 func (p *Pool) Release() (orphaned bool) {
+	p.retire()
 	for _, e := range p.Fixed {
 		p.Leave(e)
 		orphaned = p.table.Unname(e.Host, "", false) || orphaned

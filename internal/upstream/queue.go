@@ -112,7 +112,7 @@ func (c *Candidates) chooseOrQueue() (*Choice, *waiter, error) {
 
 // mayWaitLocked reports whether there is an upstream that is only full.
 func (c *Candidates) mayWaitLocked() bool {
-	return c.pool.Queue.Size > 0 && slices.ContainsFunc(c.Endpoints, func(e *Endpoint) bool {
+	return c.pool.Queue.Size > 0 && slices.ContainsFunc(c.Endpoints(), func(e *Endpoint) bool {
 		return e.isUsable() && e.isFull() && !slices.Contains(c.tried, e.Server)
 	})
 }
@@ -185,9 +185,6 @@ func (p *Pool) serveNextLocked() {
 	if p.exhausted && len(w.candidates.expanded) == 0 {
 		p.turn++
 		return
-	}
-	if p.grows {
-		w.candidates.Renew() // more may have been found meanwhile
 	}
 	chosen := w.candidates.chooseLocked()
 	switch {

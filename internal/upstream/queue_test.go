@@ -145,7 +145,6 @@ func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Add(NewEndpoint(&Server{Weight: 1}, Address{HostPort: "own:1"}), new(Provenance), "")
-		c.Renew()
 		own := &standing{w: w, Candidates: c}
 		own.again()
 		own.expect("own:1", nil)
@@ -273,7 +272,7 @@ func TestPlaceThatComesWhenItsClientHasGoneIsPassedOn(t *testing.T) {
 		open, leaving, behind := s.stand(), s.stand(), s.stand()
 		w.mu.Lock() // keeps it from leaving the queue
 		leaving.cancel()
-		open.chosen.Host.tunnels--
+		open.chosen.Host.countLocked(-1)
 		w.releaseLocked(open.chosen.Host)
 		w.serveLocked()
 		w.mu.Unlock()

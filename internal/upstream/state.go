@@ -125,6 +125,7 @@ func (t *Table) SetStates(number uint64, states map[string]State) (evict, ready 
 	})
 	for address, h := range t.m {
 		h.closed = states[address].Closes()
+		h.showLocked()
 	}
 	t.joinLocked(ready)
 	return evict, ready

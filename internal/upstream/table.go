@@ -24,6 +24,8 @@ type Host struct {
 	dropped bool
 	// slowSince is when an operator has made the address ready again, for all pools.
 	slowSince time.Time
+	// standing are the endpoints of pools that have the address.
+	standing []*Endpoint
 	// verdicts are one for each check that somebody wants of the address.
 	verdicts []*Verdict
 	// found counts those of named that a source has found, and source is its
@@ -244,7 +246,7 @@ func (t *Table) release(h *Host) {
 // has waited longest for it.
 func (t *Table) TunnelEnded(h *Host) {
 	t.mu.Lock()
-	h.tunnels--
+	h.countLocked(-1)
 	empty := h.takeEmptyLocked()
 	t.releaseLocked(h)
 	t.serveLocked()
@@ -277,6 +279,9 @@ func (t *Table) joinLocked(addresses []string) {
 	for _, address := range addresses {
 		if h, ok := t.m[address]; ok {
 			h.slowSince = time.Now()
+			for _, e := range h.standing {
+				e.startSlowlyLocked()
+			}
 		}
 	}
 	t.serveLocked()
@@ -298,6 +303,7 @@ func (t *Table) JoinNew(endpoints []*Endpoint, had []string) {
 	for _, e := range endpoints {
 		if e.Host.tunnels == 0 || !slices.Contains(had, e.Host.Address) {
 			e.Server.slowSince = time.Now()
+			e.startSlowlyLocked()
 		}
 	}
 	t.serveLocked()
@@ -309,6 +315,7 @@ func (t *Table) Inherit(e, old *Endpoint) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.Server.slowSince = Later(e.Server.slowSince, old.Server.slowSince)
+	e.startSlowlyLocked()
 }
 
 // reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
@@ -323,7 +330,7 @@ func (t *Table) reserveLocked(h *Host) *Host {
 		h.closed = t.states[h.Address].Closes()
 	}
 	h.refs++
-	h.tunnels++
 	h.emptied, h.removed = false, false // placeholders may bring an address again
+	h.countLocked(1)
 	return h
 }

@@ -35,6 +35,7 @@ func (t *Table) Judge(e *Endpoint, key string) *Verdict {
 	v := h.verdicts[i]
 	v.endpoints = append(v.endpoints, e)
 	e.Verdict, e.down = v, v.down
+	e.showLocked()
 	return v
 }
 
@@ -107,6 +108,7 @@ func (v *Verdict) setDownLocked(is bool) {
 	v.down = is
 	for _, e := range v.endpoints {
 		e.down = is
+		e.showLocked()
 	}
 }
 

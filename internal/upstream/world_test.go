@@ -111,8 +111,24 @@ func (s *site) chooses() string {
 	if chosen == nil {
 		return ""
 	}
+	s.expectSlotsInStep()
 	s.w.TunnelEnded(chosen.Host)
+	s.expectSlotsInStep()
 	return chosen.Host.Address
+}
+
+// expectSlotsInStep checks that what choices go by is what holds.
+func (s *site) expectSlotsInStep() {
+	s.w.t.Helper()
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	for i, got := range s.slots {
+		want := got.endpoint.slotLocked()
+		want.current, want.drawn = got.current, got.drawn
+		if got != want || got.endpoint.at != i || got.endpoint.pool != s.Pool {
+			s.w.t.Errorf("the slot of %s is %+v, want %+v", got.endpoint.Host.Address, got, want)
+		}
+	}
 }
 
 // standing is a handshake without connections, which may wait.
@@ -142,6 +158,7 @@ func (s *standing) again() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.done = cancel, make(chan struct{})
 	s.chosen, s.err = nil, nil
+	(&site{Pool: s.pool, w: s.w}).expectSlotsInStep()
 	go func() {
 		defer close(s.done)
 		s.chosen, s.err = s.Next(ctx)
