@@ -17,8 +17,8 @@ func init() {
 // tunnels, and empty upstreams:
 //
 //   - `GET /websocket_proxy/upstreams` lists upstreams
-//   - `POST /websocket_proxy/upstreams/state` sets one to `ready`, `drain` or
-//     `evict`
+//   - `POST /websocket_proxy/upstreams/state` sets one to `ready`, `drain`, `maint`
+//     or `evict`
 //   - `GET /websocket_proxy/tunnels` lists tunnels, or those that match
 //     `upstream`, `client` (an IP address or CIDR range), `handler` and `label`
 //     (`user=alice`); `limit` and `after` page through them, `group` adds them up

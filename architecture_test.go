@@ -36,6 +36,7 @@ var graph = map[string][]string{
 	"handshake":  {"net/http", "x/net"},
 	"health":     {"dial", "frame", "handshake", "printable", "relay", "upstream", "net/http"},
 	"label":      {},
+	"limit":      {},
 	"loadreport": {"protobuf"},
 	"logline":    {"printable", "tunnel", "zap"},
 	"metrics":    {"tunnel", "upstream", "prometheus"},

@@ -86,7 +86,7 @@ type LoadBalancing struct {
 	TryInterval caddy.Duration `json:"try_interval,omitempty"`
 
 	// How long an upstream that has come to the pool by a reload or by discovery,
-	// has recovered, or gets tunnels again after an operator has drained it, is
+	// has recovered, or is ready again after an operator has taken it out, is
 	// started slowly: it takes part in a choice with a probability that grows from
 	// 0 to 1 over this time, unless there is no other. Those that are there when
 	// the process starts, are not. From a second to a day; refused with policies of
@@ -130,8 +130,8 @@ type Queue struct {
 
 // Rebalance has tunnels closed, with the status of `drain.close_code`, so that
 // their clients come back and are balanced anew: when a reload or a source has
-// added an upstream to the pool, or when one gets tunnels again after it was
-// drained, evicted, down or failing. It begins when the slow start is over, and
+// added an upstream to the pool, or when one gets newcomers again after it was in
+// `drain`, `maint` or `evict`, down or failing. It begins when the slow start is over, and
 // for an upstream that has recovered, an interval after that. In each interval
 // some are closed at the upstreams that have the most for their weight, those of
 // the longest idle tunnels first, until all upstreams are level within 10 %, a
@@ -140,8 +140,8 @@ type Queue struct {
 // What counts are the tunnels of all handlers, as for the policies; only those
 // of this handler are closed. Handlers of earlier configurations are the same
 // one if they have the same name and at least one common upstream; where there
-// are several, the most similar one is. Upstreams that are drained, down or
-// failing, or that depend on the request, take no part; on backups stays what no
+// are several, the most similar one is. Upstreams that an operator has taken out
+// (`drain`, too), that are down or failing, or depend on the request, take no part; on backups stays what no
 // other upstream has a place for.
 type Rebalance struct {
 	// Part of the tunnels that are where they should not be, between 0 and 1,

@@ -129,6 +129,13 @@ func stateChanged(address, from, to string) map[string]any {
 }
 
 func TestARolloutCanWaitForAnEmptyUpstream(t *testing.T) {
+	for _, state := range []string{upstream.Drain, upstream.Maint} {
+		t.Run(state, func(t *testing.T) { waitsUntilItIsEmpty(t, state) })
+	}
+}
+
+func waitsUntilItIsEmpty(t *testing.T, state string) {
+	t.Helper()
 	first, second := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, testbed.Echo)
 	addr := withEvents(t, false, first.Addr)
 	clients := make([]*testbed.Client, 2)
@@ -136,16 +143,16 @@ func TestARolloutCanWaitForAnEmptyUpstream(t *testing.T) {
 		clients[i] = testbed.Dial(t, addr)
 		clients[i].Handshake("/")
 	}
-	say(t, first.Addr, upstream.Drain)
-	expectEvent(t, events.UpstreamStateChanged, stateChanged(first.Addr, "ready", "drain"))
+	say(t, first.Addr, state)
+	expectEvent(t, events.UpstreamStateChanged, stateChanged(first.Addr, "ready", state))
 	clients[0].CloseHandshake(1000)
 	eventually(t, "one is left", func() bool { return tunnelsOf(first.Addr) == 1 })
 	expectNoEvent(t, events.UpstreamEmpty)
 	clients[1].CloseHandshake(1000)
-	expectEvent(t, events.UpstreamEmpty, map[string]any{"address": first.Addr, "state": "drain"})
+	expectEvent(t, events.UpstreamEmpty, map[string]any{"address": first.Addr, "state": state})
 
 	say(t, first.Addr, upstream.Evict) // when it is empty already
-	expectEvent(t, events.UpstreamStateChanged, stateChanged(first.Addr, "drain", "evict"))
+	expectEvent(t, events.UpstreamStateChanged, stateChanged(first.Addr, state, "evict"))
 	expectEvent(t, events.UpstreamEmpty, map[string]any{"address": first.Addr, "state": "evict"})
 	say(t, first.Addr, upstream.Ready)
 	expectEvent(t, events.UpstreamStateChanged, stateChanged(first.Addr, "evict", "ready"))

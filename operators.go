@@ -70,7 +70,7 @@ func (l stateLog) Changed(c cluster.Change) {
 		"address": printable.Text(c.Address), "from": c.From, "to": c.State.State,
 		"by": printable.Text(c.State.By), "cause": c.Cause.String(),
 	})
-	if c.State.Closes() && process.table.TakeEmpty(c.Address) {
+	if c.State.IsSet() && process.table.TakeEmpty(c.Address) {
 		process.emptied(c.Address)
 	}
 }

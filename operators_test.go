@@ -34,12 +34,13 @@ func TestWhatHappensToStatesIsLogged(t *testing.T) {
 	}{
 		"found": {
 			func(l stateLog) {
-				l.Found(map[string]upstream.State{"b:1": full, "a:1": {State: upstream.Evict, At: at}})
+				l.Found(map[string]upstream.State{"b:1": full, "a:1": {State: upstream.Evict, At: at}, "c:1": {State: upstream.Maint, At: at}})
 			},
 			zap.InfoLevel, "upstream states found",
 			map[string]any{"states": []any{
 				"a:1 evict since 2026-01-02T03:04:05Z",
 				"b:1 drain since 2026-01-02T03:04:05Z by ann until 2026-01-02T04:04:05Z",
+				"c:1 maint since 2026-01-02T03:04:05Z",
 			}},
 		},
 		"set here": {

@@ -55,20 +55,24 @@ func TestTwoEvictionsAtOnceAreHarmless(t *testing.T) {
 	}
 }
 
-func TestADrainedUpstreamKeepsItsTunnelsAndGetsNoOther(t *testing.T) {
-	up := testbed.NewUpstream(t, testbed.Echo)
-	p := proxyTo(t, up.Addr)
-	c := testbed.Dial(t, p.Addr)
-	c.Handshake("/")
-	operatorSays(t, up.Addr, upstream.State{State: upstream.Drain})
-	expectRefused(t, p, 503)
-	c.Echo("still open")
-	operatorSays(t, up.Addr, upstream.State{State: upstream.Ready})
-	other := testbed.Dial(t, p.Addr)
-	other.Handshake("/")
-	for _, c := range []*testbed.Client{c, other} {
-		c.CloseHandshake(1000)
-		c.Close()
+func TestWhatIsTakenOutKeepsItsTunnelsAndGetsNoNewcomers(t *testing.T) {
+	for _, state := range []string{upstream.Drain, upstream.Maint} {
+		t.Run(state, func(t *testing.T) {
+			up := testbed.NewUpstream(t, testbed.Echo)
+			p := proxyTo(t, up.Addr)
+			c := testbed.Dial(t, p.Addr)
+			c.Handshake("/")
+			operatorSays(t, up.Addr, upstream.State{State: state})
+			expectRefused(t, p, 503)
+			c.Echo("still open")
+			operatorSays(t, up.Addr, upstream.State{State: upstream.Ready})
+			other := testbed.Dial(t, p.Addr)
+			other.Handshake("/")
+			for _, c := range []*testbed.Client{c, other} {
+				c.CloseHandshake(1000)
+				c.Close()
+			}
+		})
 	}
 }
 

@@ -98,7 +98,7 @@ func TestReverseProxyGetsWhatThePoolWouldUse(t *testing.T) {
 	defer process.table.Unjudge(down)
 	process.table.Report(process.table.Judge(down, "a check"), "bad", 1, 1)
 	s.expect(t, hostC)
-	operate(upstream.Drain, hostC)
+	operate(upstream.Maint, hostC)
 	s.expect(t)
 	operate(upstream.Ready, "d.test:80")
 	s.expect(t, "d.test:80")

@@ -26,6 +26,10 @@ func TestWhatStartsSlowly(t *testing.T) {
 			operate(upstream.Drain, "a:1")
 			operate(upstream.Ready, "a:1")
 		},
+		"what was in maint": func(*Handler) {
+			operate(upstream.Maint, "a:1")
+			operate(upstream.Ready, "a:1")
+		},
 		"what has not failed any more": func(h *Handler) {
 			fail(h, 0, defaultMaxFails)
 			time.Sleep(defaultFailDuration)

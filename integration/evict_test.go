@@ -93,7 +93,7 @@ func TestReloadTellsWhatItRemoves(t *testing.T) {
 		strings.Contains(said, "gets new tunnels") {
 		t.Errorf("ready says %q", said)
 	}
-	if said := c.done(t, "drain", a.Addr); !strings.Contains(said, "gets no new tunnels, 2 open") {
+	if said := c.done(t, "drain", a.Addr); !strings.Contains(said, "gets no newcomers, 2 open") {
 		t.Errorf("drain says %q", said)
 	}
 	c.waitState(t, a.Addr, "drain")

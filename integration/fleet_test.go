@@ -267,11 +267,11 @@ func TestFleetStates(t *testing.T) {
 		}
 		f.expectSets(t, sets...)
 	}
-	if got, want := f.done(t, "drain", sharedName), sharedName+" gets no new tunnels, 0 open at 2 nodes\n"; got != want {
+	if got, want := f.done(t, "drain", sharedName), sharedName+" gets no newcomers, 0 open at 2 nodes\n"; got != want {
 		t.Errorf("drain says %q, want %q", got, want)
 	}
 	expect(sharedName, "drain", 1, 0)
-	if got, want := f.done(t, "drain", up, "--for", "1h"), up+" gets no new tunnels, 3 open at 2 nodes\n"; got != want {
+	if got, want := f.done(t, "drain", up, "--for", "1h"), up+" gets no newcomers, 3 open at 2 nodes\n"; got != want {
 		t.Errorf("drain says %q, want %q", got, want)
 	}
 	expect(up, "drain", 2, 1)
@@ -311,7 +311,7 @@ func TestFleetWithoutASharedStorage(t *testing.T) {
 	f := startFleet(t, 2, testbed.NewUpstream(t, testbed.Echo).Addr)
 	stranger := startCaddy(t, site("respond ok"))
 	code, stdout, stderr := f.ask(t, []string{stranger.admin}, "drain", sharedName)
-	if code != 0 || stdout != sharedName+" gets no new tunnels, 0 open at 2 nodes\n" || !strings.Contains(stderr, "has another storage") {
+	if code != 0 || stdout != sharedName+" gets no newcomers, 0 open at 2 nodes\n" || !strings.Contains(stderr, "has another storage") {
 		t.Errorf("code %d: %q, %s", code, stdout, stderr)
 	}
 	f.expectSets(t, 1, 1)

@@ -78,7 +78,7 @@ func (c *caddy) poll(tb testing.TB, cookie string) (backend, cookieAfter string)
 }
 
 // TestPollingGoesWhereWebSocketsGo has sessions that poll and open a WebSocket,
-// while an operator drains one of two backends.
+// while an operator closes one of two backends to everybody.
 func TestPollingGoesWhereWebSocketsGo(t *testing.T) {
 	t.Parallel()
 	backends := []string{startPolled(t), startPolled(t)}
@@ -101,29 +101,29 @@ reverse_proxy {
 		client.Echo("hello")
 		client.Close()
 	}
-	drained, left := backends[0], backends[1]
-	c.say(t, drained, "drain")
+	shut, left := backends[0], backends[1]
+	c.say(t, shut, "maint")
 	for range 20 {
 		if got, _ := c.poll(t, ""); got != left {
-			t.Errorf("a new session is at %s, which is drained", got)
+			t.Errorf("a new session is at %s, which is in maint", got)
 		}
 	}
-	backend, cookie := c.poll(t, cookies[drained])
+	backend, cookie := c.poll(t, cookies[shut])
 	if backend != left {
-		t.Errorf("an old session is at %s, which is drained", backend)
+		t.Errorf("an old session is at %s, which is in maint", backend)
 	}
 	client := c.dial(t, false)
 	if got := client.Handshake("/", "Cookie: "+cookie).Header.Get("X-Upstream"); got != left {
 		t.Errorf("its WebSocket is at %s, want %s", got, left)
 	}
 	client.Close()
-	c.say(t, left, "drain")
+	c.say(t, left, "maint")
 	if status, _ := c.get(t, "/"); status != http.StatusServiceUnavailable {
-		t.Errorf("when both are drained, polling has status %d", status)
+		t.Errorf("when both are in maint, polling has status %d", status)
 	}
-	c.say(t, drained, "ready")
-	if backend, _ := c.poll(t, ""); backend != drained {
-		t.Errorf("a session is at %s, want %s", backend, drained)
+	c.say(t, shut, "ready")
+	if backend, _ := c.poll(t, ""); backend != shut {
+		t.Errorf("a session is at %s, want %s", backend, shut)
 	}
 }
 

@@ -132,13 +132,13 @@ func TestPreStopAtSeveralCaddies(t *testing.T) {
 	p := startPreStop(t, one, away+" http://"+other.admin+" http://"+c.admin)
 	c.log.wait(t, 2, looks)
 	for _, asked := range []*caddy{c, other} {
-		if state := asked.upstreamState(t, one); state != "drain" {
-			t.Errorf("the state is %s, want drain", state)
+		if state := asked.upstreamState(t, one); state != "maint" {
+			t.Errorf("the state is %s, want maint", state)
 		}
 	}
 	clients[one].CloseHandshake(1000)
 	clients[one].Close()
-	p.expect(t, 1, "drain: "+away+" does not drain "+one+": curl: (7)", "drain: "+one+" is empty")
+	p.expect(t, 1, "drain: "+away+" does not take out "+one+": curl: (7)", "drain: "+one+" is empty")
 }
 
 func TestPreStopFails(t *testing.T) {
@@ -150,10 +150,10 @@ func TestPreStopFails(t *testing.T) {
 		says                    []string
 	}{
 		"as tunnels are left": {one, admin, "1", []string{one + " is not empty after 1 seconds", admin + " has 1 left"}},
-		"as Caddy is away":    {one, away, "20", []string{away + " does not drain " + one + ": curl: (7)"}},
+		"as Caddy is away":    {one, away, "20", []string{away + " does not take out " + one + ": curl: (7)"}},
 		"as nobody knows the upstream": {
 			"127.0.0.1:1", admin, "20",
-			[]string{admin + " does not drain 127.0.0.1:1", `there is no upstream \"127.0.0.1:1\"`},
+			[]string{admin + " does not take out 127.0.0.1:1", `there is no upstream \"127.0.0.1:1\"`},
 		},
 		"as there is no address": {"", admin, "20", []string{"ADDRESS: is not set"}},
 		"as there is no Caddy":   {one, "", "20", []string{"ADMIN: is not set"}},
@@ -190,7 +190,7 @@ func TestPreStopByMutualTLS(t *testing.T) {
 
 	others := testbed.NewCerts(t)
 	stranger := tlsFolder(t, c.certs.CAFile, others.ClientCertFile, others.ClientKeyFile)
-	startPreStop(t, up.Addr, admin, "ADMIN_TLS="+stranger).expect(t, 1, admin+" does not drain "+up.Addr+": curl: (")
+	startPreStop(t, up.Addr, admin, "ADMIN_TLS="+stranger).expect(t, 1, admin+" does not take out "+up.Addr+": curl: (")
 
 	transport := &http.Transport{TLSClientConfig: c.certs.MutualClientConfig(), DisableKeepAlives: true}
 	for _, path := range []string{"/config/", "/stop", "/websocket_proxy/tunnels", "/websocket_proxy/upstreams/../../config/"} {

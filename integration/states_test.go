@@ -123,6 +123,10 @@ func TestStatesInACluster(t *testing.T) {
 	stays.Echo("still open")
 	b.log.waitOne(t, message("upstream state changed", "upstream", up, "state", "drain", "by", "test",
 		"cause", "set at another instance"))
+	b.say(t, up, "maint")
+	a.waitState(t, up, "maint")
+	a.expectNoUpstream(t)
+	stays.Echo("still open")
 
 	b.say(t, up, "ready")
 	a.waitState(t, up, "ready")
@@ -150,8 +154,8 @@ func TestStatesInACluster(t *testing.T) {
 	last.CloseHandshake(1000)
 	last.Close()
 	for _, c := range []*caddy{a, b} {
-		if lines := c.log.find(message("upstream state changed", "upstream", up)); len(lines) != 4 {
-			t.Errorf("four changes have the lines %v", lines)
+		if lines := c.log.find(message("upstream state changed", "upstream", up)); len(lines) != 5 {
+			t.Errorf("five changes have the lines %v", lines)
 		}
 	}
 }

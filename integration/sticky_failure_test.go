@@ -77,25 +77,25 @@ func TestStickyUpstreamIsDown(t *testing.T) {
 	}
 }
 
-// TestStickyUpstreamIsDrained lets an operator drain a backend.
-func TestStickyUpstreamIsDrained(t *testing.T) {
+// TestStickyUpstreamIsInMaint lets an operator close a backend to everybody.
+func TestStickyUpstreamIsInMaint(t *testing.T) {
 	t.Parallel()
 	backends, addrs := startBackends(t, 3)
-	drained := backends[0]
+	shut := backends[0]
 	var routes []string
 	for name, policy := range map[string]string{"cookie": "cookie", "hash": "header X-User"} {
 		others := backends[1].addr + " " + backends[2].addr
 		routes = append(routes, under(name, bothTo(addrs, policy)), under(name+"-spared", sideBySide(addrs, others, policy)))
 	}
 	c := startCaddy(t, site(strings.Join(routes, "\n")))
-	withCookie, homes := visitors(t, c, "/cookie/", drained)
-	withHash, hashed := visitors(t, c, "/hash/", drained)
-	open, at := withCookie[slices.Index(homes, drained.addr)].twin(t).open(t)
-	if at != drained.addr {
-		t.Fatalf("the twin came to %s, want %s", at, drained.addr)
+	withCookie, homes := visitors(t, c, "/cookie/", shut)
+	withHash, hashed := visitors(t, c, "/hash/", shut)
+	open, at := withCookie[slices.Index(homes, shut.addr)].twin(t).open(t)
+	if at != shut.addr {
+		t.Fatalf("the twin came to %s, want %s", at, shut.addr)
 	}
-	c.operate(t, drained.addr, "drain")
-	before := drained.handshakes()
+	c.operate(t, shut.addr, "maint")
+	before := shut.handshakes()
 
 	away := make([]string, len(withCookie))
 	for i, v := range withCookie {
@@ -104,10 +104,10 @@ func TestStickyUpstreamIsDrained(t *testing.T) {
 		if got := v.visit(t, true); got != away[i] {
 			t.Errorf("client %d comes to %s, and then to %s", i, away[i], got)
 		}
-		moved := homes[i] == drained.addr
+		moved := homes[i] == shut.addr
 		if moved != (away[i] != homes[i]) || moved != (v.cookie() != cookie) {
-			t.Errorf("client %d comes to %s instead of %s, but %s is drained; it had cookie %q, and has %q",
-				i, away[i], homes[i], drained.addr, cookie, v.cookie())
+			t.Errorf("client %d comes to %s instead of %s, but %s is in maint; it had cookie %q, and has %q",
+				i, away[i], homes[i], shut.addr, cookie, v.cookie())
 		}
 	}
 	for i := range crowd {
@@ -122,8 +122,8 @@ func TestStickyUpstreamIsDrained(t *testing.T) {
 	}
 	for i, v := range withHash {
 		got := v.handshake(t)
-		if moved := hashed[i] == drained.addr; moved != (got != hashed[i]) || got != v.handshake(t) {
-			t.Errorf("client %d comes to %s instead of %s, but %s is drained", i, got, hashed[i], drained.addr)
+		if moved := hashed[i] == shut.addr; moved != (got != hashed[i]) || got != v.handshake(t) {
+			t.Errorf("client %d comes to %s instead of %s, but %s is in maint", i, got, hashed[i], shut.addr)
 		}
 	}
 
@@ -134,20 +134,20 @@ func TestStickyUpstreamIsDrained(t *testing.T) {
 		v.visit(t, i%4 < 2)
 		v.path = "/hash/"
 	}
-	if n := drained.handshakes() - before; n > 0 {
-		t.Errorf("the drained upstream got %d handshakes", n)
+	if n := shut.handshakes() - before; n > 0 {
+		t.Errorf("the upstream in maint got %d handshakes", n)
 	}
 	echoText(t, open, "still open")
 
-	c.operate(t, drained.addr, "ready")
+	c.operate(t, shut.addr, "ready")
 	for i, v := range withCookie {
 		if got := v.visit(t, i%2 == 0); got != away[i] {
-			t.Errorf("%s is ready, and client %d comes to %s, want %s", drained.addr, i, got, away[i])
+			t.Errorf("%s is ready, and client %d comes to %s, want %s", shut.addr, i, got, away[i])
 		}
 	}
 	for i, v := range withHash {
 		if got := v.visit(t, i%2 == 0); got != hashed[i] {
-			t.Errorf("%s is ready, and client %d comes to %s, want %s", drained.addr, i, got, hashed[i])
+			t.Errorf("%s is ready, and client %d comes to %s, want %s", shut.addr, i, got, hashed[i])
 		}
 	}
 }

@@ -40,6 +40,8 @@ func TestWebsocketsFailures(t *testing.T) {
 		{"drain", "say which upstream"},
 		{"drain " + up.Addr + " surplus", "say which upstream"},
 		{"drain none:1", "caddy websockets list shows"},
+		{"maint none:1", "caddy websockets list shows"},
+		{"maint " + up.Addr + " --period 1s", "unknown flag"},
 		{"drain " + up.Addr + " --for 366d", "--for is at most 8760h, not 366d"},
 		{"evict " + up.Addr + " --period 25h", "--period is at most 24h, not 25h"},
 		{"drain " + up.Addr + " --period 1s", "unknown flag"},

@@ -179,7 +179,7 @@ func TestWebsocketsStates(t *testing.T) {
 	}
 	by := me.Username + "@" + host
 
-	if got, want := c.done(t, "drain", one.Addr, "--for", "2h"), one.Addr+" gets no new tunnels, 1 open\n"; got != want {
+	if got, want := c.done(t, "drain", one.Addr, "--for", "2h"), one.Addr+" gets no newcomers, 1 open\n"; got != want {
 		t.Errorf("drain says %q, want %q", got, want)
 	}
 	c.openListed(t, 2)
@@ -190,9 +190,12 @@ func TestWebsocketsStates(t *testing.T) {
 	if got, want := c.done(t, "ready", one.Addr), one.Addr+" gets new tunnels, 1 open\n"; got != want {
 		t.Errorf("ready says %q, want %q", got, want)
 	}
-	got := decode[listedUpstream](t, c.done(t, "drain", two.Addr, "--json"))
-	if want := (listedUpstream{Address: two.Addr, State: "drain", Tunnels: 3, Configured: true, By: by}); got != want {
-		t.Errorf("drain --json prints %+v, want %+v", got, want)
+	if got, want := c.done(t, "maint", two.Addr, "--for", "2h"), two.Addr+" gets no new tunnels, 3 open\n"; got != want {
+		t.Errorf("maint says %q, want %q", got, want)
+	}
+	got := decode[listedUpstream](t, c.done(t, "maint", two.Addr, "--json"))
+	if want := (listedUpstream{Address: two.Addr, State: "maint", Tunnels: 3, Configured: true, By: by}); got != want {
+		t.Errorf("maint --json prints %+v, want %+v", got, want)
 	}
 	c.openListed(t, 2)
 	if got := c.listedUpstreams(t)[one.Addr]; got.State != "ready" || got.Tunnels != 3 {

@@ -10,6 +10,10 @@
 #                 by themselves; a `dynamic` source needs evict_period off, too
 #   TIMEOUT       seconds after which this gives up (60)
 #
+# The state is evict, or maint without EVICT_PERIOD. It is not drain: with that,
+# clients that a sticky policy knows to belong here would still be let in, and the
+# pod is about to end under them.
+#
 # It fails if a Caddy cannot be asked or does not know the address, after it
 # has done what it can at the others; and if it gives up.
 set -u
@@ -29,10 +33,10 @@ ask() {
 	answer=$(curl --silent --show-error --fail-with-body --noproxy '*' --max-time 5 "$@" 2>&1)
 }
 
-# drain sets the state at one Caddy. It expires, as another pod may get the
+# take_out sets the state at one Caddy. It expires, as another pod may get the
 # address one day.
-drain() {
-	state='"drain"'
+take_out() {
+	state='"maint"'
 	if [ -n "${EVICT_PERIOD:-}" ]; then
 		state="\"evict\", \"period\": $EVICT_PERIOD"
 	fi
@@ -57,10 +61,10 @@ status=0
 told=
 for admin in $ADMIN; do
 	# Once more, as a reload of Caddy replaces the endpoint.
-	if drain "$admin" || { sleep 1 && drain "$admin"; }; then
+	if take_out "$admin" || { sleep 1 && take_out "$admin"; }; then
 		told="$told $admin"
 	else
-		say "$admin does not drain $ADDRESS: $answer"
+		say "$admin does not take out $ADDRESS: $answer"
 		status=1
 	fi
 done

@@ -137,6 +137,19 @@ async function main([executablePath, url, admin, stranger, first, second]) {
     await page.getByRole('button', { name: 'Make ready' }).click();
     await until('it is ready', async () => (await upstream(first)).state === 'ready');
 
+    // Nobody at all gets in, and it is taken back.
+    step = 'closed to everybody';
+    await row(page, first).getByText('usable', { exact: true }).first().waitFor();
+    const shut = await asks(page, first, 'maint');
+    if (!shut.includes('whoever comes')) throw new Error(`it says ${shut}`);
+    await page.getByRole('button', { name: 'Close it', exact: true }).click();
+    await until('it is closed', async () => (await upstream(first)).state === 'maint');
+    await page.locator('#going').filter({ hasText: `${first} maint` }).waitFor();
+    await row(page, first).locator('.state').getByText('maint', { exact: true }).waitFor();
+    await asks(page, first, 'ready');
+    await page.getByRole('button', { name: 'Make ready' }).click();
+    await until('it is ready again', async () => (await upstream(first)).state === 'ready');
+
     // A page that is older than the server, which was upgraded meanwhile, says so: one that
     // is open, and one whose first question the new server has answered.
     step = 'an older page';

@@ -67,7 +67,7 @@ func (c *sharing) works(tb testing.TB) {
 func TestStatesAreSeenEverywhere(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)
-	for _, state := range []string{"drain", "ready", "evict"} {
+	for _, state := range []string{"drain", "ready", "maint", "evict"} {
 		if problem := c.caddys[0].set(t, one, state); problem != "" {
 			t.Errorf("%s was not stored: %s", state, problem)
 		}

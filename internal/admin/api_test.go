@@ -116,8 +116,9 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"POST", "tunnels/renew", `{"labels": {"user": "` + tooLong + `"}, "expires": "1h"}`, 400, "tunnels keep at most 128"},
 		{"POST", "tunnels/close", `{"handler": "` + strings.Repeat("x", maxBody) + `"}`, 400, "EOF"},
 		{"POST", "upstreams/state", `{"address": "none:1", "state": "drain"}`, 404, `no upstream "none:1"`},
-		{"POST", "upstreams/state", set(`"state": "maint"`), 400, "ready, drain or evict"},
+		{"POST", "upstreams/state", set(`"state": "down"`), 400, "ready, drain, maint or evict"},
 		{"POST", "upstreams/state", set(`"state": "drain", "period": 1`), 400, "evict"},
+		{"POST", "upstreams/state", set(`"state": "maint", "period": 1`), 400, "evict"},
 		{"POST", "upstreams/state", set(`"state": "evict", "period": -1`), 400, "period"},
 		{"POST", "upstreams/state", set(`"state": "evict", "expires_in": 0`), 400, "more than 0"},
 		{"POST", "upstreams/state", set(`"state": "evict", "expires_in": 1e300`), 400, "expires_in"},
@@ -160,6 +161,20 @@ func TestMethodsOfPaths(t *testing.T) {
 			if !strings.HasPrefix(answer, "the method is ") {
 				t.Errorf("%s %s: the answer %q has no cause", method, path, answer)
 			}
+		}
+	}
+}
+
+func TestStatesThatOperatorsGive(t *testing.T) {
+	now, after := time.Now(), 60.0
+	for _, state := range []string{upstream.Ready, upstream.Drain, upstream.Maint, upstream.Evict} {
+		req := StateRequest{Address: "a:1", State: state, By: "me"}
+		want := upstream.State{State: state, By: "me", At: now}
+		if state != upstream.Ready {
+			req.ExpiresIn, want.Expires = &after, now.Add(time.Minute)
+		}
+		if got, err := req.state(now); err != nil || !got.Equal(want) {
+			t.Errorf("%s becomes %+v, %v; want %+v", state, got, err, want)
 		}
 	}
 }

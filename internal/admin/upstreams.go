@@ -19,8 +19,8 @@ const shortestPeriod = 1e-6
 type Upstream struct {
 	// Address is host and port, with the network in front if it is not TCP.
 	Address string `json:"address"`
-	// State is ready, drain (no new tunnels), evict (the present ones end, too)
-	// or, if no operator has said anything, removed: no loaded configuration has
+	// State is ready, drain (no tunnels for newcomers), maint (none for anybody), evict
+	// (the present ones end, too) or, if no operator has said anything, removed: no loaded configuration has
 	// it, so there are no new tunnels, and the present ones end over their
 	// evict_period.
 	State string `json:"state"`
@@ -76,7 +76,7 @@ func (a *server) listUpstreams(w http.ResponseWriter, r *http.Request) error {
 type StateRequest struct {
 	// Address is that of an upstream in the list.
 	Address string `json:"address"`
-	// State is ready, drain or evict.
+	// State is ready, drain, maint or evict.
 	State string `json:"state"`
 	// Period is the time over which tunnels are evicted, in seconds.
 	Period *float64 `json:"period,omitempty"`
@@ -128,9 +128,9 @@ func (a *server) setState(w http.ResponseWriter, r *http.Request) error {
 func (req *StateRequest) state(now time.Time) (s upstream.State, err error) {
 	s = upstream.State{State: req.State, By: req.By, At: now}
 	switch req.State {
-	case upstream.Ready, upstream.Drain, upstream.Evict:
+	case upstream.Ready, upstream.Drain, upstream.Maint, upstream.Evict:
 	default:
-		return s, refuse(http.StatusBadRequest, "state is ready, drain or evict, not %q", req.State)
+		return s, refuse(http.StatusBadRequest, "state is ready, drain, maint or evict, not %q", req.State)
 	}
 	if len(s.By) > LongestName || !printable.Is(s.By) {
 		return s, refuse(http.StatusBadRequest, "by is a name of up to %d bytes, without control characters", LongestName)
@@ -146,7 +146,7 @@ func (req *StateRequest) state(now time.Time) (s upstream.State, err error) {
 	}
 	if req.ExpiresIn != nil {
 		if req.State == upstream.Ready {
-			return s, refuse(http.StatusBadRequest, "ready does not expire; expires_in belongs to drain and evict")
+			return s, refuse(http.StatusBadRequest, "ready does not expire; expires_in belongs to drain, maint and evict")
 		}
 		after, err := seconds("expires_in", *req.ExpiresIn, upstream.LongestExpiry)
 		if err != nil {

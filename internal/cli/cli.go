@@ -58,7 +58,8 @@ until they end.
 				return cmd.Help()
 			}
 			cmd.AddCommand(listCommand(), watchCommand(), closeCommand(), renewCommand(),
-				stateCommand(upstream.Drain), stateCommand(upstream.Evict), stateCommand(upstream.Ready))
+				stateCommand(upstream.Drain), stateCommand(upstream.Maint), stateCommand(upstream.Evict),
+				stateCommand(upstream.Ready))
 		},
 	}
 }

@@ -33,15 +33,26 @@ func stateCommand(state string) *cobra.Command {
 	switch state {
 	case upstream.Ready:
 		cmd.Use, cmd.Short = "ready <address>", "Lets an upstream get tunnels again"
-		cmd.Long = "\nTakes back what drain or evict said about an upstream.\n"
+		cmd.Long = "\nTakes back what drain, maint or evict said about an upstream.\n"
 	case upstream.Drain:
-		cmd.Use, cmd.Short = "drain <address> [--for <duration>]", "Lets an upstream get no new tunnels"
-		cmd.Long = "\nLets an upstream get no new tunnels; those that are there stay.\n"
+		cmd.Use, cmd.Short = "drain <address> [--for <duration>]", "Keeps newcomers away from an upstream"
+		cmd.Long = `
+Keeps newcomers away from an upstream: they go to others. Tunnels that are there
+stay, and a client that a sticky policy knows to belong there still gets in, so
+that sessions can end in their own time. To keep everybody away there is maint.
+`
+		expires()
+	case upstream.Maint:
+		cmd.Use, cmd.Short = "maint <address> [--for <duration>]", "Lets an upstream get no new tunnels"
+		cmd.Long = `
+Lets an upstream get no new tunnels, whoever comes: clients that belong there go
+elsewhere, too. Tunnels that are there stay; evict ends them as well.
+`
 		expires()
 	case upstream.Evict:
 		cmd.Use, cmd.Short = "evict <address> [--period <duration>] [--for <duration>] [--no-wait]", "Empties an upstream"
 		cmd.Long = `
-Lets an upstream get no new tunnels, and ends those that are there one after
+Lets an upstream get no new tunnels, as maint does, and ends those that are there one after
 another over --period, the longest idle ones first. Their clients are asked to
 connect again, as the configuration says (status 1012 by default), which leads
 them to another upstream.
@@ -256,6 +267,8 @@ func sayState(u *admin.Upstream) string {
 	address := printable.Text(u.Address)
 	switch u.State {
 	case upstream.Drain:
+		return fmt.Sprintf("%s gets no newcomers, %d open", address, u.Tunnels)
+	case upstream.Maint:
 		return fmt.Sprintf("%s gets no new tunnels, %d open", address, u.Tunnels)
 	case upstream.Evict:
 		return fmt.Sprintf("%s is being emptied, %d left", address, u.Tunnels)

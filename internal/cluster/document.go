@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // Storage is what is used of Caddy's storage. Its implementations are other
@@ -45,8 +47,45 @@ type document struct {
 
 // documentContent is what is stored.
 type documentContent struct {
-	Version   int   `json:"version"`
-	Upstreams words `json:"upstreams"`
+	Version   int                    `json:"version"`
+	Upstreams map[string]storedState `json:"upstreams"`
+}
+
+// words are what is stored, as it is meant.
+func (c *documentContent) words() words {
+	all := make(words, len(c.Upstreams))
+	for address, s := range c.Upstreams {
+		all[address] = s.meant()
+	}
+	return all
+}
+
+// storedState is a state as it is stored. Older instances know ready, drain and evict, and
+// let nobody in where another one says drain. So drain and maint are both stored as drain,
+// and Means has which it is: an older instance keeps everybody away, as it would let
+// everybody in for a word that it does not know. It loses what Means says when it writes.
+type storedState struct {
+	upstream.State
+
+	// Means is drain or maint. Without it, a drain is of an older instance, so maint.
+	Means string `json:"means,omitempty"`
+}
+
+// storedForm is how a state is stored.
+func storedForm(s upstream.State) storedState {
+	stored := storedState{State: s}
+	if s.State == upstream.Drain || s.State == upstream.Maint {
+		stored.State.State, stored.Means = upstream.Drain, s.State
+	}
+	return stored
+}
+
+// meant is the state that was stored.
+func (s storedState) meant() upstream.State {
+	if s.State.State == upstream.Drain && s.Means != upstream.Drain {
+		s.State.State = upstream.Maint
+	}
+	return s.State
 }
 
 // exchange adds what is known to the document and returns what is known then.
@@ -99,7 +138,7 @@ func (d *document) load(ctx context.Context) (words, error) {
 			d.key, content.Version, documentVersion)
 	}
 	// Whatever the document says, states of local addresses are not shared.
-	all, ahead := content.Upstreams.part(d.local).plausible(time.Now())
+	all, ahead := content.words().part(d.local).plausible(time.Now())
 	for _, address := range ahead {
 		d.ahead[address] = true
 	}
@@ -107,7 +146,11 @@ func (d *document) load(ctx context.Context) (words, error) {
 }
 
 func (d *document) save(ctx context.Context, states words) error {
-	value, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: states})
+	upstreams := make(map[string]storedState, len(states))
+	for address, s := range states {
+		upstreams[address] = storedForm(s)
+	}
+	value, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: upstreams})
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", d.key, err)
 	}

@@ -89,8 +89,8 @@ func TestWhoHasSaidOtherwiseIsPrintable(t *testing.T) {
 // hostileDocument is a document in the storage that somebody has tampered with.
 func hostileDocument(t *testing.T, at time.Time, state string) string {
 	t.Helper()
-	text, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: words{
-		backend: {State: state, By: "eve" + testbed.Hostile, At: at},
+	text, err := json.Marshal(documentContent{Version: documentVersion, Upstreams: map[string]storedState{
+		backend: {State: upstream.State{State: state, By: "eve" + testbed.Hostile, At: at}},
 	}})
 	if err != nil {
 		t.Fatal(err)

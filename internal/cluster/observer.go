@@ -79,7 +79,7 @@ func (c *States) changesLocked(from Cause, was words) (changes []Change) {
 		switch {
 		case !said:
 			cause = Unused
-		case s.Closes():
+		case s.IsSet():
 			cause = Expired
 		}
 		s.State = upstream.Ready

@@ -123,7 +123,7 @@ func TestStatesReachAllInstances(t *testing.T) {
 		if keys := st.keys(); len(keys) > 0 {
 			t.Errorf("before anything is said, %v is stored", keys)
 		}
-		for round, state := range []string{upstream.Drain, upstream.Evict, upstream.Ready, upstream.Evict} {
+		for round, state := range []string{upstream.Drain, upstream.Evict, upstream.Ready, upstream.Maint, upstream.Drain, upstream.Evict} {
 			here, there := a, b
 			if round%2 == 1 {
 				here, there = b, a
@@ -133,8 +133,8 @@ func TestStatesReachAllInstances(t *testing.T) {
 			time.Sleep(pickUp)
 			there.expect(state)
 		}
-		a.expectObserved(map[event]int{toldChanged: 4, toldFails: 0, toldWorks: 0, toldFound: 0})
-		b.expectObserved(map[event]int{toldChanged: 4, toldFails: 0, toldWorks: 0, toldFound: 0})
+		a.expectObserved(map[event]int{toldChanged: 6, toldFails: 0, toldWorks: 0, toldFound: 0})
+		b.expectObserved(map[event]int{toldChanged: 6, toldFails: 0, toldWorks: 0, toldFound: 0})
 		if by := b.table.stateOf(backend).By; by != "test" {
 			t.Errorf("it is said to be set by %q", by)
 		}
@@ -259,7 +259,7 @@ func TestTheLastWordCountsWhateverTheClocksSay(t *testing.T) {
 		ahead := time.Now().Add(time.Hour).Format(time.RFC3339Nano)
 		st.put(sharedKey, `{"version": 1, "upstreams": {"`+backend+`": {"state": "drain", "at": "`+ahead+`"}}}`)
 		a := runInstance(t, st)
-		a.expect(upstream.Drain)
+		a.expect(upstream.Maint)
 		a.say(backend, upstream.Ready)
 		time.Sleep(time.Minute)
 		a.expect(upstream.Ready)
@@ -269,7 +269,8 @@ func TestTheLastWordCountsWhateverTheClocksSay(t *testing.T) {
 	})
 }
 
-// stored is a document that says for a while that upstreams are drained.
+// stored is a document that an older instance has written, and that says for a while that
+// upstreams are drained.
 func stored(ago time.Duration, addresses ...string) string {
 	at := time.Now().Add(-ago).Format(time.RFC3339)
 	var list []string
@@ -288,7 +289,7 @@ func TestUnusedStatesAreDropped(t *testing.T) {
 		b.table.use(backend, true)
 		b.run(st)
 		time.Sleep(3 * upstream.NamedInterval)
-		a.expect(upstream.Drain) // as the other instance has it
+		a.expect(upstream.Maint) // as the other instance has it
 		if got := a.stateOf(other); got != "" {
 			t.Errorf("what nobody has had for more than a day is %s", got)
 		}
@@ -297,7 +298,7 @@ func TestUnusedStatesAreDropped(t *testing.T) {
 		}
 		b.table.use(backend, false)
 		time.Sleep(dropAfter - 2*upstream.NamedInterval)
-		a.expect(upstream.Drain)
+		a.expect(upstream.Maint)
 		time.Sleep(3 * upstream.NamedInterval)
 		a.expect(upstream.Ready)
 		b.expect(upstream.Ready)

@@ -231,7 +231,7 @@ func (s *fakeStorage) states(tb testing.TB, key string) words {
 			tb.Fatalf("%s is %s: %v", key, value, err)
 		}
 	}
-	return content.Upstreams
+	return content.words()
 }
 
 // expectUnlocked checks that no lock is held.

@@ -101,6 +101,9 @@ func (states words) merged(stored words, now time.Time, uses func(string) bool) 
 				continue
 			}
 		case !k.At.After(s.At):
+			if k.Drains() && s.State == upstream.Maint && isSameWord(k, s) {
+				s.State = upstream.Drain // what it means was lost when an older instance wrote
+			}
 			s.Named = upstream.Later(s.Named, k.Named)
 			k = s
 		default:
@@ -117,6 +120,10 @@ func (states words) merged(stored words, now time.Time, uses func(string) bool) 
 	all.drop(now, uses)
 	return all
 }
+
+// isSameWord reports whether two states are what one operator has said once. Times are
+// those of clocks that count nanoseconds, so two words have not the same.
+func isSameWord(a, b upstream.State) bool { return a.At.Equal(b.At) && a.By == b.By }
 
 // drop removes the states of addresses that nothing has had for too long.
 func (states words) drop(now time.Time, uses func(string) bool) {

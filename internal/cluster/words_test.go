@@ -35,6 +35,9 @@ func TestMergedTakesTheNewestWord(t *testing.T) {
 		"newer here":               {one(ago(1, upstream.Ready)), one(ago(2, upstream.Drain)), unused, one(ago(1, upstream.Ready))},
 		"newer there":              {one(ago(2, upstream.Drain)), one(ago(1, upstream.Ready)), unused, one(ago(1, upstream.Ready))},
 		"as old: what is stored":   {one(ago(1, upstream.Drain)), one(ago(1, upstream.Evict)), unused, one(ago(1, upstream.Evict))},
+		"its meaning was lost":     {one(ago(1, upstream.Drain)), one(ago(1, upstream.Maint)), unused, one(ago(1, upstream.Drain))},
+		"its meaning is stored":    {one(ago(1, upstream.Maint)), one(ago(1, upstream.Drain)), unused, one(ago(1, upstream.Drain))},
+		"a newer maint":            {one(ago(2, upstream.Drain)), one(ago(1, upstream.Maint)), unused, one(ago(1, upstream.Maint))},
 		"the later use, here":      {one(named(ago(2, upstream.Drain), 0)), one(named(ago(1, upstream.Drain), 1)), unused, one(named(ago(1, upstream.Drain), 0))},
 		"the later use, there":     {one(named(ago(1, upstream.Drain), 1)), one(named(ago(2, upstream.Drain), 0)), unused, one(named(ago(1, upstream.Drain), 0))},
 		"lost":                     {one(ago(goneAfter, upstream.Drain)), none, unused, one(ago(goneAfter, upstream.Drain))},
@@ -65,7 +68,7 @@ func TestInstancesAgreeInWhicheverOrderTheyMeet(t *testing.T) {
 		for i := range instances {
 			instances[i] = make(words)
 			for _, address := range []string{"a:1", "b:1", "c:1"} {
-				state := []string{upstream.Ready, upstream.Drain, upstream.Evict}[random.IntN(3)]
+				state := []string{upstream.Ready, upstream.Drain, upstream.Maint, upstream.Evict}[random.IntN(4)]
 				s := upstream.State{State: state, At: now.Add(-time.Duration(random.IntN(1e9)))}
 				instances[i][address] = s
 				if s.At.After(newest[address].At) {
@@ -95,13 +98,17 @@ func TestStatesAreStoredAsTheyAre(t *testing.T) {
 	now := time.Now()
 	states := words{"a:1": {
 		State: upstream.Evict, By: "somebody \"else\"", At: now.UTC().Round(0), Expires: now.Add(time.Hour), Period: 1.5, Named: now,
-	}, "b:1": {State: upstream.Ready, At: now}}
-	value, err := json.Marshal(states)
+	}, "b:1": {State: upstream.Ready, At: now}, "c:1": {State: upstream.Drain, At: now}, "d:1": {State: upstream.Maint, At: now}}
+	stored := make(map[string]storedState)
+	for address, s := range states {
+		stored[address] = storedForm(s)
+	}
+	value, err := json.Marshal(documentContent{Upstreams: stored})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var read words
-	if err := json.Unmarshal(value, &read); err != nil || !read.equal(states) {
+	var read documentContent
+	if err := json.Unmarshal(value, &read); err != nil || !read.words().equal(states) {
 		t.Errorf("%s is read as %v (%v), want %v", value, read, err, states)
 	}
 }

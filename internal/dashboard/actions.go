@@ -78,9 +78,9 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request) error {
 // setState gives an upstream a state.
 func (h *Handler) setState(r *http.Request, a *Action) (acted Acted, err error) {
 	switch a.State {
-	case upstream.Ready, upstream.Drain, upstream.Evict:
+	case upstream.Ready, upstream.Drain, upstream.Maint, upstream.Evict:
 	default:
-		return acted, refuse(http.StatusBadRequest, "state is ready, drain or evict, not %q", a.State)
+		return acted, refuse(http.StatusBadRequest, "state is ready, drain, maint or evict, not %q", a.State)
 	}
 	if !(a.Period >= 0 && a.Period <= admin.LongestPeriod.Seconds()) { // NaN is neither
 		return acted, refuse(http.StatusBadRequest, "period is a number of seconds, up to a day")

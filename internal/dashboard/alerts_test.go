@@ -69,6 +69,7 @@ func TestAnEvictionThatIsStuckIsTold(t *testing.T) {
 		"no more end":         {upstream.Evict, 0, 7 * time.Minute, 7 * time.Minute, 7*time.Minute + stuckAfter},
 		"its period is long":  {upstream.Evict, 15 * time.Minute, 0, 15 * time.Minute, 15*time.Minute + stuckAfter},
 		"a drain":             {upstream.Drain, 0, 0, 0, 0},
+		"a maint":             {upstream.Maint, 0, 0, 0, 0},
 		"nobody is there":     {upstream.Evict, 0, -1, 0, 0},
 		"an operator's, long": {upstream.Evict, 2 * time.Hour, 0, 0, 0},
 	} {

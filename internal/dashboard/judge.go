@@ -104,7 +104,7 @@ func judgePools(f *facts) (problems []Problem) {
 			problems = append(problems, Problem{
 				Level: bad, key: "none " + pool.Handler,
 				Words: fmt.Sprintf("No upstream of %s takes tunnels.", handlerName(pool.Handler)),
-				Do:    "Make ready what is drained; look at those that are down.",
+				Do:    "Make ready what is drained or in maint; look at those that are down.",
 			})
 		}
 	}

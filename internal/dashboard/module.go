@@ -23,7 +23,7 @@ const moduleID = "http.handlers.websocket_dashboard"
 // `basic_auth`. Where nothing seems to, a warning is logged.
 type Handler struct {
 	// Whether operators can change something: give upstreams the states `ready`,
-	// `drain` and `evict`, and close tunnels. Default: false.
+	// `drain`, `maint` and `evict`, and close tunnels. Default: false.
 	Actions bool `json:"actions,omitempty"`
 
 	// Names by which the page is asked for, besides those that the `host` matchers in

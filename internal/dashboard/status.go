@@ -53,7 +53,7 @@ func saysOf(u *admin.Upstream) string {
 
 // worse orders statuses, worst first: what an operator has said is meant to be.
 func worse(status string) int {
-	return slices.Index([]string{Down, Failing, Full, Doubtful, upstream.Evict, upstream.Drain, upstream.Maint, upstream.Removed, Usable}, status)
+	return slices.Index([]string{Down, Failing, Full, Doubtful, upstream.Evict, upstream.Maint, upstream.Drain, upstream.Removed, Usable}, status)
 }
 
 func byAddress(all []admin.Upstream) map[string]*admin.Upstream {

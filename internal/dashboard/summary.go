@@ -258,7 +258,7 @@ func (h *history) goingOf(f *facts) []Going {
 // emptyAt is when none will be left: at the end of the operator's period, or else at the
 // rate of the tunnels that have gone since it began. Zero: clients decide it.
 func (h *history) emptyAt(f *facts, u *admin.Upstream) time.Time {
-	if u.State == upstream.Drain || u.Tunnels == 0 {
+	if u.State == upstream.Drain || u.State == upstream.Maint || u.Tunnels == 0 {
 		return time.Time{}
 	}
 	end := u.Since.Add(time.Duration(u.Period * float64(time.Second)))

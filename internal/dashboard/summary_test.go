@@ -161,8 +161,8 @@ func TestWhysHaveTheErrorsThatUpstreamsCloseWith(t *testing.T) {
 	}
 }
 
-func TestEvictionTellsWhenItIsOverAndDrainDoesNot(t *testing.T) {
-	for _, state := range []string{upstream.Evict, upstream.Drain} {
+func TestOnlyAnEvictionTellsWhenItIsOver(t *testing.T) {
+	for _, state := range []string{upstream.Evict, upstream.Drain, upstream.Maint} {
 		t.Run(state, func(t *testing.T) {
 			f := one(0)
 			b := inUse(t, f)
@@ -186,7 +186,7 @@ func TestEvictionTellsWhenItIsOverAndDrainDoesNot(t *testing.T) {
 				t.Errorf("half were gone at %v, want %v", g.Half, want)
 			}
 			want := now.Add(20 * time.Second)
-			if state == upstream.Drain {
+			if state != upstream.Evict {
 				want = time.Time{}
 			}
 			if !g.Empty.Equal(want) {

@@ -44,7 +44,7 @@ var causes = map[string]meaning{
 	"origin":            {"the page's origin is not in the list", "Add it to origins, if it may connect."},
 	"subprotocol":       {"none of the offered subprotocols is allowed", "Add the client's to subprotocols, if it may be spoken."},
 	"bad_address":       {"placeholders made no address", "See the error, and where the placeholder gets its value."},
-	"no_upstream":       {"no upstream is available", "Make ready what is drained; look at the upstreams that are down."},
+	"no_upstream":       {"no upstream is available", "Make ready what is drained or in maint; look at the upstreams that are down."},
 	"queue_full":        {"all upstreams are full, and so is the queue", "Add upstreams, or raise max_tunnels or queue."},
 	"queue_timeout":     {"all upstreams are full, and no tunnel ended in time", "Add upstreams, or raise max_tunnels or queue."},
 	"no_expiry":         {"nothing says until when the client may stay", "Authenticate in front, or say optional."},

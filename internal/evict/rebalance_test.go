@@ -238,6 +238,7 @@ func TestDrainingEndsTheStep(t *testing.T) {
 func TestStepEndsWhenItsTargetHasGone(t *testing.T) {
 	for name, gone := range map[string]func(f *flock, h *site){
 		"drained": func(f *flock, _ *site) { f.operate(upstream.Drain, hostB) },
+		"closed":  func(f *flock, _ *site) { f.operate(upstream.Maint, hostB) },
 		"down":    func(f *flock, h *site) { f.table.Report(f.table.Judge(h.pool.Fixed[1], "a check"), "bad", 1, 1) },
 	} {
 		t.Run(name, func(t *testing.T) {

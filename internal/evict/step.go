@@ -116,7 +116,7 @@ func (b *rebalancer) takes(targets map[string]bool) bool {
 }
 
 // due tells whether a tunnel is to be closed when it is its turn, and how. An
-// upstream that drains keeps its tunnels.
+// upstream that an operator keeps newcomers from keeps its tunnels.
 func (b *rebalancer) due(t *tunnel.Tunnel) (tunnel.Ending, bool) {
 	select {
 	case <-b.stop:
@@ -124,6 +124,6 @@ func (b *rebalancer) due(t *tunnel.Tunnel) (tunnel.Ending, bool) {
 	case <-b.evictor.live.ExitBegun():
 		return tunnel.Ending{}, false
 	default:
-		return LeaseOf(t).moved(tunnel.Rebalanced), !b.evictor.table.StateOf(t.Upstream).Closes()
+		return LeaseOf(t).moved(tunnel.Rebalanced), !b.evictor.table.StateOf(t.Upstream).IsSet()
 	}
 }

@@ -10,9 +10,9 @@ import (
 )
 
 // PoolUpstreams provides `reverse_proxy` with the upstreams of a
-// `websocket_proxy`, as that would use them now for a new tunnel: not those that
-// an operator has drained or evicted, nor those that are unhealthy or were not
-// found any more, and backups only if there is nothing else. It is for requests
+// `websocket_proxy`, as that would use them now for a newcomer's tunnel: not those
+// that an operator has taken out (`drain`, `maint`, `evict`), nor those that are
+// unhealthy or were not found any more, and backups only if there is nothing else. It is for requests
 // that have to reach the upstream where the client's WebSocket is, or will be,
 // such as the polling of Socket.IO: with the same selection policy, such as
 // `cookie` or `client_ip_hash`, both handlers choose the same upstream.

@@ -295,7 +295,13 @@ func TestTheLastStatusCounts(t *testing.T) {
 	defer w.Start("", 0, one(Standing{Status: Full, Checked: true, Up: true, State: "ready", Limit: 7})).Stop()
 	defer w.Start("", 0, one(Standing{Status: Down, Checked: true, State: "ready"})).Stop()
 	defer w.Start("x", 0, one(Standing{Status: Drain, State: "drain", Since: since})).Stop()
+	defer w.Start("y", 0, func() []Standing {
+		return []Standing{{Upstream: "b:1", Status: Maint, State: "maint"}, {Upstream: "b:1", Status: Drain, State: "maint"}}
+	}).Stop()
 	w.expect(map[string]float64{
+		"upstreams handler=y status=maint":                              1,
+		"upstreams handler=y status=drain":                              0,
+		"upstream_state state=maint upstream=b:1":                       1,
 		"upstreams handler=default status=full":                         0,
 		"upstreams handler=default status=down":                         1,
 		"upstreams handler=x status=drain":                              1,

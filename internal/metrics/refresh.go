@@ -9,7 +9,7 @@ import (
 // Status is what holds for an upstream: of several, the last one.
 type Status int
 
-// The statuses. Doubtful and Maint are for what is still to come.
+// The statuses. Doubtful is for what is still to come.
 const (
 	Usable Status = iota
 	Doubtful
@@ -28,7 +28,7 @@ func (s Status) String() string {
 }
 
 // states are those that an operator gives.
-var states = []string{"ready", "drain", "evict"}
+var states = []string{"ready", "drain", "maint", "evict"}
 
 // Standing is what is so at an upstream.
 type Standing struct {

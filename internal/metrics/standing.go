@@ -31,6 +31,8 @@ func statusOf(s *upstream.Standing) Status {
 	switch {
 	case s.State.State == upstream.Evict:
 		return Evict
+	case s.State.State == upstream.Maint:
+		return Maint
 	case s.State.State == upstream.Drain:
 		return Drain
 	case s.Word.State == upstream.Maint:

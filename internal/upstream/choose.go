@@ -13,10 +13,15 @@ type Policy interface {
 	Pick(slots []Slot, of class, random func(n int) int) int
 }
 
-// isUsable reports whether e may get tunnels at all: no operator wants it
-// empty, and it passes its active check, and its own agent wants it to have some.
+// isUsable reports whether newcomers may get tunnels at e at all.
 func (e *Endpoint) isUsable() bool {
-	return !e.Host.closed && !e.down && !e.word.Closes() && !e.word.Drains()
+	return e.isOpen() && !e.Host.draining && !e.word.Drains()
+}
+
+// isOpen reports whether clients that belong at e may: neither an operator nor its own agent
+// has closed it for everybody, and it passes its active check.
+func (e *Endpoint) isOpen() bool {
+	return !e.Host.closed && !e.down && !e.word.Closes()
 }
 
 // isFull reports whether e has as many tunnels as its upstream may have.

@@ -106,7 +106,7 @@ func (t *Table) infoLocked(address string, h *Host) Info {
 		Expires:    s.Expires,
 		Period:     s.Period,
 	}
-	if s.Closes() {
+	if s.IsSet() {
 		i.State = s.State
 	}
 	i.Health, i.HealthError, i.Checked = h.healthLocked()

@@ -103,7 +103,7 @@ func (h *Host) countLocked(n int) {
 	h.showLocked()
 }
 
-// showLocked has all pools know how many tunnels the host has, and whether it is closed.
+// showLocked has all pools know how many tunnels the host has, and who may come.
 func (h *Host) showLocked() {
 	for _, e := range h.standing {
 		e.showLocked()

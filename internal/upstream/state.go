@@ -15,10 +15,11 @@ import (
 const (
 	// Ready: the upstream gets tunnels. It is not kept.
 	Ready = "ready"
-	// Drain: no new tunnels; those that are there stay.
+	// Drain: newcomers go elsewhere; clients that belong here still get in.
 	Drain = "drain"
-	// Evict: no new tunnels, and those that are there end one after
-	// another.
+	// Maint: no new tunnels for anybody; those that are there stay.
+	Maint = "maint"
+	// Evict: as Maint, and those that are there end one after another.
 	Evict = "evict"
 	// Removed cannot be given: no loaded configuration has the upstream, so it
 	// gets no new tunnels, but it has some from before.
@@ -58,14 +59,18 @@ type State struct {
 	Named time.Time `json:"named,omitzero"`
 }
 
-// Closes reports whether the upstream gets no new tunnels.
-func (s State) Closes() bool {
-	return s.State == Drain || s.State == Evict
-}
+// Closes reports whether the upstream gets no new tunnels, whoever comes.
+func (s State) Closes() bool { return s.State == Maint || s.State == Evict }
+
+// Drains reports whether only newcomers are kept away from the upstream.
+func (s State) Drains() bool { return s.State == Drain }
+
+// IsSet reports whether an operator has said something else than ready.
+func (s State) IsSet() bool { return s.Closes() || s.Drains() }
 
 // Holds reports whether that is still so, as the state may have expired.
 func (s State) Holds(now time.Time) bool {
-	return s.Closes() && (s.Expires.IsZero() || now.Before(s.Expires))
+	return s.IsSet() && (s.Expires.IsZero() || now.Before(s.Expires))
 }
 
 // LastNamed is when the address was last known to be in use.
@@ -93,9 +98,12 @@ func (s State) EvictPeriod() time.Duration {
 	return time.Duration(s.Period * float64(time.Second))
 }
 
+// obey has an operator's word hold at h.
+func (h *Host) obey(s State) { h.closed, h.draining = s.Closes(), s.Drains() }
+
 // SetStates replaces what operators have said, unless something newer is known, which
 // has a higher number. It returns the addresses that have to be emptied from now on, and
-// those that get new tunnels again.
+// those that get newcomers again.
 func (t *Table) SetStates(number uint64, states map[string]State) (evict, ready []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,7 +118,7 @@ func (t *Table) SetStates(number uint64, states map[string]State) (evict, ready 
 		}
 	}
 	for address, was := range t.states {
-		if was.Closes() && !states[address].Closes() {
+		if was.IsSet() && !states[address].IsSet() {
 			ready = append(ready, address)
 		}
 	}
@@ -124,7 +132,7 @@ func (t *Table) SetStates(number uint64, states map[string]State) (evict, ready 
 		return !said
 	})
 	for address, h := range t.m {
-		h.closed = states[address].Closes()
+		h.obey(states[address])
 		h.showLocked()
 	}
 	t.joinLocked(ready)

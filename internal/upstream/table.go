@@ -12,10 +12,12 @@ type Host struct {
 	Address string
 
 	// All are guarded by the table's mu.
-	refs    int  // configurations, handshakes and tunnels that use it
-	named   int  // upstreams of loaded configurations that have the address
-	tunnels int  // handshakes under way and live tunnels
-	closed  bool // an operator wants no new tunnels here
+	refs    int // configurations, handshakes and tunnels that use it
+	named   int // upstreams of loaded configurations that have the address
+	tunnels int // handshakes under way and live tunnels
+	// closed and draining tell that an operator wants no new tunnels here, or none of
+	// newcomers.
+	closed, draining bool
 	// removed tells that no configuration has the address any more that one had, and
 	// emptied that it was told of it, or of what an operator wants, that it has no tunnels.
 	removed, emptied bool
@@ -82,7 +84,8 @@ const (
 	AddressUp        // see AddressDown
 	// AddressTried: what failures were held against it is forgotten.
 	AddressTried
-	// AddressEmpty: it gets no tunnels any more, and the last one has ended.
+	// AddressEmpty: it gets no tunnels any more, or none of newcomers, and the last one
+	// has ended.
 	AddressEmpty
 )
 
@@ -106,7 +109,8 @@ func (t *Table) acquireLocked(address string) *Host {
 		if said {
 			t.asked[address] = time.Now()
 		}
-		h = &Host{Address: address, closed: s.Closes()}
+		h = &Host{Address: address}
+		h.obey(s)
 		t.m[address] = h
 	}
 	h.refs++
@@ -260,17 +264,18 @@ func (t *Table) TunnelEnded(h *Host) {
 	}
 }
 
-// takeEmptyLocked reports, once, that the address has no tunnels any more and gets none.
+// takeEmptyLocked reports, once, that the address has no tunnels any more and gets none, or
+// none of newcomers.
 func (h *Host) takeEmptyLocked() bool {
-	if h.tunnels > 0 || h.emptied || !h.closed && !h.removed {
+	if h.tunnels > 0 || h.emptied || !h.closed && !h.draining && !h.removed {
 		return false
 	}
 	h.emptied = true
 	return true
 }
 
-// TakeEmpty reports whether an address that an operator has just closed has no tunnels,
-// unless it was told already that the last one has ended.
+// TakeEmpty reports whether an address that an operator has just closed or drained has no
+// tunnels, unless it was told already that the last one has ended.
 func (t *Table) TakeEmpty(address string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -331,7 +336,7 @@ func (t *Table) reserveLocked(h *Host) *Host {
 		h = current
 	} else {
 		t.m[h.Address] = h
-		h.closed = t.states[h.Address].Closes()
+		h.obey(t.states[h.Address])
 	}
 	h.refs++
 	h.emptied, h.removed = false, false // placeholders may bring an address again

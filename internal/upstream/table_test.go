@@ -10,6 +10,7 @@ import (
 func TestTheTableTellsWhatFollowsFromStates(t *testing.T) {
 	at := time.Now()
 	drain := State{State: Drain, At: at}
+	maint := State{State: Maint, At: at}
 	evict := State{State: Evict, At: at}
 	again := State{State: Evict, At: at.Add(1)}
 	type states = map[string]State
@@ -26,6 +27,10 @@ func TestTheTableTellsWhatFollowsFromStates(t *testing.T) {
 		"evicted once more":        {states{"a:1": evict}, states{"a:1": again}, 2, []string{"a:1"}, nil},
 		"drained, then evicted":    {states{"a:1": drain}, states{"a:1": evict}, 2, []string{"a:1"}, nil},
 		"evicted, then drained":    {states{"a:1": evict}, states{"a:1": drain}, 2, nil, nil},
+		"closed":                   {none, states{"a:1": maint}, 2, nil, nil},
+		"closed, then evicted":     {states{"a:1": maint}, states{"a:1": evict}, 2, []string{"a:1"}, nil},
+		"closed, then drained":     {states{"a:1": maint}, states{"a:1": drain}, 2, nil, nil},
+		"closed, then ready":       {states{"a:1": maint}, none, 2, nil, []string{"a:1"}},
 		"ready":                    {states{"a:1": evict}, none, 2, nil, []string{"a:1"}},
 		"one ready, one evicted":   {states{"a:1": drain}, states{"b:1": evict}, 2, []string{"b:1"}, []string{"a:1"}},
 		"older than what is known": {states{"a:1": drain}, states{"b:1": evict}, 1, nil, nil},
@@ -43,10 +48,35 @@ func TestTheTableTellsWhatFollowsFromStates(t *testing.T) {
 			}
 			for _, address := range []string{"a:1", "b:1"} {
 				h := table.acquireLocked(address)
-				if h.closed != want[address].Closes() || !table.StateOf(address).Equal(want[address]) {
-					t.Errorf("%s is closed: %t, and %v; want %v", address, h.closed, table.StateOf(address), want[address])
+				is := want[address].State
+				if h.closed != (is == Maint || is == Evict) || h.draining != (is == Drain) || !table.StateOf(address).Equal(want[address]) {
+					t.Errorf("%s is closed: %t, draining: %t, and %v; want %v", address, h.closed, h.draining, table.StateOf(address), want[address])
 				}
 			}
+		})
+	}
+}
+
+func TestWhomStatesKeepAway(t *testing.T) {
+	for state, want := range map[string]struct{ newcomers, others bool }{
+		Ready: {true, true}, Drain: {false, true}, Maint: {false, false}, Evict: {false, false},
+		"of a version to come": {true, true},
+	} {
+		t.Run(state, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				s := w.load(asItIs, "a:1")
+				w.operate(state, "a:1")
+				e := s.Fixed[0]
+				if e.isUsable() != want.newcomers || e.isOpen() != want.others {
+					t.Errorf("open to newcomers: %t, to others: %t; want %+v", e.isUsable(), e.isOpen(), want)
+				}
+				if got := s.chooses() != ""; got != want.newcomers {
+					t.Errorf("a newcomer gets in: %t", got)
+				}
+				if got := s.Occupancies()[0].Closed; got == want.newcomers {
+					t.Errorf("takes no part in rebalancing: %t", got)
+				}
+			})
 		})
 	}
 }
@@ -78,6 +108,13 @@ func TestExpandedAddressesAreInUse(t *testing.T) {
 }
 
 func TestAnAddressThatGetsNoTunnelsTellsOnceThatItIsEmpty(t *testing.T) {
+	for _, state := range []string{Drain, Maint} {
+		t.Run(state, func(t *testing.T) { tellsThatItIsEmpty(t, state) })
+	}
+}
+
+func tellsThatItIsEmpty(t *testing.T, state string) {
+	t.Helper()
 	const address = "a:1"
 	var told []string
 	table := NewTable(func(c Change) {
@@ -105,7 +142,7 @@ func TestAnAddressThatGetsNoTunnelsTellsOnceThatItIsEmpty(t *testing.T) {
 	table.TunnelEnded(occupy())
 	expect("it still gets tunnels", 0)
 	first, second := occupy(), occupy()
-	say(1, Drain)
+	say(1, state)
 	if table.TakeEmpty(address) {
 		t.Error("it is empty with two tunnels")
 	}
@@ -116,7 +153,7 @@ func TestAnAddressThatGetsNoTunnelsTellsOnceThatItIsEmpty(t *testing.T) {
 	if table.TakeEmpty(address) {
 		t.Error("it is told twice")
 	}
-	say(2, Drain)
+	say(2, state)
 	if !table.TakeEmpty(address) || table.TakeEmpty(address) || !table.TakeEmpty("nobody:1") {
 		t.Error("what is said again is not told again, once")
 	}

@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// Maint, beside Ready and Drain, is what an agent may want its upstream to be.
-const Maint = "maint"
-
 // Word is what the agent of an upstream says of it, in HAProxy's words. The zero value
 // says nothing. What is said stays until something else of its kind is said.
 type Word struct {

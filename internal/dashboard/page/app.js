@@ -123,7 +123,7 @@ function showGoing(all) {
 		const left = g.tunnels ? number(g.tunnels) + ' of ' + plural(g.first, 'tunnel') + ' left' : 'empty';
 		const set = g.by ? 'Set by ' + g.by + ' at ' + clock(g.since) + (g.expires ? ', until ' + clock(g.expires) : '') + '.' : '';
 		let when = '';
-		if (g.tunnels && g.state === 'drain') {
+		if (g.tunnels && (g.state === 'drain' || g.state === 'maint')) {
 			when = perSecond(g.rate) + ' leave' + (g.half ? ', half gone since ' + clock(g.half) : '')
 				+ (g.oldest ? '; the oldest is open for ' + span((now() - Date.parse(g.oldest)) / 1000) : '') + '. Clients decide when it is empty.';
 		} else if (g.tunnels) {
@@ -251,20 +251,21 @@ let pending = null; // what the dialog is about
 
 function stateButtons(upstream, handler) {
 	const row = summary.rows.find((r) => r.upstream === upstream && r.handler === handler);
-	return ['ready', 'drain', 'evict'].filter((state) => state !== row.state && !(state === 'ready' && row.state === 'removed'))
+	return ['ready', 'drain', 'maint', 'evict'].filter((state) => state !== row.state && !(state === 'ready' && row.state === 'removed'))
 		.map((state) => el('button', { type: 'button', on: { click: () => askState(upstream, state) } }, state));
 }
 
 function askState(upstream, state) {
 	const row = () => summary.rows.find((r) => r.upstream === upstream) || { all: 0, state: 'gone' };
 	ask({
-		title: { ready: 'Make ready: ', drain: 'Drain: ', evict: 'Evict: ' }[state] + upstream,
+		title: { ready: 'Make ready: ', drain: 'Drain: ', maint: 'Close to everybody: ', evict: 'Evict: ' }[state] + upstream,
 		text: () => ({
 			ready: 'It gets tunnels again.',
-			drain: 'It gets no new tunnels; the ' + number(row().all) + ' that are open stay.',
+			drain: 'Newcomers go elsewhere; clients that belong there still get in. The ' + number(row().all) + ' that are open stay.',
+			maint: 'It gets no new tunnels, whoever comes; the ' + number(row().all) + ' that are open stay.',
 			evict: 'This will cut ' + plural(row().all, 'client') + ', one after another. They are asked to come back, to other upstreams.',
 		}[state]),
-		yes: { ready: 'Make ready', drain: 'Drain', evict: 'Evict' }[state],
+		yes: { ready: 'Make ready', drain: 'Drain', maint: 'Close it', evict: 'Evict' }[state],
 		period: state === 'evict',
 		make: () => ({ count: row().all, seen: row().state }),
 		send: (action) => send('POST', 'state', { ...action, upstream, state, period: Number(byId('ask-period').querySelector('input').value) || 0 }),

@@ -1,0 +1,53 @@
+package limit
+
+// links are where a line stands in a list.
+type links[K comparable, T any] struct{ prev, next *line[K, T] }
+
+// list is a list of lines whose links are in the lines, so that each may be in two.
+type list[K comparable, T any] struct {
+	first, last *line[K, T]
+	links       func(*line[K, T]) *links[K, T]
+}
+
+func turnOf[K comparable, T any](l *line[K, T]) *links[K, T] { return &l.turn }
+
+func peerOf[K comparable, T any](l *line[K, T]) *links[K, T] { return &l.peer }
+
+func newList[K comparable, T any](of func(*line[K, T]) *links[K, T]) list[K, T] {
+	return list[K, T]{links: of}
+}
+
+func (s *list[K, T]) pushBack(l *line[K, T]) {
+	*s.links(l) = links[K, T]{prev: s.last}
+	if s.last != nil {
+		s.links(s.last).next = l
+	} else {
+		s.first = l
+	}
+	s.last = l
+}
+
+func (s *list[K, T]) pushFront(l *line[K, T]) {
+	*s.links(l) = links[K, T]{next: s.first}
+	if s.first != nil {
+		s.links(s.first).prev = l
+	} else {
+		s.last = l
+	}
+	s.first = l
+}
+
+func (s *list[K, T]) remove(l *line[K, T]) {
+	at := s.links(l)
+	if at.prev != nil {
+		s.links(at.prev).next = at.next
+	} else {
+		s.first = at.next
+	}
+	if at.next != nil {
+		s.links(at.next).prev = at.prev
+	} else {
+		s.last = at.prev
+	}
+	*at = links[K, T]{}
+}
