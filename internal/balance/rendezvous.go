@@ -34,17 +34,24 @@ func SeedOf(spelling string) uint64 { return mixed(Hash(spelling) + 0x9e3779b97f
 type Rank struct {
 	key   uint64
 	first int
-	// hash and weight are those of the first; cost is zero until it is needed.
+	// hash, weight and cost are those of the first.
 	hash   uint64
 	weight int
 	cost   float64
 }
 
 // RankOf begins with no upstreams.
-func RankOf(key uint64) Rank { return Rank{key: key, first: -1, hash: math.MaxUint64} }
+func RankOf(key uint64) Rank { return Rank{key: key, first: -1, cost: math.Inf(1)} }
 
 // First returns the i of the first one that was offered, or -1 if there was none.
 func (r *Rank) First() int { return r.first }
+
+// MayWin reports whether an upstream has to be offered: most others are not the
+// first for sure. It is for loops over many, so it is small, and takes no
+// logarithm: as -ln(1-v) >= v, who loses by v alone has lost.
+func (r *Rank) MayWin(seed uint64, weight int) bool {
+	return unit(mixed(r.key^seed)) <= r.cost*float64(weight)
+}
 
 // Offer adds upstream i, whose weight is at least 1.
 func (r *Rank) Offer(i int, seed uint64, weight int) {
@@ -53,28 +60,20 @@ func (r *Rank) Offer(i int, seed uint64, weight int) {
 	}
 }
 
-// before reports whether one comes before the first. Of equal weights the hash
-// tells. For others a logarithm has to be taken, but only of what may win: as
-// -ln(1-v) >= v, most have lost by v alone.
+// before reports whether one comes before the first.
 func (r *Rank) before(hash uint64, weight int) bool {
 	if weight == r.weight {
 		return hash < r.hash
 	}
-	if r.first < 0 {
-		return true
-	}
-	if r.cost == 0 {
-		r.cost = cost(r.hash, r.weight)
-	}
-	return unit(hash) < r.cost*float64(weight) && cost(hash, weight) < r.cost
+	return cost(hash, weight) < r.cost
 }
 
 func (r *Rank) take(i int, hash uint64, weight int) {
-	r.first, r.hash, r.weight, r.cost = i, hash, weight, 0
+	r.first, r.hash, r.weight, r.cost = i, hash, weight, cost(hash, weight)
 }
 
 // unit returns the v of a hash.
-func unit(hash uint64) float64 { return (float64(hash>>11) + 0.5) / (1 << 53) }
+func unit(hash uint64) float64 { return (float64(int64(hash>>11)) + 0.5) * (1.0 / (1 << 53)) }
 
 // cost is -ln(u) / weight.
 func cost(hash uint64, weight int) float64 {

@@ -16,7 +16,7 @@ const (
 // Rooms counts the live members of rooms at each upstream, and says where the
 // next one goes. A room is what has the same key of the hash policy; an upstream
 // is known by its seed. A room without members takes no memory, but Go's maps
-// keep their size until the last room is empty.
+// keep their size until the last room is empty. Its caller has a lock.
 type Rooms struct {
 	// most is the part of its fair share up to which an upstream gets new rooms.
 	most float64
@@ -141,11 +141,12 @@ type Seek struct {
 	// perWeight is the fair share of a weight of 1.
 	perWeight, most float64
 
-	// whole and split are where the room is, and marks has a bit for each seed
-	// there, as most upstreams have nobody of it.
-	whole place
-	split []place
-	marks uint64
+	// whole and split are where the room is, but for without, and marks has a bit
+	// for each seed there, as most upstreams have nobody of it.
+	whole   place
+	split   []place
+	without uint64
+	marks   [8]uint64
 	// followed has the most members of those that were offered.
 	followed place
 	at       int
@@ -160,34 +161,44 @@ type Seek struct {
 // pool has, also at upstreams that are not offered, and weights the sum of those
 // that are.
 func (r *Rooms) Member(key uint64, tunnels, weights int) Seek {
-	s := r.Founder(key, tunnels, weights)
+	s := Seek{
+		perWeight: float64(tunnels) / float64(max(1, weights)), most: r.most,
+		at: -1, open: RankOf(key), spare: RankOf(key),
+	}
 	if places, isSplit := r.split[key]; isSplit {
 		s.split = places
 		for i := range places {
-			s.marks |= mark(places[i].seed)
+			s.mark(places[i].seed)
 		}
 	} else if p, found := r.whole[key]; found {
-		s.whole, s.marks = p, mark(p.seed)
+		s.whole = p
+		s.mark(p.seed)
 	}
 	return s
 }
 
-// Founder is like Member for a room that is nowhere yet: it tells where one would
-// be if it began now.
-func (r *Rooms) Founder(key uint64, tunnels, weights int) Seek {
-	return Seek{
-		perWeight: float64(tunnels) / float64(max(1, weights)), most: r.most,
-		at: -1, open: RankOf(key), spare: RankOf(key),
-	}
+// Without is like Member for one of a room that has nobody at an upstream: it tells
+// where those who are there would be if they came now.
+func (r *Rooms) Without(key, seed uint64, tunnels, weights int) Seek {
+	s := r.Member(key, tunnels, weights)
+	s.without = seed
+	return s
 }
 
-func mark(seed uint64) uint64 { return 1 << (seed & 63) }
+func (s *Seek) mark(seed uint64) { s.marks[seed&7] |= 1 << (seed >> 3 & 63) }
+
+func (s *Seek) isMarked(seed uint64) bool { return s.marks[seed&7]>>(seed>>3&63)&1 != 0 }
+
+// MayWin reports whether an upstream has to be offered, as for a Rank.
+func (s *Seek) MayWin(seed uint64, weight int) bool {
+	return s.marks[seed&7]>>(seed>>3&63)&1 != 0 || unit(mixed(s.open.key^seed)) <= s.open.cost*float64(weight)
+}
 
 // Offer adds upstream i, which may get a tunnel, with what it has and a weight of
 // at least 1.
 func (s *Seek) Offer(i int, seed uint64, weight, tunnels int) {
 	var here place
-	if s.marks&mark(seed) != 0 {
+	if s.isMarked(seed) {
 		here = s.placeAt(seed)
 		if here.members > s.followed.members && !here.left {
 			s.followed, s.at, s.isFull = here, i, s.fills(here, weight)
@@ -217,11 +228,13 @@ func (s *Seek) fills(p place, weight int) bool {
 }
 
 func (s *Seek) placeAt(seed uint64) place {
-	if s.split != nil {
+	switch {
+	case s.without == seed:
+	case s.split != nil:
 		if i, found := find(s.split, seed); found {
 			return s.split[i]
 		}
-	} else if s.whole.seed == seed {
+	case s.whole.seed == seed:
 		return s.whole
 	}
 	return place{}
