@@ -2,6 +2,7 @@ package balance
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 )
 
@@ -131,8 +132,18 @@ func (r *Rooms) Leave(key, seed uint64) {
 
 func bySeed(a, b place) int { return cmp.Compare(a.seed, b.seed) }
 
-func find(places []place, seed uint64) (int, bool) {
-	return slices.BinarySearchFunc(places, seed, func(p place, seed uint64) int { return cmp.Compare(p.seed, seed) })
+// find returns where a seed is, or should be. Seeds are spread evenly, so it is
+// near to where its size says.
+func find(places []place, seed uint64) (i int, found bool) {
+	near, _ := bits.Mul64(seed, uint64(len(places)))
+	i = int(near)
+	for i < len(places) && places[i].seed < seed {
+		i++
+	}
+	for i > 0 && places[i-1].seed >= seed {
+		i--
+	}
+	return i, i < len(places) && places[i].seed == seed
 }
 
 // Seek is the search for the upstream of one member. It is a value for its

@@ -272,3 +272,21 @@ func (f *fleet) spread(key uint64, n int) {
 		f.add(key, i, 600)
 	}
 }
+
+func TestPicksAllocateNothing(t *testing.T) {
+	f := fleetOf(100, 125, 1, 2)
+	f.spread(1, 3)
+	f.add(2, 5, 1)
+	sum := f.weights()
+	for name, key := range map[string]uint64{"split": 1, "live": 2, "new": 3} {
+		if n := testing.AllocsPerRun(100, func() {
+			at := f.offered(f.rooms.Member(key, f.tunnels, sum))
+			if name == "live" {
+				f.add(key, at, 1)
+				f.remove(key, at, 1)
+			}
+		}); n != 0 {
+			t.Errorf("a %s room: %v allocations", name, n)
+		}
+	}
+}
