@@ -36,6 +36,7 @@ type Upstream struct {
 	Backup bool `json:"backup,omitempty"`
 }
 
+// Check reports what is wrong with the upstream.
 func (up *Upstream) Check() error {
 	switch {
 	case up == nil || up.Dial == "":

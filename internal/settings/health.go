@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
+// The defaults of active checks. Zero in the configuration means these.
 const (
 	DefaultHealthInterval = 30 * time.Second
 	DefaultHealthTimeout  = 5 * time.Second

@@ -18,6 +18,12 @@ type Retry struct {
 	statuses []int // of answers after which another upstream is asked; below 10: a class
 }
 
+// IsRetried reports whether an answer with this status is not settled for.
+func (r *Retry) IsRetried(status int) bool {
+	return slices.ContainsFunc(r.statuses, func(s int) bool { return s == status || s == status/100 })
+}
+
+// NewRetry applies the defaults.
 func NewRetry(lb *LoadBalancing) (Retry, error) {
 	r := Retry{Limit: DefaultRetries, Interval: OrDefault(lb.TryInterval, DefaultTryInterval), statuses: lb.RetryStatus}
 	for i, status := range lb.RetryStatus {
@@ -87,9 +93,4 @@ func NewFailureLimits(cfg *PassiveHealthChecks) (upstream.FailureLimits, error) 
 		return limits, fmt.Errorf("health_checks.passive.max_fails: %d is more than %d", limits.Max, mostMaxFails)
 	}
 	return limits, nil
-}
-
-// IsRetried reports whether an answer with this status is not settled for.
-func (r *Retry) IsRetried(status int) bool {
-	return slices.ContainsFunc(r.statuses, func(s int) bool { return s == status || s == status/100 })
 }
