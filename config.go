@@ -32,14 +32,21 @@ const (
 	defaultShutdownPeriod = 4 * time.Second
 )
 
-// The types of upstreams, balancing and health checks.
+// What is said of upstreams, balancing and health checks.
 type (
-	Upstream            = settings.Upstream
-	LoadBalancing       = settings.LoadBalancing
-	Queue               = settings.Queue
-	Rebalance           = settings.Rebalance
-	HealthChecks        = settings.HealthChecks
-	ActiveHealthChecks  = settings.ActiveHealthChecks
+	// Upstream is a backend that speaks WebSocket over HTTP/1.1.
+	Upstream = settings.Upstream
+	// LoadBalancing says how an upstream is chosen for a new tunnel.
+	LoadBalancing = settings.LoadBalancing
+	// Queue bounds the handshakes that wait for a tunnel to end.
+	Queue = settings.Queue
+	// Rebalance has tunnels moved to upstreams that have just come.
+	Rebalance = settings.Rebalance
+	// HealthChecks says how is found out which upstreams can be used.
+	HealthChecks = settings.HealthChecks
+	// ActiveHealthChecks has each upstream probed.
+	ActiveHealthChecks = settings.ActiveHealthChecks
+	// PassiveHealthChecks has an upstream avoided to which connections have failed.
 	PassiveHealthChecks = settings.PassiveHealthChecks
 )
 
