@@ -43,6 +43,7 @@ var graph = map[string][]string{
 	"printable": {},
 	"relay":     {"x/sys"},
 	"renew":     {"expiry", "label", "net/http", "caddy", "zap"},
+	"settings":  {"directive", "guest", "handshake", "health", "printable", "upstream", "net/http", "x/net", "caddy"},
 	"server":    {"conn", "tunnel", "net/http", "quic", "x/net", "caddy", "zap"},
 	"testbed":   {"net/http", "x/net"},
 	"trace":     {"printable", "net/http", "otel"},
