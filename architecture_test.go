@@ -45,6 +45,7 @@ var graph = map[string][]string{
 	"relay":      {"x/sys"},
 	"renew":      {"expiry", "label", "net/http", "caddy", "zap"},
 	"server":     {"conn", "tunnel", "net/http", "quic", "x/net", "caddy", "zap"},
+	"settings":   {"directive", "guest", "handshake", "health", "printable", "told", "upstream", "net/http", "x/net", "caddy"},
 	"testbed":    {"net/http", "x/net"},
 	"told":       {"net/http", "directive", "events", "health", "loadreport", "printable", "upstream", "caddy", "zap"},
 	"trace":      {"printable", "net/http", "otel"},

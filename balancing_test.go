@@ -107,7 +107,9 @@ func TestMaxTunnelsHoldsUnderPressure(t *testing.T) {
 }
 
 // withoutQueue has handshakes refused at once when all upstreams are full.
-func withoutQueue() *LoadBalancing { return &LoadBalancing{Queue: &Queue{Size: -1}} }
+func withoutQueue() *LoadBalancing {
+	return &LoadBalancing{Queue: &Queue{Size: -1}}
+}
 
 func expectRetryAfter(tb testing.TB, header http.Header) {
 	tb.Helper()

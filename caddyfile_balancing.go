@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 )
 
 func (p *parser) policy() error {
@@ -120,7 +121,7 @@ func (p *parser) onUnhealthy() error {
 	if _, err := p.Arg("keep or evict"); err != nil {
 		return err
 	}
-	return p.Word(&p.active.OnUnhealthy, "on_unhealthy is keep or evict", keepUnhealthy, evictUnhealthy)
+	return p.Word(&p.active.OnUnhealthy, "on_unhealthy is keep or evict", settings.KeepUnhealthy, settings.EvictUnhealthy)
 }
 
 // finishHealth makes a check of the options, when all are known. theirs are what
@@ -134,12 +135,12 @@ func (p *parser) finishHealth(theirs *reverseproxy.HealthChecks) error {
 		if at, twice := p.Given("health_uri"); twice && p.active.URI != "" {
 			return directive.ErrorAt(at, "health_uri is given twice, as health_check has it too")
 		}
-		p.active.take(theirs.Active)
+		takeActive(&p.active, theirs.Active)
 	}
 	if err := p.refuseZeroHealth(); err != nil {
 		return err
 	}
-	if p.active.kind() == "" {
+	if p.active.KindOrDefault() == "" {
 		return directive.ErrorAt(first, "%s has no effect without health_check, health_uri or health_port", first.Text)
 	}
 	p.checks().Active = &p.active
@@ -170,8 +171,8 @@ func (p *parser) refuseZeroHealth() error {
 	return nil
 }
 
-// take takes over what the options have set that reverse_proxy has too.
-func (a *ActiveHealthChecks) take(theirs *reverseproxy.ActiveHealthChecks) {
+// takeActive takes over what the options have set that reverse_proxy has too.
+func takeActive(a *ActiveHealthChecks, theirs *reverseproxy.ActiveHealthChecks) {
 	if theirs.URI != "" {
 		a.URI = theirs.URI
 	}

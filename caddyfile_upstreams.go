@@ -88,16 +88,16 @@ func (p *parser) noteSources(path string, source []caddyfile.Token) {
 }
 
 // upstream adds the upstreams that an address stands for.
-func (p *parser) upstream(address caddyfile.Token, settings Upstream) error {
+func (p *parser) upstream(address caddyfile.Token, like Upstream) error {
 	dials, err := p.Dials(address)
 	if err != nil {
 		return err
 	}
 	for _, dial := range dials {
-		if err := (&Upstream{Dial: dial}).check(); err != nil {
+		if err := (&Upstream{Dial: dial}).Check(); err != nil {
 			return directive.ErrorAt(address, "upstream %q: %s", address.Text, strings.TrimPrefix(err.Error(), "dial: "))
 		}
-		up := settings
+		up := like
 		up.Dial = dial
 		p.Note("upstreams", len(p.h.Upstreams), address)
 		p.h.Upstreams = append(p.h.Upstreams, &up)

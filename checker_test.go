@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -65,8 +66,10 @@ func TestOtherChecksAreOther(t *testing.T) {
 		"another transport": {func(h *Handler, _ *ActiveHealthChecks) {
 			h.TransportRaw = []byte(`{"protocol": "http", "dial_timeout": "1s"}`)
 		}, false},
-		"the same transport":         {func(h *Handler, _ *ActiveHealthChecks) { h.TransportRaw = []byte(` {"protocol":"http" } `) }, true},
-		"the default timeout":        {func(_ *Handler, a *ActiveHealthChecks) { a.Timeout = caddy.Duration(defaultHealthTimeout) }, true},
+		"the same transport": {func(h *Handler, _ *ActiveHealthChecks) { h.TransportRaw = []byte(` {"protocol":"http" } `) }, true},
+		"the default timeout": {func(_ *Handler, a *ActiveHealthChecks) {
+			a.Timeout = caddy.Duration(settings.DefaultHealthTimeout)
+		}, true},
 		"other consequences of that": {func(_ *Handler, a *ActiveHealthChecks) { a.OnUnhealthy = "evict" }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,7 +98,7 @@ func TestEndpointsThatJoinLaterMayBeOfAnotherKind(t *testing.T) {
 	t.Cleanup(func() { expectNothingHeld(t) })
 	h := checked("{env.NOWHERE}", ActiveHealthChecks{Kind: "tcp", Port: 80, Interval: seldom})
 	running(t, h)
-	a, err := parseAddress("unix//run/chat.sock")
+	a, err := settings.ParseAddress("unix//run/chat.sock")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -9,7 +10,9 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 )
 
@@ -21,39 +24,31 @@ const (
 	defaultWriteTimeout     = time.Minute
 	defaultHalfCloseTimeout = 30 * time.Second
 	defaultLifetimeJitter   = 0.1
-	defaultRetries          = 2
-	defaultTryInterval      = 250 * time.Millisecond
-	defaultWeight           = 1
-	defaultChoices          = 2
 
 	// missedPings is how many intervals of pings make the default timeout.
 	missedPings = 2
 
 	defaultEvictPeriod    = evict.DefaultPeriod
 	defaultShutdownPeriod = 4 * time.Second
-
-	defaultRebalanceInterval = 10 * time.Second
-
-	defaultQueueSize    = 1000
-	defaultQueueTimeout = 5 * time.Second
-
-	defaultFailDuration = 10 * time.Second
-	defaultMaxFails     = 3
-
-	longestSlowStart = 24 * time.Hour // in milliseconds it has to fit into 32 bits
 )
 
-// orDefault applies "zero means the default, negative means off", where off is
-// zero for the code that uses the value.
-func orDefault(d caddy.Duration, def time.Duration) time.Duration {
-	switch {
-	case d == 0:
-		return def
-	case d < 0:
-		return 0
-	}
-	return time.Duration(d)
-}
+// What is said of upstreams, balancing and health checks.
+type (
+	// Upstream is a backend that speaks WebSocket over HTTP/1.1.
+	Upstream = settings.Upstream
+	// LoadBalancing says how an upstream is chosen for a new tunnel.
+	LoadBalancing = settings.LoadBalancing
+	// Queue bounds the handshakes that wait for a tunnel to end.
+	Queue = settings.Queue
+	// Rebalance has tunnels moved to upstreams that have just come.
+	Rebalance = settings.Rebalance
+	// HealthChecks says how is found out which upstreams can be used.
+	HealthChecks = settings.HealthChecks
+	// ActiveHealthChecks has each upstream probed.
+	ActiveHealthChecks = settings.ActiveHealthChecks
+	// PassiveHealthChecks has an upstream avoided to which connections have failed.
+	PassiveHealthChecks = settings.PassiveHealthChecks
+)
 
 // checkConfig returns the first mistake that shows without loading modules, and without
 // looking at files or the environment. It begins with the path in JSON, from which
@@ -61,10 +56,10 @@ func orDefault(d caddy.Duration, def time.Duration) time.Duration {
 // for both, and `caddy adapt` applies it.
 func (h *Handler) checkConfig() error {
 	for _, check := range []func() error{
-		h.checkUpstreams,
+		func() error { return settings.CheckUpstreams(h.Upstreams, h.isDynamic()) },
 		h.checkSources,
-		h.checkBalancing,
-		h.checkHealth,
+		func() error { return settings.CheckBalancing(h.balancing(), h.Upstreams, h.isDynamic()) },
+		func() error { return settings.CheckHealth(h.HealthChecks, h.Upstreams) },
 		h.Timeouts.check,
 		h.Keepalive.check,
 		h.Limits.check,
@@ -80,6 +75,22 @@ func (h *Handler) checkConfig() error {
 		}
 	}
 	return nil
+}
+
+// isDynamic reports whether upstreams are found by a source.
+func (h *Handler) isDynamic() bool { return len(h.DynamicUpstreamsRaw) > 0 }
+
+func (h *Handler) checkSources() error {
+	if !h.isDynamic() {
+		return nil
+	}
+	_, err := guest.SplitSources("dynamic_upstreams", h.DynamicUpstreamsRaw)
+	return err
+}
+
+// balancing returns the configuration of load balancing, with or without one.
+func (h *Handler) balancing() *LoadBalancing {
+	return cmp.Or(h.LoadBalancing, new(LoadBalancing))
 }
 
 // Timeouts bound what a peer can keep a tunnel or its handshake waiting for.
@@ -301,8 +312,8 @@ func (d *Drain) check() error {
 
 // apply makes a policy of the values.
 func (d *Drain) apply(t *tunnel.Options, p *evict.Policy) {
-	t.Shutdown = orDefault(d.ShutdownPeriod, defaultShutdownPeriod)
-	p.Period = orDefault(d.EvictPeriod, defaultEvictPeriod)
+	t.Shutdown = settings.OrDefault(d.ShutdownPeriod, defaultShutdownPeriod)
+	p.Period = settings.OrDefault(d.EvictPeriod, defaultEvictPeriod)
 	p.CloseCode, p.CloseText = frame.StatusServiceRestart, d.CloseReason
 	if d.CloseCode != 0 {
 		p.CloseCode = uint16(d.CloseCode)

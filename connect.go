@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,13 +14,14 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // attempts are what one handshake has tried so far.
 type attempts struct {
-	*retry
+	*settings.Retry
 
 	guest      *guest.Policy
 	candidates *upstream.Candidates
@@ -64,7 +64,7 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
 	candidates.Waiting = &hs.counts.Queue
-	t := attempts{retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last, trace: hs.trace}
+	t := attempts{Retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last, trace: hs.trace}
 	defer func() {
 		t.drop()
 		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
@@ -122,11 +122,11 @@ func (t *attempts) wait(ctx context.Context) *refusal {
 	if t.last == nil {
 		t.last = refuseNoUpstream()
 	}
-	if t.took()+t.interval >= t.duration {
+	if t.took()+t.Interval >= t.Duration {
 		return t.last
 	}
 	select {
-	case <-time.After(t.interval):
+	case <-time.After(t.Interval):
 		return nil
 	case <-ctx.Done():
 		return refuseUpstream(ctx, t.last.err, "waiting for an upstream", causeHandshakeTimeout, causeNoUpstream)
@@ -143,9 +143,9 @@ func (t *attempts) took() time.Duration {
 func (t *attempts) goOn(a *answer, refused *refusal) bool {
 	switch {
 	case refused != nil && !refused.retry,
-		a != nil && !t.isRetried(a.StatusCode),
-		t.limit >= 0 && t.retried >= t.limit,
-		t.duration > 0 && t.took() >= t.duration:
+		a != nil && !t.IsRetried(a.StatusCode),
+		t.Limit >= 0 && t.retried >= t.Limit,
+		t.Duration > 0 && t.took() >= t.Duration:
 		return false
 	}
 	t.retried++
@@ -155,11 +155,6 @@ func (t *attempts) goOn(a *answer, refused *refusal) bool {
 	}
 	t.last = refused
 	return true
-}
-
-// isRetried reports whether an answer with this status is not settled for.
-func (r *retry) isRetried(status int) bool {
-	return slices.ContainsFunc(r.statuses, func(s int) bool { return s == status || s == status/100 })
 }
 
 // keep keeps an answer back.

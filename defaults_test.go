@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -79,13 +80,13 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		h.LoadBalancing = &LoadBalancing{SelectionPolicyRaw: []byte(`{"policy": "random_choose"}`)}
 	})
 	chooser, _ := choosing.pool.Policy.(*upstream.RandomChoose)
-	if got, want := chooser.Choices, defaultChoices; got != want {
+	if got, want := chooser.Choices, settings.DefaultChoices; got != want {
 		t.Errorf("random_choose chooses among %d, want %d", got, want)
 	}
 	if _, ok := h.pool.Policy.(upstream.LeastConn); !ok {
 		t.Errorf("the policy is %T, want leastConn", h.pool.Policy)
 	}
-	if h.tunnelPolicy.MaxLifetime != 0 || h.tunnelPolicy.Ping != 0 || h.tunnelPolicy.MaxMessage != 0 || h.tunnelPolicy.MessageEvery != 0 || h.retry.duration != 0 || h.pool.Fixed[0].Server.MaxTunnels != 0 {
+	if h.tunnelPolicy.MaxLifetime != 0 || h.tunnelPolicy.Ping != 0 || h.tunnelPolicy.MaxMessage != 0 || h.tunnelPolicy.MessageEvery != 0 || h.retry.Duration != 0 || h.pool.Fixed[0].Server.MaxTunnels != 0 {
 		t.Errorf("what is off by default is not: %+v, %+v, %+v", h.tunnelPolicy, h.retry, h.pool.Fixed[0].Server)
 	}
 	limiting := provisioned(t, func(h *Handler) {
@@ -107,7 +108,9 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 	rebalancing := provisioned(t, func(h *Handler) {
 		h.LoadBalancing = &LoadBalancing{Rebalance: &Rebalance{Share: 0.1}}
 	})
-	checking := provisioned(t, func(h *Handler) { h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: health.HTTP}} })
+	checking := provisioned(t, func(h *Handler) {
+		h.HealthChecks = &HealthChecks{Active: &ActiveHealthChecks{Kind: health.HTTP}}
+	})
 	checks := checking.check.settings
 	if h.check != nil || h.evictPolicy.MustPass != "" {
 		t.Error("active checks are not off")
@@ -117,23 +120,23 @@ func TestDefaultsAreThoseInTheDocumentation(t *testing.T) {
 		field     string
 		want, got any
 	}{
-		{reflect.TypeFor[Upstream](), "Weight", defaultWeight, h.pool.Fixed[0].Server.Weight},
+		{reflect.TypeFor[Upstream](), "Weight", settings.DefaultWeight, h.pool.Fixed[0].Server.Weight},
 		{reflect.TypeFor[LoadBalancing](), "SelectionPolicyRaw", "least_conn", "least_conn"},
-		{reflect.TypeFor[LoadBalancing](), "Retries", defaultRetries, h.retry.limit},
-		{reflect.TypeFor[LoadBalancing](), "TryInterval", defaultTryInterval, h.retry.interval},
-		{reflect.TypeFor[Queue](), "Size", defaultQueueSize, h.pool.Queue.Size},
-		{reflect.TypeFor[Queue](), "Timeout", defaultQueueTimeout, h.pool.Queue.Timeout},
-		{reflect.TypeFor[PassiveHealthChecks](), "FailDuration", defaultFailDuration, h.pool.Passive.Duration},
-		{reflect.TypeFor[PassiveHealthChecks](), "MaxFails", defaultMaxFails, h.pool.Passive.Max},
-		{reflect.TypeFor[Rebalance](), "Interval", defaultRebalanceInterval, rebalancing.loaded.Rebalance.Interval},
-		{reflect.TypeFor[ActiveHealthChecks](), "Interval", defaultHealthInterval, time.Duration(checks.Interval)},
-		{reflect.TypeFor[ActiveHealthChecks](), "Timeout", defaultHealthTimeout, time.Duration(checks.Timeout)},
-		{reflect.TypeFor[ActiveHealthChecks](), "Passes", defaultHealthPasses, checks.Passes},
-		{reflect.TypeFor[ActiveHealthChecks](), "Fails", defaultHealthFails, checks.Fails},
+		{reflect.TypeFor[LoadBalancing](), "Retries", settings.DefaultRetries, h.retry.Limit},
+		{reflect.TypeFor[LoadBalancing](), "TryInterval", settings.DefaultTryInterval, h.retry.Interval},
+		{reflect.TypeFor[Queue](), "Size", settings.DefaultQueueSize, h.pool.Queue.Size},
+		{reflect.TypeFor[Queue](), "Timeout", settings.DefaultQueueTimeout, h.pool.Queue.Timeout},
+		{reflect.TypeFor[PassiveHealthChecks](), "FailDuration", settings.DefaultFailDuration, h.pool.Passive.Duration},
+		{reflect.TypeFor[PassiveHealthChecks](), "MaxFails", settings.DefaultMaxFails, h.pool.Passive.Max},
+		{reflect.TypeFor[Rebalance](), "Interval", settings.DefaultRebalanceInterval, rebalancing.loaded.Rebalance.Interval},
+		{reflect.TypeFor[ActiveHealthChecks](), "Interval", settings.DefaultHealthInterval, time.Duration(checks.Interval)},
+		{reflect.TypeFor[ActiveHealthChecks](), "Timeout", settings.DefaultHealthTimeout, time.Duration(checks.Timeout)},
+		{reflect.TypeFor[ActiveHealthChecks](), "Passes", settings.DefaultHealthPasses, checks.Passes},
+		{reflect.TypeFor[ActiveHealthChecks](), "Fails", settings.DefaultHealthFails, checks.Fails},
 		{reflect.TypeFor[ActiveHealthChecks](), "Method", "GET", checks.Method},
-		{reflect.TypeFor[ActiveHealthChecks](), "MaxSize", int64(defaultHealthMaxSize), checks.MaxSize},
+		{reflect.TypeFor[ActiveHealthChecks](), "MaxSize", int64(settings.DefaultHealthMaxSize), checks.MaxSize},
 		{reflect.TypeFor[ActiveHealthChecks](), "ExpectStatus", 2, checks.ExpectStatus},
-		{reflect.TypeFor[ActiveHealthChecks](), "OnUnhealthy", keepUnhealthy, checks.OnUnhealthy},
+		{reflect.TypeFor[ActiveHealthChecks](), "OnUnhealthy", settings.KeepUnhealthy, checks.OnUnhealthy},
 		{reflect.TypeFor[Drain](), "EvictPeriod", defaultEvictPeriod, h.evictPolicy.Period},
 		{reflect.TypeFor[Drain](), "ShutdownPeriod", defaultShutdownPeriod, h.tunnelPolicy.Shutdown},
 		{reflect.TypeFor[Drain](), "CloseCode", 1012, int(h.evictPolicy.CloseCode)},
@@ -173,13 +176,13 @@ func TestNegativeMeansOff(t *testing.T) {
 	for name, got := range map[string]time.Duration{
 		"handshake": h.handshake, "idle": h.tunnelPolicy.Idle, "write": h.tunnelPolicy.Write,
 		"half_close": h.tunnelPolicy.HalfClose, "max_lifetime": h.tunnelPolicy.MaxLifetime,
-		"try_duration": h.retry.duration,
+		"try_duration": h.retry.Duration,
 	} {
 		if got != 0 {
 			t.Errorf("%s is %v, want none", name, got)
 		}
 	}
-	if got, want := h.retry.limit, defaultRetries; got != want {
+	if got, want := h.retry.Limit, settings.DefaultRetries; got != want {
 		t.Errorf("%d retries, want %d", got, want)
 	}
 	if p := h.tunnelPolicy; p.Ping != 0 || p.MaxMessage != 0 || p.MessageEvery != 0 {
@@ -225,9 +228,9 @@ func TestTryDurationLiftsTheLimitOfRetries(t *testing.T) {
 		"retries":                  {LoadBalancing{Retries: &two}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := newRetry(&test.lb)
-			if err != nil || r.limit != test.want {
-				t.Errorf("the limit is %d (%v), want %d", r.limit, err, test.want)
+			r, err := settings.NewRetry(&test.lb)
+			if err != nil || r.Limit != test.want {
+				t.Errorf("the limit is %d (%v), want %d", r.Limit, err, test.want)
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -217,7 +218,7 @@ func TestTimesThatIncludeTLS(t *testing.T) {
 			h := withTransport(t, up.Addr, test.transport)
 			h.Timeouts = &test.timeouts
 			p := newProxy(t, h)
-			for range defaultMaxFails {
+			for range settings.DefaultMaxFails {
 				c := testbed.Dial(t, p.Addr)
 				p.expectRefusal(causeDialTimeout, http.StatusGatewayTimeout, func() {
 					expectAnswer(t, c, testbed.HandshakeRequest("/", "example.com"), http.StatusGatewayTimeout, notFromNext(nil))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -141,7 +142,7 @@ func TestUpstreamThatComesAndGoes(t *testing.T) {
 		c.Echo(fmt.Sprint("still here: ", i))
 	}
 	// That it closes connections is held against nobody: a client may have made it.
-	if n := p.logs.FilterMessage("trying another upstream").Len(); n <= defaultMaxFails {
+	if n := p.logs.FilterMessage("trying another upstream").Len(); n <= settings.DefaultMaxFails {
 		t.Errorf("%d of %d handshakes were tried again, want more", n, thousands()+30)
 	}
 	if failing := failingAddresses(); len(failing) > 0 {

@@ -21,6 +21,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -48,7 +49,7 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 	}
 	c.logger, c.handler = h.logger, h
 	h.check = c
-	if c.settings.OnUnhealthy == evictUnhealthy {
+	if c.settings.OnUnhealthy == settings.EvictUnhealthy {
 		h.evictPolicy.MustPass = c.Key
 	}
 	return nil
@@ -76,7 +77,7 @@ func (h *Handler) provisionTold(p *upstream.Pool, lb *LoadBalancing) (err error)
 
 // newActiveCheck makes a check of settings that have no problem.
 func newActiveCheck(a *ActiveHealthChecks, t *transport, reports *told.LoadReport) (*activeCheck, error) {
-	c := &activeCheck{settings: a.withDefaults(), transport: t}
+	c := &activeCheck{settings: a.WithDefaults(), transport: t}
 	if a.ExpectBody != "" {
 		var err error
 		if c.body, err = regexp.Compile(a.ExpectBody); err != nil {
@@ -146,7 +147,7 @@ func (c *activeCheck) Said(string, upstream.Word, upstream.Word, string) {}
 
 // probe returns what probes an endpoint.
 func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) error {
-	target, err := c.settings.target(e.Address)
+	target, err := c.settings.Target(e.Address)
 	if err != nil {
 		return func(context.Context) error { return err }
 	}
@@ -176,14 +177,6 @@ func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) erro
 		}
 		return one.Run(ctx)
 	}
-}
-
-// target returns what is dialed to check the upstream at an address.
-func (a *ActiveHealthChecks) target(of upstream.Address) (upstream.Address, error) {
-	if a.Upstream != "" {
-		return parseAddress(a.Upstream)
-	}
-	return of.AtPort(a.Port)
 }
 
 // startChecks tells that the handler's configuration is in force, so that its

@@ -30,6 +30,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -133,7 +134,7 @@ type Handler struct {
 	agents         *health.Check // nil: none
 	reports        *told.Reports // nil: nobody goes by them
 	loaded         *evict.Pool
-	retry          retry
+	retry          settings.Retry
 	access         access
 	trustedProxies []netip.Prefix
 	transport      *transport
@@ -204,15 +205,15 @@ func (h *Handler) provisionAccess(caddy.Context) (err error) {
 // provisionTunnels sets what a tunnel takes along.
 func (h *Handler) provisionTunnels(caddy.Context) error {
 	t, k := cmp.Or(h.Timeouts, new(Timeouts)), cmp.Or(h.Keepalive, new(Keepalive))
-	ping := orDefault(k.PingInterval, 0)
-	h.handshake = orDefault(t.Handshake, defaultHandshakeTimeout)
+	ping := settings.OrDefault(k.PingInterval, 0)
+	h.handshake = settings.OrDefault(t.Handshake, defaultHandshakeTimeout)
 	h.tunnelPolicy = &tunnel.Options{
-		Idle:        orDefault(t.Idle, defaultIdleTimeout),
-		Write:       orDefault(t.Write, defaultWriteTimeout),
-		HalfClose:   orDefault(t.HalfClose, defaultHalfCloseTimeout),
+		Idle:        settings.OrDefault(t.Idle, defaultIdleTimeout),
+		Write:       settings.OrDefault(t.Write, defaultWriteTimeout),
+		HalfClose:   settings.OrDefault(t.HalfClose, defaultHalfCloseTimeout),
 		Ping:        ping,
-		PingTimeout: orDefault(k.PingTimeout, missedPings*ping),
-		MaxLifetime: orDefault(t.MaxLifetime, 0),
+		PingTimeout: settings.OrDefault(k.PingTimeout, missedPings*ping),
+		MaxLifetime: settings.OrDefault(t.MaxLifetime, 0),
 		Jitter:      max(0, cmp.Or(t.LifetimeJitter, defaultLifetimeJitter)),
 	}
 	limits := cmp.Or(h.Limits, new(Limits))

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -184,7 +185,7 @@ func TestHostsAreToldApart(t *testing.T) {
 		"unix//run/ws.sock":     "unix//run/ws.sock",
 		"unix/relative/ws.sock": "unix/relative/ws.sock",
 	} {
-		a, err := parseAddress(dial)
+		a, err := settings.ParseAddress(dial)
 		if err != nil {
 			t.Errorf("%s: %v", dial, err)
 			continue

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -171,7 +172,7 @@ func TestSelectionPoliciesAgreeWithReverseProxy(t *testing.T) {
 				up.Host = new(reverseproxy.Host)
 			}
 			theirs := s.handler[0].guest.Selector.Select(offered, r, nil)
-			a, err := parseAddress(theirs.Dial)
+			a, err := settings.ParseAddress(theirs.Dial)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -31,8 +32,8 @@ func TestWhatStartsSlowly(t *testing.T) {
 			operate(upstream.Ready, "a:1")
 		},
 		"what has not failed any more": func(h *Handler) {
-			fail(h, 0, defaultMaxFails)
-			time.Sleep(defaultFailDuration)
+			fail(h, 0, settings.DefaultMaxFails)
+			time.Sleep(settings.DefaultFailDuration)
 			synctest.Wait()
 		},
 		"what passes its check again": func(h *Handler) {
@@ -68,8 +69,8 @@ func TestSlowStartGoesOnAfterAReload(t *testing.T) {
 	old := startingSlowly("a:1", "b:1")
 	unload := load(t, old)
 	bubble(t, startingSlowly("x:1"), func(t *testing.T) {
-		fail(old, 0, defaultMaxFails)
-		time.Sleep(defaultFailDuration)
+		fail(old, 0, settings.DefaultMaxFails)
+		time.Sleep(settings.DefaultFailDuration)
 		synctest.Wait()
 		since := joinedAt(t, old, "a:1")
 		time.Sleep(time.Second)

@@ -15,6 +15,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -23,7 +24,7 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 	if len(h.DynamicUpstreamsRaw) == 0 {
 		return nil
 	}
-	modules, err := guest.LoadSources(ctx, "dynamic_upstreams", h.DynamicUpstreamsRaw, parseAddress)
+	modules, err := guest.LoadSources(ctx, "dynamic_upstreams", h.DynamicUpstreamsRaw, settings.ParseAddress)
 	if err != nil {
 		return err
 	}
@@ -38,7 +39,7 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 // dynamicSlot makes the place of an upstream that was found.
 func (h *Handler) dynamicSlot(dial string) *upstream.Server {
 	return &upstream.Server{
-		Weight:     defaultWeight,
+		Weight:     settings.DefaultWeight,
 		MaxTunnels: h.pool.MaxTunnels,
 		Dial:       dial,
 		Known:      guest.NewUpstream(dial),

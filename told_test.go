@@ -38,7 +38,7 @@ func TestReportsOfLoadAreTakenFrom101s(t *testing.T) {
 		want  float64
 	}{
 		"a report":        {"Endpoint-Load-Metrics: TEXT cpu_utilization=0.3, named_metrics.rooms=0.4", 0.4},
-		"in its own form": {"Endpoint-Load-Metrics-Bin: QhIKBXJvb21zEQAAAAAAAOA/", 0.5},
+		"in its own form": {"Endpoint-Load-Metrics-Bin: QhAKBXJvb21zEQAAAAAAAOA/", 0.5},
 		"a lie":           {"Endpoint-Load-Metrics: TEXT cpu_utilization=-1, named_metrics.rooms=NaN", 0},
 		"nonsense":        {"Endpoint-Load-Metrics: \"", 0},
 		"another field":   {"X-Load: 1", 0},

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,9 +15,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -165,38 +163,6 @@ func (t *transport) mayBeTheClients(err error) bool {
 	return t.tellsRequest && !strings.HasPrefix(err.Error(), "dial ")
 }
 
-// parseAddress parses an address without placeholders.
-func parseAddress(dial string) (upstream.Address, error) {
-	if !printable.Is(dial) {
-		// It would be shown in logs, lists and errors.
-		return upstream.Address{}, fmt.Errorf("%q has control characters", dial)
-	}
-	addr, err := caddy.ParseNetworkAddress(dial)
-	switch {
-	case directive.HasPath(dial):
-		return upstream.Address{}, fmt.Errorf("%s has a path; write host:port, and change paths with a rewrite handler", dial)
-	case err != nil:
-		return upstream.Address{}, err
-	}
-	switch addr.Network {
-	case "tcp", "tcp4", "tcp6", "unix":
-	default:
-		return upstream.Address{}, fmt.Errorf("a tunnel needs tcp or unix, not %s", addr.Network)
-	}
-	if n := addr.PortRangeSize(); n != 1 {
-		return upstream.Address{}, fmt.Errorf("%s names %d ports; an upstream is exactly one", dial, n)
-	}
-	if !addr.IsUnixNetwork() && addr.StartPort == 0 {
-		return upstream.Address{}, fmt.Errorf("%s has no port", dial)
-	}
-	return upstream.Address{
-		Network:  addr.Network,
-		HostPort: addr.JoinHostPort(0),
-		Hostname: addr.Host,
-		Port:     strconv.Itoa(int(addr.StartPort)),
-	}, nil
-}
-
 // setUpstream sets the placeholders that reverse_proxy sets for a chosen upstream,
 // which has so many tunnels, may have most, and has failed so often. The operator's
 // header operations may use them.
@@ -214,7 +180,7 @@ func setUpstream(repl *caddy.Replacer, a upstream.Address, tunnels, most, fails 
 func expander(repl *caddy.Replacer) func(dial string) (upstream.Address, error) {
 	return func(dial string) (upstream.Address, error) {
 		expanded := repl.ReplaceAll(dial, "")
-		a, err := parseAddress(expanded)
+		a, err := settings.ParseAddress(expanded)
 		if err != nil {
 			return a, fmt.Errorf("upstream %s became %q: %w", dial, expanded, err)
 		}

@@ -1,5 +1,6 @@
-// Package balance says how many tunnels each upstream of a pool should have. It is
-// pure: it knows numbers, and neither addresses, locks nor clocks.
+// Package balance says how many tunnels each upstream of a pool should have, and
+// which one a key leads to. It is pure: it knows numbers, and neither addresses,
+// locks nor clocks.
 package balance
 
 import "math"

@@ -1,7 +1,6 @@
-package websocketproxy
+package settings
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,7 +37,8 @@ type Upstream struct {
 	Backup bool `json:"backup,omitempty"`
 }
 
-func (up *Upstream) check() error {
+// Check reports what is wrong with the upstream.
+func (up *Upstream) Check() error {
 	switch {
 	case up == nil || up.Dial == "":
 		return errors.New("dial: is empty; give an address such as localhost:9000")
@@ -49,7 +49,7 @@ func (up *Upstream) check() error {
 	case strings.Contains(up.Dial, "{"):
 		return nil // it is known in a handshake only
 	}
-	if _, err := parseAddress(up.Dial); err != nil {
+	if _, err := ParseAddress(up.Dial); err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
 	return nil
@@ -157,37 +157,27 @@ type Rebalance struct {
 	Interval caddy.Duration `json:"interval,omitempty"`
 }
 
-func (h *Handler) checkUpstreams() error {
-	if len(h.Upstreams) == 0 && len(h.DynamicUpstreamsRaw) == 0 {
+// CheckUpstreams reports what is wrong with the upstreams; isDynamic means that there
+// are sources of more.
+func CheckUpstreams(upstreams []*Upstream, isDynamic bool) error {
+	if len(upstreams) == 0 && !isDynamic {
 		return errors.New("upstreams: none given; at least one is needed, or dynamic_upstreams")
 	}
-	for i, up := range h.Upstreams {
-		if err := up.check(); err != nil {
+	for i, up := range upstreams {
+		if err := up.Check(); err != nil {
 			return fmt.Errorf("upstreams[%d]: %w", i, err)
 		}
 	}
 	return nil
 }
 
-func (h *Handler) checkSources() error {
-	if len(h.DynamicUpstreamsRaw) == 0 {
-		return nil
-	}
-	_, err := guest.SplitSources("dynamic_upstreams", h.DynamicUpstreamsRaw)
-	return err
-}
-
-// balancing returns the configuration of load balancing, with or without one.
-func (h *Handler) balancing() *LoadBalancing {
-	return cmp.Or(h.LoadBalancing, new(LoadBalancing))
-}
-
-func (h *Handler) checkBalancing() error {
-	lb := h.balancing()
-	if _, err := newRetry(lb); err != nil {
+// CheckBalancing reports what is wrong with the balancing of these upstreams;
+// isDynamic means that there are sources of more.
+func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) error {
+	if _, err := NewRetry(lb); err != nil {
 		return err
 	}
-	if _, err := newQueueLimits(lb.Queue); err != nil {
+	if _, err := NewQueueLimits(lb.Queue); err != nil {
 		return err
 	}
 	switch {
@@ -199,7 +189,7 @@ func (h *Handler) checkBalancing() error {
 	if err := lb.Rebalance.check(); err != nil {
 		return err
 	}
-	own, err := lb.ownPolicy()
+	own, err := lb.OwnPolicy()
 	if lb.LoadReport != nil {
 		if err := lb.LoadReport.Check(own != nil, lb.Rebalance != nil && lb.Rebalance.Share > 0); err != nil {
 			return fmt.Errorf("load_balancing.load_report%w", err)
@@ -208,21 +198,21 @@ func (h *Handler) checkBalancing() error {
 	switch {
 	case err != nil:
 	case own == nil:
-		return h.checkForeign(lb)
-	case own.Weights != nil && len(h.DynamicUpstreamsRaw) > 0:
+		return lb.checkForeign(upstreams)
+	case own.Weights != nil && isDynamic:
 		err = errors.New("weights: are by position, which dynamic upstreams do not have; use least_conn or round_robin")
 	default:
-		err = own.check(h.Upstreams)
+		err = own.check(upstreams)
 	}
 	if err != nil {
 		return fmt.Errorf("load_balancing.selection_policy: %w", err)
 	}
-	return own.checkWeights(h.Upstreams)
+	return own.checkWeights(upstreams)
 }
 
 // checkForeign refuses what has no effect with a policy of another module.
-func (h *Handler) checkForeign(lb *LoadBalancing) error {
-	for i, up := range h.Upstreams {
+func (lb *LoadBalancing) checkForeign(upstreams []*Upstream) error {
+	for i, up := range upstreams {
 		if up.Weight != 0 {
 			return fmt.Errorf("upstreams[%d]: weight: has no effect with this selection policy; "+
 				"use least_conn, round_robin or random_choose, or leave it out", i)
@@ -242,40 +232,6 @@ func (h *Handler) checkForeign(lb *LoadBalancing) error {
 	return nil
 }
 
-// check reports what is wrong with the policy for these upstreams.
-func (own *ownPolicy) check(upstreams []*Upstream) error {
-	switch {
-	case own.Choose != nil && own.Policy != "random_choose":
-		return fmt.Errorf("%s has no option `choose`", own.Policy)
-	case own.Choose != nil && *own.Choose < 2:
-		return fmt.Errorf("choose: must be at least 2, not %d; `random` is a policy of its own", *own.Choose)
-	case own.Policy == "weighted_round_robin":
-	case own.Weights != nil:
-		return fmt.Errorf("%s has no option `weights`; give each upstream its weight", own.Policy)
-	default:
-		return nil
-	}
-	if len(own.Weights) != len(upstreams) {
-		return fmt.Errorf("weights: %d for %d upstreams; give one for each", len(own.Weights), len(upstreams))
-	}
-	for i, w := range own.Weights {
-		if w < 1 || w > upstream.MaxWeight {
-			return fmt.Errorf("weights[%d]: %d is not between 1 and %d", i, w, upstream.MaxWeight)
-		}
-	}
-	return nil
-}
-
-// checkWeights refuses weights that upstreams have besides those of the policy.
-func (own *ownPolicy) checkWeights(upstreams []*Upstream) error {
-	for i, up := range upstreams {
-		if up.Weight != 0 && own.Weights != nil {
-			return fmt.Errorf("upstreams[%d]: weight: is given here and in weighted_round_robin; choose one", i)
-		}
-	}
-	return nil
-}
-
 // check reports what is wrong with the settings.
 func (r *Rebalance) check() error {
 	switch {
@@ -289,5 +245,35 @@ func (r *Rebalance) check() error {
 	case r.Interval != 0 && r.Interval < caddy.Duration(time.Second):
 		return errors.New("load_balancing.rebalance.interval: is shorter than a second")
 	}
+	return nil
+}
+
+// slot makes the upstream's place in a pool, in which upstreams have this weight,
+// or none, and may have so many tunnels, if they do not say it themselves.
+func (up *Upstream) slot(weight, maxTunnels int) *upstream.Server {
+	if up.MaxTunnels != 0 {
+		maxTunnels = up.MaxTunnels
+	}
+	return &upstream.Server{
+		Weight:     max(weight, DefaultWeight),
+		MaxTunnels: maxTunnels,
+		Backup:     up.Backup,
+		Dial:       up.Dial,
+		Known:      guest.NewUpstream(up.Dial),
+	}
+}
+
+// AddTo puts an upstream into a pool. Without a weight, that is the default.
+func AddTo(p *upstream.Pool, up *Upstream, weight int) error {
+	s := up.slot(weight, p.MaxTunnels)
+	if strings.Contains(up.Dial, "{") {
+		p.AddTemplate(s, up.Dial)
+		return nil
+	}
+	a, err := ParseAddress(up.Dial)
+	if err != nil {
+		return fmt.Errorf("dial: %w", err)
+	}
+	p.AddFixed(s, a)
 	return nil
 }

@@ -1,0 +1,89 @@
+package settings
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
+)
+
+// OwnPolicy is the configuration of the policies that this module implements
+// itself, in the form that reverse_proxy's policies of these names have.
+type OwnPolicy struct {
+	Policy  string `json:"policy"`
+	Choose  *int   `json:"choose"`
+	Weights []int  `json:"weights"`
+}
+
+// OwnPolicy returns the policy if it is one of this module's own; nil if it is of
+// another one.
+func (lb *LoadBalancing) OwnPolicy() (*OwnPolicy, error) {
+	own := &OwnPolicy{Policy: "least_conn"}
+	if len(lb.SelectionPolicyRaw) == 0 {
+		return own, nil
+	}
+	// Options of other modules' policies may have the same names and other
+	// types, so only the name counts until it is known to be ours.
+	own.Policy = ""
+	if err := json.Unmarshal(lb.SelectionPolicyRaw, &struct {
+		Policy *string `json:"policy"`
+	}{&own.Policy}); err != nil {
+		return nil, err
+	}
+	switch own.Policy {
+	case "least_conn", "round_robin", "random_choose", "weighted_round_robin":
+		return own, caddy.StrictUnmarshalJSON(lb.SelectionPolicyRaw, own)
+	}
+	return nil, nil
+}
+
+// Build makes the policy.
+func (own *OwnPolicy) Build() upstream.Policy {
+	switch own.Policy {
+	case "round_robin", "weighted_round_robin":
+		return upstream.RoundRobin{}
+	case "random_choose":
+		choices := DefaultChoices
+		if own.Choose != nil {
+			choices = *own.Choose
+		}
+		return &upstream.RandomChoose{Choices: choices}
+	}
+	return upstream.LeastConn{}
+}
+
+// check reports what is wrong with the policy for these upstreams.
+func (own *OwnPolicy) check(upstreams []*Upstream) error {
+	switch {
+	case own.Choose != nil && own.Policy != "random_choose":
+		return fmt.Errorf("%s has no option `choose`", own.Policy)
+	case own.Choose != nil && *own.Choose < 2:
+		return fmt.Errorf("choose: must be at least 2, not %d; `random` is a policy of its own", *own.Choose)
+	case own.Policy == "weighted_round_robin":
+	case own.Weights != nil:
+		return fmt.Errorf("%s has no option `weights`; give each upstream its weight", own.Policy)
+	default:
+		return nil
+	}
+	if len(own.Weights) != len(upstreams) {
+		return fmt.Errorf("weights: %d for %d upstreams; give one for each", len(own.Weights), len(upstreams))
+	}
+	for i, w := range own.Weights {
+		if w < 1 || w > upstream.MaxWeight {
+			return fmt.Errorf("weights[%d]: %d is not between 1 and %d", i, w, upstream.MaxWeight)
+		}
+	}
+	return nil
+}
+
+// checkWeights refuses weights that upstreams have besides those of the policy.
+func (own *OwnPolicy) checkWeights(upstreams []*Upstream) error {
+	for i, up := range upstreams {
+		if up.Weight != 0 && own.Weights != nil {
+			return fmt.Errorf("upstreams[%d]: weight: is given here and in weighted_round_robin; choose one", i)
+		}
+	}
+	return nil
+}
