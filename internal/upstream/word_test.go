@@ -82,9 +82,20 @@ func TestAnAgentIsNotStrongerThanOthers(t *testing.T) {
 
 func TestWeightsOfAgents(t *testing.T) {
 	for _, test := range []struct{ weight, percent, want int }{
-		{1, 75, 75}, {1, 33, 33}, {4, 50, 200}, {100, 75, 7500}, {1, 100, 100}, {1, 25600, 25600}, {3, 25600, 25600},
-		{256, 200, 25600}, {1000, 100, 100000}, {1000, 200, 100000}, {1000, 50, 50000},
-		{MaxWeight, 25600, MaxWeight * 100}, {1, 1, 1}, {7, 0, 700},
+		{1, 75, 75},
+		{1, 33, 33},
+		{4, 50, 200},
+		{100, 75, 7500},
+		{1, 100, 100},
+		{1, 25600, 25600},
+		{3, 25600, 25600},
+		{256, 200, 25600},
+		{1000, 100, 100000},
+		{1000, 200, 100000},
+		{1000, 50, 50000},
+		{MaxWeight, 25600, MaxWeight * 100},
+		{1, 1, 1},
+		{7, 0, 700},
 	} {
 		if got := percent(test.percent).scale(test.weight); got != test.want {
 			t.Errorf("%d%% of %d is %d hundredths, want %d", test.percent, test.weight, got, test.want)
