@@ -53,7 +53,7 @@ func startAgent(tb testing.TB) *agent {
 }
 
 func (a *agent) serve(conn net.Conn) {
-	defer conn.Close() //nolint:errcheck // nothing more is expected of it
+	defer conn.Close()
 	who, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil {
 		return
@@ -85,7 +85,7 @@ func (a *agent) says(tb testing.TB, answer string, times int) {
 func startHAProxyWithAgent(tb testing.TB, server, agentPort string) (standing func() string) {
 	tb.Helper()
 	binary := testbed.Program(tb, "haproxy")
-	dir, err := os.MkdirTemp("", "agent") // a socket's path is short
+	dir, err := os.MkdirTemp("", "agent") //nolint:usetesting // a socket's path is short
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func standingInHAProxy(tb testing.TB, socket string) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // it is only read
+	defer conn.Close()
 	if _, err := io.WriteString(conn, "show stat\n"); err != nil {
 		tb.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func standingInCaddy(tb testing.TB, c *caddy) string {
 	c.api(tb, http.MethodGet, "upstreams", "", http.StatusOK, &list)
 	state, weight, limit := "UP", "100", "50"
 	isDrained, isDown := false, false
-	for _, word := range strings.Fields(list.Upstreams[0].Agent) {
+	for _, word := range strings.FieldsSeq(list.Upstreams[0].Agent) {
 		most, isLimit := strings.CutPrefix(word, "maxconn:")
 		part, isWeight := strings.CutSuffix(word, "%")
 		switch {
