@@ -43,7 +43,7 @@ var graph = map[string][]string{
 	"relay":     {"x/sys"},
 	"renew":     {"expiry", "label", "net/http", "caddy", "zap"},
 	"server":    {"conn", "tunnel", "net/http", "quic", "x/net", "caddy", "zap"},
-	"sticky":    {"upstream", "net/http", "caddy", "xxhash"},
+	"sticky":    {"upstream", "net/http", "x/net", "caddy", "xxhash"},
 	"testbed":   {"net/http", "x/net"},
 	"trace":     {"printable", "net/http", "otel"},
 	"tunnel":    {"frame", "printable", "relay", "trace", "quic"},

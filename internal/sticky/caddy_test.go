@@ -90,12 +90,18 @@ func TestCookieIsTheirs(t *testing.T) {
 		{"age", `{"policy":"cookie","max_age":"1h"}`, nil, nil},
 		{"short age", `{"policy":"cookie","max_age":"500ms"}`, nil, nil},
 		{"TLS", `{"policy":"cookie"}`, nil, func(r *http.Request) { r.TLS = new(tls.ConnectionState) }},
-		{"TLS at a proxy", `{"policy":"cookie"}`, trusted,
-			func(r *http.Request) { r.Header["X-Forwarded-Proto"] = []string{"http", "https"} }},
-		{"none at a proxy", `{"policy":"cookie"}`, trusted,
-			func(r *http.Request) { r.Header["X-Forwarded-Proto"] = []string{"https", "http"} }},
-		{"TLS at a liar", `{"policy":"cookie"}`, nil,
-			func(r *http.Request) { r.Header["X-Forwarded-Proto"] = []string{"https"} }},
+		{
+			"TLS at a proxy", `{"policy":"cookie"}`, trusted,
+			func(r *http.Request) { r.Header["X-Forwarded-Proto"] = []string{"http", "https"} },
+		},
+		{
+			"none at a proxy", `{"policy":"cookie"}`, trusted,
+			func(r *http.Request) { r.Header["X-Forwarded-Proto"] = []string{"https", "http"} },
+		},
+		{
+			"TLS at a liar", `{"policy":"cookie"}`, nil,
+			func(r *http.Request) { r.Header["X-Forwarded-Proto"] = []string{"https"} },
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			policy, pool := theirs(t, test.config), theirPool()

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -105,7 +107,7 @@ func (s *Settings) parseCookie(raw json.RawMessage) error {
 	if c.Name == "" {
 		c.Name = "lb"
 	}
-	if err := (&http.Cookie{Name: c.Name}).Valid(); err != nil {
+	if !httpguts.ValidHeaderFieldName(c.Name) { // which is a token, too (RFC 6265 section 4.1.1)
 		return fmt.Errorf("name: %q cannot be the name of a cookie; use letters, digits, - and _", c.Name)
 	}
 	if c.MaxAge < 0 {
