@@ -45,6 +45,7 @@ var graph = map[string][]string{
 	"renew":     {"expiry", "label", "net/http", "caddy", "zap"},
 	"settings":  {"directive", "guest", "handshake", "health", "printable", "upstream", "net/http", "x/net", "caddy"},
 	"server":    {"conn", "tunnel", "net/http", "quic", "x/net", "caddy", "zap"},
+	"sticky":    {"upstream", "net/http", "x/net", "caddy", "xxhash"},
 	"testbed":   {"net/http", "x/net"},
 	"trace":     {"printable", "net/http", "otel"},
 	"tunnel":    {"frame", "printable", "relay", "trace", "quic"},
@@ -54,6 +55,7 @@ var graph = map[string][]string{
 // outsiders are the names that graph has for what is not of this module.
 var outsiders = map[string]string{
 	"github.com/caddyserver/caddy/v2": "caddy",
+	"github.com/cespare/xxhash/v2":    "xxhash",
 	"github.com/coder/websocket":      "websocket",
 	"github.com/dustin/go-humanize":   "humanize",
 	"github.com/prometheus":           "prometheus",
