@@ -153,7 +153,7 @@ func standingInCaddy(tb testing.TB, c *caddy) string {
 	c.api(tb, http.MethodGet, "upstreams", "", http.StatusOK, &list)
 	state, weight, limit := "UP", "100", "50"
 	isDrained, isDown := false, false
-	for _, word := range strings.FieldsSeq(list.Upstreams[0].Agent) {
+	for word := range strings.FieldsSeq(list.Upstreams[0].Agent) {
 		most, isLimit := strings.CutPrefix(word, "maxconn:")
 		part, isWeight := strings.CutSuffix(word, "%")
 		switch {

@@ -60,20 +60,29 @@ func (u *PoolUpstreams) Provision(ctx caddy.Context) error {
 //
 //	dynamic websocket_proxy <name>
 func (u *PoolUpstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume the source's name
+	pool, err := poolName(d, "dynamic")
+	u.Pool = pool
+	return err
+}
+
+// poolName reads the name of a pool, behind that of a module of reverse_proxy, which an option
+// names.
+func poolName(d *caddyfile.Dispenser, option string) (string, error) {
+	d.Next() // consume the module's name
 	if !d.NextArg() {
-		return d.Err("dynamic websocket_proxy needs the name of a websocket_proxy; give that one a name with its option name")
+		return "", d.Errf("%s websocket_proxy needs the name of a websocket_proxy; "+
+			"give that one a name with its option name", option)
 	}
-	if u.Pool = d.Val(); u.Pool == "" {
-		return d.Err("dynamic websocket_proxy has an empty name; give it that of a websocket_proxy")
+	name := d.Val()
+	switch {
+	case name == "":
+		return "", d.Errf("%s websocket_proxy has an empty name; give it that of a websocket_proxy", option)
+	case d.NextArg():
+		return "", d.Errf("%s websocket_proxy has too many arguments: %s", option, d.Val())
+	case d.NextBlock(d.Nesting()):
+		return "", d.Errf("%s websocket_proxy has no block", option)
 	}
-	if d.NextArg() {
-		return d.Errf("dynamic websocket_proxy has too many arguments: %s", d.Val())
-	}
-	if d.NextBlock(d.Nesting()) {
-		return d.Err("dynamic websocket_proxy has no block")
-	}
-	return nil
+	return name, nil
 }
 
 // GetUpstreams implements reverseproxy.UpstreamSource.

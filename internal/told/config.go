@@ -11,7 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/loadreport"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/orca"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -108,7 +108,7 @@ func (l *LoadReport) Check(isOwnPolicy, rebalances bool) error {
 		return errors.New(": and rebalance contradict each other, as that moves tunnels by the configured weights; " +
 			"leave one of them out")
 	}
-	if _, err := loadreport.NewReader(l.Metrics...); err != nil {
+	if _, err := orca.NewReader(l.Metrics...); err != nil {
 		return fmt.Errorf(".metrics: %w", err)
 	}
 	return nil

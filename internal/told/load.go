@@ -7,7 +7,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/loadreport"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/orca"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -15,7 +15,7 @@ import (
 // Reports takes in what the upstreams of a pool report of their load.
 type Reports struct {
 	table  *upstream.Table
-	reader *loadreport.Reader
+	reader *orca.Reader
 	logger *zap.Logger
 }
 
@@ -25,7 +25,7 @@ func (l *LoadReport) Attach(p *upstream.Pool, t *upstream.Table, logger *zap.Log
 	if l == nil {
 		return nil, nil
 	}
-	reader, err := loadreport.NewReader(l.Metrics...)
+	reader, err := orca.NewReader(l.Metrics...)
 	if err != nil {
 		return nil, err
 	}

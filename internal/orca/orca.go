@@ -1,7 +1,7 @@
-// Package loadreport reads what upstreams say of their load in header fields: ORCA, Open
+// Package orca reads what upstreams say of their load in header fields: ORCA, Open
 // Request Cost Aggregation, as gRPC and Envoy have it. What it reads is hostile text, and
 // what it returns is a utilisation that can be reckoned with, or nothing.
-package loadreport
+package orca
 
 import (
 	"encoding/base64"

@@ -1,4 +1,4 @@
-package loadreport
+package orca
 
 import (
 	"encoding/base64"
