@@ -62,7 +62,10 @@ func (h *Handler) provisionLimitsOf(p *upstream.Pool, lb *LoadBalancing) (err er
 	if h.HealthChecks != nil {
 		passive = h.HealthChecks.Passive
 	}
-	p.Passive, err = settings.NewFailureLimits(passive)
+	if p.Passive, err = settings.NewFailureLimits(passive); err != nil {
+		return err
+	}
+	h.doubts, err = settings.NewDoubts(passive)
 	return err
 }
 

@@ -80,6 +80,8 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //		# passive health checks
 //		fail_duration      <duration>|off
 //		max_fails          <n>|off
+//		unhealthy_status   <codes...>|off
+//		witnesses          on|off
 //
 //		# active health checks
 //		health_check            http|websocket|tcp [<uri>]
@@ -200,6 +202,9 @@ var options = map[string]option{
 	"fail_duration": {"health_checks.passive.fail_duration", func(p *parser) error { return p.DurationOrOff(&p.passive().FailDuration) }},
 	"max_fails":     {"health_checks.passive.max_fails", func(p *parser) error { return p.CountOrOff(&p.passive().MaxFails) }},
 
+	"unhealthy_status": {"health_checks.passive.unhealthy_status", (*parser).unhealthyStatus},
+	"witnesses":        {"health_checks.passive.no_witnesses", (*parser).witnesses},
+
 	// active health checks; health_check has the uri, too
 	"health_check":            {"health_checks.active health_checks.active.kind", (*parser).healthCheck},
 	"health_uri":              {"health_checks.active.uri", (*parser).ShareArg},
@@ -264,7 +269,7 @@ var syntax = directive.Syntax{
 	Refused:   refusedOptions,
 	Repeatable: map[string]bool{
 		"to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
-		"origins": true, "subprotocols": true, "lb_retry_status": true, "label": true,
+		"origins": true, "subprotocols": true, "lb_retry_status": true, "unhealthy_status": true, "label": true,
 	},
 	Settings: []string{"weight", "max_tunnels", "backup"},
 	Renamed:  strings.NewReplacer("dynamic_upstreams", "dynamic"),
@@ -275,9 +280,7 @@ var syntax = directive.Syntax{
 var refusedOptions = map[string]string{
 	"lb_retry_match": "handshakes are alike; use lb_retries, and lb_retry_status for those that an " +
 		"upstream has answered",
-	"health_path": "use health_uri",
-	"unhealthy_status": "use lb_retry_status to have the next upstream asked, " +
-		"or health_check to find out which ones cannot be used",
+	"health_path":             "use health_uri",
 	"unhealthy_latency":       "use handshake_timeout",
 	"unhealthy_request_count": "use max_tunnels of an upstream",
 	"flush_interval":          "every byte is passed on at once; remove it",

@@ -37,21 +37,48 @@ func (p *parser) retries() error {
 	return p.Number(lb.Retries, 0, math.MaxInt, "lb_retries is a number, 0 for none")
 }
 
-// retryStatus parses statuses, such as 503, and classes of them, such as 5xx.
 func (p *parser) retryStatus() error {
+	return p.statuses("lb_retry_status", "load_balancing.retry_status", &p.balancing().RetryStatus)
+}
+
+func (p *parser) unhealthyStatus() error {
+	all := &p.passive().UnhealthyStatus
+	if p.CountRemainingArgs() == 1 && p.NextArg() {
+		if p.Val() == "off" {
+			*all = []int{-1}
+			return nil
+		}
+		p.Prev()
+	}
+	return p.statuses("unhealthy_status", "health_checks.passive.unhealthy_status", all)
+}
+
+// statuses parses statuses, such as 503, and classes of them, such as 5xx.
+func (p *parser) statuses(option, path string, all *[]int) error {
 	if p.CountRemainingArgs() == 0 {
-		return p.Err("lb_retry_status needs a status, such as 503, or a class of them, such as 5xx")
+		return p.Errf("%s needs a status, such as 503, or a class of them, such as 5xx", option)
 	}
 	for p.NextArg() {
 		digits, isClass := strings.CutSuffix(p.Val(), "xx")
 		status, err := strconv.Atoi(digits)
 		if err != nil || isClass != (status < 10) {
-			return p.Errf("lb_retry_status is a status such as 503, or a class such as 5xx, not %q", p.Val())
+			return p.Errf("%s is a status such as 503, or a class such as 5xx, not %q", option, p.Val())
 		}
-		lb := p.balancing()
-		p.Note("load_balancing.retry_status", len(lb.RetryStatus), p.Token())
-		lb.RetryStatus = append(lb.RetryStatus, status)
+		p.Note(path, len(*all), p.Token())
+		*all = append(*all, status)
 	}
+	return nil
+}
+
+func (p *parser) witnesses() error {
+	word, err := p.Arg("on or off")
+	switch {
+	case err != nil:
+		return err
+	case word != "on" && word != "off":
+		return p.Errf("witnesses is on or off, not %q", word)
+	}
+	p.passive().NoWitnesses = word == "off"
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,6 +32,12 @@ type attempts struct {
 	trace      *trace.Handshake
 	// last is why there is no answer yet; nil if nothing has been tried.
 	last *refusal
+	// What the handshake asks each upstream for.
+	hs   *clientHandshake
+	out  *http.Request
+	repl *caddy.Replacer
+	// client is its network.
+	client netip.Prefix
 	// kept is the last answer, if others are asked whether they have a better one.
 	// Its place at the upstream is given back.
 	kept *answer
@@ -64,7 +71,8 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
 	candidates.Waiting = &hs.counts.Queue
-	t := attempts{Retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last, trace: hs.trace}
+	t := attempts{Retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last, trace: hs.trace, hs: hs, out: out, repl: repl}
+	t.client, _ = upstream.ClientOf(clientIP(r))
 	defer func() {
 		t.drop()
 		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
@@ -75,8 +83,9 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 			return t.settle(nil, refused)
 		}
 		hs.attempt = hs.trace.Dial(chosen.Host.Address, t.retried)
-		a, refused := h.attempt(ctx, chosen, out, hs, repl)
-		if !t.goOn(a, refused) {
+		a, refused := h.attempt(ctx, &t, chosen, hs, h.prepareFor(chosen, out, hs, repl))
+		a, refused, judged := h.judge(ctx, &t, chosen, a, refused)
+		if judged || !t.goOn(a, refused) {
 			return t.settle(a, refused)
 		}
 		h.logRetry(chosen, t.last)
@@ -185,31 +194,43 @@ func (t *attempts) settle(a *answer, refused *refusal) (*answer, *refusal) {
 // attempt performs the handshake with one upstream, and gives its place back if
 // that comes to nothing.
 func (h *Handler) attempt(
-	ctx context.Context, c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
+	ctx context.Context, t *attempts, c picked, hs *clientHandshake, out *http.Request,
 ) (a *answer, refused *refusal) {
-	began := time.Now()
+	began, span := time.Now(), hs.attempt
 	defer func() {
+		process.table.TrialOver(c.Choice)
+		own, why := a, refused
+		if a != nil && a.choice.Choice != c.Choice { // a witness has overtaken it
+			own, why = nil, &refusal{cause: causeHandshakeTimeout, err: errOvertaken}
+		}
 		hs.upstreamTook = time.Since(began)
-		hs.attempted(c, a, refused)
-		hs.attempt.Done(endOf(a, refused))
-		if a == nil { // also if somebody's code has panicked
+		hs.attempted(c, own, why)
+		span.Done(endOf(own, why))
+		switch {
+		case own == nil: // also if somebody's code has panicked
 			process.table.TunnelEnded(c.Host)
+		case own.opens() && !c.Overdue:
+			process.table.Answered(c.Choice, t.client, hs.upstreamTook)
+		}
+		if a != nil && own == nil {
+			hs.upstreamTook = a.took
 		}
 	}()
-	return h.handshakeAt(ctx, c, h.prepareFor(c, out, hs, repl), hs, repl)
+	return h.handshakeAt(ctx, t, c, hs, out)
 }
 
 // handshakeAt performs the handshake with one upstream, within handshake_timeout.
 func (h *Handler) handshakeAt(
-	ctx context.Context, c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer,
+	ctx context.Context, t *attempts, c picked, hs *clientHandshake, out *http.Request,
 ) (*answer, *refusal) {
+	began := time.Now()
 	inTime := ctx
 	if h.handshake > 0 {
 		var cancel context.CancelFunc
 		inTime, cancel = context.WithTimeout(ctx, h.handshake)
 		defer cancel()
 	}
-	conn, err := h.transport.dial(inTime, targetOf(c.Endpoint.Address), repl)
+	conn, err := h.transport.dial(inTime, targetOf(c.Endpoint.Address), t.repl)
 	if err != nil {
 		// It is the upstream that has taken the time, unless that of the request is over.
 		failed := causeDialFailed
@@ -228,10 +249,17 @@ func (h *Handler) handshakeAt(
 		refused.upstream = c.Host.Address
 		return nil, refused
 	}
-	answered, err := h.transport.Exchange(inTime, conn, out, &hs.Offer, func(ctx context.Context, resp *http.Response) {
-		forward.Inform(ctx, hs.client, resp)
+	answered, other, err := h.exchange(inTime, t, c.Choice, began, func(ctx context.Context) (*dial.Answer, error) {
+		return h.transport.Exchange(ctx, conn, out, &hs.Offer, func(ctx context.Context, resp *http.Response) {
+			if hs.client != nil {
+				forward.Inform(ctx, hs.client, resp)
+			}
+		})
 	})
-	if err != nil {
+	switch {
+	case other != nil:
+		return other, nil
+	case err != nil:
 		refused := refuseUnanswered(err)
 		refused.upstream = c.Host.Address
 		return nil, refused
@@ -239,7 +267,7 @@ func (h *Handler) handshakeAt(
 	if answered.StatusCode == http.StatusSwitchingProtocols {
 		h.reports.Heard(c.Endpoint, answered.Header)
 	}
-	return &answer{Answer: answered, choice: c}, nil
+	return &answer{Answer: answered, choice: c, took: time.Since(began)}, nil
 }
 
 // endOf is how an attempt has ended, for its span.
@@ -266,6 +294,7 @@ type answer struct {
 	*dial.Answer
 
 	choice picked
+	took   time.Duration
 	// taken tells that a tunnel has the connection, and the place at the upstream,
 	// and left that the place is given back.
 	taken, left bool

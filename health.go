@@ -93,6 +93,7 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport, reports *told.LoadRepor
 		Passes:   c.settings.Passes,
 		Fails:    c.settings.Fails,
 		Probe:    c.probe,
+		Proves:   c.settings.Kind == "websocket",
 		Table:    process.table,
 		Checkers: process.checkers,
 		Observer: c,

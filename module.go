@@ -143,6 +143,7 @@ type Handler struct {
 	evictPolicy    *evict.Policy
 	http3          server.HTTP3
 	perClient      int // most tunnels of a client; zero means no limit
+	doubts         settings.Doubts
 	logger         *zap.Logger
 	reporter       *reporter
 	counted        *metrics.Config // while the configuration is in force
@@ -182,7 +183,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	h.reporter = process.logs.add(h.logger)
-	h.evictPolicy.Report = h.reporter.tunnelClosed
+	h.evictPolicy.Report, h.evictPolicy.ResetsAtOnce = h.reporter.tunnelClosed, h.reporter.resetsAtOnce
 	return nil
 }
 

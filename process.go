@@ -84,6 +84,10 @@ func (p *processWide) changed(c upstream.Change) {
 	case upstream.AddressTried:
 		p.logs.newest().Info("upstream is tried again", zap.String("upstream", c.Address))
 		p.evictor.Recovered(c.Endpoints)
+	case upstream.AddressTrusted:
+		p.logs.newest().Info("upstream is not doubtful any more", zap.String("upstream", c.Address))
+		p.events.Emit(events.UpstreamTrusted, events.Data{"address": printable.Text(c.Address)})
+		p.evictor.Recovered(c.Endpoints)
 	case upstream.AddressUp:
 		p.evictor.Recovered(c.Endpoints)
 	case upstream.AddressEmpty:

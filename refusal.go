@@ -74,6 +74,7 @@ type refusal struct {
 	header   http.Header // for the client
 	upstream string      // the last one tried
 	retry    bool        // another upstream may do better
+	doubtful bool        // it may be the upstream that is to blame, or the request
 	lack     string      // what this side has run out of, if it has
 }
 
@@ -193,13 +194,14 @@ func refuseUnanswered(err error) *refusal {
 	case dial.Making: // header operations have made a Host that cannot be sent
 		return &refusal{cause: causeInternal, status: http.StatusInternalServerError, err: err}
 	case dial.Judging:
-		return &refusal{cause: causeBadAnswer, status: http.StatusBadGateway, err: err}
+		return &refusal{cause: causeBadAnswer, status: http.StatusBadGateway, err: err, doubtful: true}
 	case dial.Reading:
 		failed = causeBadAnswer
 	case dial.Sending, dial.Waiting:
 	}
 	f := refuseFailed(e.Ended, e.Cause, e.Err, e.Stage.String(), causeHandshakeTimeout, failed)
 	f.retry = f.cause == causeClosed
+	f.doubtful = f.cause == causeClosed || f.cause == causeBadAnswer || f.cause == causeHandshakeTimeout
 	return f
 }
 

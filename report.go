@@ -129,3 +129,15 @@ func listed(all []string) []string {
 	}
 	return shown
 }
+
+// resetsAtOnce writes the line about an upstream whose tunnels are no use.
+func (r *reporter) resetsAtOnce(address string) {
+	tellDoubt(process.logs.logger(r), address, "it resets tunnels right after it has opened them")
+}
+
+// tellDoubt writes the line about an upstream that has become doubtful.
+func tellDoubt(log *zap.Logger, address, why string) {
+	log.Warn("upstream is doubtful; it gets newcomers only if no other one of its kind can",
+		zap.String("upstream", address), zap.String("why", why))
+	process.events.Emit(events.UpstreamDoubtful, events.Data{"address": printable.Text(address), "why": why})
+}

@@ -32,6 +32,9 @@ type Upstream struct {
 	// Failing tells that handshakes have failed lately, so that it gets tunnels
 	// only if no other upstream of the handler can.
 	Failing bool `json:"failing,omitempty"`
+	// Doubtful tells that others have answered what it has not, so that it gets newcomers
+	// only if no other upstream of its kind can.
+	Doubtful bool `json:"doubtful,omitempty"`
 	// Health is what active checks say: up, down if one of them says so, or
 	// unchecked. HealthError is what was wrong last, and Checked when the last
 	// probe was.

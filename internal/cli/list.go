@@ -143,8 +143,12 @@ func toldBy(u *admin.Upstream) string {
 
 // healthOf is what the list says of an upstream's health.
 func healthOf(u *admin.Upstream) string {
-	if u.Failing && u.Health != upstream.Down {
+	switch {
+	case u.Health == upstream.Down:
+	case u.Failing:
 		return "failing"
+	case u.Doubtful:
+		return "doubtful"
 	}
 	return u.Health
 }

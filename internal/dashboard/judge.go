@@ -124,6 +124,11 @@ func judgeUpstream(u *admin.Upstream) (p Problem, wrong bool) {
 			Level: warn, key: "failing " + u.Address, Words: address + " cannot be connected to.",
 			Do: "Look at the upstream; it gets tunnels only if no other one can take them.",
 		}
+	case u.Doubtful && u.State == upstream.Ready:
+		p = Problem{
+			Level: warn, key: "doubtful " + u.Address, Words: address + " is doubtful: others answer what it does not.",
+			Do: "Look at the upstream; it gets newcomers only if no other one of its kind can take them.",
+		}
 	default:
 		return p, false
 	}

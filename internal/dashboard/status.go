@@ -33,6 +33,8 @@ func statusOf(u *admin.Upstream, most int) string {
 		return Failing
 	case most > 0 && u.Tunnels >= most:
 		return Full
+	case u.Doubtful:
+		return Doubtful
 	}
 	return Usable
 }

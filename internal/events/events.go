@@ -20,6 +20,8 @@ import (
 const (
 	UpstreamUp           = "upstream_up"
 	UpstreamDown         = "upstream_down"
+	UpstreamDoubtful     = "upstream_doubtful"
+	UpstreamTrusted      = "upstream_trusted"
 	UpstreamStateChanged = "upstream_state_changed"
 	UpstreamEmpty        = "upstream_empty"
 	UpstreamsChanged     = "upstreams_changed"
@@ -31,7 +33,7 @@ const (
 // Names are those of all events.
 func Names() []string {
 	return []string{
-		UpstreamUp, UpstreamDown, UpstreamStateChanged, UpstreamEmpty, UpstreamsChanged, TunnelsMoved, QueueFull,
+		UpstreamUp, UpstreamDown, UpstreamDoubtful, UpstreamTrusted, UpstreamStateChanged, UpstreamEmpty, UpstreamsChanged, TunnelsMoved, QueueFull,
 		AgentSaid,
 	}
 }

@@ -20,6 +20,8 @@ type Policy struct {
 	// MustPass is the check that the upstream has to pass for its tunnels to
 	// stay; empty means that they stay anyway.
 	MustPass string
+	// ResetsAtOnce is told of an upstream that has become doubtful as it resets its tunnels.
+	ResetsAtOnce func(address string)
 	// Report is told the end of each tunnel.
 	Report func(tunnel.Outcome)
 
@@ -37,7 +39,12 @@ type Lease struct {
 	From   *upstream.Provenance
 	Place  *upstream.ClientPlace // nil if these are not counted
 	Policy *Policy
+	// Failures are where it counts if the upstream resets the tunnel at once.
+	Failures *upstream.Failures
 }
+
+// atOnce is how soon after it was opened a tunnel is reset that should not have been opened.
+const atOnce = time.Second
 
 // LeaseOf returns the lease that a tunnel has.
 func LeaseOf(t *tunnel.Tunnel) *Lease {
@@ -51,6 +58,12 @@ func (l *Lease) table() *upstream.Table { return l.Policy.evictor.table }
 func (l *Lease) Ended(o tunnel.Outcome) {
 	l.table().TunnelEnded(l.Host)
 	l.Place.Leave()
+	if o.Reason == tunnel.UpstreamReset && o.BytesIn == 0 && time.Since(o.Opened) < atOnce {
+		client, _ := upstream.ClientOf(o.ClientIP)
+		if l.table().WasReset(l.Failures, client) {
+			l.Policy.ResetsAtOnce(l.Host.Address)
+		}
+	}
 	l.Policy.Report(o)
 }
 

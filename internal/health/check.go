@@ -39,6 +39,8 @@ type Config struct {
 	// Probe returns what probes an endpoint: it tells what is wrong, and comes back
 	// when its context ends.
 	Probe func(e *upstream.Endpoint) func(ctx context.Context) error
+	// Proves tells that a probe that passes has opened a tunnel.
+	Proves bool
 	// Ask is there instead of Probe if an agent is asked, and what it says counts: there
 	// are no passes and fails.
 	Ask func(e *upstream.Endpoint) func(ctx context.Context) (Answer, error)
@@ -297,6 +299,9 @@ func (c *checker) note(p *prober, err error) {
 	}
 	address := c.verdict.Host.Address
 	changed, down := p.check.Table.Report(c.verdict, problem, p.check.Passes, p.check.Fails)
+	if err == nil && p.check.Proves {
+		p.check.Table.Passed(c.verdict)
+	}
 	switch {
 	case !changed && err != nil:
 		p.check.Observer.Failed(address, err)

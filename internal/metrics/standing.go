@@ -45,6 +45,8 @@ func statusOf(s *upstream.Standing) Status {
 		return Failing
 	case s.Full:
 		return Full
+	case s.Doubtful:
+		return Doubtful
 	}
 	return Usable
 }

@@ -30,18 +30,30 @@ type HealthChecks struct {
 	Passive *PassiveHealthChecks `json:"passive,omitempty"`
 }
 
-// PassiveHealthChecks has an upstream avoided to which connections have failed
-// lately: it gets tunnels only when no other upstream can take them, so the last
-// one that is available is always used.
+// PassiveHealthChecks has upstreams avoided that handshakes fail at.
 //
-// What counts as a failure is what no client can cause: that connecting fails, or TLS,
-// or takes longer than `dial_timeout`. A connection that is closed before an answer,
-// no answer in time, one that is no valid 101, and a tunnel that is reset are in the
-// log, and are held against nobody. Where what is said before the handshake depends on
-// the request, by a placeholder in the server name or the PROXY protocol, only
-// connecting counts, and nothing does for addresses that depend on it.
+// One to which connections have failed lately gets tunnels only when no other upstream can
+// take them, so the last one that is available is always used. What counts is what no client
+// can cause: that connecting fails, or TLS, or takes longer than `dial_timeout`.
+//
+// What a client may have its part in says nothing alone: a connection that is closed before
+// an answer, no answer in time, an answer that is no valid 101, or one of `unhealthy_status`.
+// After `max_fails` of these in a row, the same handshake is asked of up to two other
+// upstreams, the witnesses: if one of them answers otherwise, the client gets that answer, and
+// the upstream is doubtful. It gets newcomers only if all that are as good as it (backups or
+// not) are doubtful, and after `fail_duration` one at a time tries whether it answers again. If
+// they fail alike, the request is to blame and nothing is held against anybody. No answer in
+// time is one that takes longer than ten times what is usual, and than 5 seconds; others are
+// then asked while it is waited for, and the first answer wins. A tunnel that is reset in its
+// first second, before the client has sent anything, counts where as many client networks
+// (/32, /64) have seen that, and no more have not, or only one comes.
+//
+// Where what is said before the handshake depends on the request, by a placeholder in the
+// server name or the PROXY protocol, of connections only connecting counts, and nothing does
+// for addresses that depend on it.
 type PassiveHealthChecks struct {
-	// How long a failure is remembered. A negative value means that none is.
+	// How long a connection's failure is remembered, and how long a doubtful upstream is left
+	// alone before it is tried. A negative value turns both off.
 	// Default: 10s.
 	FailDuration caddy.Duration `json:"fail_duration,omitempty"`
 
@@ -50,6 +62,16 @@ type PassiveHealthChecks struct {
 	// same values of these two. A negative value means that it never is.
 	// Default: 3.
 	MaxFails int `json:"max_fails,omitempty"`
+
+	// Statuses of answers that are failures if others answer otherwise: 400 to 599, or 4 and 5
+	// for all of a class. -1 alone means none. Refused where passive checks are off.
+	// Default: 502, 503 and 504.
+	UnhealthyStatus []int `json:"unhealthy_status,omitempty"`
+
+	// If true, no other upstream is asked for what one has failed to answer, as a ticket in the
+	// request is good for one time. No upstream is doubtful then but for tunnels that it resets.
+	// Refused where passive checks are off. Default: false.
+	NoWitnesses bool `json:"no_witnesses,omitempty"`
 }
 
 // ActiveHealthChecks has each upstream probed, with the means of the transport,

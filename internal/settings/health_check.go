@@ -35,7 +35,7 @@ func CheckHealth(checks *HealthChecks, upstreams []*Upstream) error {
 	if checks == nil {
 		return nil
 	}
-	if _, err := NewFailureLimits(checks.Passive); err != nil {
+	if _, err := NewDoubts(checks.Passive); err != nil {
 		return err
 	}
 	if err := checkAgent(checks.Agent, upstreams); err != nil {

@@ -15,12 +15,12 @@ type Retry struct {
 	Limit    int // negative: no limit
 	Duration time.Duration
 	Interval time.Duration
-	statuses []int // of answers after which another upstream is asked; below 10: a class
+	statuses Statuses // of answers after which another upstream is asked
 }
 
 // IsRetried reports whether an answer with this status is not settled for.
 func (r *Retry) IsRetried(status int) bool {
-	return slices.ContainsFunc(r.statuses, func(s int) bool { return s == status || s == status/100 })
+	return r.statuses.Has(status)
 }
 
 // NewRetry applies the defaults.
@@ -73,6 +73,50 @@ func NewQueueLimits(q *Queue) (upstream.QueueLimits, error) {
 	}
 	limits.Timeout = OrDefault(q.Timeout, DefaultQueueTimeout)
 	return limits, nil
+}
+
+// Doubts say which answers of an upstream are held against it if others answer otherwise,
+// and whether these may be asked.
+type Doubts struct {
+	Statuses Statuses
+	Ask      bool
+}
+
+// Statuses are some of answers; below 10 a class.
+type Statuses []int
+
+// Has reports whether a status is one of them.
+func (all Statuses) Has(status int) bool {
+	return slices.ContainsFunc(all, func(s int) bool { return s == status || s == status/100 })
+}
+
+// NewDoubts applies the defaults.
+func NewDoubts(cfg *PassiveHealthChecks) (Doubts, error) {
+	cfg = cmp.Or(cfg, new(PassiveHealthChecks))
+	limits, err := NewFailureLimits(cfg)
+	if err != nil {
+		return Doubts{}, err
+	}
+	d := Doubts{Statuses: Statuses{502, 503, 504}, Ask: !cfg.NoWitnesses}
+	if len(cfg.UnhealthyStatus) > 0 {
+		d.Statuses = cfg.UnhealthyStatus
+	}
+	if slices.Equal(d.Statuses, Statuses{-1}) {
+		d.Statuses = nil
+	}
+	for i, status := range d.Statuses {
+		if problem := retryStatusProblem(status); problem != "" {
+			return d, fmt.Errorf("health_checks.passive.unhealthy_status[%d]: %s", i, problem)
+		}
+	}
+	switch {
+	case limits.Max > 0:
+	case len(cfg.UnhealthyStatus) > 0:
+		err = errors.New("health_checks.passive.unhealthy_status: has no effect as passive checks are off; leave it out")
+	case cfg.NoWitnesses:
+		err = errors.New("health_checks.passive.no_witnesses: has no effect as passive checks are off; leave it out")
+	}
+	return d, err
 }
 
 // mostMaxFails bounds what is remembered of one address.

@@ -36,22 +36,31 @@ func (e *Endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
 // at it, in one step. It returns nil if none is available. The caller holds
 // the lock.
 func (c *Candidates) chooseLocked() *Choice {
-	e := c.pickLocked()
+	e, trial := c.pickLocked()
 	if e == nil {
 		return nil
 	}
-	return c.reserveLocked(e)
+	chosen := c.reserveLocked(e)
+	chosen.Trial = trial
+	return chosen
 }
 
-// pickLocked is chooseLocked without the count.
-func (c *Candidates) pickLocked() *Endpoint {
+// pickLocked is chooseLocked without the count. trial tells that it is chosen to find out
+// whether it still deserves doubt.
+func (c *Candidates) pickLocked() (e *Endpoint, trial bool) {
 	p := c.pool
 	slots := c.slotsLocked()
 	c.hideTried(slots)
-	of, ok := firstOf(classesOf(slots))
+	seen := classesOf(slots)
+	of, ok := firstOf(seen)
 	if !ok {
 		p.unhide(slots, 0)
-		return nil
+		return nil, false
+	}
+	if i := trialLocked(slots, seen, of); i >= 0 {
+		p.unhide(slots, 0)
+		slots[i].endpoint.Failures.doubt.trying = true
+		return slots[i].endpoint, true
 	}
 	if p.GoesByLoad {
 		p.weighLocked(time.Now())
@@ -59,12 +68,12 @@ func (c *Candidates) pickLocked() *Endpoint {
 	if p.SlowStart > 0 {
 		c.hideSlow(slots, of, time.Now(), rand.IntN)
 	}
-	e := slots[p.Policy.Pick(slots, of, rand.IntN)].endpoint
+	e = slots[p.Policy.Pick(slots, of, rand.IntN)].endpoint
 	p.unhide(slots, 0)
 	if len(c.expanded) > 0 {
 		keepLocked(slots)
 	}
-	return e
+	return e, false
 }
 
 // hideSlow hides those of a class that take no part in this choice, unless there is

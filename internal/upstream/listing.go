@@ -19,6 +19,9 @@ type Info struct {
 	Queued int
 	// Failing tells that some pool avoids it, as connections have failed lately.
 	Failing bool
+	// Doubtful tells that some pool passes it by for newcomers, as others have answered what
+	// it has not.
+	Doubtful bool
 	// Health is what active checks say, HealthError what was wrong last, and Checked
 	// when the last result came.
 	Health      string
@@ -78,10 +81,11 @@ func (t *Table) List() []Info {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	all := make([]Info, 0, len(t.m)+len(t.states))
-	queued, failing := t.queuedLocked(), t.failingLocked()
+	queued := t.queuedLocked()
+	failing, doubtful := t.avoidedLocked()
 	for address, h := range t.m {
 		i := t.infoLocked(address, h)
-		i.Queued, i.Failing = queued[address], failing[address]
+		i.Queued, i.Failing, i.Doubtful = queued[address], failing[address], doubtful[address]
 		all = append(all, i)
 	}
 	for address := range t.states {
@@ -124,6 +128,7 @@ func (t *Table) Info(address string) (Info, bool) {
 		h = new(Host)
 	}
 	i := t.infoLocked(address, h)
-	i.Queued, i.Failing = t.queuedLocked()[address], t.failingLocked()[address]
+	failing, doubtful := t.avoidedLocked()
+	i.Queued, i.Failing, i.Doubtful = t.queuedLocked()[address], failing[address], doubtful[address]
 	return i, known
 }

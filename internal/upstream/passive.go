@@ -32,6 +32,7 @@ type Failures struct {
 	// one can.
 	ejected bool
 	timer   *time.Timer // set while something is remembered
+	doubt   doubt
 }
 
 // watch has e's failures counted, if its pool has passive checks.
@@ -48,7 +49,7 @@ func (p *Pool) watch(e *Endpoint) {
 		p.table.failures[key] = f
 	}
 	f.endpoints = append(f.endpoints, e)
-	e.Failures, e.failing = f, f.ejected
+	e.Failures, e.failing, e.doubtful = f, f.ejected, f.doubt.is
 	e.showLocked()
 }
 
@@ -75,7 +76,7 @@ func (t *Table) unwatch(e *Endpoint) {
 	if f.timer != nil {
 		f.timer.Stop()
 	}
-	f.recent, f.ejected, f.timer = nil, false, nil // a handshake may still know it
+	f.recent, f.ejected, f.timer, f.doubt = nil, false, nil, doubt{} // a handshake may still know it
 	delete(t.failures, f.key)
 }
 
@@ -86,15 +87,15 @@ func without(list []*Endpoint, e *Endpoint) []*Endpoint {
 	return list[:last]
 }
 
-// failingLocked returns the addresses that some handler avoids.
-func (t *Table) failingLocked() map[string]bool {
-	failing := make(map[string]bool)
+// avoidedLocked returns the addresses that some handler avoids, as connections fail, or by
+// doubt.
+func (t *Table) avoidedLocked() (failing, doubtful map[string]bool) {
+	failing, doubtful = make(map[string]bool), make(map[string]bool)
 	for key, f := range t.failures {
-		if f.ejected {
-			failing[key.address] = true
-		}
+		failing[key.address] = failing[key.address] || f.ejected
+		doubtful[key.address] = doubtful[key.address] || f.doubt.is
 	}
-	return failing
+	return failing, doubtful
 }
 
 // countLocked is how many failures are remembered. The caller holds the table's lock.

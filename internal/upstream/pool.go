@@ -42,6 +42,8 @@ type Pool struct {
 	// weighed is when shares were reckoned last.
 	weighed  time.Time
 	portions []portion
+	// pace is how long a handshake usually takes.
+	pace time.Duration
 	// slowUntil is when the last slow start ends.
 	slowUntil time.Time
 	waiting   []*waiter // by ticket
@@ -223,6 +225,15 @@ type Choice struct {
 	Host     *Host
 	Tunnels  int // at the host right after the choice
 	Fails    int // that passive checks remember
+	// Trial tells that the upstream is doubtful, and tried.
+	Trial bool
+	// Late is how long its answer may take before it is late, and Overdue tells that it is.
+	Late    time.Duration
+	Overdue bool
+	// IsWitness tells that it was chosen to find out whether another one is to blame.
+	IsWitness bool
+
+	pool *Pool
 }
 
 // Count is how many endpoints there are, eligible or not.
@@ -241,7 +252,9 @@ func (c *Candidates) Reserve(e *Endpoint) *Choice {
 func (c *Candidates) reserveLocked(e *Endpoint) *Choice {
 	c.tried = append(c.tried, e.Server)
 	h := c.pool.table.reserveLocked(e.Host)
-	return &Choice{Endpoint: e, Host: h, Tunnels: h.tunnels, Fails: e.Failures.countLocked()}
+	return &Choice{
+		Endpoint: e, Host: h, Tunnels: h.tunnels, Fails: e.Failures.countLocked(), Late: c.pool.lateLocked(), pool: c.pool,
+	}
 }
 
 // NextRound makes the endpoints that were tried eligible again.

@@ -14,9 +14,9 @@ type Standing struct {
 	// that is not what is configured.
 	Limit  int
 	Weight float64
-	// Full, Failing and Down say that it gets no tunnels, or gets them late; Checked that
+	// Full, Doubtful, Failing and Down say that it gets no tunnels, or gets them late; Checked that
 	// active checks have said something.
-	Full, Failing, Down, Checked bool
+	Full, Doubtful, Failing, Down, Checked bool
 }
 
 // Standings are those of the upstreams of a pool that do not depend on requests.
@@ -28,7 +28,7 @@ func (p *Pool) Standings() []Standing {
 	for i, e := range endpoints {
 		all[i] = Standing{
 			Word: e.word, Load: e.Load.utilisationLocked(time.Now()), Limit: e.mostLocked(), Weight: e.changedWeightLocked(),
-			Endpoint: e, State: p.table.states[e.Host.Address], Full: e.isFull(), Failing: e.failing, Down: e.down,
+			Endpoint: e, State: p.table.states[e.Host.Address], Full: e.isFull(), Doubtful: e.doubtful, Failing: e.failing, Down: e.down,
 			Checked: e.Verdict != nil && !e.Verdict.checked.IsZero(),
 		}
 	}

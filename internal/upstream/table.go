@@ -84,6 +84,8 @@ const (
 	AddressUp        // see AddressDown
 	// AddressTried: what failures were held against it is forgotten.
 	AddressTried
+	// AddressTrusted: it was doubtful and has answered.
+	AddressTrusted
 	// AddressEmpty: it gets no tunnels any more, or none of newcomers, and the last one
 	// has ended.
 	AddressEmpty

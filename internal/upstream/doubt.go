@@ -1,0 +1,197 @@
+package upstream
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// doubt is what handshakes tell of an upstream that could be connected to. A client may
+// have its part in how these fail, so no number of failures says anything alone: when there
+// were enough in a row, others are asked for the same, and only if one of them answers
+// otherwise, the upstream is doubtful. All is guarded by the table's lock.
+type doubt struct {
+	failures int // without a success between
+	is       bool
+	// tryAt is when one of those who come may try a doubtful upstream, and trying tells
+	// that one does.
+	tryAt  time.Time
+	trying bool
+	resets resets
+}
+
+// Unanswered notes a handshake that an upstream has got and not answered as it should. It
+// reports whether others are to be asked for the same now.
+func (t *Table) Unanswered(f *Failures) (ask bool) {
+	if f == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.doubt.failures = min(f.doubt.failures+1, f.key.limits.Max)
+	return f.doubt.failures == f.key.limits.Max
+}
+
+// Convict has an upstream be doubtful, as another one has answered otherwise. It reports
+// whether it was not before.
+func (t *Table) Convict(f *Failures) (isNew bool) {
+	if f == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.convictLocked(f)
+}
+
+func (t *Table) convictLocked(f *Failures) (isNew bool) {
+	if len(f.endpoints) == 0 {
+		return false // the configuration of the handshake was unloaded meanwhile
+	}
+	isNew = !f.doubt.is
+	f.doubt.tryAt = time.Now().Add(f.key.limits.Duration)
+	f.setDoubtLocked(true)
+	return isNew
+}
+
+// Acquit forgets the failures of an upstream, as others have answered alike: it is the
+// request that is to blame. Whoever was doubtful before stays so.
+func (t *Table) Acquit(f *Failures) {
+	if f == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.doubt.failures = 0
+}
+
+// Answered notes that an upstream has opened a tunnel for a client, which took so long.
+func (t *Table) Answered(c *Choice, client netip.Prefix, took time.Duration) {
+	f := c.Endpoint.Failures
+	t.mu.Lock()
+	c.pool.notePaceLocked(took)
+	var cleared []*Endpoint
+	if f != nil {
+		f.doubt.resets.noteOpened(client, time.Now())
+		f.doubt.failures = 0
+		if f.doubt.is && !time.Now().Before(f.doubt.tryAt) {
+			cleared = f.clearLocked()
+		}
+	}
+	t.mu.Unlock()
+	t.tellCleared(cleared)
+}
+
+// Passed notes that an upstream has passed an active check that opens a tunnel.
+func (t *Table) Passed(v *Verdict) {
+	t.mu.Lock()
+	var cleared []*Endpoint
+	for _, e := range v.endpoints {
+		if f := e.Failures; f != nil && f.doubt.is {
+			cleared = append(cleared, f.clearLocked()...)
+		}
+	}
+	t.mu.Unlock()
+	t.tellCleared(cleared)
+}
+
+func (t *Table) tellCleared(endpoints []*Endpoint) {
+	if len(endpoints) > 0 {
+		t.Changed(Change{Kind: AddressTrusted, Address: endpoints[0].Host.Address, Endpoints: endpoints})
+	}
+}
+
+// clearLocked ends the doubt. It returns the endpoints that get newcomers again.
+func (f *Failures) clearLocked() []*Endpoint {
+	trying := f.doubt.trying
+	f.setDoubtLocked(false)
+	f.doubt = doubt{trying: trying}
+	return slices.Clone(f.endpoints)
+}
+
+func (f *Failures) setDoubtLocked(is bool) {
+	f.doubt.is = is
+	for _, e := range f.endpoints {
+		e.doubtful = is
+		e.showLocked()
+	}
+}
+
+// trialLocked returns the slot of an upstream that is to be tried now, of those that are
+// passed by because of doubt while there are others of a class; -1 if there is none.
+func trialLocked(slots []Slot, seen uint64, of class) int {
+	if of&doubtful != 0 || seen&(1<<(of|doubtful)) == 0 {
+		return -1
+	}
+	for i := range slots {
+		if slots[i].class != of|doubtful {
+			continue
+		}
+		if d := &slots[i].endpoint.Failures.doubt; !d.trying && !time.Now().Before(d.tryAt) {
+			return i
+		}
+	}
+	return -1
+}
+
+// TrialOver tells that the handshake of a choice has come to an end, if it was a trial.
+func (t *Table) TrialOver(c *Choice) {
+	if !c.Trial {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c.Trial = false
+	c.Endpoint.Failures.doubt.trying = false
+}
+
+// Witness chooses an upstream that is asked for the same as another one was: one of its kind
+// that is not doubtful, was not tried, and has room. The first is the one with the most live
+// tunnels, which has shown that it works, any further one is chosen at random.
+func (c *Candidates) Witness(of *Choice, first bool) *Choice {
+	c.pool.table.mu.Lock()
+	defer c.pool.table.mu.Unlock()
+	slots := c.slotsLocked()
+	kind := of.Endpoint.classLocked() & backup
+	best, n := -1, 0
+	for i := range slots {
+		s := &slots[i]
+		if s.class != kind || s.endpoint.Host == of.Endpoint.Host || slices.Contains(c.tried, s.endpoint.Server) {
+			continue
+		}
+		n++
+		if best < 0 || first && s.tunnels > slots[best].tunnels || !first && rand.IntN(n) == 0 { //nolint:gosec // no secret
+			best = i
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	chosen := c.reserveLocked(slots[best].endpoint)
+	chosen.IsWitness = true
+	return chosen
+}
+
+// lateFactor and leastLate say when a handshake is late: it is older than this many times
+// what is usual in its pool, and than this.
+const (
+	lateFactor = 10
+	leastLate  = 5 * time.Second
+)
+
+// lateLocked is when a handshake is late.
+func (p *Pool) lateLocked() time.Duration { return max(leastLate, lateFactor*p.pace) }
+
+// notePaceLocked moves what is usual towards how long a handshake took, by a step that does
+// not depend on how far that is: in the end, as many are faster as are slower.
+func (p *Pool) notePaceLocked(took time.Duration) {
+	const step = 16
+	switch {
+	case p.pace == 0:
+		p.pace = took
+	case took > p.pace:
+		p.pace += p.pace/step + 1
+	default:
+		p.pace -= p.pace / step
+	}
+}

@@ -1,0 +1,62 @@
+package upstream
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// resets are the tunnels that an upstream has reset right after it had opened them. There
+// is no witness for these, so it takes as many clients as failures are needed elsewhere.
+type resets struct {
+	recent []reset
+	opened int // since the first of these
+	// last is the network that a tunnel was opened for last, and othersAt when that was
+	// last another one than before.
+	last     netip.Prefix
+	othersAt time.Time
+}
+
+type reset struct {
+	client netip.Prefix
+	at     time.Time
+}
+
+func (r *resets) noteOpened(client netip.Prefix, now time.Time) {
+	r.opened++
+	if client != r.last {
+		r.last, r.othersAt = client, now
+	}
+}
+
+// note notes a reset, and reports whether so many clients have seen one within a time, and
+// no more have seen none. Where only one network comes, each counts.
+func (r *resets) note(client netip.Prefix, limits FailureLimits, now time.Time) (enough bool) {
+	r.recent = slices.DeleteFunc(r.recent, func(old reset) bool { return now.Sub(old.at) >= limits.Duration })
+	if len(r.recent) == 0 {
+		r.opened = 1 // the one that was reset
+	}
+	alone := client == r.last && now.Sub(r.othersAt) >= limits.Duration
+	if !alone && slices.ContainsFunc(r.recent, func(old reset) bool { return old.client == client }) {
+		return false
+	}
+	r.recent = append(r.recent, reset{client, now})
+	if len(r.recent) < limits.Max {
+		return false
+	}
+	enough = r.opened <= 2*len(r.recent)
+	r.recent = r.recent[1:]
+	return enough
+}
+
+// WasReset notes that an upstream has reset the tunnel of a client right after it was
+// opened, and before the client has sent anything. It reports whether the upstream is
+// doubtful because of that, and was not before.
+func (t *Table) WasReset(f *Failures, client netip.Prefix) (isNew bool) {
+	if f == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return f.doubt.resets.note(client, f.key.limits, time.Now()) && t.convictLocked(f)
+}
