@@ -145,7 +145,7 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "localhost:9000"}],
 			"load_balancing": {"selection_policy": {"policy": "random_choose", "choose": "2"}}}`,
 		"load_balancing.selection_policy: json: cannot unmarshal string into Go struct field " +
-			"ownPolicy.choose of type int",
+			"OwnPolicy.choose of type int",
 	},
 	"unknown option of a policy of our own": {
 		`{"upstreams": [{"dial": "localhost:9000"}],
