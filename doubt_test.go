@@ -247,6 +247,7 @@ func TestDoubtOfResetsAtOnce(t *testing.T) {
 		c.Send(testbed.HandshakeRequest("/", c.Host))
 		c.Response()
 		c.Tolerate()
+		c.Drain()
 		c.Close()
 		return slices.Equal(doubtfulAddresses(), []string{bad.Addr})
 	})
