@@ -49,7 +49,7 @@ var graph = map[string][]string{
 	"testbed":   {"net/http", "x/net"},
 	"trace":     {"printable", "net/http", "otel"},
 	"tunnel":    {"frame", "printable", "relay", "trace", "quic"},
-	"upstream":  {},
+	"upstream":  {"balance"},
 }
 
 // outsiders are the names that graph has for what is not of this module.

@@ -193,7 +193,7 @@ func (h *Handler) attempt(
 		hs.attempted(c, a, refused)
 		hs.attempt.Done(endOf(a, refused))
 		if a == nil { // also if somebody's code has panicked
-			process.table.TunnelEnded(c.Host)
+			c.GiveBack(process.table)
 		}
 	}()
 	return h.handshakeAt(ctx, c, h.prepareFor(c, out, hs, repl), hs, repl)
@@ -284,7 +284,7 @@ func (a *answer) giveBack() {
 func (a *answer) leave() {
 	if !a.left {
 		a.left = true
-		process.table.TunnelEnded(a.choice.Host)
+		a.choice.GiveBack(process.table)
 	}
 }
 

@@ -46,6 +46,7 @@ type Held struct {
 	Failures              int // addresses of which failures are remembered
 	Watched               int // endpoints of which failures are counted
 	queues                int // pools in which handshakes wait
+	rooms                 int // that have members
 }
 
 // Held tells what the table holds.
@@ -55,6 +56,9 @@ func (t *Table) Held() Held {
 	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues)}
 	for _, one := range t.m {
 		h.References += one.refs
+	}
+	for _, rooms := range t.rooms {
+		h.rooms += rooms.Len()
 	}
 	for _, f := range t.failures {
 		h.Watched += len(f.endpoints)

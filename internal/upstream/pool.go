@@ -12,6 +12,8 @@ type Pool struct {
 	table *Table
 	// Policy is nil if somebody else chooses.
 	Policy Policy
+	// Keys is how handshakes choose that have a key; nil: they go by the policy, as others.
+	Keys *Keys
 	// Fixed are the upstreams whose address has no placeholder. The handler
 	// holds a reference to the host of each.
 	Fixed []*Endpoint
@@ -157,6 +159,12 @@ type Candidates struct {
 	tried    []*Server
 	expanded []*Endpoint // hold references until close
 
+	// Key is that of a handshake that has one, which is a member of a room then: one of
+	// those with the same key in group.
+	Key    uint64
+	HasKey bool
+	group  any
+
 	// ticket says who came first, and is set when it is needed. queued tells that
 	// the handshake has been let into the queue, and waited how long it was there.
 	ticket uint64
@@ -211,11 +219,12 @@ func (c *Candidates) Close() {
 	c.expanded = nil
 }
 
-// Choice is an endpoint at which a tunnel has been counted. Someone has to
-// call Table.TunnelEnded with its host.
+// Choice is an endpoint at which a tunnel has been counted. Someone has to call GiveBack,
+// or Table.TunnelEnded with its host, and leave the room.
 type Choice struct {
 	Endpoint *Endpoint
 	Host     *Host
+	Room     *RoomPlace // nil without a key
 	Tunnels  int // at the host right after the choice
 	Fails    int // that passive checks remember
 }
@@ -236,7 +245,15 @@ func (c *Candidates) Reserve(e *Endpoint) *Choice {
 func (c *Candidates) reserveLocked(e *Endpoint) *Choice {
 	c.tried = append(c.tried, e.Server)
 	h := c.pool.table.reserveLocked(e.Host)
-	return &Choice{Endpoint: e, Host: h, Tunnels: h.tunnels, Fails: e.Failures.countLocked()}
+	return &Choice{
+		Endpoint: e, Host: h, Room: c.joinRoomLocked(h), Tunnels: h.tunnels, Fails: e.Failures.countLocked(),
+	}
+}
+
+// GiveBack takes back what the choice has counted.
+func (c *Choice) GiveBack(t *Table) {
+	c.Room.Leave()
+	t.TunnelEnded(c.Host)
 }
 
 // NextRound makes the endpoints that were tried eligible again.

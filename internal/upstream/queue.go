@@ -58,7 +58,7 @@ func (c *Candidates) Next(ctx context.Context) (*Choice, error) {
 		if ctx.Err() == nil {
 			return chosen, nil // it came at the last moment
 		}
-		c.pool.table.TunnelEnded(chosen.Host)
+		chosen.GiveBack(c.pool.table)
 	}
 	return nil, c.whyNot(ctx)
 }
@@ -227,7 +227,8 @@ func (t *Table) queuedLocked() map[string]int {
 }
 
 // isPicky reports whether somebody else may find a place where this one does
-// not: it has tried upstreams, or has some of its own.
+// not: it has tried upstreams, has some of its own, or minds doubt more than those with a
+// key do.
 func (c *Candidates) isPicky() bool {
-	return len(c.tried) > 0 || len(c.expanded) > 0
+	return len(c.tried) > 0 || len(c.expanded) > 0 || c.pool.Keys != nil && !c.HasKey
 }

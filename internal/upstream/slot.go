@@ -8,6 +8,7 @@ import "slices"
 type Slot struct {
 	// endpoint is whose slot it is.
 	endpoint *Endpoint
+	seed     uint64 // for the order of keys
 	tunnels  int32
 	weight   int32
 	class    class
@@ -37,7 +38,7 @@ const (
 // slotLocked is what holds for e now. The caller holds the table's lock.
 func (e *Endpoint) slotLocked() Slot {
 	return Slot{
-		endpoint: e, tunnels: int32(e.Host.tunnels), weight: int32(e.Server.Weight), class: e.classLocked(),
+		endpoint: e, seed: e.Host.seed, tunnels: int32(e.Host.tunnels), weight: int32(e.Server.Weight), class: e.classLocked(),
 		current: e.Server.current,
 	}
 }

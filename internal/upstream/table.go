@@ -4,12 +4,18 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/balance"
 )
 
 // Host is what the process knows about one upstream address, whichever
 // handlers and configurations name it.
 type Host struct {
 	Address string
+	// seed is what the address is in the order of a key. It is hashed, not what a
+	// configuration writes, as that is the same everywhere and for as long as the upstream
+	// is: counts go by it, and so does what operators say.
+	seed uint64
 
 	// All are guarded by the table's mu.
 	refs    int // configurations, handshakes and tunnels that use it
@@ -54,6 +60,8 @@ type Table struct {
 	asked map[string]time.Time
 	// failures are the recent ones of addresses.
 	failures map[failureKey]*Failures
+	// rooms are those that have members, by what counts them together.
+	rooms map[any]*balance.Rooms
 	// queues are the pools in which handshakes wait, and tickets is how many of
 	// them were told when they have come.
 	queues  []*Pool
@@ -93,6 +101,7 @@ func NewTable(changed func(Change)) *Table {
 		states:    make(map[string]State),
 		asked:     make(map[string]time.Time),
 		failures:  make(map[failureKey]*Failures),
+		rooms:     make(map[any]*balance.Rooms),
 		Changed:   changed,
 	}
 }
@@ -105,7 +114,7 @@ func (t *Table) acquireLocked(address string) *Host {
 		if said {
 			t.asked[address] = time.Now()
 		}
-		h = &Host{Address: address}
+		h = &Host{Address: address, seed: balance.SeedOf(address)}
 		h.obey(s)
 		t.m[address] = h
 	}

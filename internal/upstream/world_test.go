@@ -205,7 +205,7 @@ func (s *standing) leave() {
 	<-s.done
 	s.Close()
 	if s.chosen != nil {
-		s.w.TunnelEnded(s.chosen.Host)
+		s.chosen.GiveBack(s.w.Table)
 		s.chosen = nil
 	}
 	synctest.Wait()
