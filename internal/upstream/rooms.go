@@ -174,7 +174,7 @@ func (p *RoomPlace) MoveOn() {
 	p.table.roomsLocked(p.group).Leave(p.key, p.seed)
 }
 
-// Elsewhere, in a pool with keys, returns the address to which a room's members would come that are at another one
+// Elsewhere returns, for a pool with keys, the address to which a room's members would come that are at another one
 // now, if they came anew; empty if to none. It may be the same.
 func (p *Pool) Elsewhere(room Room, address string) string {
 	p.table.mu.Lock()
