@@ -31,6 +31,9 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 	if err := h.provisionLimitsOf(p, lb); err != nil {
 		return err
 	}
+	if err := h.provisionTold(p, lb); err != nil {
+		return err
+	}
 	weights, err := h.loadPolicy(ctx, lb, p)
 	if err != nil {
 		return fmt.Errorf("load_balancing.selection_policy: %w", err)

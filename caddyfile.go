@@ -75,6 +75,7 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //		queue              <n> [<timeout>] | off
 //		slow_start         <duration>|off
 //		rebalance          <percent> [<interval>] | off
+//		load_report        [<metrics...>]
 //
 //		# passive health checks
 //		fail_duration      <duration>|off
@@ -97,6 +98,7 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //		health_body             <regexp>
 //		health_max_size         <size>|off
 //		on_unhealthy            keep|evict
+//		health_agent            <port> [interval <duration>] [timeout <duration>] [send <text>]
 //
 //		# timeouts
 //		handshake_timeout  <duration>|off
@@ -192,6 +194,7 @@ var options = map[string]option{
 	"queue":           {"load_balancing.queue", (*parser).queue},
 	"slow_start":      {"load_balancing.slow_start", (*parser).slowStart},
 	"rebalance":       {"load_balancing.rebalance", (*parser).rebalance},
+	"load_report":     {"load_balancing.load_report load_balancing.load_report.metrics", func(p *parser) error { return section(&p.balancing().LoadReport).Parse(p.Reader) }},
 
 	// passive health checks
 	"fail_duration": {"health_checks.passive.fail_duration", func(p *parser) error { return p.DurationOrOff(&p.passive().FailDuration) }},
@@ -214,6 +217,7 @@ var options = map[string]option{
 	"health_body":             {"health_checks.active.expect_body", (*parser).ShareArg},
 	"health_max_size":         {"health_checks.active.max_size", func(p *parser) error { return p.SizeOrOff(&p.active.MaxSize) }},
 	"on_unhealthy":            {"health_checks.active.on_unhealthy", (*parser).onUnhealthy},
+	"health_agent":            {"health_checks.agent health_checks.agent.port health_checks.agent.interval health_checks.agent.timeout health_checks.agent.send", func(p *parser) error { return section(&p.checks().Agent).Parse(p.Reader) }},
 
 	// timeouts
 	"handshake_timeout":  {"timeouts.handshake", func(p *parser) error { return p.DurationOrOff(&p.timeouts().Handshake) }},

@@ -236,6 +236,9 @@ func (h *Handler) handshakeAt(
 		refused.upstream = c.Host.Address
 		return nil, refused
 	}
+	if answered.StatusCode == http.StatusSwitchingProtocols {
+		h.reports.Heard(c.Endpoint, answered.Header)
+	}
 	return &answer{Answer: answered, choice: c}, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -32,6 +34,7 @@ type activeCheck struct {
 	body      *regexp.Regexp     // nil: any
 	transport *transport
 	logger    *zap.Logger
+	handler   *Handler
 }
 
 // provisionHealth makes the check. Nothing is probed before the configuration is
@@ -40,11 +43,11 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 	if h.HealthChecks == nil || h.HealthChecks.Active == nil {
 		return nil
 	}
-	c, err := newActiveCheck(h.HealthChecks.Active, h.transport)
+	c, err := newActiveCheck(h.HealthChecks.Active, h.transport, h.balancing().LoadReport)
 	if err != nil {
 		return fmt.Errorf("health_checks.active: %w", err)
 	}
-	c.logger = h.logger
+	c.logger, c.handler = h.logger, h
 	h.check = c
 	if c.settings.OnUnhealthy == settings.EvictUnhealthy {
 		h.evictPolicy.MustPass = c.Key
@@ -52,8 +55,28 @@ func (h *Handler) provisionHealth(caddy.Context) error {
 	return nil
 }
 
+// provisionTold has a pool go by what its upstreams tell of themselves.
+func (h *Handler) provisionTold(p *upstream.Pool, lb *LoadBalancing) (err error) {
+	if h.reports, err = lb.LoadReport.Attach(p, process.table, h.logger); err != nil {
+		return fmt.Errorf("load_balancing.load_report: %w", err)
+	}
+	if h.HealthChecks == nil || h.HealthChecks.Agent == nil {
+		return nil
+	}
+	h.agents, err = h.HealthChecks.Agent.Attach(p, told.Means{
+		Dial:      h.transport.dialPlainly,
+		Transport: h.transport.config,
+		Table:     process.table,
+		Checkers:  process.checkers,
+		Events:    &process.events,
+		Logger:    h.logger,
+		OutOf:     func(lack string, err error) { tellShortage(h.logger, lack, err) },
+	})
+	return err
+}
+
 // newActiveCheck makes a check of settings that have no problem.
-func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
+func newActiveCheck(a *ActiveHealthChecks, t *transport, reports *told.LoadReport) (*activeCheck, error) {
 	c := &activeCheck{settings: a.WithDefaults(), transport: t}
 	if a.ExpectBody != "" {
 		var err error
@@ -63,7 +86,7 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport) (*activeCheck, error) {
 	}
 	probe := c.settings
 	probe.OnUnhealthy = "" // is about tunnels, not about probes
-	key, err := json.Marshal([]any{probe, t.config})
+	key, err := json.Marshal([]any{probe, t.config, reports})
 	c.Check = health.NewCheck(health.Config{
 		Key:      string(key),
 		Interval: time.Duration(c.settings.Interval),
@@ -119,6 +142,9 @@ func (c *activeCheck) DownOtherwise(address string) {
 	process.evictor.Unhealthy(address)
 }
 
+// Said implements the observer of an agent's check, which this is not.
+func (c *activeCheck) Said(string, upstream.Word, upstream.Word, string) {}
+
 // probe returns what probes an endpoint.
 func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) error {
 	target, err := c.settings.Target(e.Address)
@@ -147,6 +173,7 @@ func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) erro
 			Expected:        func(status int) bool { return caddyhttp.StatusCodeMatches(status, set.ExpectStatus) },
 			Body:            c.body,
 			MaxSize:         set.MaxSize,
+			Answered:        func(header http.Header) { c.handler.reports.Heard(e, header) },
 		}
 		return one.Run(ctx)
 	}
@@ -157,5 +184,8 @@ func (c *activeCheck) probe(e *upstream.Endpoint) func(ctx context.Context) erro
 func (h *Handler) startChecks() {
 	if h.check != nil {
 		h.check.Start()
+	}
+	if h.agents != nil {
+		h.agents.Start()
 	}
 }

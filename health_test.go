@@ -67,11 +67,11 @@ func TestSpellingOfACheckMakesNoDifference(t *testing.T) {
 	b := ActiveHealthChecks{
 		Kind: "http", URI: "/", Headers: http.Header{"X-Check": {"1"}}, Method: "GET", ExpectStatus: 2, Passes: 1, Fails: 1,
 	}
-	one, err := newActiveCheck(&a, new(transport))
+	one, err := newActiveCheck(&a, new(transport), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := newActiveCheck(&b, new(transport))
+	other, err := newActiveCheck(&b, new(transport), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,10 +81,10 @@ func TestSpellingOfACheckMakesNoDifference(t *testing.T) {
 	for range 50 { // as the order of a map is random
 		c := ActiveHealthChecks{Kind: "websocket", Headers: http.Header{"x-check": {"1"}, "X-check": {"2"}, "X-CHECK": {"3"}}}
 		d := ActiveHealthChecks{Kind: "websocket", URI: "/", Headers: c.Headers}
-		if one, err = newActiveCheck(&c, new(transport)); err != nil {
+		if one, err = newActiveCheck(&c, new(transport), nil); err != nil {
 			t.Fatal(err)
 		}
-		if other, err = newActiveCheck(&d, new(transport)); err != nil {
+		if other, err = newActiveCheck(&d, new(transport), nil); err != nil {
 			t.Fatal(err)
 		}
 		if one.Key != other.Key {

@@ -25,11 +25,13 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -129,6 +131,8 @@ type Handler struct {
 	sources        discovery.Sources
 	guest          *guest.Policy // nil: the pool has a policy of its own
 	check          *activeCheck  // nil: none
+	agents         *health.Check // nil: none
+	reports        *told.Reports // nil: nobody goes by them
 	loaded         *evict.Pool
 	retry          settings.Retry
 	access         access

@@ -131,6 +131,14 @@ func (t *transport) dial(ctx context.Context, to dial.Target, repl *caddy.Replac
 	return t.Dialer.Dial(ctx, to, t.tlsFor(to, repl))
 }
 
+// dialPlainly connects to what is no upstream, without TLS and the PROXY protocol.
+func (t *transport) dialPlainly(ctx context.Context, a upstream.Address) (net.Conn, error) {
+	if t.http.ProxyProtocolEnabled() {
+		return new(net.Dialer).DialContext(ctx, a.Network, a.HostPort)
+	}
+	return t.Dialer.Dial(ctx, targetOf(a), nil)
+}
+
 // tlsFor returns the configuration of TLS with an upstream, or nil if there is none.
 func (t *transport) tlsFor(to dial.Target, repl *caddy.Replacer) *tls.Config {
 	if !t.useTLS(to) {

@@ -38,6 +38,14 @@ type Upstream struct {
 	Health      string    `json:"health"`
 	HealthError string    `json:"health_error,omitempty"`
 	Checked     time.Time `json:"checked,omitzero"`
+	// Agent is what the agent of the address has said of it, in HAProxy's words, AgentReason
+	// why, and AgentError what was wrong with its last answer, or that there was none.
+	Agent       string `json:"agent,omitempty"`
+	AgentReason string `json:"agent_reason,omitempty"`
+	AgentError  string `json:"agent_error,omitempty"`
+	// Load is the utilisation that the address has reported last, of which 1 is all; it is
+	// left out if there was no report in the last three minutes.
+	Load float64 `json:"load,omitempty"`
 	// Configured tells whether a loaded configuration has the address itself, or
 	// has it found by a source.
 	Configured bool `json:"configured"`

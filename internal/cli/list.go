@@ -96,7 +96,12 @@ func writeUpstreams(out io.Writer, list []nodeUpstream, several bool, now time.T
 		list = append(slices.Clip(list), sumUpstreams(list)...)
 		_, _ = fmt.Fprint(w, "NODE\t") // Flush has the error
 	}
-	_, _ = fmt.Fprintln(w, "ADDRESS\tSTATE\tHEALTH\tTUNNELS\tQUEUED\tSINCE\tBY\tEXPIRES")
+	tell := slices.ContainsFunc(list, func(u nodeUpstream) bool { return u.Agent != "" || u.Load > 0 })
+	_, _ = fmt.Fprint(w, "ADDRESS\tSTATE\tHEALTH\tTUNNELS\tQUEUED\tSINCE\tBY\tEXPIRES")
+	if tell {
+		_, _ = fmt.Fprint(w, "\tLOAD\tAGENT")
+	}
+	_, _ = fmt.Fprintln(w)
 	for _, u := range list {
 		since, by, expires := "-", "-", "-"
 		if !u.Since.IsZero() {
@@ -111,10 +116,29 @@ func writeUpstreams(out io.Writer, list []nodeUpstream, several bool, now time.T
 		if several {
 			_, _ = fmt.Fprint(w, u.Node+"\t")
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", printable.Text(u.Address), printable.Text(u.State),
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s", printable.Text(u.Address), printable.Text(u.State),
 			printable.Text(healthOf(&u.Upstream)), u.Tunnels, u.Queued, since, by, expires)
+		if tell {
+			_, _ = fmt.Fprint(w, toldBy(&u.Upstream))
+		}
+		_, _ = fmt.Fprintln(w)
 	}
 	return w.Flush()
+}
+
+// toldBy is what an upstream says of itself.
+func toldBy(u *admin.Upstream) string {
+	load, agent := "-", "-"
+	if u.Load > 0 {
+		load = fmt.Sprintf("%.0f%%", u.Load*100)
+	}
+	if u.Agent != "" {
+		agent = printable.Text(u.Agent)
+	}
+	if u.AgentReason != "" {
+		agent += ": " + printable.Text(u.AgentReason)
+	}
+	return "\t" + load + "\t" + agent
 }
 
 // healthOf is what the list says of an upstream's health.

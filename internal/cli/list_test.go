@@ -31,3 +31,24 @@ func TestListTellsHealth(t *testing.T) {
 		t.Error("a probe is a change, or a state is not")
 	}
 }
+
+func TestListTellsWhatUpstreamsSayOfThemselves(t *testing.T) {
+	var out strings.Builder
+	list := []nodeUpstream{
+		{"", admin.Upstream{Address: "a:1", State: upstream.Ready, Health: upstream.Up, Load: 0.256}},
+		{"", admin.Upstream{Address: "b:1", State: upstream.Ready, Health: upstream.Up, Agent: "down 50%", AgentReason: "\x1b[2J"}},
+	}
+	if err := writeUpstreams(&out, list, false, list[0].Since); err != nil {
+		t.Fatal(err)
+	}
+	want := "ADDRESS  STATE  HEALTH  TUNNELS  QUEUED  SINCE  BY  EXPIRES  LOAD  AGENT\n" +
+		"a:1      ready  up      0        0       -      -   -        26%   -\n" +
+		"b:1      ready  up      0        0       -      -   -        -     down 50%: \\x1b[2J\n"
+	if got := out.String(); got != want {
+		t.Errorf("the list is\n%s\nwant\n%s", got, want)
+	}
+	later := list[0]
+	if later.Load++; !sameUpstream(list[0], later) {
+		t.Error("each report is a change")
+	}
+}

@@ -58,7 +58,7 @@ func sameList(a, b upstreamList) bool {
 }
 
 func sameUpstream(a, b nodeUpstream) bool {
-	a.Checked, a.HealthError = b.Checked, b.HealthError
+	a.Checked, a.HealthError, a.Load = b.Checked, b.HealthError, b.Load
 	return a == b
 }
 

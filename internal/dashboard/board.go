@@ -39,7 +39,7 @@ type Pool struct {
 // Member is an upstream of a pool.
 type Member struct {
 	Upstream string // its address
-	Weight   int
+	Weight   float64
 	Most     int // tunnels; zero: no limit
 }
 

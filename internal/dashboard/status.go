@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -24,6 +25,8 @@ func statusOf(u *admin.Upstream, most int) string {
 		return upstream.Removed
 	case u.State != upstream.Ready:
 		return u.State
+	case saysOf(u) != "":
+		return saysOf(u)
 	case u.Health == upstream.Down:
 		return Down
 	case u.Failing:
@@ -32,6 +35,20 @@ func statusOf(u *admin.Upstream, most int) string {
 		return Full
 	}
 	return Usable
+}
+
+// saysOf is what an upstream is because its agent says so, if that is anything.
+func saysOf(u *admin.Upstream) string {
+	words := strings.Fields(u.Agent)
+	switch {
+	case slices.Contains(words, upstream.Maint):
+		return upstream.Maint
+	case slices.Contains(words, upstream.Drain), slices.Contains(words, "0%"):
+		return upstream.Drain
+	case len(words) > 0 && slices.Contains([]string{upstream.Down, "fail", "stopped"}, words[0]):
+		return Down
+	}
+	return ""
 }
 
 // worse orders statuses, worst first: what an operator has said is meant to be.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
@@ -103,10 +104,10 @@ type Row struct {
 	State  string `json:"state"`
 	// Tunnels are the handler's, and All those of every handler, with handshakes under
 	// way, which is what actions are about.
-	Tunnels int `json:"tunnels"`
-	All     int `json:"all"`
-	Weight  int `json:"weight,omitempty"`
-	Most    int `json:"most,omitempty"`
+	Tunnels int     `json:"tunnels"`
+	All     int     `json:"all"`
+	Weight  float64 `json:"weight,omitempty"`
+	Most    int     `json:"most,omitempty"`
 	// Opened and Closed are per second.
 	Opened float64 `json:"opened"`
 	Closed float64 `json:"closed"`
@@ -117,11 +118,15 @@ type Row struct {
 	// Slow tells that others of the handler are far faster.
 	Slow bool `json:"slow,omitempty"`
 	// Failed are attempts of the last five minutes that have failed, by cause.
-	Failed  map[string]uint64 `json:"failed,omitempty"`
-	Error   string            `json:"error,omitempty"`
-	By      string            `json:"by,omitempty"`
-	Since   time.Time         `json:"since,omitzero"`
-	Expires time.Time         `json:"expires,omitzero"`
+	Failed map[string]uint64 `json:"failed,omitempty"`
+	Error  string            `json:"error,omitempty"`
+	// Agent is what its agent says, with the reason, and Load the utilisation that it has
+	// reported.
+	Agent   string    `json:"agent,omitempty"`
+	Load    float64   `json:"load,omitempty"`
+	By      string    `json:"by,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // summary says what is now.
@@ -358,6 +363,7 @@ func (f *facts) row(pair Pair, m Member, u *admin.Upstream, recent, minutes *fac
 	}
 	if u != nil {
 		r.State, r.All, r.Error = u.State, u.Tunnels, shown(u.HealthError)
+		r.Agent, r.Load = agentOf(u), u.Load
 		r.By, r.Since, r.Expires = shown(u.By), u.Since, u.Expires
 	}
 	if recent != nil {
@@ -370,6 +376,18 @@ func (f *facts) row(pair Pair, m Member, u *admin.Upstream, recent, minutes *fac
 		r.P50, r.P99 = milliseconds(took.quantile(0.5)), milliseconds(took.quantile(0.99))
 	}
 	return r
+}
+
+// agentOf is what is shown of an agent's words.
+func agentOf(u *admin.Upstream) string {
+	says := shown(u.Agent)
+	if u.AgentReason != "" {
+		says += ": " + shown(u.AgentReason)
+	}
+	if u.AgentError != "" {
+		says += " (" + shown(u.AgentError) + ")"
+	}
+	return strings.TrimSpace(says)
 }
 
 func milliseconds(d time.Duration) float64 {

@@ -25,12 +25,14 @@ const (
 	UpstreamsChanged     = "upstreams_changed"
 	TunnelsMoved         = "tunnels_moved"
 	QueueFull            = "queue_full"
+	AgentSaid            = "agent_said"
 )
 
 // Names are those of all events.
 func Names() []string {
 	return []string{
 		UpstreamUp, UpstreamDown, UpstreamStateChanged, UpstreamEmpty, UpstreamsChanged, TunnelsMoved, QueueFull,
+		AgentSaid,
 	}
 }
 

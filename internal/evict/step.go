@@ -105,7 +105,7 @@ func (b *rebalancer) measure() (addresses []string, loads []balance.Load, movabl
 }
 
 func loadOf(o upstream.Occupancy) balance.Load {
-	return balance.Load{Tunnels: o.Tunnels, Weight: float64(o.Weight), Most: o.Most, Backup: o.Backup, Closed: o.Closed}
+	return balance.Load{Tunnels: o.Tunnels, Weight: o.Weight, Most: o.Most, Backup: o.Backup, Closed: o.Closed}
 }
 
 // takes reports whether one of some addresses can still get tunnels.

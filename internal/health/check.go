@@ -39,13 +39,17 @@ type Config struct {
 	// Probe returns what probes an endpoint: it tells what is wrong, and comes back
 	// when its context ends.
 	Probe func(e *upstream.Endpoint) func(ctx context.Context) error
+	// Ask is there instead of Probe if an agent is asked, and what it says counts: there
+	// are no passes and fails.
+	Ask func(e *upstream.Endpoint) func(ctx context.Context) (Answer, error)
 	// Table is where results count, and Checkers are those of the process.
 	Table    *upstream.Table
 	Checkers *Checkers
 	Observer Observer
 }
 
-// Observer is told what probes find out. Nothing is asked of it.
+// Observer is told what probes find out. Nothing is asked of it. For an agent, Failed
+// says that no answer has come, and Down and Up are not told.
 type Observer interface {
 	// Probed: a probe has found out something, whatever follows from that.
 	Probed(address string, took time.Duration, err error)
@@ -60,6 +64,8 @@ type Observer interface {
 	// DownOtherwise: an address that is not checked any more is down by what is
 	// checked instead.
 	DownOtherwise(address string)
+	// Said: what the agent has said has changed, or what is odd about that.
+	Said(address string, before, now upstream.Word, problem string)
 }
 
 // NewCheck makes a check that has no endpoints yet.
@@ -69,13 +75,24 @@ func NewCheck(c Config) *Check {
 
 // Join gives e a checker, and has it probed if the configuration is in force.
 func (c *Check) Join(e *upstream.Endpoint) {
-	p := &prober{check: c, checker: c.Checkers.join(c.Table.Judge(e, c.Key)), probe: c.Probe(e)}
+	p := c.prober(e)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.probers[e] = p
 	if c.runs {
 		p.checker.attach(p)
+	}
+}
+
+func (c *Check) prober(e *upstream.Endpoint) *prober {
+	if c.Ask != nil {
+		return &prober{check: c, checker: c.Checkers.join(c.Table.Heed(e, c.Key)), probe: c.Ask(e)}
+	}
+	probe := c.Probe(e)
+	return &prober{
+		check: c, checker: c.Checkers.join(c.Table.Judge(e, c.Key)),
+		probe: func(ctx context.Context) (Answer, error) { return Answer{}, probe(ctx) },
 	}
 }
 
@@ -89,6 +106,10 @@ func (c *Check) Leave(e *upstream.Endpoint) {
 	if joined {
 		p.checker.detach(p)
 		c.Checkers.leave(p.checker)
+		if c.Ask != nil {
+			c.Table.Unheed(e)
+			return
+		}
 		// In a reload, the new check has been at work already, but tunnels went by
 		// this one as long as it was there.
 		if c.Table.Unjudge(e) {
@@ -125,7 +146,7 @@ func (c *Check) Used(e *upstream.Endpoint) (checks []*Check) {
 type prober struct {
 	check   *Check
 	checker *checker
-	probe   func(ctx context.Context) error
+	probe   func(ctx context.Context) (Answer, error)
 	// ctx ends when the configuration is unloaded.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -233,7 +254,7 @@ func (c *checker) once(stop chan struct{}) time.Duration {
 	}
 	defer p.busy.Done()
 	began := time.Now()
-	err := p.probe(p.ctx)
+	answer, err := p.probe(p.ctx)
 	if p.ctx.Err() != nil {
 		return 0 // what it found out may be due to its end; others go on
 	}
@@ -241,7 +262,11 @@ func (c *checker) once(stop chan struct{}) time.Duration {
 		p.check.Observer.OutOf(lack, err) // nothing was found out
 	} else {
 		p.check.Observer.Probed(c.verdict.Host.Address, time.Since(began), err)
-		c.note(p, err)
+		if p.check.Ask != nil {
+			c.hear(p, answer, err)
+		} else {
+			c.note(p, err)
+		}
 	}
 	return time.Until(began.Add(p.pause(rand.Float64)))
 }
@@ -280,5 +305,22 @@ func (c *checker) note(p *prober, err error) {
 		p.check.Observer.Down(address, err)
 	default:
 		p.check.Observer.Up(address)
+	}
+}
+
+// hear takes note of what an agent has said, or that it has not.
+func (c *checker) hear(p *prober, answer Answer, err error) {
+	address, table := c.verdict.Host.Address, p.check.Table
+	if err != nil {
+		before, now := table.Miss(c.verdict, printable.Text(err.Error()))
+		p.check.Observer.Failed(address, err)
+		if before != now {
+			p.check.Observer.Said(address, before, now, printable.Text(err.Error()))
+		}
+		return
+	}
+	before, now, isNews := table.Hear(c.verdict, answer.Word, answer.Problem)
+	if before != now || isNews {
+		p.check.Observer.Said(address, before, now, answer.Problem)
 	}
 }

@@ -37,6 +37,11 @@ type Probe struct {
 	Request  Request
 	Replacer Replacer // for what the request has
 
+	// Answered is told the header of an answer; nil: nobody wants to know.
+	Answered func(http.Header)
+	// Send is what an agent gets.
+	Send string
+
 	// What follows is for http only.
 
 	FollowRedirects bool
@@ -50,13 +55,18 @@ type Probe struct {
 
 // Run makes the probe and returns what is wrong with the upstream, if anything.
 func (p *Probe) Run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
-	defer cancel()
-	err := map[string]func(context.Context) error{
+	return p.within(ctx, map[string]func(context.Context) error{
 		HTTP:      p.http,
 		WebSocket: p.webSocket,
 		TCP:       p.tcp,
-	}[p.Kind](ctx)
+	}[p.Kind])
+}
+
+// within has a probe take no longer than it may.
+func (p *Probe) within(ctx context.Context, probe func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	err := probe(ctx)
 	if err != nil && dial.IsOver(ctx) {
 		return fmt.Errorf("%s: took longer than %v", p.doing, p.Timeout)
 	}
@@ -168,6 +178,9 @@ func (p *Probe) exchange(r *http.Request, offer *handshake.Offer) (a *dial.Answe
 	if err != nil {
 		closeConn()
 		return nil, nil, err
+	}
+	if p.Answered != nil {
+		p.Answered(a.Header)
 	}
 	return a, func() {
 		closeConn()

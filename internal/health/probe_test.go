@@ -21,6 +21,12 @@ const soon = 100 * time.Millisecond
 // is what a configuration says that leaves it out.
 func probed(t *testing.T, address string, p Probe) error {
 	t.Helper()
+	p = equipped(address, p)
+	return p.Run(t.Context())
+}
+
+// equipped is a probe with all that it needs.
+func equipped(address string, p Probe) Probe {
 	d := &dial.Dialer{Connect: new(net.Dialer).DialContext, Timeout: time.Minute}
 	p.Dialer = d
 	if p.Timeout == 0 {
@@ -36,7 +42,7 @@ func probed(t *testing.T, address string, p Probe) error {
 	if p.Expected == nil {
 		p.Expected = func(status int) bool { return status/100 == 2 }
 	}
-	return p.Run(t.Context())
+	return p
 }
 
 // literally is a replacer that knows no placeholders.

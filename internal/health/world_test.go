@@ -54,6 +54,8 @@ type site struct {
 	// unload takes the configuration away.
 	unload func()
 
+	lines chan string // that its agent says
+
 	mu     sync.Mutex // guards what follows
 	next   finding
 	probes []time.Time
@@ -140,6 +142,9 @@ func (s *site) Down(address string, err error)   { s.tell("%s is down: %v", addr
 func (s *site) Up(address string)                { s.tell("%s is up", address) }
 func (s *site) OutOf(_ string, err error)        { s.tell("out of something: %v", err) }
 func (s *site) DownOtherwise(address string)     { s.tell("%s is down otherwise", address) }
+func (s *site) Said(address string, before, now upstream.Word, problem string) {
+	s.tell("%s: %v after %v, %q", address, now, before, problem)
+}
 
 // used are the checks with whose means the upstream is probed, newest last.
 func (s *site) used() []*Check { return s.Used(s.pool.Fixed[0]) }

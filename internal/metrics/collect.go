@@ -61,6 +61,9 @@ var (
 		labelUpstream, "state")
 	descTunnelsLimit = describe("upstream_tunnels_limit", "Most tunnels that an upstream may have, where that is limited.",
 		labelHandler, labelUpstream)
+	descWeight = describe("upstream_weight", "What an upstream weighs in choices, where its agent or its reports have changed that.",
+		labelHandler, labelUpstream)
+	descLoad     = describe("upstream_load", "The utilisation that an upstream has reported, of which 1 is all.", labelUpstream)
 	descLastSync = describe("cluster_last_sync_success_timestamp_seconds",
 		"When the storage of operators' states was last read and written, in Unix time.")
 	descSyncErrors    = describe("cluster_sync_errors_total", "Failures to read or write the storage of operators' states.")

@@ -16,8 +16,9 @@ type Pair struct {
 	site    *site
 	series  []*series
 
-	configs atomic.Int64 // in force that have the upstream
-	limit   atomic.Int64 // of tunnels; zero: none
+	configs atomic.Int64  // in force that have the upstream
+	limit   atomic.Int64  // of tunnels; zero: none
+	weight  atomic.Uint64 // the bits of a float; zero: what is configured
 
 	// opened and closed count tunnels. Who reads both begins with closed, so that there
 	// are never more of these.
@@ -43,6 +44,7 @@ func newPair(h *Handler, u *site) *Pair {
 		gaugeOf(descTunnels, func() float64 { return float64(p.open()) }, h.name, u.name),
 		counterOf(descOpenedTo, &p.opened, h.name, u.name),
 		levelOf(descTunnelsLimit, &p.limit, h.name, u.name).onlyIf(func() bool { return p.limit.Load() > 0 }),
+		floatOf(descWeight, &p.weight, h.name, u.name),
 	}
 	for _, by := range [...]tunnel.Peer{tunnel.Client, tunnel.Upstream, tunnel.Proxy} {
 		p.series = append(p.series, counterOf(descClosedTo, p.closedBy.add(by), h.name, u.name, string(by)))
@@ -148,6 +150,8 @@ type site struct {
 	checks   words[string]
 	// up is 1 if active checks say so, 0 if they say no, and -1 if there are none.
 	up atomic.Int64
+	// load are the bits of the utilisation that it has reported; zero: none.
+	load atomic.Uint64
 	// state is an operator's, and stateSet when it was given, in nanoseconds since 1970.
 	state    atomic.Value
 	stateSet atomic.Int64
@@ -168,6 +172,7 @@ func newSite(name string) *site {
 	isChecked := func() bool { return u.up.Load() != unchecked || u.wasChecked() }
 	u.series = []*series{
 		histogramOf(descAttempt, u.attempts, name),
+		floatOf(descLoad, &u.load, name),
 		gaugeOf(descUp, func() float64 { return float64(u.up.Load()) }, name).onlyIf(func() bool { return u.up.Load() != unchecked }),
 		counterOf(descChecks, u.checks.add(resultPassed), name, resultPassed).onlyIf(isChecked),
 		counterOf(descChecks, u.checks.add(resultFailed), name, resultFailed).onlyIf(isChecked),

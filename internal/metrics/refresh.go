@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -36,6 +37,9 @@ type Standing struct {
 	Status   Status
 	// Limit is how many tunnels it may have; zero: any number.
 	Limit int
+	// Weight is what it weighs in a choice, if that is not what is configured, and Load the
+	// utilisation that it has reported; 0: nothing.
+	Weight, Load float64
 	// Checked tells that active checks have said something, and Up what.
 	Checked, Up bool
 	// State is an operator's, and Since when it was given; zero: none.
@@ -189,6 +193,7 @@ func (p *Pair) standLocked(s Standing, round uint64) {
 		p.round, p.next = round, s.Status
 		h.next[s.Status]++
 		p.limit.Store(int64(s.Limit))
+		p.weight.Store(math.Float64bits(s.Weight))
 	case s.Status > p.next:
 		h.next[p.next]--
 		h.next[s.Status]++
@@ -196,6 +201,9 @@ func (p *Pair) standLocked(s Standing, round uint64) {
 	}
 	isFirst := u.round != round
 	u.round = round
+	if isFirst || s.Load > 0 {
+		u.load.Store(math.Float64bits(s.Load))
+	}
 	switch {
 	case !s.Checked && isFirst:
 		u.up.Store(unchecked)

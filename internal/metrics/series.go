@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +60,12 @@ func gaugeOf(d *prometheus.Desc, read func() float64, values ...string) *series 
 // while it is read.
 func levelOf(d *prometheus.Desc, level *atomic.Int64, values ...string) *series {
 	return gaugeOf(d, func() float64 { return float64(max(0, level.Load())) }, values...)
+}
+
+// floatOf shows a number that is there while it is not 0.
+func floatOf(d *prometheus.Desc, bits *atomic.Uint64, values ...string) *series {
+	return gaugeOf(d, func() float64 { return math.Float64frombits(bits.Load()) }, values...).
+		onlyIf(func() bool { return bits.Load() != 0 })
 }
 
 // histogram counts durations. It is a classic one: a Prometheus that scrapes native ones

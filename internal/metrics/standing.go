@@ -14,7 +14,7 @@ func StandingsOf(p *upstream.Pool, asked []string) []Standing {
 	all := make([]Standing, 0, len(found)+len(p.Templates)+len(asked))
 	for _, s := range found {
 		all = append(all, Standing{
-			Upstream: s.Spelling(), Status: statusOf(&s), Limit: s.Server.MaxTunnels, Checked: s.Checked, Up: !s.Down,
+			Upstream: s.Spelling(), Status: statusOf(&s), Limit: s.Limit, Weight: s.Weight, Load: s.Load, Checked: s.Checked, Up: !s.Down,
 			State: cmp.Or(s.State.State, upstream.Ready), Since: s.State.At,
 		})
 	}
@@ -35,7 +35,11 @@ func statusOf(s *upstream.Standing) Status {
 		return Maint
 	case s.State.State == upstream.Drain:
 		return Drain
-	case s.Down:
+	case s.Word.State == upstream.Maint:
+		return Maint
+	case s.Word.Drains():
+		return Drain
+	case s.Down, s.Word.Closes():
 		return Down
 	case s.Failing:
 		return Failing

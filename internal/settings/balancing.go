@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -103,6 +104,11 @@ type LoadBalancing struct {
 	// to the upstream that knows it.
 	Queue *Queue `json:"queue,omitempty"`
 
+	// Has newcomers go by the load that upstreams report. Refused with policies of other
+	// modules, and with `rebalance`, which would send tunnels back where they come from.
+	// Default: none.
+	LoadReport *told.LoadReport `json:"load_report,omitempty"`
+
 	// Has tunnels moved to upstreams that have fewer than their share because
 	// they have just come. It works with this module's own policies, and is
 	// refused with others, which may send clients straight back.
@@ -184,6 +190,11 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 		return err
 	}
 	own, err := lb.OwnPolicy()
+	if lb.LoadReport != nil {
+		if err := lb.LoadReport.Check(own != nil, lb.Rebalance != nil && lb.Rebalance.Share > 0); err != nil {
+			return fmt.Errorf("load_balancing.load_report%w", err)
+		}
+	}
 	switch {
 	case err != nil:
 	case own == nil:

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 )
 
 // The defaults of active checks. Zero in the configuration means these.
@@ -20,6 +22,9 @@ const (
 type HealthChecks struct {
 	// Checks that the proxy makes by itself. Default: none.
 	Active *ActiveHealthChecks `json:"active,omitempty"`
+
+	// Agents beside upstreams that are asked. Default: none.
+	Agent *told.Agent `json:"agent,omitempty"`
 
 	// What is learned from handshakes and tunnels.
 	Passive *PassiveHealthChecks `json:"passive,omitempty"`

@@ -17,6 +17,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/handshake"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -37,13 +38,16 @@ func CheckHealth(checks *HealthChecks, upstreams []*Upstream) error {
 	if _, err := NewFailureLimits(checks.Passive); err != nil {
 		return err
 	}
+	if err := checkAgent(checks.Agent, upstreams); err != nil {
+		return err
+	}
 	a := checks.Active
 	if a == nil {
 		return nil
 	}
 	for _, check := range []func() (field, text string){
 		a.kindProblem, a.foreignProblem, a.numberProblem, a.targetProblem, a.requestProblem, a.answerProblem,
-		func() (field, text string) { return a.portProblem(upstreams) },
+		func() (field, text string) { return portProblem(upstreams, a.Target) },
 	} {
 		if field, text := check(); text != "" {
 			return fmt.Errorf("health_checks.active.%s: %s", field, text)
@@ -52,14 +56,28 @@ func CheckHealth(checks *HealthChecks, upstreams []*Upstream) error {
 	return nil
 }
 
+func checkAgent(a *told.Agent, upstreams []*Upstream) error {
+	if a == nil {
+		return nil
+	}
+	field, text := a.Problem()
+	if text == "" {
+		field, text = portProblem(upstreams, a.Target)
+	}
+	if text != "" {
+		return fmt.Errorf("health_checks.agent.%s: %s", field, text)
+	}
+	return nil
+}
+
 // portProblem finds upstreams that have no port.
-func (a *ActiveHealthChecks) portProblem(upstreams []*Upstream) (field, text string) {
+func portProblem(upstreams []*Upstream, target func(upstream.Address) (upstream.Address, error)) (field, text string) {
 	for _, up := range upstreams {
 		of, err := ParseAddress(up.Dial)
 		if err != nil || strings.Contains(up.Dial, "{") {
 			continue // it is known in a handshake only
 		}
-		if _, err := a.Target(of); err != nil {
+		if _, err := target(of); err != nil {
 			return "port", "has no effect: " + err.Error()
 		}
 	}

@@ -14,15 +14,20 @@ type Policy interface {
 }
 
 // isUsable reports whether newcomers may get tunnels at e at all.
-func (e *Endpoint) isUsable() bool { return e.isOpen() && !e.Host.draining }
+func (e *Endpoint) isUsable() bool {
+	return e.isOpen() && !e.Host.draining && !e.word.Drains()
+}
 
-// isOpen reports whether clients that belong at e may: no operator has closed it for
-// everybody, and it passes its active check.
-func (e *Endpoint) isOpen() bool { return !e.Host.closed && !e.down }
+// isOpen reports whether clients that belong at e may: neither an operator nor its own agent
+// has closed it for everybody, and it passes its active check.
+func (e *Endpoint) isOpen() bool {
+	return !e.Host.closed && !e.down && !e.word.Closes()
+}
 
 // isFull reports whether e has as many tunnels as its upstream may have.
 func (e *Endpoint) isFull() bool {
-	return e.Server.MaxTunnels > 0 && e.Host.tunnels >= e.Server.MaxTunnels
+	most := e.mostLocked()
+	return most > 0 && e.Host.tunnels >= most
 }
 
 func (e *Endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
@@ -55,6 +60,9 @@ func (c *Candidates) pickLocked() *Endpoint {
 	if !ok {
 		p.unhide(slots, 0)
 		return nil
+	}
+	if p.GoesByLoad {
+		p.weighLocked(time.Now())
 	}
 	if p.SlowStart > 0 {
 		c.hideSlow(slots, of, time.Now(), rand.IntN)

@@ -18,9 +18,16 @@ type Endpoint struct {
 	pool *Pool
 	at   int
 
-	// Verdict and failures are what says so; nil if there are no such checks.
+	// Verdict and failures are what says so; nil if there are no such checks. Agent is
+	// what has said word, which is guarded by the table's lock too.
 	Verdict  *Verdict
 	Failures *Failures
+	Agent    *Verdict
+	word     Word
+	// Load is what the address says of its load, if its handler wants to know that, and
+	// share what e weighs because of it; 0 if nothing follows.
+	Load  *Load
+	share int
 	Address
 	// Dial is how the source spells the address that has found it, if one has.
 	Dial string

@@ -24,6 +24,13 @@ type Info struct {
 	Health      string
 	HealthError string
 	Checked     time.Time
+	// Agent is what the agent of the address has said of it, AgentReason why, and
+	// AgentError what was wrong with its last answer, or that there was none.
+	Agent       string
+	AgentReason string
+	AgentError  string
+	// Load is the utilisation that the address has reported last; 0 if that is not known.
+	Load float64
 	// Configured tells whether a loaded configuration has the address itself, or
 	// has it found by a source.
 	Configured bool
@@ -107,6 +114,7 @@ func (t *Table) infoLocked(address string, h *Host) Info {
 		i.State = s.State
 	}
 	i.Health, i.HealthError, i.Checked = h.healthLocked()
+	h.tellLocked(&i)
 	return i
 }
 

@@ -1,5 +1,7 @@
 package upstream
 
+import "math"
+
 // MaxWeight bounds weights, so that comparisons of loads are far from overflow.
 const MaxWeight = 1 << 16
 
@@ -96,19 +98,19 @@ type RandomChoose struct {
 // Pick implements Policy.
 func (p *RandomChoose) Pick(slots []Slot, of class, random func(int) int) int {
 	p.draws++
-	total, n := 0, 0
+	total, n := int64(0), 0
 	for i := range slots {
 		if s := &slots[i]; s.class == of {
-			total += int(s.weight)
+			total += int64(s.weight)
 			n++
 		}
 	}
 	best := -1
 	for range min(p.Choices, n) {
-		i := p.draw(slots, of, random(total))
+		i := p.draw(slots, of, below(total, random))
 		s := &slots[i]
 		s.drawn = p.draws
-		total -= int(s.weight)
+		total -= int64(s.weight)
 		if best < 0 || compareLoad(s, &slots[best]) < 0 {
 			best = i
 		}
@@ -116,15 +118,24 @@ func (p *RandomChoose) Pick(slots []Slot, of class, random func(int) int) int {
 	return best
 }
 
+// below returns a number in [0, n), also where an int has 32 bits.
+func below(n int64, random func(int) int) int64 {
+	if n <= math.MaxInt32 {
+		return int64(random(int(n)))
+	}
+	const steps = 1 << 30
+	return int64(float64(n) / steps * float64(random(steps)))
+}
+
 // draw returns the slot at which a sum of weights is reached, of those that
 // this pick has not drawn yet.
-func (p *RandomChoose) draw(slots []Slot, of class, left int) int {
+func (p *RandomChoose) draw(slots []Slot, of class, left int64) int {
 	for i := range slots {
 		s := &slots[i]
 		if s.class != of || s.drawn == p.draws {
 			continue
 		}
-		if left -= int(s.weight); left < 0 {
+		if left -= int64(s.weight); left < 0 {
 			return i
 		}
 	}

@@ -273,7 +273,7 @@ func TestRandomChooseComparesWhatItDraws(t *testing.T) {
 		"the first three":      {3, always(0), 2},
 		"all":                  {4, always(0), 3},
 		"more than there are":  {100, seeded(), 3},
-		"one twice is not one": {2, always(1), 2}, // b, and of what is left c
+		"one twice is not one": {2, always(weightScale), 2}, // b, and of what is left c
 	} {
 		t.Run(name, func(t *testing.T) {
 			pool := endpointsWith(share{1, 3}, share{1, 2}, share{1, 1}, share{1, 0})
@@ -302,7 +302,7 @@ func TestRandomChooseDrawsByWeight(t *testing.T) {
 	random, counts := seeded(), make([]int, len(pool))
 	for i := range draws {
 		p := &RandomChoose{draws: uint64(i + 1)}
-		counts[p.draw(slotsOf(pool), 0, random(8))]++
+		counts[p.draw(slotsOf(pool), 0, int64(random(8*weightScale)))]++
 	}
 	for i, e := range pool {
 		if want := draws / 8 * e.Server.Weight; counts[i] < want*9/10 || counts[i] > want*11/10 {

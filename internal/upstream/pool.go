@@ -29,6 +29,8 @@ type Pool struct {
 	MaxTunnels int
 	Queue      QueueLimits
 	Passive    FailureLimits
+	// GoesByLoad tells that newcomers go by what upstreams say of their load.
+	GoesByLoad bool
 	// Joins and leaves are told when an endpoint can be chosen, and when it cannot any
 	// more. They are called without a lock.
 	Joins, Leaves []func(*Endpoint)
@@ -39,6 +41,9 @@ type Pool struct {
 	released bool   // they are not kept up to date any more
 	scratch  []Slot // for a handshake that has endpoints of its own
 	hidden   []hiddenSlot
+	// weighed is when shares were reckoned last.
+	weighed  time.Time
+	portions []portion
 	// slowUntil is when the last slow start ends.
 	slowUntil time.Time
 	waiting   []*waiter // by ticket
@@ -225,8 +230,8 @@ type Choice struct {
 	Endpoint *Endpoint
 	Host     *Host
 	Room     *RoomPlace // nil without a key
-	Tunnels  int // at the host right after the choice
-	Fails    int // that passive checks remember
+	Tunnels  int        // at the host right after the choice
+	Fails    int        // that passive checks remember
 }
 
 // Count is how many endpoints there are, eligible or not.
@@ -296,11 +301,12 @@ func (p *Pool) WaitingNow() int {
 
 // Occupancy is what an upstream of a pool has, and may have.
 type Occupancy struct {
-	Address         string
-	Tunnels, Weight int
-	Most            int // zero means no limit
-	Backup          bool
-	Closed          bool // it gets no tunnels, and keeps those that it has
+	Address string
+	Tunnels int
+	Weight  float64 // what is configured, and what an agent has made of it
+	Most    int     // zero means no limit
+	Backup  bool
+	Closed  bool // it gets no tunnels, and keeps those that it has
 }
 
 // Occupancies are those of the upstreams that do not depend on the request, at one moment.
@@ -319,8 +325,8 @@ func (e *Endpoint) occupancyLocked() Occupancy {
 	return Occupancy{
 		Address: e.Host.Address,
 		Tunnels: e.Host.tunnels,
-		Weight:  e.Server.Weight,
-		Most:    max(0, e.Server.MaxTunnels),
+		Weight:  float64(e.word.scale(e.Server.Weight)) / weightScale,
+		Most:    max(0, e.mostLocked()),
 		Backup:  e.Server.Backup,
 		Closed:  !e.isUsable() || e.failing,
 	}

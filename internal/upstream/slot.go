@@ -38,7 +38,7 @@ const (
 // slotLocked is what holds for e now. The caller holds the table's lock.
 func (e *Endpoint) slotLocked() Slot {
 	return Slot{
-		endpoint: e, seed: e.Host.seed, tunnels: int32(e.Host.tunnels), weight: int32(e.Server.Weight), class: e.classLocked(),
+		endpoint: e, seed: e.Host.seed, tunnels: int32(e.Host.tunnels), weight: e.weightLocked(), class: e.classLocked(),
 		current: e.Server.current,
 	}
 }
@@ -94,7 +94,7 @@ func firstOf(seen uint64) (class, bool) {
 func (e *Endpoint) showLocked() {
 	if e.pool != nil {
 		s := &e.pool.slots[e.at]
-		s.tunnels, s.weight, s.class = int32(e.Host.tunnels), int32(e.Server.Weight), e.classLocked()
+		s.tunnels, s.weight, s.class = int32(e.Host.tunnels), e.weightLocked(), e.classLocked()
 	}
 }
 

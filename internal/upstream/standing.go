@@ -1,10 +1,19 @@
 package upstream
 
+import "time"
+
 // Standing is what holds for an upstream of a pool.
 type Standing struct {
 	*Endpoint
 
 	State State // an operator's
+	// Word is its agent's, and Load what it has reported; 0 if that is not known.
+	Word Word
+	Load float64
+	// Limit is how many tunnels it may have, and Weight what it weighs in a choice, if
+	// that is not what is configured.
+	Limit  int
+	Weight float64
 	// Full, Failing and Down say that it gets no tunnels, or gets them late; Checked that
 	// active checks have said something.
 	Full, Failing, Down, Checked bool
@@ -18,6 +27,7 @@ func (p *Pool) Standings() []Standing {
 	defer p.table.mu.Unlock()
 	for i, e := range endpoints {
 		all[i] = Standing{
+			Word: e.word, Load: e.Load.utilisationLocked(time.Now()), Limit: e.mostLocked(), Weight: e.changedWeightLocked(),
 			Endpoint: e, State: p.table.states[e.Host.Address], Full: e.isFull(), Failing: e.failing, Down: e.down,
 			Checked: e.Verdict != nil && !e.Verdict.checked.IsZero(),
 		}

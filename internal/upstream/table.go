@@ -36,6 +36,10 @@ type Host struct {
 	standing []*Endpoint
 	// verdicts are one for each check that somebody wants of the address.
 	verdicts []*Verdict
+	// agents are the same for what its agents say.
+	agents []*Verdict
+	// loads are what it says of its load, in different metrics.
+	loads []*Load
 	// found counts those of named that a source has found, and source is its
 	// module, also where the address depends on requests.
 	found  int

@@ -19,6 +19,7 @@ type Verdict struct {
 	streak    int       // results in a row that speak against down
 	checked   time.Time // zero: never
 	lastError string    // of the last result that was bad, until the address is up
+	word      Word      // if the check is that of an agent, which decides nothing else
 }
 
 // Judge has an endpoint judged by a check, by the verdict that its host has for that

@@ -146,12 +146,12 @@ function showUpstreams(s) {
 		['', '', (cell) => remade(cell, [r.upstream, opened.get(r.upstream), opened.has(r.upstream)], () => upstreamCell(r))],
 		['handler', 'text', r.handler],
 		['', '', (cell) => remade(cell, r.status, () => el('span', { class: 'state', 'data-status': r.status }, r.status))],
-		['', 'meter', (cell) => remade(cell, [r.tunnels, r.most, most, r.weight], () => meter(r, most))],
+		['', 'meter', (cell) => remade(cell, [r.tunnels, r.most, most, r.weight, r.load], () => meter(r, most))],
 		['opened', 'n', perSecond(r.opened)],
 		['closed', 'n', perSecond(r.closed)],
 		['handshake p50', 'n', milliseconds(r.p50) + (r.slow ? ' slow' : '')],
 		['p99', 'n', milliseconds(r.p99)],
-		['failures', 'text', [r.error, ...Object.entries(r.failed || {}).map(([cause, n]) => n + '× ' + cause)].filter(Boolean).join(', ')],
+		['failures', 'text', [r.error, r.agent && 'agent: ' + r.agent, ...Object.entries(r.failed || {}).map(([cause, n]) => n + '× ' + cause)].filter(Boolean).join(', ')],
 		['set by', 'text', r.by ? r.by + ', ' + since(r.since) + (r.expires ? ', until ' + clock(r.expires) : '') : ''],
 		['', 'do-cell', (cell) => remade(cell, [s.actions, r.state], () => (s.actions && r.state ? stateButtons(r.upstream, r.handler) : []))],
 	]));
@@ -185,7 +185,8 @@ function meter(r, most) {
 	const fill = el('div', { class: 'fill' });
 	fill.style.width = Math.min(100, r.tunnels / of * 100) + '%';
 	return [el('div', {}, number(r.tunnels) + (r.most ? ' of ' + number(r.most) : '') + ' ',
-		r.weight > 1 && el('span', { class: 'word' }, 'weight ' + r.weight)), el('div', { class: 'track', 'aria-hidden': 'true' }, fill)];
+		r.weight && r.weight !== 1 && el('span', { class: 'word' }, 'weight ' + r.weight + ' '),
+		r.load && el('span', { class: 'word' }, 'load ' + Math.round(r.load * 100) + '%')), el('div', { class: 'track', 'aria-hidden': 'true' }, fill)];
 }
 
 let events = [];
