@@ -110,7 +110,8 @@ func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *upstream.P
 		return nil, err
 	}
 	if own != nil {
-		p.Policy = own.Build()
+		own.Apply(p, func() upstream.ClientGroup { return process.evictor.ClientGroup(h.loaded) })
+		h.policy = own
 		return own.Weights, nil
 	}
 	h.guest, err = guest.LoadPolicy(ctx, lb, "SelectionPolicyRaw")

@@ -64,6 +64,9 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
 	candidates.Waiting = &hs.counts.Queue
+	if h.policy != nil && candidates.ByKey(h.policy.KeyOf(repl)) {
+		hs.counts.Keyless.Add(1)
+	}
 	t := attempts{Retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last, trace: hs.trace}
 	defer func() {
 		t.drop()

@@ -60,7 +60,11 @@ type LoadBalancing struct {
 	// Policy that chooses among the available upstreams. `least_conn` (fewest
 	// live tunnels, ties broken at random), `round_robin`,
 	// `weighted_round_robin` and `random_choose` are this module's own and
-	// respect weights; any other name is a module of this namespace, as in
+	// respect weights, and so does `hash`, which sends all handshakes with the same
+	// `key`, a text with placeholders, to the same upstream. Its `balance` is how many
+	// percent of its fair share an upstream may have before it gets no new keys, 100 to
+	// 10000, default: no bound; `fallback` is the policy for those whose key is empty,
+	// default: least_conn. Any other name is a module of this namespace, as in
 	// `reverse_proxy`. Default: least_conn.
 	SelectionPolicyRaw json.RawMessage `json:"selection_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
@@ -199,6 +203,9 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 	case err != nil:
 	case own == nil:
 		return lb.checkForeign(upstreams)
+	case own.Policy == Hash && lb.LoadReport != nil:
+		return errors.New("load_balancing.load_report: has no effect on handshakes that go by a key; " +
+			"leave it out, or use least_conn")
 	case own.Weights != nil && isDynamic:
 		err = errors.New("weights: are by position, which dynamic upstreams do not have; use least_conn or round_robin")
 	default:
