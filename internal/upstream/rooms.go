@@ -114,14 +114,11 @@ type RoomPlace struct {
 	key, seed uint64
 }
 
-// Room tells rooms apart: those of one group of pools, and of others.
-type Room struct {
-	Group any
-	Key   uint64
-}
+// Key is that of the room.
+func (p *RoomPlace) Key() uint64 { return p.key }
 
-// Room is which one it is.
-func (p *RoomPlace) Room() Room { return Room{p.group, p.key} }
+// IsOf reports whether there is a place, in a room that a group of pools counts.
+func (p *RoomPlace) IsOf(group any) bool { return p != nil && p.group == group }
 
 // joinRoomLocked counts a handshake with a key as a member of its room. It returns nil for
 // others.
@@ -176,7 +173,7 @@ func (p *RoomPlace) MoveOn() {
 
 // Elsewhere returns, for a pool with keys, the address to which a room's members would come that are at another one
 // now, if they came anew; empty if to none. It may be the same.
-func (p *Pool) Elsewhere(room Room, address string) string {
+func (p *Pool) Elsewhere(group any, key uint64, address string) string {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
 	of, f := p.Keys.fleetOf(p.slots)
@@ -185,9 +182,9 @@ func (p *Pool) Elsewhere(room Room, address string) string {
 	case of == closed:
 		return ""
 	case f.Percent == 0:
-		at = firstInOrder(p.slots, of, room.Key)
+		at = firstInOrder(p.slots, of, key)
 	default:
-		at = found(p.table.roomsLocked(room.Group).Without(room.Key, balance.SeedOf(address), f), p.slots, of)
+		at = found(p.table.roomsLocked(group).Without(key, balance.SeedOf(address), f), p.slots, of)
 	}
 	return p.slots[at].endpoint.Host.Address
 }

@@ -200,7 +200,7 @@ func TestRoomStaysTogether(t *testing.T) {
 		if got := s.place("room"); got != order[0] {
 			t.Errorf("when the others are about to go, it has come to %s, want %s", got, order[0])
 		}
-		if got := s.Elsewhere(second.chosen.Room.Room(), order[1]); got != order[0] {
+		if got := s.Elsewhere("handler", second.chosen.Room.Key(), order[1]); got != order[0] {
 			t.Errorf("the room would be at %s, want %s", got, order[0])
 		}
 		leave(second)
