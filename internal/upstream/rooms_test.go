@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -308,6 +309,24 @@ func TestMissedKey(t *testing.T) {
 				t.Errorf("%+v: got %v", test, got)
 			}
 			s.unload()
+		}
+	})
+}
+
+// TestOrderIsForever: nodes of two versions, and a node before and after an upgrade, lead a
+// key to the same upstream.
+func TestOrderIsForever(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(withRooms(125), "10.0.0.1:80", "10.0.0.2:80", "[2001:db8::1]:80", "app.example:3000")
+		for key, want := range map[string]string{
+			"room":          "app.example:3000 10.0.0.1:80 10.0.0.2:80 [2001:db8::1]:80",
+			"42":            "[2001:db8::1]:80 10.0.0.1:80 app.example:3000 10.0.0.2:80",
+			"Zürich":        "app.example:3000 10.0.0.1:80 10.0.0.2:80 [2001:db8::1]:80",
+			"a room/tenant": "[2001:db8::1]:80 10.0.0.1:80 app.example:3000 10.0.0.2:80",
+		} {
+			if got := strings.Join(s.order(key), " "); got != want {
+				t.Errorf("%s: got %s, want %s", key, got, want)
+			}
 		}
 	})
 }
