@@ -200,7 +200,7 @@ func TestNegativeMeansOff(t *testing.T) {
 		if held == nil {
 			t.Fatal("an upstream without limit is full")
 		}
-		defer process.table.TunnelEnded(held.Host)
+		defer process.table.GiveBack(held)
 	}
 
 	patient := provisioned(t, func(h *Handler) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -206,6 +207,7 @@ func (f *flock) openOver(site *site, begin func(relay.Hooks) relay.Relay) *tunne
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	f.table.HandshakeEnded(chosen, limit.Answered)
 	held := &Lease{Host: chosen.Host, From: chosen.Endpoint.From, Policy: site.policy}
 	opened := tunnel.New(tunnel.About{ID: "id", ClientIP: "192.0.2.1", Upstream: chosen.Host.Address}, new(tunnel.Options), f.live, held)
 	opened.Start(begin, func() float64 { return 0 })
@@ -338,5 +340,7 @@ func (f *flock) lease(address string) *Lease {
 	defer p.Release()
 	c, _ := p.Candidates(nil) // has no templates
 	defer c.Close()
-	return &Lease{Host: c.Reserve(p.Fixed[0]).Host, Policy: &Policy{Period: time.Second, evictor: f.evictor}}
+	chosen := c.Reserve(p.Fixed[0])
+	f.table.HandshakeEnded(chosen, limit.Answered)
+	return &Lease{Host: chosen.Host, Policy: &Policy{Period: time.Second, evictor: f.evictor}}
 }

@@ -52,14 +52,19 @@ type Held struct {
 	templates             int // addresses with placeholders
 	Failures              int // addresses of which failures are remembered
 	Watched               int // endpoints of which failures are counted
-	queues                int // pools in which handshakes wait
+	queues                int // in which handshakes wait
+	handshakes            int // under way
+	timers                int // that serve who waits
 }
 
 // Held tells what the table holds.
 func (t *Table) Held() Held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues)}
+	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues), handshakes: t.underWay}
+	if t.timer != nil {
+		h.timers++
+	}
 	for _, one := range t.m {
 		h.References += one.refs
 	}

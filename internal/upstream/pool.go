@@ -1,10 +1,13 @@
 package upstream
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 )
 
 // Pool is the upstreams of a handler and the policy that chooses one.
@@ -44,11 +47,13 @@ type Pool struct {
 	portions []portion
 	// slowUntil is when the last slow start ends.
 	slowUntil time.Time
-	waiting   []*waiter // by ticket
-	// turn is whose turn it is of those, while they are served, and exhausted
-	// tells that there is nothing for those who have no upstreams of their own.
-	turn      int
-	exhausted bool
+	// nextPass is when time may let handshakes begin at some that are full.
+	nextPass time.Time
+	// queue are those who may go to any upstream, and bound are all who wait; nil if
+	// nobody has waited yet.
+	queue *queue
+	bound *limit.Fair[netip.Prefix, *waiter]
+	retry limit.RetryAfter
 }
 
 // NewPool makes one without upstreams.
@@ -162,11 +167,19 @@ type Candidates struct {
 	tried    []*Server
 	expanded []*Endpoint // hold references until close
 
-	// ticket says who came first, and is set when it is needed. queued tells that
-	// the handshake has been let into the queue, and waited how long it was there.
-	ticket uint64
-	queued bool
-	Waited time.Duration
+	// Home is where the client belongs, by a policy that knows it; nil for a newcomer. If no
+	// handshake may begin there now, it waits for that. If the upstream cannot be had, or has
+	// as many tunnels as it may have, the client is as a newcomer, unless a Session is under
+	// way, which cannot go on elsewhere: it is refused where there is no tunnel for it.
+	Home    *Endpoint
+	Session bool
+	// Client is whose handshake it is, by ClientOf: clients are served in turn.
+	Client netip.Prefix
+
+	// queued tells that the handshake has been let into the queue, and Waited how long it
+	// was there. roams tells that it waits, or has waited, for any upstream.
+	queued, roams bool
+	Waited        time.Duration
 	// Waiting counts handshakes that wait; nil: nobody wants to know.
 	Waiting *atomic.Int64
 }
@@ -216,13 +229,16 @@ func (c *Candidates) Close() {
 	c.expanded = nil
 }
 
-// Choice is an endpoint at which a tunnel has been counted. Someone has to
-// call Table.TunnelEnded with its host.
+// Choice is an endpoint at which a tunnel and a handshake have been counted. Someone has to
+// call Table.HandshakeEnded with it, and Table.TunnelEnded with its host.
 type Choice struct {
 	Endpoint *Endpoint
 	Host     *Host
 	Tunnels  int // at the host right after the choice
 	Fails    int // that passive checks remember
+
+	ticket   limit.Ticket
+	answered bool // HandshakeEnded was called
 }
 
 // Count is how many endpoints there are, eligible or not.
@@ -240,12 +256,15 @@ func (c *Candidates) Reserve(e *Endpoint) *Choice {
 
 func (c *Candidates) reserveLocked(e *Endpoint) *Choice {
 	c.tried = append(c.tried, e.Server)
-	h := c.pool.table.reserveLocked(e.Host)
-	return &Choice{Endpoint: e, Host: h, Tunnels: h.tunnels, Fails: e.Failures.countLocked()}
+	t := c.pool.table
+	h, ticket := t.reserveLocked(e.Host)
+	t.underWay++
+	c.pool.retry.Served(time.Now())
+	return &Choice{Endpoint: e, Host: h, Tunnels: h.tunnels, Fails: e.Failures.countLocked(), ticket: ticket}
 }
 
 // NextRound makes the endpoints that were tried eligible again.
-func (c *Candidates) NextRound() { c.tried = c.tried[:0] }
+func (c *Candidates) NextRound() { c.tried, c.roams = c.tried[:0], false }
 
 // Release gives back the pool's references to p.table. Handshakes and tunnels
 // have their own. It reports whether some upstream is not configured any more.
@@ -279,7 +298,10 @@ func (p *Pool) SlowSince(address string) time.Time {
 func (p *Pool) WaitingNow() int {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	return len(p.waiting)
+	if p.bound == nil {
+		return 0
+	}
+	return p.bound.Len()
 }
 
 // Occupancy is what an upstream of a pool has, and may have.

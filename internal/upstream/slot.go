@@ -1,6 +1,9 @@
 package upstream
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Slot is what a choice has to know of an endpoint. Those of a pool lie beside each
 // other, as a choice among a thousand endpoints would else take most of its time to get
@@ -24,7 +27,7 @@ const (
 	doubtful class = 1 << iota // gets newcomers only if all of its kind are
 	backup
 	failing
-	full // has as many tunnels as it may have
+	full // has as many tunnels or handshakes as it may have
 
 	// classes is how many there are with room, and kinds what makes them differ besides
 	// doubt.
@@ -44,6 +47,7 @@ func (e *Endpoint) slotLocked() Slot {
 
 // classLocked is when e is chosen.
 func (e *Endpoint) classLocked() class {
+	e.fullUntil = time.Time{}
 	if !e.isUsable() {
 		return closed
 	}
@@ -57,8 +61,12 @@ func (e *Endpoint) classLocked() class {
 	if e.failing {
 		c |= failing
 	}
-	if e.isFull() {
+	isFull, until := e.fullLocked()
+	if e.fullUntil = until; isFull {
 		c |= full
+		if e.pool != nil {
+			e.pool.passAtLocked(e.fullUntil)
+		}
 	}
 	return c
 }
@@ -141,6 +149,7 @@ func (p *Pool) stand(endpoints []*Endpoint) {
 	for _, e := range endpoints {
 		p.addSlotLocked(e)
 	}
+	p.table.serveLocked() // who belongs at one that has gone may go elsewhere
 }
 
 // retire has nothing of a pool kept up to date any more, as its configuration is unloaded.
@@ -168,6 +177,7 @@ func (c *Candidates) slotsLocked() []Slot {
 	p.scratch = p.scratch[:0]
 	for _, e := range c.Endpoints() {
 		p.scratch = append(p.scratch, e.slotLocked())
+		p.passAtLocked(e.fullUntil)
 	}
 	return p.scratch
 }
