@@ -53,7 +53,7 @@ type Held struct {
 	Failures              int // addresses of which failures are remembered
 	Watched               int // endpoints of which failures are counted
 	queues                int // in which handshakes wait
-	handshakes            int // under way
+	Handshakes            int // under way
 	timers                int // that serve who waits
 }
 
@@ -61,7 +61,7 @@ type Held struct {
 func (t *Table) Held() Held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues), handshakes: t.underWay}
+	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues), Handshakes: t.underWay}
 	if t.timer != nil {
 		h.timers++
 	}
