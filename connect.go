@@ -14,6 +14,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -64,6 +65,7 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
 	candidates.Waiting = &hs.counts.Queue
+	candidates.Client, _ = upstream.ClientOf(clientIP(r))
 	if h.policy != nil && candidates.ByKey(h.policy.KeyOf(repl)) {
 		hs.counts.Keyless.Add(1)
 	}
@@ -112,7 +114,7 @@ func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refu
 	waited := t.candidates.Waited - before
 	if err != nil {
 		t.gaveUp = waited > 0 // this time
-		refused := refuseQueued(ctx, err)
+		refused := refuseQueued(ctx, t.candidates, err)
 		t.trace.Queued(waited, string(refused.cause))
 		return picked{}, refused
 	}
@@ -195,8 +197,9 @@ func (h *Handler) attempt(
 		hs.upstreamTook = time.Since(began)
 		hs.attempted(c, a, refused)
 		hs.attempt.Done(endOf(a, refused))
+		process.table.HandshakeEnded(c.Choice, outcomeOf(a, refused))
 		if a == nil { // also if somebody's code has panicked
-			c.GiveBack(process.table)
+			process.table.GiveBack(c.Choice)
 		}
 	}()
 	return h.handshakeAt(ctx, c, h.prepareFor(c, out, hs, repl), hs, repl)
@@ -245,6 +248,27 @@ func (h *Handler) handshakeAt(
 	return &answer{Answer: answered, choice: c}, nil
 }
 
+// outcomeOf is what an attempt says of how much work the upstream has.
+func outcomeOf(a *answer, refused *refusal) limit.Outcome {
+	switch {
+	case a != nil && a.StatusCode == http.StatusServiceUnavailable:
+		return limit.Overloaded
+	case a != nil && a.StatusCode >= http.StatusInternalServerError:
+		return limit.Failed
+	case a != nil: // that somebody must log in is as much work as any other answer
+		return limit.Answered
+	case refused == nil: // somebody's code has panicked
+		return limit.Unknown
+	}
+	switch refused.cause {
+	case causeDialFailed, causeTLSFailed, causeDialTimeout, causeClosed:
+		return limit.Overloaded
+	case causeBadAnswer:
+		return limit.Failed
+	}
+	return limit.Unknown
+}
+
 // endOf is how an attempt has ended, for its span.
 func endOf(a *answer, refused *refusal) (status int, cause string) {
 	switch {
@@ -290,7 +314,7 @@ func (a *answer) giveBack() {
 func (a *answer) leave() {
 	if !a.left {
 		a.left = true
-		a.choice.GiveBack(process.table)
+		process.table.GiveBack(a.choice.Choice)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -221,6 +222,7 @@ func (f *flock) openRoom(site *site, room string, begin func(relay.Hooks) relay.
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	f.table.HandshakeEnded(chosen, limit.Answered)
 	held := &Lease{Host: chosen.Host, Room: chosen.Room, From: chosen.Endpoint.From, Policy: site.policy}
 	opened := tunnel.New(tunnel.About{ID: room, ClientIP: "192.0.2.1", Upstream: chosen.Host.Address}, new(tunnel.Options), f.live, held)
 	opened.Start(begin, func() float64 { return 0 })
@@ -353,5 +355,7 @@ func (f *flock) lease(address string) *Lease {
 	defer p.Release()
 	c, _ := p.Candidates(nil) // has no templates
 	defer c.Close()
-	return &Lease{Host: c.Reserve(p.Fixed[0]).Host, Policy: &Policy{Period: time.Second, evictor: f.evictor}}
+	chosen := c.Reserve(p.Fixed[0])
+	f.table.HandshakeEnded(chosen, limit.Answered)
+	return &Lease{Host: chosen.Host, Policy: &Policy{Period: time.Second, evictor: f.evictor}}
 }

@@ -24,28 +24,33 @@ func (e *Endpoint) isOpen() bool {
 	return !e.Host.closed && !e.down && !e.word.Closes()
 }
 
-// isFull reports whether e has as many tunnels as its upstream may have.
-func (e *Endpoint) isFull() bool {
-	most := e.mostLocked()
-	return most > 0 && e.Host.tunnels >= most
-}
-
 func (e *Endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
 
-// chooseLocked picks an endpoint that was not tried before and counts a tunnel
-// at it, in one step. It returns nil if none is available. The caller holds
-// the lock.
-func (c *Candidates) chooseLocked() *Choice {
-	e := c.pickLocked()
-	if e == nil {
-		return nil
+// chooseLocked picks an endpoint that was not tried before, or the one where the handshake
+// belongs, and counts a tunnel and a handshake at it, in one step. It returns nil if none
+// is available. The caller holds the lock.
+func (c *Candidates) chooseLocked() (*Choice, error) {
+	e, err := c.homeLocked()
+	switch {
+	case err != nil:
+		return nil, err
+	case e == nil:
+		e = c.pickLocked()
+	default:
+		if lacks, _ := e.lacksHandshakes(); lacks {
+			return nil, nil
+		}
 	}
-	return c.reserveLocked(e)
+	if e == nil {
+		return nil, nil
+	}
+	return c.reserveLocked(e), nil
 }
 
-// pickLocked is chooseLocked without the count.
+// pickLocked is chooseLocked of a newcomer, without the count.
 func (c *Candidates) pickLocked() *Endpoint {
 	p := c.pool
+	p.passLocked()
 	slots := c.slotsLocked()
 	c.hideTried(slots)
 	if c.HasKey {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/balance"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 )
 
 // Host is what the process knows about one upstream address, whichever
@@ -32,6 +33,7 @@ type Host struct {
 	dropped bool
 	// slowSince is when an operator has made the address ready again, for all pools.
 	slowSince time.Time
+	handshakes
 	// standing are the endpoints of pools that have the address.
 	standing []*Endpoint
 	// verdicts are one for each check that somebody wants of the address.
@@ -66,10 +68,13 @@ type Table struct {
 	failures map[failureKey]*Failures
 	// rooms are those that have members, by what counts them together.
 	rooms map[any]*balance.Rooms
-	// queues are the pools in which handshakes wait, and tickets is how many of
-	// them were told when they have come.
-	queues  []*Pool
-	tickets uint64
+	// queues are those in which handshakes wait, turns the newest number of a client's turn
+	// in one, and timer is set while time may make places for them.
+	queues []*queue
+	turns  uint64
+	timer  *time.Timer
+	// underWay counts the handshakes at all hosts.
+	underWay int
 	// Changed is told what has changed, without the lock. That is a hint: whoever acts
 	// on it asks again.
 	Changed func(Change)
@@ -336,11 +341,11 @@ func (t *Table) Inherit(e, old *Endpoint) {
 	e.startSlowlyLocked()
 }
 
-// reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
-// returns the host to take it back from with TunnelEnded. That is another one
+// reserveLocked counts a tunnel and the handshake that becomes one at h, and
+// returns the host to take both back from with HandshakeEnded and TunnelEnded. That is another one
 // if the configuration of this handshake was unloaded meanwhile and a newer one
 // names the same address.
-func (t *Table) reserveLocked(h *Host) *Host {
+func (t *Table) reserveLocked(h *Host) (*Host, limit.Ticket) {
 	if current, ok := t.m[h.Address]; ok {
 		h = current
 	} else {
@@ -349,6 +354,7 @@ func (t *Table) reserveLocked(h *Host) *Host {
 	}
 	h.refs++
 	h.emptied, h.removed = false, false // placeholders may bring an address again
+	ticket := h.beginLocked()
 	h.countLocked(1)
-	return h
+	return h, ticket
 }
