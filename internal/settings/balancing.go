@@ -109,7 +109,7 @@ type LoadBalancing struct {
 	// has recovered, or is ready again after an operator has taken it out, is
 	// started slowly: it takes part in a choice with a probability that grows from
 	// 0 to 1 over this time, unless there is no other. Those that are there when
-	// the process starts, are not. From a second to a day; refused with policies of
+	// the process starts, are not, and handshakes with a key of `hash` go by that alone. From a second to a day; refused with policies of
 	// other modules, which would send clients somewhere else meanwhile. A negative
 	// value means off.
 	// Default: 0, off.
