@@ -41,6 +41,12 @@ func (own *OwnPolicy) loadFallback() (err error) {
 	if own.Policy != Hash {
 		return nil
 	}
+	switch {
+	case own.Weights != nil:
+		return errors.New("hash has no option `weights`; give each upstream its weight")
+	case own.Choose != nil:
+		return errors.New("hash has no option `choose`; give it to the fallback")
+	}
 	if own.fallback, err = ParseOwnPolicy(own.FallbackRaw); err != nil {
 		return fmt.Errorf("fallback: %w", err)
 	}
