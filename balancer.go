@@ -54,7 +54,8 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 
 // provisionLimitsOf sets what the pool has besides a policy and upstreams.
 func (h *Handler) provisionLimitsOf(p *upstream.Pool, lb *LoadBalancing) (err error) {
-	p.SlowStart, p.MaxTunnels = settings.OrDefault(lb.SlowStart, 0), lb.MaxTunnels
+	p.SlowStart = settings.OrDefault(lb.SlowStart, 0)
+	lb.SetLimits(p)
 	if p.Queue, err = settings.NewQueueLimits(lb.Queue); err != nil {
 		return err
 	}
@@ -113,7 +114,8 @@ func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *upstream.P
 		return nil, err
 	}
 	if own != nil {
-		p.Policy = own.Build()
+		own.Apply(p, func() upstream.ClientGroup { return process.evictor.ClientGroup(h.loaded) })
+		h.policy = own
 		return own.Weights, nil
 	}
 	h.guest, err = guest.LoadPolicy(ctx, lb, "SelectionPolicyRaw")

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -35,7 +36,9 @@ func reserve(dial string) *upstream.Host {
 	defer p.Release()
 	c, _ := p.Candidates(nil) // has no templates
 	defer c.Close()
-	return c.Reserve(p.Fixed[0]).Host
+	chosen := c.Reserve(p.Fixed[0])
+	process.table.HandshakeEnded(chosen, limit.Answered)
+	return chosen.Host
 }
 
 // addressesOf are those of a handler's upstreams, as far as they have been found.

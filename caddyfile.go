@@ -61,7 +61,7 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //	websocket_proxy [<matcher>] [<upstreams...>] {
 //		# upstreams
 //		to                 <upstreams...>
-//		upstream           <address> [weight <n>] [max_tunnels <n>|off] [backup]
+//		upstream           <address> [weight <n>] [max_tunnels <n>|off] [max_handshakes <n>|auto|off] [handshake_rate <n> [<burst>] | off] [backup]
 //		dynamic            <source> [<options...>]
 //		name               <name>
 //
@@ -72,6 +72,8 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //		lb_try_duration    <duration>
 //		lb_try_interval    <duration>
 //		max_tunnels        <n>|off
+//		max_handshakes     <n>|auto|off
+//		handshake_rate     <n> [<burst>] | off
 //		queue              <n> [<timeout>] | off
 //		slow_start         <duration>|off
 //		rebalance          <percent> [<interval>] | off
@@ -193,6 +195,8 @@ var options = map[string]option{
 	"lb_try_duration": {"load_balancing.try_duration", func(p *parser) error { return p.DurationOrZero(&p.balancing().TryDuration) }},
 	"lb_try_interval": {"load_balancing.try_interval", func(p *parser) error { return p.DurationOrZero(&p.balancing().TryInterval) }},
 	"max_tunnels":     {"load_balancing.max_tunnels", func(p *parser) error { return p.CountOrOff(&p.balancing().MaxTunnels) }},
+	"max_handshakes":  {"load_balancing.max_handshakes", func(p *parser) error { return p.handshakeLimit(&p.balancing().MaxHandshakes) }},
+	"handshake_rate":  {"load_balancing.handshake_rate load_balancing.handshake_rate.per_second load_balancing.handshake_rate.burst", func(p *parser) error { return p.handshakeRate(&p.balancing().HandshakeRate) }},
 	"queue":           {"load_balancing.queue", (*parser).queue},
 	"slow_start":      {"load_balancing.slow_start", (*parser).slowStart},
 	"rebalance":       {"load_balancing.rebalance", (*parser).rebalance},
@@ -271,7 +275,7 @@ var syntax = directive.Syntax{
 		"to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
 		"origins": true, "subprotocols": true, "lb_retry_status": true, "unhealthy_status": true, "label": true,
 	},
-	Settings: []string{"weight", "max_tunnels", "backup"},
+	Settings: []string{"weight", "max_tunnels", "max_handshakes", "handshake_rate", "backup"},
 	Renamed:  strings.NewReplacer("dynamic_upstreams", "dynamic"),
 }
 

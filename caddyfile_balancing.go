@@ -16,8 +16,16 @@ import (
 )
 
 func (p *parser) policy() error {
+	if p.NextIs(settings.Hash) {
+		own := new(settings.OwnPolicy)
+		if err := directive.UnmarshalGuest("lb_policy", own, p.NextSegment()[1:]); err != nil {
+			return err
+		}
+		p.balancing().SelectionPolicyRaw = own.JSON()
+		return nil
+	}
 	policy, tokens, err := p.Guest("http.reverse_proxy.selection_policies", "the name of a policy",
-		"least_conn, round_robin, random_choose, or another one that reverse_proxy has, such as ip_hash or cookie")
+		"least_conn, round_robin, random_choose, hash, or another one that reverse_proxy has, such as ip_hash or cookie")
 	if err != nil {
 		return err
 	}
@@ -103,6 +111,44 @@ func (p *parser) rebalance() error {
 		return nil
 	}
 	return p.Duration(&r.Interval, time.Second, "the interval of rebalance is a duration of at least 1s")
+}
+
+// handshakeLimit reads a number of handshakes, auto or off.
+func (p *parser) handshakeLimit(field *settings.HandshakeLimit) error {
+	option := p.Val()
+	switch s, err := p.Arg("a number or auto"); {
+	case err != nil:
+		return err
+	case s == "auto":
+		*field = settings.AutoHandshakes
+		return nil
+	case s == "off":
+		*field = -1
+		return nil
+	}
+	return p.Number((*int)(field), 1, math.MaxInt, option+" is a number of at least 1, auto, or off")
+}
+
+// handshakeRate reads a rate and its burst. What follows may be another setting.
+func (p *parser) handshakeRate(field **settings.HandshakeRate) error {
+	r := new(settings.HandshakeRate)
+	*field = r
+	const bounds = " is a number from 1 to 1000000"
+	switch s, err := p.Arg("a number of handshakes in a second"); {
+	case err != nil:
+		return err
+	case s == "off":
+		r.PerSecond = -1
+		return nil
+	}
+	if err := p.Number(&r.PerSecond, 1, settings.MostHandshakeRate, "handshake_rate"+bounds+", or off"); err != nil || !p.NextArg() {
+		return err
+	}
+	if s := p.Val(); s == "" || s[0] < '0' || s[0] > '9' {
+		p.Prev()
+		return nil
+	}
+	return p.Number(&r.Burst, 1, settings.MostHandshakeRate, "the burst of handshake_rate"+bounds)
 }
 
 func (p *parser) queue() error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,6 +14,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -36,8 +36,6 @@ type attempts struct {
 	hs   *clientHandshake
 	out  *http.Request
 	repl *caddy.Replacer
-	// client is its network.
-	client netip.Prefix
 	// kept is the last answer, if others are asked whether they have a better one.
 	// Its place at the upstream is given back.
 	kept *answer
@@ -71,8 +69,11 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
 	candidates.Waiting = &hs.counts.Queue
+	candidates.Client, _ = upstream.ClientOf(clientIP(r))
+	if h.policy != nil && candidates.ByKey(h.policy.KeyOf(repl)) {
+		hs.counts.Keyless.Add(1)
+	}
 	t := attempts{Retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last, trace: hs.trace, hs: hs, out: out, repl: repl}
-	t.client, _ = upstream.ClientOf(clientIP(r))
 	defer func() {
 		t.drop()
 		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
@@ -118,7 +119,7 @@ func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refu
 	waited := t.candidates.Waited - before
 	if err != nil {
 		t.gaveUp = waited > 0 // this time
-		refused := refuseQueued(ctx, err)
+		refused := refuseQueued(ctx, t.candidates, err)
 		t.trace.Queued(waited, string(refused.cause))
 		return picked{}, refused
 	}
@@ -206,11 +207,12 @@ func (h *Handler) attempt(
 		hs.upstreamTook = time.Since(began)
 		hs.attempted(c, own, why)
 		span.Done(endOf(own, why))
+		process.table.HandshakeEnded(c.Choice, outcomeOf(own, why))
 		switch {
 		case own == nil: // also if somebody's code has panicked
-			process.table.TunnelEnded(c.Host)
+			process.table.GiveBack(c.Choice)
 		case own.opens() && !c.Overdue:
-			process.table.Answered(c.Choice, t.client, hs.upstreamTook)
+			process.table.Answered(c.Choice, t.candidates.Client, hs.upstreamTook)
 		}
 		if a != nil && own == nil {
 			hs.upstreamTook = a.took
@@ -270,6 +272,27 @@ func (h *Handler) handshakeAt(
 	return &answer{Answer: answered, choice: c, took: time.Since(began)}, nil
 }
 
+// outcomeOf is what an attempt says of how much work the upstream has.
+func outcomeOf(a *answer, refused *refusal) limit.Outcome {
+	switch {
+	case a != nil && a.StatusCode == http.StatusServiceUnavailable:
+		return limit.Overloaded
+	case a != nil && a.StatusCode >= http.StatusInternalServerError:
+		return limit.Failed
+	case a != nil: // that somebody must log in is as much work as any other answer
+		return limit.Answered
+	case refused == nil: // somebody's code has panicked
+		return limit.Unknown
+	}
+	switch refused.cause {
+	case causeDialFailed, causeTLSFailed, causeDialTimeout, causeClosed:
+		return limit.Overloaded
+	case causeBadAnswer:
+		return limit.Failed
+	}
+	return limit.Unknown
+}
+
 // endOf is how an attempt has ended, for its span.
 func endOf(a *answer, refused *refusal) (status int, cause string) {
 	switch {
@@ -316,7 +339,7 @@ func (a *answer) giveBack() {
 func (a *answer) leave() {
 	if !a.left {
 		a.left = true
-		process.table.TunnelEnded(a.choice.Host)
+		process.table.GiveBack(a.choice.Choice)
 	}
 }
 

@@ -134,7 +134,7 @@ func TestDoubtNeedsAnotherAnswer(t *testing.T) {
 			}
 			p := newProxy(t, h)
 			if name == "a full one" {
-				defer process.table.TunnelEnded(occupy(t, h, 1))
+				defer process.table.GiveBack(occupy(t, h, 1))
 			}
 			for _, status := range statusesOf(t, p, 8) {
 				if status == http.StatusSwitchingProtocols || test.status > 0 && status != test.status {
@@ -149,14 +149,14 @@ func TestDoubtNeedsAnotherAnswer(t *testing.T) {
 }
 
 // occupy takes a place at the i-th upstream.
-func occupy(t *testing.T, h *Handler, i int) *upstream.Host {
+func occupy(t *testing.T, h *Handler, i int) *upstream.Choice {
 	t.Helper()
 	c, err := h.pool.Candidates(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	return c.Reserve(h.pool.Fixed[i]).Host
+	return c.Reserve(h.pool.Fixed[i])
 }
 
 // After fail_duration one that comes tries the upstream, and is not lost if it still fails.
@@ -238,7 +238,11 @@ func TestDoubtOfResetsAtOnce(t *testing.T) {
 		tb.Helper()
 		c.AcceptHandshake()
 		c.Reset()
-	}), testbed.NewUpstream(t, testbed.Echo)
+	}), testbed.NewUpstream(t, func(tb testing.TB, c *testbed.Conn) {
+		tb.Helper()
+		c.AcceptHandshake()
+		c.Close()
+	})
 	h := doubting(time.Second, bad.Addr, good.Addr)
 	h.Upstreams[0].Weight = 1000
 	p := newProxy(t, h)

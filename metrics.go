@@ -17,7 +17,7 @@ var causes = map[string][]cause{
 	},
 	"499": {causeClientGone},
 	"5xx": append([]cause{
-		causeConnect, causeBadAddress, causeBadExpiry, causeNoUpstream, causeQueueFull, causeQueueTimeout, causeShutdown, causeInternal,
+		causeConnect, causeBadAddress, causeBadExpiry, causeNoUpstream, causeQueueFull, causeQueueTimeout, causeUpstreamFull, causeShutdown, causeInternal,
 	}, upstreamCauses...),
 }
 

@@ -130,6 +130,7 @@ type Handler struct {
 	sourceModules  []*guest.Source // of the sources, by index
 	sources        discovery.Sources
 	guest          *guest.Policy // nil: the pool has a policy of its own
+	policy         *settings.OwnPolicy
 	check          *activeCheck  // nil: none
 	agents         *health.Check // nil: none
 	reports        *told.Reports // nil: nobody goes by them

@@ -85,7 +85,7 @@ func chooseOnce(tb testing.TB, h *Handler, r *http.Request) (string, http.Header
 	if chosen.Choice == nil {
 		return "", nil
 	}
-	process.table.TunnelEnded(chosen.Host)
+	process.table.GiveBack(chosen.Choice)
 	return chosen.Host.Address, chosen.header
 }
 

@@ -67,12 +67,14 @@ func bubble(t *testing.T, h *Handler, test func(t *testing.T), others ...*Handle
 }
 
 func TestWaitingInVainSaysWhy(t *testing.T) {
+	c, _ := upstream.NewPool(process.table).Candidates(nil) // has no templates
 	for err, want := range map[error]cause{
 		upstream.ErrQueueFull:    causeQueueFull,
 		upstream.ErrQueueTimeout: causeQueueTimeout,
+		upstream.ErrHomeFull:     causeUpstreamFull,
 		upstream.ErrNoneLeft:     causeNoUpstream,
 	} {
-		refused := refuseQueued(t.Context(), fmt.Errorf("after a while: %w", err))
+		refused := refuseQueued(t.Context(), c, fmt.Errorf("after a while: %w", err))
 		if refused.cause != want || refused.status != http.StatusServiceUnavailable {
 			t.Errorf("%v is refused with %+v, want %s", err, refused, want)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -43,7 +44,8 @@ const (
 	causeBadAddress       cause = "bad_address"       // placeholders expanded to no address
 	causeNoUpstream       cause = "no_upstream"       // none available
 	causeQueueFull        cause = "queue_full"        // all upstreams are full, and too many wait
-	causeQueueTimeout     cause = "queue_timeout"     // all upstreams are full, and no tunnel has ended
+	causeQueueTimeout     cause = "queue_timeout"     // all upstreams are full, and no place has become free
+	causeUpstreamFull     cause = "upstream_full"     // that of the client's session
 	causeExpired          cause = "expired"           // what the client has come with
 	causeNoExpiry         cause = "no_expiry"         // nothing says when it expires
 	causeBadExpiry        cause = "bad_expiry"        // what says that is no time
@@ -146,23 +148,32 @@ func refuseNoUpstream() *refusal {
 func unavailable(why cause, err error) *refusal {
 	// Spread, so that clients that were turned away together do not come back
 	// together.
-	after := 1 + rand.IntN(10) //nolint:gosec // jitter is no secret
+	return unavailableFor(1+rand.IntN(10), why, err) //nolint:gosec // jitter is no secret
+}
+
+// unavailableFor is unavailable for so many seconds.
+func unavailableFor(seconds int, why cause, err error) *refusal {
 	return &refusal{
 		cause:  why,
 		status: http.StatusServiceUnavailable,
 		err:    err,
-		header: http.Header{"Retry-After": {strconv.Itoa(after)}},
+		header: http.Header{"Retry-After": {strconv.Itoa(seconds)}},
 	}
 }
 
 // refuseQueued makes the refusal for a handshake that has not got a place at an
-// upstream by waiting.
-func refuseQueued(ctx context.Context, err error) *refusal {
+// upstream by waiting. Those of a pool are told to come again one after another.
+func refuseQueued(ctx context.Context, c *upstream.Candidates, err error) *refusal {
+	again := func(why cause) *refusal {
+		return unavailableFor(max(1, int(math.Ceil(c.RetryAfter().Seconds()))), why, err)
+	}
 	switch {
 	case errors.Is(err, upstream.ErrQueueFull):
-		return unavailable(causeQueueFull, err)
+		return again(causeQueueFull)
+	case errors.Is(err, upstream.ErrHomeFull):
+		return unavailable(causeUpstreamFull, err)
 	case errors.Is(err, upstream.ErrQueueTimeout):
-		return unavailable(causeQueueTimeout, err)
+		return again(causeQueueTimeout)
 	case errors.Is(err, upstream.ErrNoneLeft):
 		return unavailable(causeNoUpstream, err)
 	}

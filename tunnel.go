@@ -94,7 +94,10 @@ type starter func(client, upstream relay.Side, hooks relay.Hooks) relay.Relay
 func (h *Handler) startTunnel(
 	r *http.Request, hs *clientHandshake, a *answer, client relay.Side, start starter,
 ) *tunnel.Tunnel {
-	held := &evict.Lease{Host: a.choice.Host, From: a.choice.Endpoint.From, Place: hs.place, Policy: h.evictPolicy, Failures: a.choice.Endpoint.Failures}
+	held := &evict.Lease{
+		Host: a.choice.Host, Room: a.choice.Room, From: a.choice.Endpoint.From, Place: hs.place, Policy: h.evictPolicy,
+		Failures: a.choice.Endpoint.Failures,
+	}
 	about := tunnel.About{
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
 		Labels: h.labelsOf(r), Asked: hs.target(r).Keep(), Course: hs.course(r),

@@ -16,8 +16,12 @@ import (
 // if one of them answers otherwise, the upstream is held to be doubtful. The client gets
 // that answer, so finding out costs it nothing but time.
 
-// witnesses is how many are asked.
-const witnesses = 2
+// witnesses is how many are asked, and nextWitness how long one is waited for before the
+// next is asked, too.
+const (
+	witnesses   = 2
+	nextWitness = time.Second
+)
 
 var errOvertaken = errors.New("the upstream was late, and another one has answered")
 
@@ -36,49 +40,139 @@ func (h *Handler) judge(ctx context.Context, t *attempts, c picked, a *answer, r
 	if a != nil && a.choice.Choice != c.Choice {
 		return a, nil, true // has overtaken it
 	}
-	f := c.Endpoint.Failures
-	if !h.isDoubtful(a, refused) || c.Overdue || !process.table.Unanswered(f) || !h.doubts.Ask {
+	if !h.isDoubtful(a, refused) || c.Overdue || !process.table.Unanswered(c.Endpoint.Failures) || !h.doubts.Ask {
 		return a, refused, false
 	}
 	if a != nil {
 		a.leave() // it is held back, and its place is free
 	}
-	alike := false
-	for i := range witnesses {
-		w := t.candidates.Witness(c.Choice, i == 0)
-		if w == nil {
-			break
-		}
-		said, silent := h.ask(ctx, t, w)
-		switch {
-		case said != nil && !h.isDoubtful(said, nil):
-			if a != nil {
-				a.giveBack()
-			}
-			h.convict(c.Choice)
-			return said, nil, true
-		case ctx.Err() != nil:
-			return a, silent, true
-		case h.isDoubtful(said, silent):
-			if a != nil {
-				a.giveBack()
-			}
-			a, refused, alike = said, silent, true
-		}
+	said := h.hear(ctx, t, c.Choice)
+	if said.panicked == nil && !said.otherwise && !said.alike {
+		return a, refused, false
 	}
-	if alike {
-		process.table.Acquit(f)
+	if a != nil {
+		a.giveBack()
 	}
-	return a, refused, alike
+	if said.panicked != nil {
+		panic(said.panicked)
+	}
+	t.hs.upstreamTook = said.took
+	return said.a, said.refused, true
 }
 
-// ask asks a witness, which is waited for until it is late.
-func (h *Handler) ask(ctx context.Context, t *attempts, w *upstream.Choice) (*answer, *refusal) {
-	ctx, cancel := context.WithTimeout(ctx, w.Late)
+// outcome is what has come of an attempt at a witness.
+type outcome struct {
+	choice   *upstream.Choice
+	a        *answer
+	refused  *refusal
+	took     time.Duration
+	panicked any // of somebody's code
+}
+
+// testimony is what has come of asking others. otherwise tells that one has answered
+// otherwise, whose outcome it is then, and alike that some have failed alike, of which it is
+// the last. If there is neither, nobody could be asked or reached, or the client has gone.
+type testimony struct {
+	outcome
+
+	otherwise, alike bool
+	failed           []*upstream.Choice
+}
+
+// take takes an outcome into account.
+func (s *testimony) take(end outcome, doubtful, over bool) {
+	switch {
+	case end.panicked != nil:
+		s.panicked = end.panicked
+		return
+	case s.otherwise, over, end.a == nil && !doubtful:
+		if end.a != nil {
+			end.a.giveBack()
+		}
+		return
+	case doubtful:
+		s.alike = true
+		s.failed = append(s.failed, end.choice)
+	default:
+		s.otherwise = true
+	}
+	if s.a != nil {
+		s.a.giveBack()
+	}
+	s.outcome = end
+}
+
+// hear asks witnesses for what an upstream has not answered, and holds that against it or
+// not. The second is asked when the first has failed, or has made the client wait.
+func (h *Handler) hear(ctx context.Context, t *attempts, c *upstream.Choice) (said testimony) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := picked{Choice: w}
-	t.hs.attempt = t.hs.trace.Dial(w.Host.Address, t.retried)
-	return h.attempt(ctx, t, c, t.hs, h.prepareFor(c, t.out, t.hs, t.repl))
+	outcomes := make(chan outcome, witnesses)
+	asked, open := 0, 0
+	ask := func() {
+		if asked < witnesses && ctx.Err() == nil && h.ask(ctx, t, c, asked == 0, outcomes) {
+			open++
+		}
+		asked++
+	}
+	ask()
+	next := time.NewTimer(nextWitness)
+	defer next.Stop()
+	for open > 0 {
+		select {
+		case <-next.C:
+			ask()
+		case end := <-outcomes:
+			open--
+			said.take(end, h.isDoubtful(end.a, end.refused), ctx.Err() != nil)
+			if said.otherwise || said.panicked != nil {
+				cancel()
+			}
+			ask()
+		}
+	}
+	switch {
+	case said.panicked != nil:
+		if said.a != nil {
+			said.a.giveBack()
+		}
+	case said.otherwise:
+		h.convict(c)
+		for _, w := range said.failed {
+			if process.table.Unanswered(w.Endpoint.Failures) {
+				h.convict(w)
+			}
+		}
+	case said.alike:
+		process.table.Acquit(c.Endpoint.Failures)
+	}
+	return said
+}
+
+// ask asks a witness, if there is one, which is waited for until it is late. The goroutine
+// of the handshake waits meanwhile, so nothing of that changes.
+func (h *Handler) ask(ctx context.Context, t *attempts, c *upstream.Choice, first bool, to chan<- outcome) bool {
+	w := t.candidates.Witness(c, first)
+	if w == nil {
+		return false
+	}
+	hs := *t.hs
+	hs.client = nil // whose goroutine writes to it
+	hs.attempt = hs.trace.Dial(w.Host.Address, t.retried)
+	one := picked{Choice: w}
+	ctx, cancel := context.WithTimeout(ctx, w.Late)
+	out := h.prepareFor(one, t.out, &hs, t.repl)
+	go func() { // hear waits for it
+		end := outcome{choice: w}
+		defer func() {
+			end.panicked = recover()
+			to <- end
+		}()
+		defer cancel()
+		end.a, end.refused = h.attempt(ctx, t, one, &hs, out)
+		end.took = hs.upstreamTook
+	}()
+	return true
 }
 
 // convict has an upstream be doubtful.
@@ -90,13 +184,12 @@ func (h *Handler) convict(c *upstream.Choice) {
 
 // overtaking is others being asked while an upstream is late.
 type overtaking struct {
-	over     chan struct{} // closed when it is through
-	won      *answer
-	panicked any // of somebody's code
+	over chan struct{} // closed when it is through
+	said testimony
 }
 
 // exchange has the upstream of a choice answer. When it is late and that is enough to ask
-// others, these are asked while it is waited for, and the first that opens a tunnel wins.
+// others, these are asked while it is waited for, and the first that answers wins.
 func (h *Handler) exchange(
 	ctx context.Context, t *attempts, c *upstream.Choice, began time.Time, do func(context.Context) (*dial.Answer, error),
 ) (*dial.Answer, *answer, error) {
@@ -111,12 +204,7 @@ func (h *Handler) exchange(
 	o := &overtaking{over: make(chan struct{})}
 	timer := time.AfterFunc(c.Late-time.Since(began), func() {
 		defer close(o.over)
-		defer func() {
-			if p := recover(); p != nil {
-				o.panicked = p
-			}
-		}()
-		if o.run(others, h, t, c); o.won != nil {
+		if o.run(others, h, t, c); o.said.otherwise {
 			giveUp(errOvertaken)
 		}
 	})
@@ -131,80 +219,34 @@ func (h *Handler) exchange(
 	}
 	<-o.over
 	switch {
-	case o.panicked != nil:
+	case o.said.panicked != nil:
 		if answered != nil {
 			answered.Discard()
 		}
-		if o.won != nil {
-			o.won.giveBack()
-		}
-		panic(o.panicked) // in the goroutine of the handshake, where it is dealt with
-	case o.won == nil:
+		panic(o.said.panicked) // in the goroutine of the handshake, where it is dealt with
+	case !o.said.otherwise:
 		return answered, nil, err
 	case opened:
-		o.won.giveBack()
+		o.said.a.giveBack()
 		return answered, nil, nil
 	case answered != nil:
 		answered.Discard()
 	}
-	return nil, o.won, nil
+	return nil, o.said.a, nil
 }
 
-// run asks the witnesses, all at once, as a client does not wait for long. The goroutine of
-// the handshake does nothing else meanwhile but wait for the upstream.
+// run asks the witnesses. The goroutine of the handshake does nothing else meanwhile but wait
+// for the upstream.
 func (o *overtaking) run(ctx context.Context, h *Handler, t *attempts, c *upstream.Choice) {
+	defer func() {
+		if p := recover(); p != nil {
+			o.said = testimony{outcome: outcome{panicked: p}}
+		}
+	}()
 	if !process.table.Unanswered(c.Endpoint.Failures) || !h.doubts.Ask {
 		return
 	}
-	type outcome struct {
-		a        *answer
-		refused  *refusal
-		panicked any
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	outcomes := make(chan outcome, witnesses)
-	asked := 0
-	for i := range witnesses {
-		w := t.candidates.Witness(c, i == 0)
-		if w == nil {
-			break
-		}
-		hs := *t.hs
-		hs.client = nil // whose goroutine writes to it
-		hs.attempt = hs.trace.Dial(w.Host.Address, t.retried)
-		one := picked{Choice: w}
-		out := h.prepareFor(one, t.out, &hs, t.repl)
-		asked++
-		go func() {
-			var end outcome
-			defer func() {
-				end.panicked = recover()
-				outcomes <- end
-			}()
-			end.a, end.refused = h.attempt(ctx, t, one, &hs, out)
-		}()
-	}
-	alike := false
-	for range asked {
-		end := <-outcomes
-		switch {
-		case end.panicked != nil:
-			o.panicked = end.panicked
-		case o.won == nil && end.a != nil && !h.isDoubtful(end.a, nil):
-			o.won = end.a
-			cancel()
-		case ctx.Err() == nil && h.isDoubtful(end.a, end.refused):
-			alike = true
-		}
-		if end.a != nil && end.a != o.won {
-			end.a.giveBack()
-		}
-	}
-	switch {
-	case o.won != nil:
-		h.convict(c)
-	case alike:
-		process.table.Acquit(c.Endpoint.Failures)
+	if o.said = h.hear(ctx, t, c); !o.said.otherwise && o.said.a != nil {
+		o.said.a.giveBack() // the upstream may still answer better
 	}
 }

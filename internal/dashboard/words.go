@@ -46,7 +46,8 @@ var causes = map[string]meaning{
 	"bad_address":       {"placeholders made no address", "See the error, and where the placeholder gets its value."},
 	"no_upstream":       {"no upstream is available", "Make ready what is drained or in maint; look at the upstreams that are down."},
 	"queue_full":        {"all upstreams are full, and so is the queue", "Add upstreams, or raise max_tunnels or queue."},
-	"queue_timeout":     {"all upstreams are full, and no tunnel ended in time", "Add upstreams, or raise max_tunnels or queue."},
+	"queue_timeout":     {"all upstreams are full, and no place became free in time", "Add upstreams, or raise max_tunnels or queue."},
+	"upstream_full":     {"the upstream of the client's session is full", "Raise its max_tunnels, or add upstreams for new sessions."},
 	"no_expiry":         {"nothing says until when the client may stay", "Authenticate in front, or say optional."},
 	"bad_expiry":        {"what says until when the client may stay is no time", "See the error; times are in seconds."},
 	"client_limit":      {"the client has too many tunnels", "If it is the address of a proxy, set trusted_proxies."},
@@ -108,7 +109,7 @@ var closings = map[string]meaning{
 // the client's.
 func isOurs(cause string) bool {
 	switch cause {
-	case "no_upstream", "queue_full", "queue_timeout", "dial_failed", "dial_timeout", "tls_failed", "closed", "bad_answer",
+	case "no_upstream", "queue_full", "queue_timeout", "upstream_full", "dial_failed", "dial_timeout", "tls_failed", "closed", "bad_answer",
 		"handshake_timeout", "exhausted", "bad_address", "internal":
 		return true
 	}

@@ -22,18 +22,16 @@ func (b *rebalancer) step() (closing []*tunnel.Tunnel, targets map[string]bool, 
 	if n == 0 {
 		return nil, nil, more
 	}
-	for i, n := range v.Closings(n) {
-		tunnel.IdleFirst(movable[i])
-		closing = append(closing, movable[i][:n]...)
-	}
+	closing = b.choose(v, n, addresses, movable)
 	targets = make(map[string]bool)
 	for i, address := range addresses {
 		if v.IsShort(i) {
 			targets[address] = true
 		}
 	}
-	tunnel.IdleFirst(closing)
-	b.Closing(v.TooMany, len(closing))
+	if len(closing) > 0 { // there may be none that makes it better
+		b.Closing(v.TooMany, len(closing))
+	}
 	return closing, targets, more
 }
 

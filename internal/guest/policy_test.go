@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -75,13 +76,13 @@ func TestPoliciesSeeOnlyTheEligible(t *testing.T) {
 			t.Errorf("the choice is %+v", chosen)
 		}
 		if chosen != nil {
-			r.table.TunnelEnded(chosen.Host)
+			r.table.GiveBack(chosen)
 		}
 	}
-	r.table.TunnelEnded(first.Host)
+	r.table.GiveBack(first)
 	c.NextRound()
 	chosen, _ := r.policy.Pick(c, nil)
-	r.table.TunnelEnded(chosen.Host)
+	r.table.GiveBack(chosen)
 	if want := []string{"a:1", "b:1"}; !slices.Equal(seen, want) {
 		t.Errorf("in the next round, the policy saw %v, want %v", seen, want)
 	}
@@ -95,7 +96,7 @@ func TestPolicyIsAskedAgain(t *testing.T) {
 		w.Header().Add("Set-Cookie", pool[0].Dial)
 		if calls == 1 {
 			// Meanwhile another handshake takes the last place.
-			r.candidates(t).Reserve(r.pool.Fixed[0])
+			r.table.HandshakeEnded(r.candidates(t).Reserve(r.pool.Fixed[0]), limit.Answered)
 		}
 		return pool[0]
 	}), upstream.Server{Dial: "a:1", MaxTunnels: 1}, upstream.Server{Dial: "b:1"})
@@ -106,7 +107,7 @@ func TestPolicyIsAskedAgain(t *testing.T) {
 	if got, want := header.Values("Set-Cookie"), []string{"b:1"}; !slices.Equal(got, want) {
 		t.Errorf("the header has %v, want %v", got, want)
 	}
-	r.table.TunnelEnded(chosen.Host)
+	r.table.GiveBack(chosen)
 	r.table.TunnelEnded(r.pool.Fixed[0].Host)
 }
 

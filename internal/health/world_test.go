@@ -162,7 +162,7 @@ func (s *site) isAvailable(w *world) bool {
 		w.t.Fatal(err)
 	}
 	if chosen != nil {
-		w.table.TunnelEnded(chosen.Host)
+		w.table.GiveBack(chosen)
 	}
 	return chosen != nil
 }

@@ -1,6 +1,9 @@
 package limit
 
-import "iter"
+import (
+	"iter"
+	"math"
+)
 
 // Fair is a queue in which clients are served in turn, however many places one has: each
 // has a line of its own, first come first served. All methods but All take constant time.
@@ -11,6 +14,7 @@ type Fair[K comparable, T any] struct {
 	turns   list[K, T]   // lines in the order of their turns
 	lengths []list[K, T] // by length, so that the longest is known; 0 is not used
 	longest int
+	numbers *uint64       // the newest number of a turn
 	round   uint64        // of All
 	rest    []*line[K, T] // of All: those with more places than one
 }
@@ -27,14 +31,16 @@ type line[K comparable, T any] struct {
 	key         K
 	first, last *Place[K, T]
 	length      int
+	number      uint64       // of its turn
 	turn, peer  links[K, T]  // in turns, and among the lines that are as long
 	cursor      *Place[K, T] // of All
 	round       uint64       // of All: the newest in which this line had its turn
 }
 
-// NewFair returns a queue for size places at most.
-func NewFair[K comparable, T any](size int) *Fair[K, T] {
-	return &Fair[K, T]{size: size, lines: make(map[K]*line[K, T]), turns: newList(turnOf[K, T])}
+// NewFair returns a queue for size places at most. Turns are numbered by *numbers, which
+// several queues may have in common.
+func NewFair[K comparable, T any](size int, numbers *uint64) *Fair[K, T] {
+	return &Fair[K, T]{size: size, numbers: numbers, lines: make(map[K]*line[K, T]), turns: newList(turnOf[K, T])}
 }
 
 // Len is how many wait.
@@ -81,6 +87,7 @@ func (q *Fair[K, T]) Return(key K, value T) *Place[K, T] {
 	q.resize(l, 1)
 	q.turns.remove(l)
 	q.turns.pushFront(l)
+	l.number = 0
 	return p
 }
 
@@ -92,6 +99,16 @@ func (q *Fair[K, T]) First() *Place[K, T] {
 	return q.turns.first.first
 }
 
+// Turn is the number of the turn that is next. Among queues whose turns are numbered
+// together, the one with the lowest is served next: so each client has a turn in each of
+// them before any has a second one. It is the highest there is if nobody waits.
+func (q *Fair[K, T]) Turn() uint64 {
+	if q.turns.first == nil {
+		return math.MaxUint64
+	}
+	return q.turns.first.number
+}
+
 // Serve takes a place out, and its client's next turn is after those of all others.
 func (q *Fair[K, T]) Serve(p *Place[K, T]) {
 	l := p.line
@@ -99,6 +116,13 @@ func (q *Fair[K, T]) Serve(p *Place[K, T]) {
 		return
 	}
 	q.turns.remove(l)
+	q.lastTurn(l)
+}
+
+// lastTurn has a line have its turn after all others.
+func (q *Fair[K, T]) lastTurn(l *line[K, T]) {
+	*q.numbers++
+	l.number = *q.numbers
 	q.turns.pushBack(l)
 }
 
@@ -177,7 +201,7 @@ func (q *Fair[K, T]) lineOf(key K) *line[K, T] {
 	if l == nil {
 		l = &line[K, T]{key: key}
 		q.lines[key] = l
-		q.turns.pushBack(l)
+		q.lastTurn(l)
 	}
 	return l
 }

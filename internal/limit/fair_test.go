@@ -13,7 +13,7 @@ func valuesOf(q *Fair[int, int]) (values []int) {
 }
 
 func TestClientsAreServedInTurn(t *testing.T) {
-	q := NewFair[int, int](10)
+	q := NewFair[int, int](10, new(uint64))
 	for _, value := range []int{11, 12, 13, 21, 31, 22} {
 		q.Push(value/10, value)
 	}
@@ -32,7 +32,7 @@ func TestClientsAreServedInTurn(t *testing.T) {
 
 // Somebody who opens many connections costs himself a place, and nobody else.
 func TestTheLongestLineLosesWhenFull(t *testing.T) {
-	q := NewFair[int, int](4)
+	q := NewFair[int, int](4, new(uint64))
 	for _, value := range []int{11, 12, 13, 21} {
 		q.Push(value/10, value)
 	}
@@ -54,7 +54,7 @@ func TestTheLongestLineLosesWhenFull(t *testing.T) {
 }
 
 func TestPlacesMayGoWhileLookedAt(t *testing.T) {
-	q := NewFair[int, int](10)
+	q := NewFair[int, int](10, new(uint64))
 	for _, value := range []int{11, 12, 13, 21, 31, 32} {
 		q.Push(value/10, value)
 	}
@@ -187,7 +187,7 @@ func FuzzFair(f *testing.F) {
 	f.Add([]byte("a few clients come, go, come back and are served, in one order or another"))
 	f.Fuzz(func(t *testing.T, script []byte) {
 		p := plainPair{
-			t: t, queue: NewFair[int, int](fuzzedSize), model: plainQueue{of: make(map[int][]int)},
+			t: t, queue: NewFair[int, int](fuzzedSize, new(uint64)), model: plainQueue{of: make(map[int][]int)},
 			places: make(map[int]*Place[int, int]), client: make(map[int]int),
 		}
 		for value, b := range script[:min(len(script), 400)] {
@@ -224,7 +224,7 @@ func FuzzFair(f *testing.F) {
 }
 
 func BenchmarkFair(b *testing.B) {
-	q := NewFair[int, int](10_000)
+	q := NewFair[int, int](10_000, new(uint64))
 	for i := range 10_000 {
 		q.Push(i%3_000, i)
 	}

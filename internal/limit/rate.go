@@ -28,6 +28,9 @@ func (r *Rate) Take(now time.Time) {
 	r.due = r.due.Add(r.interval)
 }
 
+// IsIdle reports whether r is as a new one.
+func (r *Rate) IsIdle(now time.Time) bool { return !r.due.After(now) }
+
 // Next is when the next handshake may begin: now, or later.
 func (r *Rate) Next(now time.Time) time.Time {
 	if next := r.due.Add(-r.slack); next.After(now) {

@@ -32,6 +32,17 @@ type Upstream struct {
 	// means no limit. Default: `load_balancing.max_tunnels`.
 	MaxTunnels int `json:"max_tunnels,omitempty"`
 
+	// Most handshakes that may be under way at this upstream at a time, from all handlers
+	// and configurations of the process together, as handshakes are what kills an upstream
+	// to which everybody comes back at once. A handshake is under way until the upstream has
+	// answered; tunnels do not count. `"auto"` finds out how many it does best at a time. A
+	// negative value means no limit. Default: `load_balancing.max_handshakes`.
+	MaxHandshakes HandshakeLimit `json:"max_handshakes,omitempty"`
+
+	// How many handshakes may begin at this upstream in a second, from all handlers and
+	// configurations of the process together. Default: `load_balancing.handshake_rate`.
+	HandshakeRate *HandshakeRate `json:"handshake_rate,omitempty"`
+
 	// If true, the upstream is chosen only when no other one is available.
 	// Default: false.
 	Backup bool `json:"backup,omitempty"`
@@ -46,6 +57,11 @@ func (up *Upstream) Check() error {
 		return fmt.Errorf("dial: %s is a URL; write host:port, and enable TLS in the transport", up.Dial)
 	case up.Weight < 0 || up.Weight > upstream.MaxWeight:
 		return fmt.Errorf("weight: %d is not between 1 and %d", up.Weight, upstream.MaxWeight)
+	}
+	if err := up.HandshakeRate.check(); err != nil {
+		return err
+	}
+	switch {
 	case strings.Contains(up.Dial, "{"):
 		return nil // it is known in a handshake only
 	}
@@ -60,7 +76,11 @@ type LoadBalancing struct {
 	// Policy that chooses among the available upstreams. `least_conn` (fewest
 	// live tunnels, ties broken at random), `round_robin`,
 	// `weighted_round_robin` and `random_choose` are this module's own and
-	// respect weights; any other name is a module of this namespace, as in
+	// respect weights, and so does `hash`, which sends all handshakes with the same
+	// `key`, a text with placeholders, to the same upstream. Its `balance` is how many
+	// percent of its fair share an upstream may have before it gets no new keys, 100 to
+	// 10000, default: no bound; `fallback` is the policy for those whose key is empty,
+	// default: least_conn. Any other name is a module of this namespace, as in
 	// `reverse_proxy`. Default: least_conn.
 	SelectionPolicyRaw json.RawMessage `json:"selection_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
@@ -89,7 +109,7 @@ type LoadBalancing struct {
 	// has recovered, or is ready again after an operator has taken it out, is
 	// started slowly: it takes part in a choice with a probability that grows from
 	// 0 to 1 over this time, unless there is no other. Those that are there when
-	// the process starts, are not. From a second to a day; refused with policies of
+	// the process starts, are not, and handshakes with a key of `hash` go by that alone. From a second to a day; refused with policies of
 	// other modules, which would send clients somewhere else meanwhile. A negative
 	// value means off.
 	// Default: 0, off.
@@ -99,7 +119,15 @@ type LoadBalancing struct {
 	// negative value means no limit. Default: no limit.
 	MaxTunnels int `json:"max_tunnels,omitempty"`
 
-	// How handshakes wait while all upstreams are at their `max_tunnels`. With
+	// Most handshakes under way at each upstream that has no `max_handshakes` of its own, or
+	// `"auto"`. A negative value means no limit. Default: no limit.
+	MaxHandshakes HandshakeLimit `json:"max_handshakes,omitempty"`
+
+	// How many handshakes may begin in a second at each upstream that has no
+	// `handshake_rate` of its own. Default: no limit.
+	HandshakeRate *HandshakeRate `json:"handshake_rate,omitempty"`
+
+	// How handshakes wait while all upstreams are at one of these limits. With
 	// selection policies of other modules nobody waits, as a client has to come
 	// to the upstream that knows it.
 	Queue *Queue `json:"queue,omitempty"`
@@ -115,10 +143,11 @@ type LoadBalancing struct {
 	Rebalance *Rebalance `json:"rebalance,omitempty"`
 }
 
-// Queue bounds the handshakes that wait for a tunnel to end, wherever it belongs
-// to, because all upstreams that they could go to have as many as they may have.
-// They are served in the order in which they have come. Those that find the queue
-// full, or are not served in time, get 503 with a Retry-After of 1 to 10 seconds.
+// Queue bounds the handshakes that wait for a place, as all upstreams that they could go
+// to have as many tunnels or handshakes as they may have. Clients are served in turn, each in
+// the order in which its handshakes have come. If the queue is full, the newest of the
+// client with the most goes. Those that are not served get 503 with a Retry-After by which
+// they come one after another.
 type Queue struct {
 	// Most handshakes that wait. A negative value means that none does: they get
 	// 503 at once, or try again as `try_duration` says. Default: 1000.
@@ -186,6 +215,9 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 	case lb.SlowStart > caddy.Duration(longestSlowStart):
 		return fmt.Errorf("load_balancing.slow_start: is longer than %v", longestSlowStart)
 	}
+	if err := lb.HandshakeRate.check(); err != nil {
+		return fmt.Errorf("load_balancing.%w", err)
+	}
 	if err := lb.Rebalance.check(); err != nil {
 		return err
 	}
@@ -199,6 +231,9 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 	case err != nil:
 	case own == nil:
 		return lb.checkForeign(upstreams)
+	case own.Policy == Hash && lb.LoadReport != nil:
+		return errors.New("load_balancing.load_report: has no effect on handshakes that go by a key; " +
+			"leave it out, or use least_conn")
 	case own.Weights != nil && isDynamic:
 		err = errors.New("weights: are by position, which dynamic upstreams do not have; use least_conn or round_robin")
 	default:
@@ -248,24 +283,27 @@ func (r *Rebalance) check() error {
 	return nil
 }
 
-// slot makes the upstream's place in a pool, in which upstreams have this weight,
-// or none, and may have so many tunnels, if they do not say it themselves.
-func (up *Upstream) slot(weight, maxTunnels int) *upstream.Server {
+// Slot makes the upstream's place in a pool, in which upstreams have this weight, or none,
+// and the pool's limits, if they do not say it themselves.
+func (up *Upstream) Slot(p *upstream.Pool, weight int) *upstream.Server {
+	maxTunnels := p.MaxTunnels
 	if up.MaxTunnels != 0 {
 		maxTunnels = up.MaxTunnels
 	}
 	return &upstream.Server{
-		Weight:     max(weight, DefaultWeight),
-		MaxTunnels: maxTunnels,
-		Backup:     up.Backup,
-		Dial:       up.Dial,
-		Known:      guest.NewUpstream(up.Dial),
+		Weight:        max(weight, DefaultWeight),
+		MaxTunnels:    maxTunnels,
+		MaxHandshakes: up.MaxHandshakes.forUpstream(p.MaxHandshakes),
+		HandshakeRate: up.HandshakeRate.forUpstream(p.HandshakeRate),
+		Backup:        up.Backup,
+		Dial:          up.Dial,
+		Known:         guest.NewUpstream(up.Dial),
 	}
 }
 
 // AddTo puts an upstream into a pool. Without a weight, that is the default.
 func AddTo(p *upstream.Pool, up *Upstream, weight int) error {
-	s := up.slot(weight, p.MaxTunnels)
+	s := up.Slot(p, weight)
 	if strings.Contains(up.Dial, "{") {
 		p.AddTemplate(s, up.Dial)
 		return nil

@@ -15,32 +15,49 @@ type OwnPolicy struct {
 	Policy  string `json:"policy"`
 	Choose  *int   `json:"choose"`
 	Weights []int  `json:"weights"`
+	keyed
 }
 
 // OwnPolicy returns the policy if it is one of this module's own; nil if it is of
 // another one.
 func (lb *LoadBalancing) OwnPolicy() (*OwnPolicy, error) {
+	return ParseOwnPolicy(lb.SelectionPolicyRaw)
+}
+
+// ParseOwnPolicy is OwnPolicy for the configuration of a policy, which may be none: the default.
+func ParseOwnPolicy(raw json.RawMessage) (*OwnPolicy, error) {
 	own := &OwnPolicy{Policy: "least_conn"}
-	if len(lb.SelectionPolicyRaw) == 0 {
+	if len(raw) == 0 {
 		return own, nil
 	}
 	// Options of other modules' policies may have the same names and other
 	// types, so only the name counts until it is known to be ours.
 	own.Policy = ""
-	if err := json.Unmarshal(lb.SelectionPolicyRaw, &struct {
+	if err := json.Unmarshal(raw, &struct {
 		Policy *string `json:"policy"`
 	}{&own.Policy}); err != nil {
 		return nil, err
 	}
 	switch own.Policy {
-	case "least_conn", "round_robin", "random_choose", "weighted_round_robin":
-		return own, caddy.StrictUnmarshalJSON(lb.SelectionPolicyRaw, own)
+	case "least_conn", "round_robin", "random_choose", "weighted_round_robin", Hash:
+		if err := caddy.StrictUnmarshalJSON(raw, own); err != nil {
+			return nil, err
+		}
+		return own, own.loadFallback()
 	}
 	return nil, nil
 }
 
-// Build makes the policy.
-func (own *OwnPolicy) Build() upstream.Policy {
+// Apply has a pool go by the policy. handlers tells which others are the same handler.
+func (own *OwnPolicy) Apply(p *upstream.Pool, handlers func() upstream.ClientGroup) {
+	if own.Policy == Hash {
+		p.Keys = own.keys(handlers)
+		own = own.fallback
+	}
+	p.Policy = own.build()
+}
+
+func (own *OwnPolicy) build() upstream.Policy {
 	switch own.Policy {
 	case "round_robin", "weighted_round_robin":
 		return upstream.RoundRobin{}
@@ -56,6 +73,15 @@ func (own *OwnPolicy) Build() upstream.Policy {
 
 // check reports what is wrong with the policy for these upstreams.
 func (own *OwnPolicy) check(upstreams []*Upstream) error {
+	if err := own.checkKeyed(); err != nil {
+		return err
+	}
+	if own.fallback != nil {
+		if err := own.fallback.check(upstreams); err != nil {
+			return fmt.Errorf("fallback: %w", err)
+		}
+		return nil
+	}
 	switch {
 	case own.Choose != nil && own.Policy != "random_choose":
 		return fmt.Errorf("%s has no option `choose`", own.Policy)

@@ -24,43 +24,52 @@ func (e *Endpoint) isOpen() bool {
 	return !e.Host.closed && !e.down && !e.word.Closes()
 }
 
-// isFull reports whether e has as many tunnels as its upstream may have.
-func (e *Endpoint) isFull() bool {
-	most := e.mostLocked()
-	return most > 0 && e.Host.tunnels >= most
-}
-
 func (e *Endpoint) takesMore() bool { return e.isUsable() && !e.isFull() }
 
-// chooseLocked picks an endpoint that was not tried before and counts a tunnel
-// at it, in one step. It returns nil if none is available. The caller holds
-// the lock.
-func (c *Candidates) chooseLocked() *Choice {
-	e, trial := c.pickLocked()
-	if e == nil {
-		return nil
+// chooseLocked picks an endpoint that was not tried before, or the one where the handshake
+// belongs, and counts a tunnel and a handshake at it, in one step. It returns nil if none
+// is available. The caller holds the lock.
+func (c *Candidates) chooseLocked() (*Choice, error) {
+	e, err := c.homeLocked()
+	switch {
+	case err != nil:
+		return nil, err
+	case e == nil:
+		e = c.pickLocked()
+	default:
+		if lacks, _ := e.lacksHandshakes(); lacks {
+			return nil, nil
+		}
 	}
-	chosen := c.reserveLocked(e)
-	chosen.Trial = trial
-	return chosen
+	if e == nil {
+		return nil, nil
+	}
+	return c.reserveLocked(e), nil
 }
 
-// pickLocked is chooseLocked without the count. trial tells that it is chosen to find out
-// whether it still deserves doubt.
-func (c *Candidates) pickLocked() (e *Endpoint, trial bool) {
+// pickLocked is chooseLocked of a newcomer, without the count.
+func (c *Candidates) pickLocked() *Endpoint {
 	p := c.pool
+	p.passLocked()
 	slots := c.slotsLocked()
 	c.hideTried(slots)
+	if c.HasKey {
+		at := c.pickByKeyLocked(slots)
+		p.unhide(slots, 0)
+		if at < 0 {
+			return nil
+		}
+		return slots[at].endpoint
+	}
 	seen := classesOf(slots)
 	of, ok := firstOf(seen)
 	if !ok {
 		p.unhide(slots, 0)
-		return nil, false
+		return nil
 	}
 	if i := trialLocked(slots, seen, of); i >= 0 {
 		p.unhide(slots, 0)
-		slots[i].endpoint.Failures.doubt.trying = true
-		return slots[i].endpoint, true
+		return slots[i].endpoint
 	}
 	if p.GoesByLoad {
 		p.weighLocked(time.Now())
@@ -68,12 +77,12 @@ func (c *Candidates) pickLocked() (e *Endpoint, trial bool) {
 	if p.SlowStart > 0 {
 		c.hideSlow(slots, of, time.Now(), rand.IntN)
 	}
-	e = slots[p.Policy.Pick(slots, of, rand.IntN)].endpoint
+	e := slots[p.Policy.Pick(slots, of, rand.IntN)].endpoint
 	p.unhide(slots, 0)
 	if len(c.expanded) > 0 {
 		keepLocked(slots)
 	}
-	return e, false
+	return e
 }
 
 // hideSlow hides those of a class that take no part in this choice, unless there is

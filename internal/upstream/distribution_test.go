@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 )
 
 // checkedLeastConn is LeastConn, which is checked at the instant of each pick. It is
@@ -42,6 +44,7 @@ func (s *site) open() *Host {
 		s.w.t.Errorf("got %+v, %v", chosen, err)
 		return nil
 	}
+	s.w.HandshakeEnded(chosen, limit.Answered)
 	return chosen.Host
 }
 

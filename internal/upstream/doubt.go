@@ -73,8 +73,10 @@ func (t *Table) Answered(c *Choice, client netip.Prefix, took time.Duration) {
 	var cleared []*Endpoint
 	if f != nil {
 		f.doubt.resets.noteOpened(client, time.Now())
-		f.doubt.failures = 0
-		if f.doubt.is && !time.Now().Before(f.doubt.tryAt) {
+		switch {
+		case !f.doubt.is:
+			f.doubt.failures = 0
+		case !time.Now().Before(f.doubt.tryAt):
 			cleared = f.clearLocked()
 		}
 	}
@@ -103,9 +105,9 @@ func (t *Table) tellCleared(endpoints []*Endpoint) {
 
 // clearLocked ends the doubt. It returns the endpoints that get newcomers again.
 func (f *Failures) clearLocked() []*Endpoint {
-	trying := f.doubt.trying
 	f.setDoubtLocked(false)
-	f.doubt = doubt{trying: trying}
+	// The next failure asks others again, so one that works now and then costs few clients.
+	f.doubt = doubt{trying: f.doubt.trying, failures: f.key.limits.Max - 1}
 	return slices.Clone(f.endpoints)
 }
 
@@ -132,6 +134,16 @@ func trialLocked(slots []Slot, seen uint64, of class) int {
 		}
 	}
 	return -1
+}
+
+// beginTrialLocked reports whether a handshake at e is a trial.
+func (e *Endpoint) beginTrialLocked(now time.Time) bool {
+	f := e.Failures
+	if f == nil || !f.doubt.is || f.doubt.trying || now.Before(f.doubt.tryAt) {
+		return false
+	}
+	f.doubt.trying = true
+	return true
 }
 
 // TrialOver tells that the handshake of a choice has come to an end, if it was a trial.
@@ -172,15 +184,22 @@ func (c *Candidates) Witness(of *Choice, first bool) *Choice {
 	return chosen
 }
 
-// lateFactor and leastLate say when a handshake is late: it is older than this many times
-// what is usual in its pool, and than this.
+// A handshake is late when it is older than lateFactor times what is usual in its pool, and
+// than leastLate. Clients leave after 4 to 20 seconds, so one that tries an upstream which is
+// likely to be silent is helped sooner.
 const (
-	lateFactor = 10
-	leastLate  = 5 * time.Second
+	lateFactor     = 10
+	leastLate      = 5 * time.Second
+	leastLateTrial = time.Second
 )
 
 // lateLocked is when a handshake is late.
-func (p *Pool) lateLocked() time.Duration { return max(leastLate, lateFactor*p.pace) }
+func (p *Pool) lateLocked(trial bool) time.Duration {
+	if trial {
+		return max(leastLateTrial, lateFactor*p.pace)
+	}
+	return max(leastLate, lateFactor*p.pace)
+}
 
 // notePaceLocked moves what is usual towards how long a handshake took, by a step that does
 // not depend on how far that is: in the end, as many are faster as are slower.

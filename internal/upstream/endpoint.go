@@ -14,6 +14,8 @@ type Endpoint struct {
 	// to it have failed, and doubtful that handshakes have which others could answer. All
 	// are guarded by the table's lock, and after each change showLocked is called.
 	down, failing, doubtful bool
+	// fullUntil is until when no handshake may begin, if time ends that.
+	fullUntil time.Time
 	// pool and at say where its slot is, while it stands in its pool.
 	pool *Pool
 	at   int
@@ -36,12 +38,16 @@ type Endpoint struct {
 }
 
 // Server is the place of a configured upstream in its handler's pool: what the
-// balancer has to know about it. It lives as long as the configuration. Weight, MaxTunnels
-// and Backup do not change.
+// balancer has to know about it. It lives as long as the configuration. The limits,
+// Weight and Backup do not change.
 type Server struct {
 	Weight     int
 	MaxTunnels int
 	Backup     bool
+	// MaxHandshakes is how many may be under way at once: AutoHandshakes for what is found
+	// out, and zero for no limit.
+	MaxHandshakes int
+	HandshakeRate HandshakeRate
 	// Dial is how the configuration or a source spells the address, and known what
 	// it is for who chooses instead of a policy.
 	Dial  string

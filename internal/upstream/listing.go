@@ -55,16 +55,25 @@ type Held struct {
 	templates             int // addresses with placeholders
 	Failures              int // addresses of which failures are remembered
 	Watched               int // endpoints of which failures are counted
-	queues                int // pools in which handshakes wait
+	queues                int // in which handshakes wait
+	Handshakes            int // under way
+	timers                int // that serve who waits
+	rooms                 int // that have members
 }
 
 // Held tells what the table holds.
 func (t *Table) Held() Held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues)}
+	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues), Handshakes: t.underWay}
+	if t.timer != nil {
+		h.timers++
+	}
 	for _, one := range t.m {
 		h.References += one.refs
+	}
+	for _, rooms := range t.rooms {
+		h.rooms += rooms.Len()
 	}
 	for _, f := range t.failures {
 		h.Watched += len(f.endpoints)

@@ -127,6 +127,7 @@ func (t *Table) Failed(f *Failures) (ejected bool) {
 		return false
 	}
 	f.ejectLocked(true)
+	t.serveLocked() // who belongs there may go elsewhere
 	return true
 }
 

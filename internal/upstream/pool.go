@@ -1,10 +1,13 @@
 package upstream
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 )
 
 // Pool is the upstreams of a handler and the policy that chooses one.
@@ -12,6 +15,8 @@ type Pool struct {
 	table *Table
 	// Policy is nil if somebody else chooses.
 	Policy Policy
+	// Keys is how handshakes choose that have a key; nil: they go by the policy, as others.
+	Keys *Keys
 	// Fixed are the upstreams whose address has no placeholder. The handler
 	// holds a reference to the host of each.
 	Fixed []*Endpoint
@@ -23,10 +28,12 @@ type Pool struct {
 	// SlowStart is how long a newcomer gets less than its share; zero means not
 	// at all.
 	SlowStart time.Duration
-	// MaxTunnels is for upstreams that do not say it themselves.
-	MaxTunnels int
-	Queue      QueueLimits
-	Passive    FailureLimits
+	// These are for upstreams that do not say it themselves: as in Server.
+	MaxTunnels    int
+	MaxHandshakes int
+	HandshakeRate HandshakeRate
+	Queue         QueueLimits
+	Passive       FailureLimits
 	// GoesByLoad tells that newcomers go by what upstreams say of their load.
 	GoesByLoad bool
 	// Joins and leaves are told when an endpoint can be chosen, and when it cannot any
@@ -46,11 +53,13 @@ type Pool struct {
 	pace time.Duration
 	// slowUntil is when the last slow start ends.
 	slowUntil time.Time
-	waiting   []*waiter // by ticket
-	// turn is whose turn it is of those, while they are served, and exhausted
-	// tells that there is nothing for those who have no upstreams of their own.
-	turn      int
-	exhausted bool
+	// nextPass is when time may let handshakes begin at some that are full.
+	nextPass time.Time
+	// queue are those who may go to any upstream, and bound are all who wait; nil if
+	// nobody has waited yet.
+	queue *queue
+	bound *limit.Fair[netip.Prefix, *waiter]
+	retry limit.RetryAfter
 }
 
 // NewPool makes one without upstreams.
@@ -164,11 +173,26 @@ type Candidates struct {
 	tried    []*Server
 	expanded []*Endpoint // hold references until close
 
-	// ticket says who came first, and is set when it is needed. queued tells that
-	// the handshake has been let into the queue, and waited how long it was there.
-	ticket uint64
-	queued bool
-	Waited time.Duration
+	// Home is where the client belongs, by a policy that knows it; nil for a newcomer. If no
+	// handshake may begin there now, it waits for that. If the upstream cannot be had, or has
+	// as many tunnels as it may have, the client is as a newcomer, unless a Session is under
+	// way, which cannot go on elsewhere: it is refused where there is no tunnel for it.
+	Home    *Endpoint
+	Session bool
+	// Client is whose handshake it is, by ClientOf: clients are served in turn.
+	Client netip.Prefix
+
+	// queued tells that the handshake has been let into the queue, and Waited how long it
+	// was there. roams tells that it waits, or has waited, for any upstream.
+	queued, roams bool
+	Waited        time.Duration
+
+	// Key is that of a handshake that has one, which is a member of a room then: one of
+	// those with the same key in group.
+	Key    uint64
+	HasKey bool
+	group  any
+
 	// Waiting counts handshakes that wait; nil: nobody wants to know.
 	Waiting *atomic.Int64
 }
@@ -218,13 +242,16 @@ func (c *Candidates) Close() {
 	c.expanded = nil
 }
 
-// Choice is an endpoint at which a tunnel has been counted. Someone has to
-// call Table.TunnelEnded with its host.
+// Choice is an endpoint at which a tunnel and a handshake have been counted. Someone has to
+// call Table.GiveBack with it. If it becomes a tunnel, that is Table.HandshakeEnded, and at
+// its end Table.TunnelEnded with the host and Leave of the room.
 type Choice struct {
 	Endpoint *Endpoint
 	Host     *Host
-	Tunnels  int // at the host right after the choice
-	Fails    int // that passive checks remember
+	Room     *RoomPlace // nil without a key
+	Tunnels  int        // at the host right after the choice
+	Fails    int        // that passive checks remember
+
 	// Trial tells that the upstream is doubtful, and tried.
 	Trial bool
 	// Late is how long its answer may take before it is late, and Overdue tells that it is.
@@ -233,7 +260,9 @@ type Choice struct {
 	// IsWitness tells that it was chosen to find out whether another one is to blame.
 	IsWitness bool
 
-	pool *Pool
+	pool     *Pool
+	ticket   limit.Ticket
+	answered bool // HandshakeEnded was called
 }
 
 // Count is how many endpoints there are, eligible or not.
@@ -251,14 +280,19 @@ func (c *Candidates) Reserve(e *Endpoint) *Choice {
 
 func (c *Candidates) reserveLocked(e *Endpoint) *Choice {
 	c.tried = append(c.tried, e.Server)
-	h := c.pool.table.reserveLocked(e.Host)
+	t := c.pool.table
+	h, ticket := t.reserveLocked(e.Host)
+	t.underWay++
+	c.pool.retry.Served(time.Now())
+	trial := e.beginTrialLocked(time.Now())
 	return &Choice{
-		Endpoint: e, Host: h, Tunnels: h.tunnels, Fails: e.Failures.countLocked(), Late: c.pool.lateLocked(), pool: c.pool,
+		Endpoint: e, Host: h, Room: c.joinRoomLocked(h), Tunnels: h.tunnels, Fails: e.Failures.countLocked(), ticket: ticket,
+		Trial: trial, Late: c.pool.lateLocked(trial), pool: c.pool,
 	}
 }
 
 // NextRound makes the endpoints that were tried eligible again.
-func (c *Candidates) NextRound() { c.tried = c.tried[:0] }
+func (c *Candidates) NextRound() { c.tried, c.roams = c.tried[:0], false }
 
 // Release gives back the pool's references to p.table. Handshakes and tunnels
 // have their own. It reports whether some upstream is not configured any more.
@@ -292,7 +326,10 @@ func (p *Pool) SlowSince(address string) time.Time {
 func (p *Pool) WaitingNow() int {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	return len(p.waiting)
+	if p.bound == nil {
+		return 0
+	}
+	return p.bound.Len()
 }
 
 // Occupancy is what an upstream of a pool has, and may have.

@@ -41,7 +41,7 @@ func TestChoiceAfterCleanup(t *testing.T) {
 				if loadAgain && chosen.Host != after.Fixed[0].Host {
 					t.Error("the tunnel is counted where the new handler does not look")
 				}
-				w.TunnelEnded(chosen.Host)
+				w.GiveBack(chosen)
 				if i, _ := w.Info("a:1"); i.Tunnels != 0 {
 					t.Errorf("%d tunnels counted, want 0", i.Tunnels)
 				}
@@ -71,8 +71,8 @@ func TestPlaceholdersAreExpandedForEachHandshake(t *testing.T) {
 				t.Fatalf("the second choice is %+v, want the backup", second)
 			}
 			c.Close()
-			w.TunnelEnded(second.Host)
-			w.TunnelEnded(chosen.Host)
+			w.GiveBack(second)
+			w.GiveBack(chosen)
 		}
 		if got := w.Held().Addresses; got != 1 {
 			t.Errorf("%d addresses are known, want only the fixed one", got)
@@ -121,7 +121,7 @@ func TestOptionsAndWhatIsLeftOfThem(t *testing.T) {
 		expect("a:1", "b:1")
 		other, _ := s.Candidates(nil)
 		defer other.Close()
-		held := []*Host{other.Reserve(s.Fixed[0]).Host}
+		held := []*Choice{other.Reserve(s.Fixed[0])}
 		if got := c.Reserve(s.Fixed[0]); got != nil {
 			t.Errorf("got %+v at an upstream that is full", got)
 		}
@@ -130,17 +130,17 @@ func TestOptionsAndWhatIsLeftOfThem(t *testing.T) {
 			t.Errorf("usable are %v, want full ones too", got)
 		}
 		for _, i := range []int{1, 2} {
-			held = append(held, c.Reserve(s.Fixed[i]).Host)
+			held = append(held, c.Reserve(s.Fixed[i]))
 			if i == 1 {
 				expect("c:1")
 			}
 		}
 		expect()
-		w.TunnelEnded(held[0])
+		w.GiveBack(held[0])
 		c.NextRound()
 		expect("a:1", "b:1")
 		for _, h := range held[1:] {
-			w.TunnelEnded(h)
+			w.GiveBack(h)
 		}
 	})
 }

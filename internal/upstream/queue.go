@@ -1,12 +1,15 @@
 package upstream
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 )
 
 // QueueLimits bound the handshakes of a pool that wait for a place at an
@@ -16,25 +19,56 @@ type QueueLimits struct {
 	Timeout time.Duration
 }
 
-// waiter is a handshake in the queue of its pool.
+// queue are handshakes that wait for the same: to get to any upstream of their pool, or to
+// the one at which they belong. Each client has a line of its own.
+type queue struct {
+	*limit.Fair[netip.Prefix, *waiter]
+
+	home *Endpoint // where its handshakes belong, if they do
+	// until is until when none may begin there, if time ends that.
+	until time.Time
+	pool  *Pool
+	// exhausted tells, while places are given away, that there is none for anybody here,
+	// and common that there is none for those without upstreams of their own.
+	exhausted, common bool
+	known             bool // to the table
+}
+
+func (q *queue) isWaitedIn() bool { return q != nil && q.Len() > 0 }
+
+type place = limit.Place[netip.Prefix, *waiter]
+
+// waiter is a handshake that waits.
 type waiter struct {
 	candidates *Candidates
-	served     chan *Choice // has room for one
+	served     chan served // has room for one
+	queue      *queue      // nil once it waits no more
+	place      *place
+	bound      *place // among all of its pool
+}
+
+// served is what has come of waiting.
+type served struct {
+	choice *Choice
+	err    error
 }
 
 var (
 	// ErrNoneLeft means that no upstream is available any more that could be waited for.
 	ErrNoneLeft = errors.New("no upstream is available any more")
 	// ErrQueueTimeout means that nobody has made place in time.
-	ErrQueueTimeout = errors.New("all upstreams are full, and no tunnel has ended in time; see max_tunnels")
+	ErrQueueTimeout = errors.New("all upstreams are full, and no place has become free in time; see max_tunnels and max_handshakes")
 	// ErrQueueFull means that too many wait already.
 	ErrQueueFull = errors.New("all upstreams are full")
+	// ErrHomeFull means that a session is under way at an upstream that is full.
+	ErrHomeFull = errors.New("the upstream of the client's session has as many tunnels as it may have; see max_tunnels")
 )
 
 // Next chooses an upstream; nil if there is none now. Where that fails because all are
-// full, it waits in the pool's queue until it is served, first come first served. Who
-// comes again, because the upstream has failed, has its old place and as much time as
-// was left. The error is that of ctx, or one of those above.
+// full, it waits in the pool's queue until it is served: in turn with other clients, and
+// first come first served among its client's. One that belongs at an upstream waits for
+// that. Who comes again, because the upstream has failed, is served next and has as much
+// time as was left. The error is that of ctx, or one of those above.
 func (c *Candidates) Next(ctx context.Context) (*Choice, error) {
 	chosen, w, err := c.chooseOrQueue()
 	if w == nil {
@@ -49,16 +83,18 @@ func (c *Candidates) Next(ctx context.Context) (*Choice, error) {
 	timer := time.NewTimer(c.pool.Queue.Timeout - c.Waited)
 	defer timer.Stop()
 	select {
-	case chosen := <-w.served:
-		return chosen, nil
+	case got := <-w.served:
+		return got.choice, got.err
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	if chosen := c.pool.leaveQueue(w); chosen != nil {
+	if got, ok := c.pool.leaveQueue(w); ok {
 		if ctx.Err() == nil {
-			return chosen, nil // it came at the last moment
+			return got.choice, got.err // it came at the last moment
 		}
-		c.pool.table.TunnelEnded(chosen.Host)
+		if got.choice != nil {
+			c.pool.table.GiveBack(got.choice)
+		}
 	}
 	return nil, c.whyNot(ctx)
 }
@@ -78,156 +114,138 @@ func (c *Candidates) whyNot(ctx context.Context) error {
 
 // chooseOrQueue chooses, or takes its place in the queue if that can help.
 func (c *Candidates) chooseOrQueue() (*Choice, *waiter, error) {
-	c.pool.table.mu.Lock()
-	defer c.pool.table.mu.Unlock()
-	p := c.pool
-	if c.ticket == 0 {
-		c.pool.table.tickets++
-		c.ticket = c.pool.table.tickets
-	}
-	if len(p.waiting) == 0 {
-		if chosen := c.chooseLocked(); chosen != nil {
-			return chosen, nil, nil
-		}
-	}
-	w := p.enqueueLocked(c)
-	c.pool.table.serveLocked() // what there is goes to those before it, if they can use it
-	select {
-	case chosen := <-w.served:
-		return chosen, nil, nil
-	default:
-	}
-	isNew := !c.queued
+	t := c.pool.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.serveLocked() // what there is goes to those before it, if they can use it
+	chosen, err := c.chooseLocked()
 	switch {
-	case !c.mayWaitLocked():
-		p.dequeueLocked(w)
-		return nil, nil, nil
-	case isNew && len(p.waiting) > p.Queue.Size:
-		p.dequeueLocked(w)
-		return nil, nil, fmt.Errorf("%w, and %d handshakes wait; see max_tunnels and queue", ErrQueueFull, len(p.waiting))
+	case chosen != nil || err != nil || !c.mayWaitLocked():
+		return chosen, nil, err
+	case c.pool.Queue.Size <= 0: // it has to stay where it belongs
+		return nil, nil, fmt.Errorf("%w that the client may go to; see max_handshakes, handshake_rate and queue", ErrQueueFull)
+	}
+	w := c.pool.enqueueLocked(c)
+	if w == nil {
+		return nil, nil, c.pool.queueFullLocked()
 	}
 	c.queued = true
+	t.tidyLocked() // somebody may have gone
+	t.awaitLocked()
 	return nil, w, nil
 }
 
 // mayWaitLocked reports whether there is an upstream that is only full.
 func (c *Candidates) mayWaitLocked() bool {
+	if home, _ := c.homeLocked(); home != nil {
+		return true
+	}
 	return c.pool.Queue.Size > 0 && slices.ContainsFunc(c.Endpoints(), func(e *Endpoint) bool {
 		return e.isUsable() && e.isFull() && !slices.Contains(c.tried, e.Server)
 	})
 }
 
+func (p *Pool) queueFullLocked() error {
+	return fmt.Errorf("%w, and %d handshakes wait; see max_tunnels, max_handshakes and queue", ErrQueueFull, p.bound.Len())
+}
+
+// enqueueLocked has a handshake wait; nil if it is one too many. If another one is, that is
+// refused.
 func (p *Pool) enqueueLocked(c *Candidates) *waiter {
-	w := &waiter{candidates: c, served: make(chan *Choice, 1)}
-	i, _ := slices.BinarySearchFunc(p.waiting, c.ticket, func(w *waiter, ticket uint64) int {
-		return cmp.Compare(w.candidates.ticket, ticket)
-	})
-	p.waiting = slices.Insert(p.waiting, i, w)
-	if len(p.waiting) == 1 {
-		p.table.queues = append(p.table.queues, p)
+	if p.bound == nil {
+		p.bound = limit.NewFair[netip.Prefix, *waiter](p.Queue.Size, new(uint64))
 	}
+	w := &waiter{candidates: c, served: make(chan served, 1)}
+	var dropped *place
+	if c.queued {
+		w.bound = p.bound.Return(c.Client, w)
+	} else if w.bound, dropped = p.bound.Push(c.Client, w); w.bound == nil {
+		return nil
+	}
+	if dropped != nil {
+		dropped.Value.leaveLocked()
+		dropped.Value.served <- served{err: p.queueFullLocked()}
+	}
+	home, _ := c.homeLocked()
+	w.joinLocked(home, c.queued)
 	return w
 }
 
-// leaveQueue takes w out of the queue. If it has been served meanwhile, it
-// returns with what.
-func (p *Pool) leaveQueue(w *waiter) *Choice {
-	p.table.mu.Lock()
-	defer p.table.mu.Unlock()
-	if !p.dequeueLocked(w) {
-		return <-w.served
+// joinLocked has w wait for a home, or for any upstream. It is served next if it comes
+// again.
+func (w *waiter) joinLocked(home *Endpoint, again bool) {
+	c := w.candidates
+	w.queue = c.pool.queueLocked(home)
+	if c.roams = home == nil; !c.roams {
+		_, w.queue.until = home.lacksHandshakes()
+	}
+	if again {
+		w.place = w.queue.Return(c.Client, w)
+		return
+	}
+	w.place, _ = w.queue.Push(c.Client, w)
+}
+
+// queueLocked is the queue for a home, or the one for any upstream. The table knows it
+// while somebody waits.
+func (p *Pool) queueLocked(home *Endpoint) *queue {
+	t, q := p.table, p.queue
+	if home != nil {
+		q = home.queueLocked()
+	}
+	if q == nil {
+		// What bounds it is that all of the pool are bounded.
+		q = &queue{Fair: limit.NewFair[netip.Prefix, *waiter](math.MaxInt, &t.turns), pool: p, home: home}
+	}
+	if home == nil {
+		p.queue = q
+	}
+	if !q.known {
+		q.known, q.exhausted, q.common = true, false, false
+		t.queues = append(t.queues, q)
+		if home != nil {
+			home.Host.homes = append(home.Host.homes, q)
+		}
+	}
+	return q
+}
+
+// queueLocked is the one of those who belong at e; nil if nobody waits.
+func (e *Endpoint) queueLocked() *queue {
+	for _, q := range e.Host.homes {
+		if q.home.Server == e.Server {
+			return q
+		}
 	}
 	return nil
 }
 
-// dequeueLocked takes w out, and reports whether it was in.
-func (p *Pool) dequeueLocked(w *waiter) bool {
-	i := slices.Index(p.waiting, w)
-	if i < 0 {
-		return false
+// leaveQueue takes w out of its queue. If it has been served meanwhile, it returns with
+// what.
+func (p *Pool) leaveQueue(w *waiter) (served, bool) {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	if w.queue == nil {
+		return <-w.served, true
 	}
-	p.waiting = slices.Delete(p.waiting, i, i+1)
-	if len(p.waiting) == 0 {
-		p.table.queues = slices.DeleteFunc(p.table.queues, func(other *Pool) bool { return other == p })
-	}
-	return true
+	w.leaveLocked()
+	p.table.tidyLocked()
+	p.table.awaitLocked()
+	return served{}, false
 }
 
-// serveLocked gives places to those who wait for them, in the order in which they
-// have come to any pool: whichever handler's tunnel has ended, or whatever else
-// has made a place.
-func (t *Table) serveLocked() {
-	for _, p := range t.queues {
-		p.turn, p.exhausted = 0, false
-	}
-	for {
-		var first *Pool
-		for _, p := range t.queues {
-			if p.turn < len(p.waiting) && (first == nil || p.ticketLocked() < first.ticketLocked()) {
-				first = p
-			}
-		}
-		if first == nil {
-			break
-		}
-		first.serveNextLocked()
-	}
-	t.queues = slices.DeleteFunc(t.queues, func(p *Pool) bool { return len(p.waiting) == 0 })
+// leaveLocked takes w out of its queue.
+func (w *waiter) leaveLocked() {
+	p := w.candidates.pool
+	p.bound.Remove(w.bound)
+	w.queue.Remove(w.place)
+	w.queue = nil
 }
 
-// ticketLocked is that of the handshake whose turn it is.
-func (p *Pool) ticketLocked() uint64 { return p.waiting[p.turn].candidates.ticket }
-
-// serveNextLocked gives a place to the handshake whose turn it is, if there is
-// one for it.
-func (p *Pool) serveNextLocked() {
-	w := p.waiting[p.turn]
-	if p.exhausted && len(w.candidates.expanded) == 0 {
-		p.turn++
-		return
-	}
-	chosen := w.candidates.chooseLocked()
-	switch {
-	case chosen != nil:
-		p.waiting = slices.Delete(p.waiting, p.turn, p.turn+1)
-		w.served <- chosen
-	case w.candidates.isPicky():
-		p.turn++
-	case p.Expands():
-		p.turn++
-		p.exhausted = true
-	default:
-		p.turn = len(p.waiting) // nobody behind has more to choose from
-	}
-}
-
-// queuedLocked counts, for each address that is full, the handshakes that wait
-// for it, among others.
-func (t *Table) queuedLocked() map[string]int {
-	queued := make(map[string]int)
-	for _, p := range t.queues {
-		full := make(map[string]bool)
-		for _, e := range p.Standing() {
-			full[e.Host.Address] = full[e.Host.Address] || e.isUsable() && e.isFull()
-		}
-		for address, is := range full {
-			if is {
-				queued[address] += len(p.waiting)
-			}
-		}
-		for _, w := range p.waiting {
-			for _, e := range w.candidates.expanded {
-				if e.isUsable() && e.isFull() && !full[e.Host.Address] {
-					queued[e.Host.Address]++
-				}
-			}
-		}
-	}
-	return queued
-}
-
-// isPicky reports whether somebody else may find a place where this one does
-// not: it has tried upstreams, or has some of its own.
-func (c *Candidates) isPicky() bool {
-	return len(c.tried) > 0 || len(c.expanded) > 0
+// endLocked has a waiter get what it has waited for, in its turn.
+func (w *waiter) endLocked(chosen *Choice, err error) {
+	w.candidates.pool.bound.Remove(w.bound)
+	w.queue.Serve(w.place)
+	w.queue = nil
+	w.served <- served{chosen, err}
 }

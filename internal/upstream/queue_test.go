@@ -46,7 +46,7 @@ func TestRetryKeepsItsPlaceInTheQueue(t *testing.T) {
 
 		// Its dial fails: the place goes to the one behind, and it waits for the
 		// other upstream, before the others.
-		w.TunnelEnded(retrying.chosen.Host)
+		w.GiveBack(retrying.chosen)
 		behind.expect(at, nil)
 		retrying.again()
 		retrying.expectWaiting("there was no other place")
@@ -70,7 +70,7 @@ func TestRetryHasAsMuchTimeAsWasLeft(t *testing.T) {
 		time.Sleep(40 * time.Second)
 		first.leave()
 		behind := s.stand()
-		w.TunnelEnded(retrying.chosen.Host) // its dial fails
+		w.GiveBack(retrying.chosen) // its dial fails
 		last := s.stand()
 		began := time.Now()
 		retrying.again()
@@ -90,7 +90,7 @@ func TestWhoCannotUseAPlaceLetsOthersHaveIt(t *testing.T) {
 		retrying, behind := s.stand(), s.stand()
 		at, other := first.chosen.Host.Address, second.chosen.Host.Address
 		first.leave()
-		w.TunnelEnded(retrying.chosen.Host)
+		w.GiveBack(retrying.chosen)
 		behind.expect(at, nil)
 		retrying.again() // waits for the other one
 		behind.leave()   // which it has tried
@@ -250,11 +250,11 @@ func TestPlaceThatComesTooLateIsPassedOn(t *testing.T) {
 		for range 100 {
 			open, leaving, behind := s.stand(), s.stand(), s.stand()
 			go leaving.cancel()
-			go w.TunnelEnded(open.chosen.Host)
+			go w.GiveBack(open.chosen)
 			synctest.Wait()
 			<-leaving.done
 			if leaving.chosen != nil {
-				w.TunnelEnded(leaving.chosen.Host)
+				w.GiveBack(leaving.chosen)
 				leaving.chosen = nil
 			}
 			behind.expect("a:1", nil)
@@ -273,6 +273,7 @@ func TestPlaceThatComesWhenItsClientHasGoneIsPassedOn(t *testing.T) {
 		w.mu.Lock() // keeps it from leaving the queue
 		leaving.cancel()
 		open.chosen.Host.countLocked(-1)
+		w.underWay--
 		w.releaseLocked(open.chosen.Host)
 		w.serveLocked()
 		w.mu.Unlock()

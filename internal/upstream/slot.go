@@ -1,6 +1,9 @@
 package upstream
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Slot is what a choice has to know of an endpoint. Those of a pool lie beside each
 // other, as a choice among a thousand endpoints would else take most of its time to get
@@ -8,9 +11,11 @@ import "slices"
 type Slot struct {
 	// endpoint is whose slot it is.
 	endpoint *Endpoint
+	seed     uint64 // for the order of keys
 	tunnels  int32
 	weight   int32
 	class    class
+	keyed    class  // as who has a key sees it
 	current  int64  // of smooth weighted round robin
 	drawn    uint64 // number of the last random_choose that drew it
 }
@@ -24,7 +29,7 @@ const (
 	doubtful class = 1 << iota // gets newcomers only if all of its kind are
 	backup
 	failing
-	full // has as many tunnels as it may have
+	full // has as many tunnels or handshakes as it may have
 
 	// classes is how many there are with room, and kinds what makes them differ besides
 	// doubt.
@@ -36,14 +41,16 @@ const (
 
 // slotLocked is what holds for e now. The caller holds the table's lock.
 func (e *Endpoint) slotLocked() Slot {
+	c := e.classLocked()
 	return Slot{
-		endpoint: e, tunnels: int32(e.Host.tunnels), weight: e.weightLocked(), class: e.classLocked(),
+		endpoint: e, seed: e.Host.seed, tunnels: int32(e.Host.tunnels), weight: e.weightLocked(), class: c, keyed: e.keyedLocked(c),
 		current: e.Server.current,
 	}
 }
 
 // classLocked is when e is chosen.
 func (e *Endpoint) classLocked() class {
+	e.fullUntil = time.Time{}
 	if !e.isUsable() {
 		return closed
 	}
@@ -57,10 +64,23 @@ func (e *Endpoint) classLocked() class {
 	if e.failing {
 		c |= failing
 	}
-	if e.isFull() {
+	isFull, until := e.fullLocked()
+	if e.fullUntil = until; isFull {
 		c |= full
+		if e.pool != nil {
+			e.pool.passAtLocked(e.fullUntil)
+		}
 	}
 	return c
+}
+
+// keyedLocked is what a class is for those who have a key. Doubt is no matter, and where only
+// no handshake may begin now, they wait for that.
+func (e *Endpoint) keyedLocked(c class) class {
+	if c != closed && !e.lacksTunnels() {
+		c &^= full
+	}
+	return c &^ doubtful
 }
 
 // classesOf are those that some slots have, as a set of bits.
@@ -94,6 +114,7 @@ func (e *Endpoint) showLocked() {
 	if e.pool != nil {
 		s := &e.pool.slots[e.at]
 		s.tunnels, s.weight, s.class = int32(e.Host.tunnels), e.weightLocked(), e.classLocked()
+		s.keyed = e.keyedLocked(s.class)
 	}
 }
 
@@ -141,6 +162,7 @@ func (p *Pool) stand(endpoints []*Endpoint) {
 	for _, e := range endpoints {
 		p.addSlotLocked(e)
 	}
+	p.table.serveLocked() // who belongs at one that has gone may go elsewhere
 }
 
 // retire has nothing of a pool kept up to date any more, as its configuration is unloaded.
@@ -168,6 +190,7 @@ func (c *Candidates) slotsLocked() []Slot {
 	p.scratch = p.scratch[:0]
 	for _, e := range c.Endpoints() {
 		p.scratch = append(p.scratch, e.slotLocked())
+		p.passAtLocked(e.fullUntil)
 	}
 	return p.scratch
 }
@@ -186,20 +209,20 @@ func keepLocked(slots []Slot) {
 
 // hide has slots not chosen for now. It returns what brings them back.
 func (p *Pool) hide(slots []Slot, i int) {
-	p.hidden = append(p.hidden, hiddenSlot{i, slots[i].class})
-	slots[i].class = closed
+	p.hidden = append(p.hidden, hiddenSlot{i, slots[i].class, slots[i].keyed})
+	slots[i].class, slots[i].keyed = closed, closed
 }
 
-// hiddenSlot is a slot that is not chosen for now, and its class.
+// hiddenSlot is a slot that is not chosen for now, and its classes.
 type hiddenSlot struct {
-	at    int
-	class class
+	at           int
+	class, keyed class
 }
 
 // unhide brings back all but so many that were hidden.
 func (p *Pool) unhide(slots []Slot, but int) {
 	for _, h := range p.hidden[but:] {
-		slots[h.at].class = h.class
+		slots[h.at].class, slots[h.at].keyed = h.class, h.keyed
 	}
 	p.hidden = p.hidden[:but]
 }

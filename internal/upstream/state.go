@@ -2,7 +2,7 @@
 // which. It knows nothing of Caddy, HTTP or tunnels.
 //
 // The table's lock makes a choice and its count one step. It is a leaf: it may be taken
-// under any other lock, and under it nothing is called but policies, which are pure. A
+// under any other lock, and under it nothing is called but policies and limits, which are pure. A
 // pool has another leaf for what its sources have found.
 package upstream
 

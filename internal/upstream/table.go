@@ -4,12 +4,19 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/balance"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 )
 
 // Host is what the process knows about one upstream address, whichever
 // handlers and configurations name it.
 type Host struct {
 	Address string
+	// seed is what the address is in the order of a key. It is hashed, not what a
+	// configuration writes, as that is the same everywhere and for as long as the upstream
+	// is: counts go by it, and so does what operators say.
+	seed uint64
 
 	// All are guarded by the table's mu.
 	refs    int // configurations, handshakes and tunnels that use it
@@ -26,6 +33,7 @@ type Host struct {
 	dropped bool
 	// slowSince is when an operator has made the address ready again, for all pools.
 	slowSince time.Time
+	handshakes
 	// standing are the endpoints of pools that have the address.
 	standing []*Endpoint
 	// verdicts are one for each check that somebody wants of the address.
@@ -58,10 +66,15 @@ type Table struct {
 	asked map[string]time.Time
 	// failures are the recent ones of addresses.
 	failures map[failureKey]*Failures
-	// queues are the pools in which handshakes wait, and tickets is how many of
-	// them were told when they have come.
-	queues  []*Pool
-	tickets uint64
+	// rooms are those that have members, by what counts them together.
+	rooms map[any]*balance.Rooms
+	// queues are those in which handshakes wait, turns the newest number of a client's turn
+	// in one, and timer is set while time may make places for them.
+	queues []*queue
+	turns  uint64
+	timer  *time.Timer
+	// underWay counts the handshakes at all hosts.
+	underWay int
 	// Changed is told what has changed, without the lock. That is a hint: whoever acts
 	// on it asks again.
 	Changed func(Change)
@@ -99,6 +112,7 @@ func NewTable(changed func(Change)) *Table {
 		states:    make(map[string]State),
 		asked:     make(map[string]time.Time),
 		failures:  make(map[failureKey]*Failures),
+		rooms:     make(map[any]*balance.Rooms),
 		Changed:   changed,
 	}
 }
@@ -111,7 +125,7 @@ func (t *Table) acquireLocked(address string) *Host {
 		if said {
 			t.asked[address] = time.Now()
 		}
-		h = &Host{Address: address}
+		h = &Host{Address: address, seed: balance.SeedOf(address)}
 		h.obey(s)
 		t.m[address] = h
 	}
@@ -329,11 +343,11 @@ func (t *Table) Inherit(e, old *Endpoint) {
 	e.startSlowlyLocked()
 }
 
-// reserveLocked counts a tunnel (or the handshake that becomes one) at h, and
-// returns the host to take it back from with TunnelEnded. That is another one
+// reserveLocked counts a tunnel and the handshake that becomes one at h, and
+// returns the host to take both back from with HandshakeEnded and TunnelEnded. That is another one
 // if the configuration of this handshake was unloaded meanwhile and a newer one
 // names the same address.
-func (t *Table) reserveLocked(h *Host) *Host {
+func (t *Table) reserveLocked(h *Host) (*Host, limit.Ticket) {
 	if current, ok := t.m[h.Address]; ok {
 		h = current
 	} else {
@@ -342,6 +356,7 @@ func (t *Table) reserveLocked(h *Host) *Host {
 	}
 	h.refs++
 	h.emptied, h.removed = false, false // placeholders may bring an address again
+	ticket := h.beginLocked()
 	h.countLocked(1)
-	return h
+	return h, ticket
 }

@@ -93,7 +93,9 @@ func (h *Host) healthLocked() (health, lastError string, checked time.Time) {
 func (t *Table) Report(v *Verdict, problem string, passes, fails int) (changed, down bool) {
 	t.mu.Lock()
 	changed = v.countLocked(problem, passes, fails)
-	down = v.down
+	if down = v.down; changed {
+		t.serveLocked() // who belongs there may go elsewhere
+	}
 	c := Change{Kind: AddressUp, Address: v.Host.Address, Endpoints: slices.Clone(v.endpoints)}
 	t.mu.Unlock()
 	if down {

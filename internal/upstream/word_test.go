@@ -2,9 +2,9 @@ package upstream
 
 import "testing"
 
-// percent and limit are what an agent says of weight and tunnels.
+// percent and limitTo are what an agent says of weight and tunnels.
 func percent(n int) Word { return Word{Weight: Amount{true, n}} }
-func limit(n int) Word   { return Word{Most: Amount{true, n}} }
+func limitTo(n int) Word { return Word{Most: Amount{true, n}} }
 
 // heeding loads a configuration whose first upstream has an agent.
 func (w *world) heeding(set func(p *Pool), addresses ...string) (*site, *Verdict) {
@@ -43,9 +43,9 @@ func TestWhatAnAgentSays(t *testing.T) {
 		"ready, but down":  {Word{State: Ready, Health: Down}, false},
 		"no weight":        {percent(0), false},
 		"some weight":      {percent(1), true},
-		"as many as it is": {limit(1), false},
-		"one more":         {limit(2), true},
-		"any number":       {limit(0), true},
+		"as many as it is": {limitTo(1), false},
+		"one more":         {limitTo(2), true},
+		"any number":       {limitTo(0), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
@@ -142,7 +142,7 @@ func TestWaitersGetWhatAnAgentAllows(t *testing.T) {
 		defer w.TunnelEnded(w.occupy("a:1"))
 		one := s.stand()
 		one.expectWaiting("it is full")
-		w.Hear(agent, limit(2), "")
+		w.Hear(agent, limitTo(2), "")
 		one.expect("a:1", nil)
 		one.leave()
 	})

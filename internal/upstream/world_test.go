@@ -86,7 +86,9 @@ func (w *world) occupy(address string) *Host {
 	defer w.mu.Unlock()
 	h := w.acquireLocked(address)
 	defer w.releaseLocked(h)
-	return w.reserveLocked(h)
+	h, _ = w.reserveLocked(h)
+	h.underWay--
+	return h
 }
 
 // fail has connections to the i-th upstream fail so often.
@@ -112,7 +114,7 @@ func (s *site) chooses() string {
 		return ""
 	}
 	s.expectSlotsInStep()
-	s.w.TunnelEnded(chosen.Host)
+	s.w.GiveBack(chosen)
 	s.expectSlotsInStep()
 	return chosen.Host.Address
 }
@@ -122,6 +124,7 @@ func (s *site) expectSlotsInStep() {
 	s.w.t.Helper()
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
+	s.passLocked()
 	for i, got := range s.slots {
 		want := got.endpoint.slotLocked()
 		want.current, want.drawn = got.current, got.drawn
@@ -145,10 +148,17 @@ type standing struct {
 // stand has another handshake choose an upstream, and returns when it has or waits.
 func (s *site) stand() *standing {
 	s.w.t.Helper()
+	return s.standAs(func(*Candidates) {})
+}
+
+// standAs is stand for a client of which something is known.
+func (s *site) standAs(set func(c *Candidates)) *standing {
+	s.w.t.Helper()
 	c, err := s.Candidates(nil)
 	if err != nil {
 		s.w.t.Fatal(err)
 	}
+	set(c)
 	one := &standing{w: s.w, Candidates: c}
 	one.again()
 	return one
@@ -205,7 +215,7 @@ func (s *standing) leave() {
 	<-s.done
 	s.Close()
 	if s.chosen != nil {
-		s.w.TunnelEnded(s.chosen.Host)
+		s.w.GiveBack(s.chosen)
 		s.chosen = nil
 	}
 	synctest.Wait()
