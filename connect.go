@@ -209,7 +209,7 @@ func (h *Handler) attempt(
 		switch {
 		case own == nil: // also if somebody's code has panicked
 			process.table.TunnelEnded(c.Host)
-		case own.opens() && !c.Overdue:
+		case own.opens():
 			process.table.Answered(c.Choice, t.client, hs.upstreamTook)
 		}
 		if a != nil && own == nil {

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
@@ -22,7 +21,8 @@ type doubt struct {
 }
 
 // Unanswered notes a handshake that an upstream has got and not answered as it should. It
-// reports whether others are to be asked for the same now.
+// reports whether others are to be asked for the same now. At a doubtful upstream they always
+// are, whatever has worked there since, so that no trial costs its client anything.
 func (t *Table) Unanswered(f *Failures) (ask bool) {
 	if f == nil {
 		return false
@@ -30,7 +30,7 @@ func (t *Table) Unanswered(f *Failures) (ask bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.doubt.failures = min(f.doubt.failures+1, f.key.limits.Max)
-	return f.doubt.failures == f.key.limits.Max
+	return f.doubt.is || f.doubt.failures == f.key.limits.Max
 }
 
 // Convict has an upstream be doubtful, as another one has answered otherwise. It reports
@@ -49,9 +49,17 @@ func (t *Table) convictLocked(f *Failures) (isNew bool) {
 		return false // the configuration of the handshake was unloaded meanwhile
 	}
 	isNew = !f.doubt.is
-	f.doubt.tryAt = time.Now().Add(f.key.limits.Duration)
+	f.pauseLocked(time.Now())
 	f.setDoubtLocked(true)
 	return isNew
+}
+
+// pauseLocked puts the next trial off. A pause that lasts is not made longer, or clients that
+// have to stay and fail could keep newcomers away for ever.
+func (f *Failures) pauseLocked(now time.Time) {
+	if !now.Before(f.doubt.tryAt) {
+		f.doubt.tryAt = now.Add(f.key.limits.Duration)
+	}
 }
 
 // Acquit forgets the failures of an upstream, as others have answered alike: it is the
@@ -65,13 +73,14 @@ func (t *Table) Acquit(f *Failures) {
 	f.doubt.failures = 0
 }
 
-// Answered notes that an upstream has opened a tunnel for a client, which took so long.
+// Answered notes that an upstream has opened a tunnel for a client, which took so long. If
+// that was late, it is no success; but where all take as long, it is usual.
 func (t *Table) Answered(c *Choice, client netip.Prefix, took time.Duration) {
 	f := c.Endpoint.Failures
 	t.mu.Lock()
 	c.pool.notePaceLocked(took)
 	var cleared []*Endpoint
-	if f != nil {
+	if f != nil && !c.Overdue {
 		f.doubt.resets.noteOpened(client, time.Now())
 		f.doubt.failures = 0
 		if f.doubt.is && !time.Now().Before(f.doubt.tryAt) {
@@ -117,21 +126,28 @@ func (f *Failures) setDoubtLocked(is bool) {
 	}
 }
 
-// trialLocked returns the slot of an upstream that is to be tried now, of those that are
-// passed by because of doubt while there are others of a class; -1 if there is none.
+// anyDoubtful has the bits of all classes with room that are doubtful.
+const anyDoubtful = 1<<doubtful | 1<<(doubtful|backup) | 1<<(doubtful|failing) | 1<<(doubtful|backup|failing)
+
+// trialLocked returns the slot of an upstream that is to be tried now; -1 if there is none.
+// It is one that is passed by, because others of its kind are not doubtful, and would come
+// before those of the class that is chosen from. The others may be full: they would stay so
+// for as long as their tunnels live, and what has recovered would never be found out.
 func trialLocked(slots []Slot, seen uint64, of class) int {
-	if of&doubtful != 0 || seen&(1<<(of|doubtful)) == 0 {
+	if seen&anyDoubtful == 0 {
 		return -1
 	}
+	now, best := time.Now(), -1
 	for i := range slots {
-		if slots[i].class != of|doubtful {
+		c := slots[i].class
+		if c&doubtful == 0 || c >= classes || c == of || c > of|doubtful || best >= 0 && c >= slots[best].class {
 			continue
 		}
-		if d := &slots[i].endpoint.Failures.doubt; !d.trying && !time.Now().Before(d.tryAt) {
-			return i
+		if d := &slots[i].endpoint.Failures.doubt; !d.trying && !now.Before(d.tryAt) {
+			best = i
 		}
 	}
-	return -1
+	return best
 }
 
 // TrialOver tells that the handshake of a choice has come to an end, if it was a trial.
@@ -147,7 +163,8 @@ func (t *Table) TrialOver(c *Choice) {
 
 // Witness chooses an upstream that is asked for the same as another one was: one of its kind
 // that is not doubtful, was not tried, and has room. The first is the one with the most live
-// tunnels, which has shown that it works, any further one is chosen at random.
+// tunnels, which has shown that it works, any further one is chosen at random. If there is
+// none for a doubtful upstream, its next trial is put off, as each costs a client something.
 func (c *Candidates) Witness(of *Choice, first bool) *Choice {
 	c.pool.table.mu.Lock()
 	defer c.pool.table.mu.Unlock()
@@ -160,11 +177,14 @@ func (c *Candidates) Witness(of *Choice, first bool) *Choice {
 			continue
 		}
 		n++
-		if best < 0 || first && s.tunnels > slots[best].tunnels || !first && rand.IntN(n) == 0 { //nolint:gosec // no secret
+		if best < 0 || first && s.tunnels > slots[best].tunnels || !first && c.pool.table.random(n) == 0 {
 			best = i
 		}
 	}
 	if best < 0 {
+		if f := of.Endpoint.Failures; first && f != nil && f.doubt.is {
+			f.pauseLocked(time.Now())
+		}
 		return nil
 	}
 	chosen := c.reserveLocked(slots[best].endpoint)

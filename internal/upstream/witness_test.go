@@ -1,0 +1,122 @@
+package upstream
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestWhoIsAskedAsAWitness(t *testing.T) {
+	for name, c := range map[string]struct {
+		do            func(s *site)
+		first, second []string // where those may be that are asked; none: nobody
+	}{
+		"the one with most tunnels": {func(*site) {}, []string{"d:1"}, []string{"b:1", "c:1", "d:1"}},
+		"not a doubtful one":        {func(s *site) { s.convict(3) }, []string{"c:1"}, []string{"b:1", "c:1"}},
+		"not a failing one":         {func(s *site) { s.fail(3, maxFails) }, []string{"c:1"}, []string{"b:1", "c:1"}},
+		"not a closed one":          {func(s *site) { s.w.operate(Evict, "d:1") }, []string{"c:1"}, []string{"b:1", "c:1"}},
+		"not a drained one":         {func(s *site) { s.w.operate(Drain, "d:1") }, []string{"c:1"}, []string{"b:1", "c:1"}},
+		"not a full one": {func(s *site) {
+			for _, h := range s.fill("d:1", 2) {
+				s.w.t.Cleanup(func() { s.w.TunnelEnded(h) })
+			}
+		}, []string{"c:1"}, []string{"b:1", "c:1"}},
+		"no backup": {func(s *site) { s.convict(1); s.convict(2); s.convict(3) }, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				s := w.load(func(p *Pool) { doubting(p); p.MaxTunnels = 4 }, "a:1", "b:1", "c:1", "d:1")
+				s.AddFixed(&Server{Weight: 1, Backup: true}, Address{HostPort: "backup:1"})
+				held := slices.Concat(s.fill("c:1", 1), s.fill("d:1", 2), s.fill("backup:1", 9))
+				c.do(s)
+				var second []string
+				for range 100 {
+					cs := s.candidates()
+					of := cs.Reserve(s.Fixed[0])
+					one := cs.Witness(of, true)
+					if len(c.first) == 0 {
+						if one != nil {
+							t.Fatalf("asks %s", one.Host.Address)
+						}
+						s.end(of)
+						cs.Close()
+						continue
+					}
+					if one == nil || !slices.Contains(c.first, one.Host.Address) || !one.IsWitness || one.Late < leastLate {
+						t.Fatalf("asks %+v first, want one of %v", one, c.first)
+					}
+					if got := one.Tunnels; got != one.Endpoint.Host.tunnels {
+						t.Errorf("the place is not counted: %d", got)
+					}
+					two := cs.Witness(of, false)
+					if two == nil || two.Host == one.Host || two.Host == of.Host {
+						t.Fatalf("asks %+v then", two)
+					}
+					second = append(second, two.Host.Address)
+					for _, choice := range []*Choice{of, one, two} {
+						s.end(choice)
+					}
+					cs.Close()
+				}
+				for _, address := range second {
+					if !slices.Contains(c.second, address) {
+						t.Errorf("asks %s then, want one of %v", address, c.second)
+					}
+				}
+				slices.Sort(second)
+				if got, want := len(slices.Compact(second)), len(c.second)-len(c.first); got != want {
+					t.Errorf("asks %d different ones then, want %d", got, want)
+				}
+				for _, h := range held {
+					w.TunnelEnded(h)
+				}
+			})
+		})
+	}
+}
+
+// fill opens tunnels at an address.
+func (s *site) fill(address string, tunnels int) (held []*Host) {
+	for range tunnels {
+		held = append(held, s.w.occupy(address))
+	}
+	return held
+}
+
+func TestAWitnessOfABackupIsABackup(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(doubting, "a:1")
+		for _, address := range []string{"c:1", "d:1"} {
+			s.AddFixed(&Server{Weight: 1, Backup: true}, Address{HostPort: address})
+		}
+		c := s.candidates()
+		of := c.Reserve(s.Fixed[1])
+		one := c.Witness(of, true)
+		if one == nil || one.Host.Address != "d:1" {
+			t.Fatalf("asks %+v, want d:1", one)
+		}
+		if two := c.Witness(of, false); two != nil {
+			t.Errorf("asks %s, too", two.Host.Address)
+		}
+		s.end(of)
+		s.end(one)
+		c.Close()
+	})
+}
+
+// The last one that is not in doubt cannot come into it, as nobody is there who could say
+// otherwise.
+func TestSomeoneIsNeverInDoubt(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(doubting, "a:1", "b:1", "c:1")
+		s.convict(0)
+		s.convict(1)
+		c := s.candidates()
+		of := c.Reserve(s.Fixed[2])
+		if got := c.Witness(of, true); got != nil {
+			t.Errorf("asks %s, which is doubtful", got.Host.Address)
+			s.end(got)
+		}
+		s.end(of)
+		c.Close()
+	})
+}
