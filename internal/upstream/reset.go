@@ -9,8 +9,8 @@ import (
 // resets are the tunnels that an upstream has reset right after it had opened them. There
 // is no witness for these, so it takes as many clients as failures are needed elsewhere.
 type resets struct {
-	recent []reset
-	opened int // since the first of these
+	recent []reset // the oldest first
+	kept   int     // opened since the first of these, and not reset
 	// last is the network that a tunnel was opened for last, and othersAt when that was
 	// last another one than before.
 	last     netip.Prefix
@@ -22,31 +22,33 @@ type reset struct {
 	at     time.Time
 }
 
+// mostResets bounds what is remembered of resets, if no more are needed: where many tunnels
+// are opened at once, it takes some until it shows that none of them is kept.
+const mostResets = 100
+
 func (r *resets) noteOpened(client netip.Prefix, now time.Time) {
-	r.opened++
+	r.kept++
 	if client != r.last {
 		r.last, r.othersAt = client, now
 	}
 }
 
 // note notes a reset, and reports whether so many clients have seen one within a time, and
-// no more have seen none. Where only one network comes, each counts.
+// no more tunnels are kept. Where only one network comes, each counts.
 func (r *resets) note(client netip.Prefix, limits FailureLimits, now time.Time) (enough bool) {
 	r.recent = slices.DeleteFunc(r.recent, func(old reset) bool { return now.Sub(old.at) >= limits.Duration })
 	if len(r.recent) == 0 {
-		r.opened = 1 // the one that was reset
+		r.kept = 1 // the one that was reset
 	}
+	r.kept = max(0, r.kept-1) // some may be older
 	alone := client == r.last && now.Sub(r.othersAt) >= limits.Duration
-	if !alone && slices.ContainsFunc(r.recent, func(old reset) bool { return old.client == client }) {
-		return false
+	if alone || !slices.ContainsFunc(r.recent, func(old reset) bool { return old.client == client }) {
+		r.recent = append(r.recent, reset{client, now})
 	}
-	r.recent = append(r.recent, reset{client, now})
-	if len(r.recent) < limits.Max {
-		return false
+	if len(r.recent) > max(limits.Max, mostResets) {
+		r.recent = r.recent[1:]
 	}
-	enough = r.opened <= 2*len(r.recent)
-	r.recent = r.recent[1:]
-	return enough
+	return len(r.recent) >= limits.Max && r.kept <= len(r.recent)
 }
 
 // WasReset notes that an upstream has reset the tunnel of a client right after it was

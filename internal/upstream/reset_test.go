@@ -1,0 +1,104 @@
+package upstream
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// resetting is a step of a story of resets: tunnels that are opened by so many clients, from
+// one on, and what becomes of them.
+type resetting struct {
+	first, clients int
+	reset          bool
+	after          time.Duration
+}
+
+func TestResetsTakeClients(t *testing.T) {
+	for name, c := range map[string]struct {
+		story []resetting
+		want  bool
+	}{
+		"of three":                  {[]resetting{{1, 3, true, 0}}, true},
+		"of two":                    {[]resetting{{1, 2, true, 0}}, false},
+		"of one, again and again":   {repeated(resetting{1, 1, true, 0}, 20), false},
+		"of two, again and again":   {repeated(resetting{1, 2, true, 0}, 20), false},
+		"of three, who retry":       {[]resetting{{1, 1, true, 0}, {1, 1, true, 0}, {1, 1, true, 0}, {2, 1, true, 0}, {2, 1, true, 0}, {3, 1, true, 0}}, true},
+		"out of time":               {repeated(resetting{1, 2, true, failDuration}, 5), false},
+		"many are kept between":     {[]resetting{{1, 2, true, 0}, {10, 20, false, 0}, {3, 3, true, 0}}, false},
+		"many were kept before":     {[]resetting{{10, 200, false, 0}, {1, 3, true, 0}}, true},
+		"as many are kept":          {[]resetting{{1, 1, true, 0}, {10, 3, false, 0}, {2, 2, true, 0}}, true},
+		"one client alone, at once": {repeated(resetting{1, 1, true, time.Second}, 5), false},
+		"one client alone, for long": {
+			append([]resetting{{1, 1, false, failDuration}}, repeated(resetting{1, 1, true, time.Second}, 3)...), true,
+		},
+		"one client, but others came": {
+			append([]resetting{{1, 1, false, failDuration}, {2, 1, false, 0}}, repeated(resetting{1, 1, true, time.Second}, 5)...), false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				s := w.load(doubting, "a:1", "b:1")
+				got := false
+				for _, step := range c.story {
+					for i := range step.clients {
+						s.opens(0, step.first+i)
+						if step.reset {
+							got = s.w.WasReset(s.Fixed[0].Failures, client(step.first+i)) || got
+						}
+					}
+					time.Sleep(step.after)
+				}
+				if got != c.want {
+					t.Errorf("doubtful: %t, want %t", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+func repeated(step resetting, times int) []resetting { return slices.Repeat([]resetting{step}, times) }
+
+// Where many tunnels are opened at once, some are not reset yet, and look as if they were
+// kept.
+func TestResetsOfManyAtOnce(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(doubting, "a:1", "b:1")
+		isNew := 0
+		for i := range 80 {
+			time.Sleep(5 * time.Millisecond)
+			s.opens(0, i)
+			time.AfterFunc(50*time.Millisecond, func() {
+				if w.WasReset(s.Fixed[0].Failures, client(i)) {
+					isNew++
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.expectDoubtful("after many resets", "a:1")
+		if isNew != 1 {
+			t.Errorf("it has become doubtful %d times", isNew)
+		}
+	})
+}
+
+// Nothing of all that may be left, whatever there is a lot of.
+func TestResetsAreBounded(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(doubting, "a:1")
+		f := s.Fixed[0].Failures
+		for i := range 10 * mostResets {
+			for range 3 {
+				s.opens(0, 5000+i)
+			}
+			w.WasReset(f, client(i))
+		}
+		if got := len(f.doubt.resets.recent); got > mostResets {
+			t.Errorf("%d resets are remembered", got)
+		}
+		w.expectDoubtful(fmt.Sprintf("with %d kept tunnels", f.doubt.resets.kept))
+	})
+}
