@@ -43,9 +43,6 @@ type Lease struct {
 	Failures *upstream.Failures
 }
 
-// atOnce is how soon after it was opened a tunnel is reset that should not have been opened.
-const atOnce = time.Second
-
 // LeaseOf returns the lease that a tunnel has.
 func LeaseOf(t *tunnel.Tunnel) *Lease {
 	l, _ := t.Owner.(*Lease) // every tunnel of the process has one
@@ -58,7 +55,7 @@ func (l *Lease) table() *upstream.Table { return l.Policy.evictor.table }
 func (l *Lease) Ended(o tunnel.Outcome) {
 	l.table().TunnelEnded(l.Host)
 	l.Place.Leave()
-	if o.Reason == tunnel.UpstreamReset && o.BytesIn == 0 && time.Since(o.Opened) < atOnce {
+	if o.Reason == tunnel.UpstreamReset && o.BytesIn == 0 && time.Since(o.Opened) < upstream.AtOnce {
 		client, _ := upstream.ClientOf(o.ClientIP)
 		if l.table().WasReset(l.Failures, client) {
 			l.Policy.ResetsAtOnce(l.Host.Address)

@@ -13,16 +13,28 @@ import (
 type doubt struct {
 	failures int // without a success between
 	is       bool
+	// wary is how many more successes in a row it takes until an upstream that was doubtful
+	// is asked for as many failures as any other one before others are asked. One that fails
+	// half of the time would else cost its clients something after each trial that succeeds.
+	wary int
 	// tryAt is when one of those who come may try a doubtful upstream, and trying tells
 	// that one does.
 	tryAt  time.Time
 	trying bool
 	resets resets
+	// byReset tells that it was resets, so that a tunnel that is opened proves nothing before
+	// it is kept. proof is whose it is, and vain how many were not kept.
+	byReset bool
+	proof   netip.Prefix
+	vain    int
 }
 
+// waryFor is how many successes that takes for each failure that is needed.
+const waryFor = 10
+
 // Unanswered notes a handshake that an upstream has got and not answered as it should. It
-// reports whether others are to be asked for the same now. At a doubtful upstream they always
-// are, whatever has worked there since, so that no trial costs its client anything.
+// reports whether others are to be asked for the same now. While an upstream is doubtful, and for
+// some time after that, they always are, so that no trial costs its client anything.
 func (t *Table) Unanswered(f *Failures) (ask bool) {
 	if f == nil {
 		return false
@@ -30,7 +42,10 @@ func (t *Table) Unanswered(f *Failures) (ask bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.doubt.failures = min(f.doubt.failures+1, f.key.limits.Max)
-	return f.doubt.is || f.doubt.failures == f.key.limits.Max
+	if f.doubt.wary > 0 {
+		f.doubt.wary = waryFor * f.key.limits.Max
+	}
+	return f.doubt.is || f.doubt.wary > 0 || f.doubt.failures == f.key.limits.Max
 }
 
 // Convict has an upstream be doubtful, as another one has answered otherwise. It reports
@@ -81,14 +96,25 @@ func (t *Table) Answered(c *Choice, client netip.Prefix, took time.Duration) {
 	c.pool.notePaceLocked(took)
 	var cleared []*Endpoint
 	if f != nil && !c.Overdue {
-		f.doubt.resets.noteOpened(client, time.Now())
-		f.doubt.failures = 0
-		if f.doubt.is && !time.Now().Before(f.doubt.tryAt) {
-			cleared = f.clearLocked()
-		}
+		cleared = f.succeedLocked(client, time.Now())
 	}
 	t.mu.Unlock()
 	t.tellCleared(cleared)
+}
+
+// succeedLocked notes a success. It returns the endpoints whose doubt is over by that.
+func (f *Failures) succeedLocked(client netip.Prefix, now time.Time) (cleared []*Endpoint) {
+	d := &f.doubt
+	d.resets.noteOpened(client, now)
+	d.failures, d.wary = 0, max(0, d.wary-1)
+	switch {
+	case !d.is || now.Before(d.tryAt):
+	case d.byReset && !d.proof.IsValid():
+		d.proof, d.tryAt = client, now.Add(AtOnce)
+	default:
+		return f.clearLocked()
+	}
+	return nil
 }
 
 // Passed notes that an upstream has passed an active check that opens a tunnel.
@@ -112,9 +138,8 @@ func (t *Table) tellCleared(endpoints []*Endpoint) {
 
 // clearLocked ends the doubt. It returns the endpoints that get newcomers again.
 func (f *Failures) clearLocked() []*Endpoint {
-	trying := f.doubt.trying
 	f.setDoubtLocked(false)
-	f.doubt = doubt{trying: trying}
+	f.doubt = doubt{trying: f.doubt.trying, wary: waryFor * f.key.limits.Max}
 	return slices.Clone(f.endpoints)
 }
 
@@ -162,24 +187,33 @@ func (t *Table) TrialOver(c *Choice) {
 }
 
 // Witness chooses an upstream that is asked for the same as another one was: one of its kind
-// that is not doubtful, was not tried, and has room. The first is the one with the most live
-// tunnels, which has shown that it works, any further one is chosen at random. If there is
-// none for a doubtful upstream, its next trial is put off, as each costs a client something.
+// that is not doubtful, was not tried, and has room. The first is drawn by its live tunnels, of
+// those that have not failed since, as that shows that it works; any further one just at
+// random. Not the one with most tunnels is the first: clients stay with a witness, so where
+// there are many trials, it would get all tunnels of the pool. If there is none for a doubtful
+// upstream, its next trial is put off, as each costs a client something.
 func (c *Candidates) Witness(of *Choice, first bool) *Choice {
 	c.pool.table.mu.Lock()
 	defer c.pool.table.mu.Unlock()
 	slots := c.slotsLocked()
 	kind := of.Endpoint.classLocked() & backup
-	best, n := -1, 0
+	best, other, shown, all := -1, -1, 0, 0
 	for i := range slots {
 		s := &slots[i]
 		if s.class != kind || s.endpoint.Host == of.Endpoint.Host || slices.Contains(c.tried, s.endpoint.Server) {
 			continue
 		}
-		n++
-		if best < 0 || first && s.tunnels > slots[best].tunnels || !first && c.pool.table.random(n) == 0 {
-			best = i
+		if all++; c.pool.table.random(all) == 0 {
+			other = i
 		}
+		if n := s.shownLocked(); n > 0 {
+			if shown += n; c.pool.table.random(shown) < n {
+				best = i
+			}
+		}
+	}
+	if !first || best < 0 {
+		best = other
 	}
 	if best < 0 {
 		if f := of.Endpoint.Failures; first && f != nil && f.doubt.is {
@@ -190,6 +224,14 @@ func (c *Candidates) Witness(of *Choice, first bool) *Choice {
 	chosen := c.reserveLocked(slots[best].endpoint)
 	chosen.IsWitness = true
 	return chosen
+}
+
+// shownLocked is how many tunnels show that an upstream works: none if it has failed since.
+func (s *Slot) shownLocked() int {
+	if f := s.endpoint.Failures; f != nil && f.doubt.failures > 0 {
+		return 0
+	}
+	return int(s.tunnels)
 }
 
 // lateFactor and leastLate say when a handshake is late: it is older than this many times

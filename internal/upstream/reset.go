@@ -51,14 +51,30 @@ func (r *resets) note(client netip.Prefix, limits FailureLimits, now time.Time) 
 	return len(r.recent) >= limits.Max && r.kept <= len(r.recent)
 }
 
-// WasReset notes that an upstream has reset the tunnel of a client right after it was
-// opened, and before the client has sent anything. It reports whether the upstream is
-// doubtful because of that, and was not before.
+// AtOnce is how soon after it was opened a tunnel is reset that should not have been opened.
+const AtOnce = time.Second
+
+// mostDoublings bounds how much longer the pauses get, as each trial costs a client its tunnel.
+const mostDoublings = 4
+
+// WasReset notes that an upstream has reset the tunnel of a client so soon, and before the
+// client has sent anything. It reports whether the upstream is doubtful because of that, and
+// was not before.
 func (t *Table) WasReset(f *Failures, client netip.Prefix) (isNew bool) {
 	if f == nil {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return f.doubt.resets.note(client, f.key.limits, time.Now()) && t.convictLocked(f)
+	d, now := &f.doubt, time.Now()
+	enough := d.resets.note(client, f.key.limits, now)
+	switch {
+	case d.is && d.proof == client:
+		d.vain = min(d.vain+1, mostDoublings)
+		d.proof, d.tryAt = netip.Prefix{}, now.Add(f.key.limits.Duration<<d.vain)
+	case !d.is && enough && t.convictLocked(f):
+		d.byReset = true
+		return true
+	}
+	return false
 }

@@ -85,6 +85,49 @@ func TestResetsOfManyAtOnce(t *testing.T) {
 	})
 }
 
+// A tunnel that is opened proves nothing where it was resets that made an upstream doubtful, so
+// each trial costs somebody a tunnel, and there are fewer from one to the next.
+func TestADoubtByResetsEndsWhenATunnelIsKept(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(startingSlowly, "a:1", "b:1")
+		f := s.Fixed[0].Failures
+		for i := range maxFails {
+			s.opens(0, i)
+			w.WasReset(f, client(i))
+		}
+		pause := failDuration
+		for range mostDoublings + 2 {
+			w.expectDoubtful("after resets", "a:1")
+			time.Sleep(pause - time.Nanosecond)
+			s.expectNewcomers("before the time", "b:1")
+			time.Sleep(time.Nanosecond)
+			trial := s.picks()
+			if !trial.Trial {
+				t.Fatalf("chose %s, want a trial", trial.Host.Address)
+			}
+			w.Answered(trial, client(7), time.Millisecond)
+			s.end(trial)
+			s.expectNewcomers("before the tunnel is kept", "b:1")
+			w.WasReset(f, client(8)) // who has to stay, and may do that for ever
+			time.Sleep(AtOnce / 2)
+			if w.WasReset(f, client(7)) {
+				t.Error("it was doubtful before")
+			}
+			pause = min(2*pause, failDuration<<mostDoublings)
+		}
+		time.Sleep(pause)
+		s.opens(0, 7)
+		w.WasReset(f, client(8))
+		w.expectDoubtful("before the tunnel is kept", "a:1")
+		time.Sleep(AtOnce)
+		s.opens(0, 9)
+		w.expectDoubtful("after a tunnel that was kept")
+		if since := s.SlowSince("a:1"); !since.Equal(time.Now()) {
+			t.Errorf("starts slowly from %v on, want now", since)
+		}
+	})
+}
+
 // Nothing of all that may be left, whatever there is a lot of.
 func TestResetsAreBounded(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
