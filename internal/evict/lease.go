@@ -55,13 +55,21 @@ func (l *Lease) table() *upstream.Table { return l.Policy.evictor.table }
 func (l *Lease) Ended(o tunnel.Outcome) {
 	l.table().TunnelEnded(l.Host)
 	l.Place.Leave()
-	if o.Reason == tunnel.UpstreamReset && o.BytesIn == 0 && time.Since(o.Opened) < upstream.AtOnce {
-		client, _ := upstream.ClientOf(o.ClientIP)
-		if l.table().WasReset(l.Failures, client) {
-			l.Policy.ResetsAtOnce(l.Host.Address)
-		}
+	if time.Since(o.Opened) < upstream.AtOnce {
+		l.endedAtOnce(o)
 	}
 	l.Policy.Report(o)
+}
+
+// endedAtOnce has an upstream that resets tunnels be found out.
+func (l *Lease) endedAtOnce(o tunnel.Outcome) {
+	client, _ := upstream.ClientOf(o.ClientIP)
+	switch {
+	case o.Reason != tunnel.UpstreamReset || o.BytesIn > 0:
+		l.table().WasLeft(l.Failures, client)
+	case l.table().WasReset(l.Failures, client):
+		l.Policy.ResetsAtOnce(l.Host.Address)
+	}
 }
 
 // MustGo implements tunnel.Owner.

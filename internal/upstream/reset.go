@@ -10,7 +10,7 @@ import (
 // is no witness for these, so it takes as many clients as failures are needed elsewhere.
 type resets struct {
 	recent []reset // the oldest first
-	kept   int     // opened since the first of these, and not reset
+	kept   int     // opened since the first of these, and not over at once
 	// last is the network that a tunnel was opened for last, and othersAt when that was
 	// last another one than before.
 	last     netip.Prefix
@@ -53,6 +53,20 @@ func (r *resets) note(client netip.Prefix, limits FailureLimits, now time.Time) 
 
 // AtOnce is how soon after it was opened a tunnel is reset that should not have been opened.
 const AtOnce = time.Second
+
+// WasLeft notes that the tunnel of a client was over so soon, and not because the upstream has
+// reset it: it says nothing.
+func (t *Table) WasLeft(f *Failures, client netip.Prefix) {
+	if f == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.doubt.resets.kept = max(0, f.doubt.resets.kept-1)
+	if f.doubt.proof == client {
+		f.doubt.proof = netip.Prefix{}
+	}
+}
 
 // mostDoublings bounds how much longer the pauses get, as each trial costs a client its tunnel.
 const mostDoublings = 4

@@ -14,6 +14,7 @@ type resetting struct {
 	first, clients int
 	reset          bool
 	after          time.Duration
+	left           bool // by the client, at once
 }
 
 func TestResetsTakeClients(t *testing.T) {
@@ -21,21 +22,22 @@ func TestResetsTakeClients(t *testing.T) {
 		story []resetting
 		want  bool
 	}{
-		"of three":                  {[]resetting{{1, 3, true, 0}}, true},
-		"of two":                    {[]resetting{{1, 2, true, 0}}, false},
-		"of one, again and again":   {repeated(resetting{1, 1, true, 0}, 20), false},
-		"of two, again and again":   {repeated(resetting{1, 2, true, 0}, 20), false},
-		"of three, who retry":       {[]resetting{{1, 1, true, 0}, {1, 1, true, 0}, {1, 1, true, 0}, {2, 1, true, 0}, {2, 1, true, 0}, {3, 1, true, 0}}, true},
-		"out of time":               {repeated(resetting{1, 2, true, failDuration}, 5), false},
-		"many are kept between":     {[]resetting{{1, 2, true, 0}, {10, 20, false, 0}, {3, 3, true, 0}}, false},
-		"many were kept before":     {[]resetting{{10, 200, false, 0}, {1, 3, true, 0}}, true},
-		"as many are kept":          {[]resetting{{1, 1, true, 0}, {10, 3, false, 0}, {2, 2, true, 0}}, true},
-		"one client alone, at once": {repeated(resetting{1, 1, true, time.Second}, 5), false},
+		"of three":                  {[]resetting{{1, 3, true, 0, false}}, true},
+		"of two":                    {[]resetting{{1, 2, true, 0, false}}, false},
+		"of one, again and again":   {repeated(resetting{1, 1, true, 0, false}, 20), false},
+		"of two, again and again":   {repeated(resetting{1, 2, true, 0, false}, 20), false},
+		"of three, who retry":       {[]resetting{{1, 1, true, 0, false}, {1, 1, true, 0, false}, {1, 1, true, 0, false}, {2, 1, true, 0, false}, {2, 1, true, 0, false}, {3, 1, true, 0, false}}, true},
+		"out of time":               {repeated(resetting{1, 2, true, failDuration, false}, 5), false},
+		"many are kept between":     {[]resetting{{1, 2, true, 0, false}, {10, 20, false, 0, false}, {3, 3, true, 0, false}}, false},
+		"many were kept before":     {[]resetting{{10, 200, false, 0, false}, {1, 3, true, 0, false}}, true},
+		"as many are kept":          {[]resetting{{1, 1, true, 0, false}, {10, 3, false, 0, false}, {2, 2, true, 0, false}}, true},
+		"many have left between":    {[]resetting{{1, 2, true, 0, false}, {10, 20, false, 0, true}, {3, 1, true, 0, false}}, true},
+		"one client alone, at once": {repeated(resetting{1, 1, true, time.Second, false}, 5), false},
 		"one client alone, for long": {
-			append([]resetting{{1, 1, false, failDuration}}, repeated(resetting{1, 1, true, time.Second}, 3)...), true,
+			append([]resetting{{1, 1, false, failDuration, false}}, repeated(resetting{1, 1, true, time.Second, false}, 3)...), true,
 		},
 		"one client, but others came": {
-			append([]resetting{{1, 1, false, failDuration}, {2, 1, false, 0}}, repeated(resetting{1, 1, true, time.Second}, 5)...), false,
+			append([]resetting{{1, 1, false, failDuration, false}, {2, 1, false, 0, false}}, repeated(resetting{1, 1, true, time.Second, false}, 5)...), false,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -47,6 +49,9 @@ func TestResetsTakeClients(t *testing.T) {
 						s.opens(0, step.first+i)
 						if step.reset {
 							got = s.w.WasReset(s.Fixed[0].Failures, client(step.first+i)) || got
+						}
+						if step.left {
+							s.w.WasLeft(s.Fixed[0].Failures, client(step.first+i))
 						}
 					}
 					time.Sleep(step.after)
