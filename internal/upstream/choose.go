@@ -54,7 +54,7 @@ func (c *Candidates) pickLocked() (e *Endpoint, trial bool) {
 	of, ok := firstOf(seen)
 	if i := trialLocked(slots, seen, of); i >= 0 {
 		p.unhide(slots, 0)
-		slots[i].endpoint.Failures.doubt.trying = true
+		slots[i].endpoint.Failures.doubt.triedUntil = time.Now().Add(p.lateLocked())
 		return slots[i].endpoint, true
 	}
 	if !ok {

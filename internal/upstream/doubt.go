@@ -17,11 +17,12 @@ type doubt struct {
 	// is asked for as many failures as any other one before others are asked. One that fails
 	// half of the time would else cost its clients something after each trial that succeeds.
 	wary int
-	// tryAt is when one of those who come may try a doubtful upstream, and trying tells
-	// that one does.
-	tryAt  time.Time
-	trying bool
-	resets resets
+	// tryAt is when one of those who come may try a doubtful upstream, and triedUntil how long
+	// nobody else does then. That is as long as it takes to be late: who is hostile may have
+	// any upstream take longer.
+	tryAt      time.Time
+	triedUntil time.Time
+	resets     resets
 	// byReset tells that it was resets, so that a tunnel that is opened proves nothing before
 	// it is kept. proof is whose it is, and vain how many were not kept.
 	byReset bool
@@ -139,7 +140,7 @@ func (t *Table) tellCleared(endpoints []*Endpoint) {
 // clearLocked ends the doubt. It returns the endpoints that get newcomers again.
 func (f *Failures) clearLocked() []*Endpoint {
 	f.setDoubtLocked(false)
-	f.doubt = doubt{trying: f.doubt.trying, wary: waryFor * f.key.limits.Max}
+	f.doubt = doubt{triedUntil: f.doubt.triedUntil, wary: waryFor * f.key.limits.Max}
 	return slices.Clone(f.endpoints)
 }
 
@@ -168,7 +169,7 @@ func trialLocked(slots []Slot, seen uint64, of class) int {
 		if c&doubtful == 0 || c >= classes || c == of || c > of|doubtful || best >= 0 && c >= slots[best].class {
 			continue
 		}
-		if d := &slots[i].endpoint.Failures.doubt; !d.trying && !now.Before(d.tryAt) {
+		if d := &slots[i].endpoint.Failures.doubt; !now.Before(d.tryAt) && !now.Before(d.triedUntil) {
 			best = i
 		}
 	}
@@ -183,7 +184,7 @@ func (t *Table) TrialOver(c *Choice) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.Trial = false
-	c.Endpoint.Failures.doubt.trying = false
+	c.Endpoint.Failures.doubt.triedUntil = time.Time{}
 }
 
 // Witness chooses an upstream that is asked for the same as another one was: one of its kind

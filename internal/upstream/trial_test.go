@@ -64,6 +64,7 @@ func TestOneAtATimeTriesADoubtfulOne(t *testing.T) {
 				if trial.Host.Address != "a:1" || !trial.Trial {
 					t.Fatalf("chose %s, want a trial of a:1", trial.Host.Address)
 				}
+				time.Sleep(trial.Late - time.Nanosecond)
 				s.expectNewcomers("while it is tried", "b:1")
 				s.w.TrialOver(trial)
 				c.end(s, trial)
@@ -87,6 +88,23 @@ func TestOneAtATimeTriesADoubtfulOne(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whoever is hostile may have any upstream take long.
+func TestATrialThatIsLateIsNotWaitedFor(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(doubting, "a:1", "b:1")
+		s.convict(0)
+		time.Sleep(failDuration)
+		slow := s.picks()
+		time.Sleep(slow.Late)
+		trial := s.picks()
+		if !slow.Trial || !trial.Trial {
+			t.Errorf("there was a trial: %t, and another one: %t", slow.Trial, trial.Trial)
+		}
+		s.end(slow)
+		s.end(trial)
+	})
 }
 
 // Clients that have to stay where they are may fail there all the time, whatever others do.
