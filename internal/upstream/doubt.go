@@ -191,30 +191,27 @@ func (t *Table) TrialOver(c *Choice) {
 // that is not doubtful, was not tried, and has room. The first is drawn by its live tunnels, of
 // those that have not failed since, as that shows that it works; any further one just at
 // random. Not the one with most tunnels is the first: clients stay with a witness, so where
-// there are many trials, it would get all tunnels of the pool. If there is none for a doubtful
-// upstream, its next trial is put off, as each costs a client something.
+// there are many trials, it would get all tunnels of the pool. Where all others are doubtful,
+// one of these is asked: of two upstreams that restart one after the other, the first is well
+// again before it is tried. If there is none at all for a doubtful upstream, its next trial is
+// put off, as each costs a client something.
 func (c *Candidates) Witness(of *Choice, first bool) *Choice {
 	c.pool.table.mu.Lock()
 	defer c.pool.table.mu.Unlock()
 	slots := c.slotsLocked()
 	kind := of.Endpoint.classLocked() & backup
-	best, other, shown, all := -1, -1, 0, 0
-	for i := range slots {
-		s := &slots[i]
-		if s.class != kind || s.endpoint.Host == of.Endpoint.Host || slices.Contains(c.tried, s.endpoint.Server) {
-			continue
-		}
-		if all++; c.pool.table.random(all) == 0 {
-			other = i
-		}
-		if n := s.shownLocked(); n > 0 {
-			if shown += n; c.pool.table.random(shown) < n {
-				best = i
-			}
-		}
+	isOther := func(s *Slot) bool {
+		return s.endpoint.Host != of.Endpoint.Host && !slices.Contains(c.tried, s.endpoint.Server)
 	}
-	if !first || best < 0 {
-		best = other
+	best := -1
+	if first {
+		best = c.drawLocked(slots, kind, isOther, (*Slot).shownLocked)
+	}
+	if best < 0 {
+		if !slices.ContainsFunc(slots, func(s Slot) bool { return s.class == kind && s.endpoint.Host != of.Endpoint.Host }) {
+			kind |= doubtful
+		}
+		best = c.drawLocked(slots, kind, isOther, func(*Slot) int { return 1 })
 	}
 	if best < 0 {
 		if f := of.Endpoint.Failures; first && f != nil && f.doubt.is {
@@ -225,6 +222,23 @@ func (c *Candidates) Witness(of *Choice, first bool) *Choice {
 	chosen := c.reserveLocked(slots[best].endpoint)
 	chosen.IsWitness = true
 	return chosen
+}
+
+// drawLocked draws a slot of a class at random, by what it weighs; -1 if none weighs anything.
+func (c *Candidates) drawLocked(slots []Slot, of class, is func(*Slot) bool, weight func(*Slot) int) int {
+	drawn, all := -1, 0
+	for i := range slots {
+		s := &slots[i]
+		if s.class != of || !is(s) {
+			continue
+		}
+		if n := weight(s); n > 0 {
+			if all += n; c.pool.table.random(all) < n {
+				drawn = i
+			}
+		}
+	}
+	return drawn
 }
 
 // shownLocked is how many tunnels show that an upstream works: none if it has failed since.

@@ -180,7 +180,7 @@ func play(t *testing.T, sc scene, check func(t *testing.T, o *outcome)) {
 		m.all.Go(func() { m.arrive(3, sc.attacks, m.attacker) })
 		m.all.Go(m.watch)
 		time.Sleep(simulated)
-		m.out.heaviest = heaviestOf(m.counts()[sc.bad:])
+		m.out.heaviest = heaviestOf(m.counts()[min(sc.bad, sc.upstreams-1):])
 		close(m.over)
 		m.all.Wait()
 		check(t, &m.out)

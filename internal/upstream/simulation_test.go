@@ -25,8 +25,8 @@ func steadily(is temper) func() temper { return func() temper { return is } }
 var faults = []fault{
 	{"refuses", steadily(refuses), 8},
 	{"is silent", steadily(isSilent), 12},
-	{"refuses half", steadily(half(refuses)), 30},
-	{"refuses in turn", func() temper { return inTurn(refuses, time.Minute) }, 20},
+	{"refuses half", steadily(half(refuses)), 40},
+	{"refuses in turn", func() temper { return inTurn(refuses, time.Minute) }, 30},
 	{"resets", steadily(resetsAll), 12},
 }
 
@@ -179,6 +179,37 @@ func TestSimulatedReleasesAreMixed(t *testing.T) {
 						t.Errorf("lost %.2f%% of the clients", 100*o.lostShare())
 					}
 					expectFair(t, sc, o)
+				})
+			})
+		}
+	}
+}
+
+// restarting has upstreams refuse for a while, one right after the other.
+func restarting() func() temper {
+	const takes = 8 * time.Second // less than the pause before a trial
+	from := time.Minute
+	return func() temper {
+		began, mine := time.Now(), from
+		from += takes
+		return func(v *visitor) reply {
+			if passed := time.Since(began); passed >= mine && passed < mine+takes {
+				return refuses(v)
+			}
+			return works(v)
+		}
+	}
+}
+
+func TestSimulatedRestartsCostFew(t *testing.T) {
+	for _, n := range []int{2, 3, 10} {
+		for _, seed := range seeds() {
+			sc := scene{rule: witnesses, upstreams: n, bad: n, temper: restarting(), rate: 10, seed: seed}
+			t.Run("", func(t *testing.T) {
+				play(t, sc, func(t *testing.T, o *outcome) {
+					if o.tell(t, sc); o.mostLostBy() >= maxFails {
+						t.Errorf("a restart has cost %d clients, want at most %d", o.mostLostBy(), maxFails-1)
+					}
 				})
 			})
 		}

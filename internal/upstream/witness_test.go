@@ -3,6 +3,7 @@ package upstream
 import (
 	"slices"
 	"testing"
+	"time"
 )
 
 func TestWhoIsAskedAsAWitness(t *testing.T) {
@@ -22,7 +23,9 @@ func TestWhoIsAskedAsAWitness(t *testing.T) {
 				s.w.t.Cleanup(func() { s.w.TunnelEnded(h) })
 			}
 		}, []string{"c:1"}, []string{"b:1"}},
-		"no backup": {func(s *site) { s.convict(1); s.convict(2); s.convict(3) }, nil, nil},
+		"a doubtful one if all are": {doubtAll, []string{"b:1", "c:1", "d:1"}, []string{"b:1", "c:1", "d:1"}},
+		"one if all others are":     {func(s *site) { doubtAll(s); s.opens(3, 1) }, []string{"d:1"}, nil},
+		"no backup":                 {closeOthers, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
@@ -50,10 +53,19 @@ func TestWhoIsAskedAsAWitness(t *testing.T) {
 						t.Errorf("the place is not counted: %d", got)
 					}
 					two := cs.Witness(of, false)
+					if first = append(first, one.Host.Address); len(c.second) == 0 {
+						if two != nil {
+							t.Fatalf("asks %s, too", two.Host.Address)
+						}
+						s.end(of)
+						s.end(one)
+						cs.Close()
+						continue
+					}
 					if two == nil || two.Host == one.Host || two.Host == of.Host {
 						t.Fatalf("asks %+v then", two)
 					}
-					first, second = append(first, one.Host.Address), append(second, two.Host.Address)
+					second = append(second, two.Host.Address)
 					for _, choice := range []*Choice{of, one, two} {
 						s.end(choice)
 					}
@@ -74,6 +86,21 @@ func TestWhoIsAskedAsAWitness(t *testing.T) {
 			})
 		})
 	}
+}
+
+// doubtAll has all but the first be doubtful, until they answer.
+func doubtAll(s *site) {
+	for i := 1; i < 4; i++ {
+		s.convict(i)
+	}
+	time.Sleep(failDuration)
+}
+
+// closeOthers closes all but the first and the backup.
+func closeOthers(s *site) {
+	s.w.said++
+	closed := State{State: Maint}
+	s.w.SetStates(s.w.said, map[string]State{"b:1": closed, "c:1": closed, "d:1": closed})
 }
 
 // failOnce has all but the first fail.
@@ -108,24 +135,6 @@ func TestAWitnessOfABackupIsABackup(t *testing.T) {
 		}
 		s.end(of)
 		s.end(one)
-		c.Close()
-	})
-}
-
-// The last one that is not in doubt cannot come into it, as nobody is there who could say
-// otherwise.
-func TestSomeoneIsNeverInDoubt(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		s := w.load(doubting, "a:1", "b:1", "c:1")
-		s.convict(0)
-		s.convict(1)
-		c := s.candidates()
-		of := c.Reserve(s.Fixed[2])
-		if got := c.Witness(of, true); got != nil {
-			t.Errorf("asks %s, which is doubtful", got.Host.Address)
-			s.end(got)
-		}
-		s.end(of)
 		c.Close()
 	})
 }
