@@ -27,7 +27,7 @@ var faults = []fault{
 	{"is silent", steadily(isSilent), 12},
 	{"refuses half", steadily(half(refuses)), 40},
 	{"refuses in turn", func() temper { return inTurn(refuses, time.Minute) }, 30},
-	{"resets", steadily(resetsAll), 12},
+	{"resets", steadily(resetsAll), 16},
 }
 
 // pools are how many upstreams there are, how many are bad, and how many clients a second it
