@@ -211,7 +211,7 @@ func (h *Handler) attempt(
 		switch {
 		case own == nil: // also if somebody's code has panicked
 			process.table.GiveBack(c.Choice)
-		case own.opens() && !c.Overdue:
+		case own.opens():
 			process.table.Answered(c.Choice, t.candidates.Client, hs.upstreamTook)
 		}
 		if a != nil && own == nil {

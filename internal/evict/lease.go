@@ -44,9 +44,6 @@ type Lease struct {
 	Failures *upstream.Failures
 }
 
-// atOnce is how soon after it was opened a tunnel is reset that should not have been opened.
-const atOnce = time.Second
-
 // LeaseOf returns the lease that a tunnel has.
 func LeaseOf(t *tunnel.Tunnel) *Lease {
 	l, _ := t.Owner.(*Lease) // every tunnel of the process has one
@@ -60,13 +57,21 @@ func (l *Lease) Ended(o tunnel.Outcome) {
 	l.Room.Leave()
 	l.table().TunnelEnded(l.Host)
 	l.Place.Leave()
-	if o.Reason == tunnel.UpstreamReset && o.BytesIn == 0 && time.Since(o.Opened) < atOnce {
-		client, _ := upstream.ClientOf(o.ClientIP)
-		if l.table().WasReset(l.Failures, client) {
-			l.Policy.ResetsAtOnce(l.Host.Address)
-		}
+	if time.Since(o.Opened) < upstream.AtOnce {
+		l.endedAtOnce(o)
 	}
 	l.Policy.Report(o)
+}
+
+// endedAtOnce has an upstream that resets tunnels be found out.
+func (l *Lease) endedAtOnce(o tunnel.Outcome) {
+	client, _ := upstream.ClientOf(o.ClientIP)
+	switch {
+	case o.Reason != tunnel.UpstreamReset || o.BytesIn > 0:
+		l.table().WasLeft(l.Failures, client)
+	case l.table().WasReset(l.Failures, client):
+		l.Policy.ResetsAtOnce(l.Host.Address)
+	}
 }
 
 // MustGo implements tunnel.Owner.

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -63,21 +62,21 @@ func (c *Candidates) pickLocked() *Endpoint {
 	}
 	seen := classesOf(slots)
 	of, ok := firstOf(seen)
-	if !ok {
-		p.unhide(slots, 0)
-		return nil
-	}
 	if i := trialLocked(slots, seen, of); i >= 0 {
 		p.unhide(slots, 0)
 		return slots[i].endpoint
+	}
+	if !ok {
+		p.unhide(slots, 0)
+		return nil
 	}
 	if p.GoesByLoad {
 		p.weighLocked(time.Now())
 	}
 	if p.SlowStart > 0 {
-		c.hideSlow(slots, of, time.Now(), rand.IntN)
+		c.hideSlow(slots, of, time.Now(), p.table.random)
 	}
-	e := slots[p.Policy.Pick(slots, of, rand.IntN)].endpoint
+	e := slots[p.Policy.Pick(slots, of, p.table.random)].endpoint
 	p.unhide(slots, 0)
 	if len(c.expanded) > 0 {
 		keepLocked(slots)

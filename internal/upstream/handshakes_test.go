@@ -3,7 +3,6 @@ package upstream
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,11 +29,6 @@ func (w *world) loadLimited(limits Server, addresses ...string) *site {
 func (s *standing) answer() {
 	s.w.HandshakeEnded(s.chosen, limit.Answered)
 	synctest.Wait()
-}
-
-// client is one with a number.
-func client(n int) netip.Prefix {
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}), 32)
 }
 
 func TestHandshakesWaitAndTunnelsDoNotCount(t *testing.T) {

@@ -284,7 +284,7 @@ func (c *Candidates) reserveLocked(e *Endpoint) *Choice {
 	h, ticket := t.reserveLocked(e.Host)
 	t.underWay++
 	c.pool.retry.Served(time.Now())
-	trial := e.beginTrialLocked(time.Now())
+	trial := e.beginTrialLocked(c.pool, time.Now())
 	return &Choice{
 		Endpoint: e, Host: h, Room: c.joinRoomLocked(h), Tunnels: h.tunnels, Fails: e.Failures.countLocked(), ticket: ticket,
 		Trial: trial, Late: c.pool.lateLocked(trial), pool: c.pool,

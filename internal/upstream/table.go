@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -78,6 +79,7 @@ type Table struct {
 	// Changed is told what has changed, without the lock. That is a hint: whoever acts
 	// on it asks again.
 	Changed func(Change)
+	random  func(n int) int // a number in [0, n); in tests, the same ones in each run
 }
 
 // Change is something that has become different at an address by itself.
@@ -114,6 +116,7 @@ func NewTable(changed func(Change)) *Table {
 		failures:  make(map[failureKey]*Failures),
 		rooms:     make(map[any]*balance.Rooms),
 		Changed:   changed,
+		random:    rand.IntN,
 	}
 }
 
