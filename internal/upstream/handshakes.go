@@ -142,7 +142,7 @@ func (t *Table) HandshakeEnded(c *Choice, outcome limit.Outcome) {
 		c.Host.auto.End(c.ticket, time.Now(), outcome)
 	}
 	c.Host.showLocked()
-	t.serveLocked()
+	t.serveAtLocked(c.Host)
 }
 
 // GiveBack ends both counts of a choice that has come to nothing.
