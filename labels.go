@@ -92,6 +92,9 @@ func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clie
 	defer cancel()
 	told.Offer, told.Conn = &hs.Offer, server.Conn(r.Context())
 	told.Begun = func() { h.logRefusal(r, &hs.account, f, f.status) }
+	if hs.Stream {
+		defer server.LiftIdleTimeouts(r.Context())()
+	}
 	err := all.Tell(ctx, w, r, told)
 	if errors.Is(err, farewell.ErrUnanswered) {
 		return h.refuse(w, r, &hs.account, f)
