@@ -30,7 +30,10 @@ func TestHandshakesWaitForEachOther(t *testing.T) {
 	for i := range 5 {
 		c := testbed.Dial(t, p.Addr)
 		c.Send(testbed.HandshakeRequest("/", c.Host))
-		eventually(t, "it waits", func() bool { return queued(p.handler) == i })
+		eventually(t, "it is under way, or waits", func() bool {
+			info, _ := process.table.Info(up.Addr)
+			return info.Handshakes == 1 && queued(p.handler) == i
+		})
 		clients = append(clients, c)
 	}
 	for i, c := range clients {
