@@ -75,6 +75,7 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //		max_handshakes     <n>|auto|off
 //		handshake_rate     <n> [<burst>] | off
 //		queue              <n> [<timeout>] | off
+//		retry_close        [<most>] | off
 //		slow_start         <duration>|off
 //		rebalance          <percent> [<interval>] | off
 //		load_report        [<metrics...>]
@@ -196,6 +197,7 @@ var options = map[string]option{
 	"max_handshakes":  {"load_balancing.max_handshakes", func(p *parser) error { return p.handshakeLimit(&p.balancing().MaxHandshakes) }},
 	"handshake_rate":  {"load_balancing.handshake_rate load_balancing.handshake_rate.per_second load_balancing.handshake_rate.burst", func(p *parser) error { return p.handshakeRate(&p.balancing().HandshakeRate) }},
 	"queue":           {"load_balancing.queue", (*parser).queue},
+	"retry_close":     {"load_balancing.retry_close", (*parser).retryClose},
 	"slow_start":      {"load_balancing.slow_start", (*parser).slowStart},
 	"rebalance":       {"load_balancing.rebalance", (*parser).rebalance},
 	"load_report":     {"load_balancing.load_report load_balancing.load_report.metrics", func(p *parser) error { return section(&p.balancing().LoadReport).Parse(p.Reader) }},

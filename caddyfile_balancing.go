@@ -124,6 +124,22 @@ func (p *parser) handshakeRate(field **settings.HandshakeRate) error {
 	return p.Number(&r.Burst, 1, settings.MostHandshakeRate, "the burst of handshake_rate"+bounds)
 }
 
+// mostRetryCloses is the default of retry_close.
+const mostRetryCloses = 1000
+
+func (p *parser) retryClose() error {
+	most := &p.balancing().RetryClose
+	*most = mostRetryCloses
+	if !p.NextArg() {
+		return nil
+	}
+	if p.Val() == "off" {
+		*most = -1
+		return nil
+	}
+	return p.Number(most, 1, math.MaxInt, "retry_close is a number of at least 1, or off")
+}
+
 func (p *parser) queue() error {
 	q := new(Queue)
 	p.balancing().Queue = q

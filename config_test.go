@@ -387,6 +387,14 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"handshake_rate": {"per_second": -1, "burst": 5}}}`,
 		"load_balancing.handshake_rate.burst: has no effect without a limit; set per_second too",
 	},
+	"retry_close without a queue": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"retry_close": 5, "queue": {"size": -1}}}`,
+		"load_balancing.retry_close: has no effect without a queue; set that too, or leave it out",
+	},
+	"retry_close of a policy of another module": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "first"}, "retry_close": 5}}`,
+		"load_balancing.retry_close: has no effect with this selection policy, with which nobody waits; leave it out",
+	},
 	"queue of a sticky policy": {
 		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "ip_hash"}, "queue": {"size": 10}}}`,
 		"load_balancing.queue: has no effect with this selection policy, which sends a client to the upstream that knows it; leave it out",

@@ -132,6 +132,13 @@ type LoadBalancing struct {
 	// to the upstream that knows it.
 	Queue *Queue `json:"queue,omitempty"`
 
+	// Most handshakes at a time that are refused by a Close, in the place of 503, as they
+	// are not served from the queue: scripts in browsers see no status. They are accepted,
+	// held for 1 to 10 seconds and closed with 1013 (try again later). They count as refused.
+	// The others get 503, and of one client a tenth, or 100. A negative value means off.
+	// Default: 0, off.
+	RetryClose int `json:"retry_close,omitempty"`
+
 	// Has newcomers go by the load that upstreams report. Refused with policies of other
 	// modules, and with `rebalance`, which would send tunnels back where they come from.
 	// Default: none.
@@ -218,6 +225,9 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 	if err := lb.HandshakeRate.check(); err != nil {
 		return fmt.Errorf("load_balancing.%w", err)
 	}
+	if lb.RetryClose > 0 && lb.Queue != nil && lb.Queue.Size < 0 {
+		return errors.New("load_balancing.retry_close: has no effect without a queue; set that too, or leave it out")
+	}
 	if err := lb.Rebalance.check(); err != nil {
 		return err
 	}
@@ -257,6 +267,8 @@ func (lb *LoadBalancing) checkForeign(upstreams []*Upstream) error {
 	case lb.SlowStart > 0:
 		return errors.New("load_balancing.slow_start: has no effect with this selection policy, " +
 			"which would send clients somewhere else meanwhile; leave it out")
+	case lb.RetryClose > 0:
+		return errors.New("load_balancing.retry_close: has no effect with this selection policy, with which nobody waits; leave it out")
 	case lb.Queue != nil && lb.Queue.Size >= 0:
 		return errors.New("load_balancing.queue: has no effect with this selection policy, " +
 			"which sends a client to the upstream that knows it; leave it out")
