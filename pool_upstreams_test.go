@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
@@ -168,11 +167,12 @@ func TestSelectionPoliciesAgreeWithReverseProxy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			var dials []string
 			for _, up := range offered {
-				up.Host = new(reverseproxy.Host)
+				dials = append(dials, up.Dial)
 			}
-			theirs := s.handler[0].guest.Selector.Select(offered, r, nil)
-			a, err := settings.ParseAddress(theirs.Dial)
+			theirs, _ := theirChoice(t, policy, dials, r)
+			a, err := settings.ParseAddress(theirs)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -94,7 +94,9 @@ type starter func(client, upstream relay.Side, hooks relay.Hooks) relay.Relay
 func (h *Handler) startTunnel(
 	r *http.Request, hs *clientHandshake, a *answer, client relay.Side, start starter,
 ) *tunnel.Tunnel {
-	held := &evict.Lease{Host: a.choice.Host, From: a.choice.Endpoint.From, Place: hs.place, Policy: h.evictPolicy}
+	held := &evict.Lease{
+		Host: a.choice.Host, From: a.choice.Endpoint.From, Place: hs.place, Visit: a.choice.visit, Policy: h.evictPolicy,
+	}
 	about := tunnel.About{
 		ID: hs.tunnelID, ClientIP: clientIP(r), Upstream: held.Host.Address, Handler: h.Name,
 		Labels: h.labelsOf(r), Asked: hs.target(r).Keep(), Course: hs.course(r),

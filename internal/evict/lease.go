@@ -3,6 +3,7 @@ package evict
 import (
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -36,6 +37,7 @@ type Lease struct {
 	// request.
 	From   *upstream.Provenance
 	Place  *upstream.ClientPlace // nil if these are not counted
+	Visit  *sticky.Visit         // nil if clients are not known
 	Policy *Policy
 }
 
@@ -51,6 +53,7 @@ func (l *Lease) table() *upstream.Table { return l.Policy.evictor.table }
 func (l *Lease) Ended(o tunnel.Outcome) {
 	l.table().TunnelEnded(l.Host)
 	l.Place.Leave()
+	l.Visit.Leave()
 	l.Policy.Report(o)
 }
 

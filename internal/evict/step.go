@@ -22,9 +22,13 @@ func (b *rebalancer) step() (closing []*tunnel.Tunnel, targets map[string]bool, 
 	if n == 0 {
 		return nil, nil, more
 	}
+	at := make(map[string]int)
 	for i, n := range v.Closings(n) {
 		tunnel.IdleFirst(movable[i])
 		closing = append(closing, movable[i][:n]...)
+		if n > 0 {
+			at[addresses[i]] = n
+		}
 	}
 	targets = make(map[string]bool)
 	for i, address := range addresses {
@@ -33,7 +37,7 @@ func (b *rebalancer) step() (closing []*tunnel.Tunnel, targets map[string]bool, 
 		}
 	}
 	tunnel.IdleFirst(closing)
-	b.Closing(v.TooMany, len(closing))
+	b.Closing(b.evictor.ClientGroup(b.loaded), v.TooMany, at)
 	return closing, targets, more
 }
 

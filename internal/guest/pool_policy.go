@@ -64,22 +64,25 @@ func (p *PoolPolicy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // Select implements reverseproxy.Selector.
 func (p *PoolPolicy) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	find := func(dial string) int {
-		return slices.IndexFunc(pool, func(up *reverseproxy.Upstream) bool { return up.Dial == dial && up.Available() })
+	available := make(map[string]*reverseproxy.Upstream, len(pool))
+	for _, up := range slices.Backward(pool) {
+		if up.Available() {
+			available[up.Dial] = up
+		}
 	}
-	dial, fields, err := p.ask(r, p.Pool, p.config, func(dial string) bool { return find(dial) >= 0 })
+	dial, fields, err := p.ask(r, p.Pool, p.config, func(dial string) bool { return available[dial] != nil })
 	if err != nil {
 		p.logger.ErrorContext(r.Context(), "no upstream was chosen", "pool", p.Pool, "error", err)
 		return nil
 	}
-	i := find(dial)
-	if i < 0 {
+	up := available[dial]
+	if up == nil {
 		return nil
 	}
 	if w != nil { // a policy whose fallback this is may have none
 		setCookies(w.Header(), fields["Set-Cookie"])
 	}
-	return pool[i]
+	return up
 }
 
 // setCookies sets cookies instead of those of the same names, which are from an earlier choice

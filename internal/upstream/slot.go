@@ -11,7 +11,7 @@ import (
 type Slot struct {
 	// endpoint is whose slot it is.
 	endpoint *Endpoint
-	tunnels  int32
+	tunnels  int32 // also those that are expected
 	weight   int32
 	class    class
 	current  int64  // of smooth weighted round robin
@@ -40,7 +40,7 @@ const (
 // slotLocked is what holds for e now. The caller holds the table's lock.
 func (e *Endpoint) slotLocked() Slot {
 	return Slot{
-		endpoint: e, tunnels: int32(e.Host.tunnels), weight: e.weightLocked(), class: e.classLocked(),
+		endpoint: e, tunnels: e.Host.loadLocked(), weight: e.weightLocked(), class: e.classLocked(),
 		current: e.Server.current,
 	}
 }
@@ -101,7 +101,7 @@ func firstOf(seen uint64) (class, bool) {
 func (e *Endpoint) showLocked() {
 	if e.pool != nil {
 		s := &e.pool.slots[e.at]
-		s.tunnels, s.weight, s.class = int32(e.Host.tunnels), e.weightLocked(), e.classLocked()
+		s.tunnels, s.weight, s.class = e.Host.loadLocked(), e.weightLocked(), e.classLocked()
 	}
 }
 
