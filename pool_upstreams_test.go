@@ -21,6 +21,7 @@ import (
 
 // polledSite is a configuration with handlers and a source that refers to them.
 type polledSite struct {
+	ctx     caddy.Context
 	source  *guest.PoolUpstreams
 	handler []*Handler
 }
@@ -30,7 +31,7 @@ type polledSite struct {
 func loadPolled(t *testing.T, pool string, handlers ...*Handler) *polledSite {
 	t.Helper()
 	ctx, cancel := newContext()
-	s := &polledSite{source: poolUpstreams(pool), handler: handlers}
+	s := &polledSite{ctx: ctx, source: poolUpstreams(pool), handler: handlers}
 	// In this order: modules are provisioned in any.
 	if err := s.source.Provision(ctx); err != nil {
 		t.Fatal(err)
