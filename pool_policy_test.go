@@ -1,13 +1,16 @@
 package websocketproxy
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
@@ -39,6 +42,14 @@ func loadBothSides(t *testing.T, lb *LoadBalancing, ups ...*Upstream) *bothSides
 // poll returns where a request goes, which takes the cookie that it gets. reverse_proxy has
 // what the source gives but for those that its own checks exclude.
 func (s *bothSides) poll(t *testing.T, r *http.Request, excluded ...string) string {
+	t.Helper()
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	vars = maps.Clone(vars)
+	return s.tryPoll(t, r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, vars)), excluded...)
+}
+
+// tryPoll is poll for a request that may have been tried before.
+func (s *bothSides) tryPoll(t *testing.T, r *http.Request, excluded ...string) string {
 	t.Helper()
 	pool, err := s.source.GetUpstreams(r)
 	if err != nil {
@@ -117,6 +128,18 @@ func TestPollingGoesAroundWhatReverseProxyExcludes(t *testing.T) {
 	}{{nil, hostA}, {[]string{hostA}, hostB}, {nil, hostB}, {[]string{hostA, hostB}, ""}} {
 		if got := s.poll(t, r, step.excluded...); got != step.want {
 			t.Errorf("without %v: got %q, want %q", step.excluded, got, step.want)
+		}
+	}
+}
+
+// One that cannot be reached is not tried again for a request while there are others.
+func TestPollingIsTriedElsewhere(t *testing.T) {
+	s := loadBothSides(t, stickyBalancing(`{"policy": "cookie", "fallback": {"policy": "first"}}`),
+		&Upstream{Dial: hostA}, &Upstream{Dial: hostB})
+	r := clientRequest(0)
+	for i, want := range []string{hostA, hostB, hostB} {
+		if got := s.tryPoll(t, r); got != want {
+			t.Errorf("try %d: got %s, want %s", i, got, want)
 		}
 	}
 }
