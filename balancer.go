@@ -55,7 +55,8 @@ func (h *Handler) provisionPool(ctx caddy.Context) error {
 
 // provisionLimitsOf sets what the pool has besides a policy and upstreams.
 func (h *Handler) provisionLimitsOf(p *upstream.Pool, lb *LoadBalancing) (err error) {
-	p.SlowStart, p.MaxTunnels = settings.OrDefault(lb.SlowStart, 0), lb.MaxTunnels
+	p.SlowStart = settings.OrDefault(lb.SlowStart, 0)
+	lb.SetLimits(p)
 	if p.Queue, err = settings.NewQueueLimits(lb.Queue); err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //	websocket_proxy [<matcher>] [<upstreams...>] {
 //		# upstreams
 //		to                 <upstreams...>
-//		upstream           <address> [weight <n>] [max_tunnels <n>|off] [backup]
+//		upstream           <address> [weight <n>] [max_tunnels <n>|off] [max_handshakes <n>|auto|off] [handshake_rate <n> [<burst>] | off] [backup]
 //		dynamic            <source> [<options...>]
 //		name               <name>
 //
@@ -73,7 +73,10 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //		lb_try_duration    <duration>
 //		lb_try_interval    <duration>
 //		max_tunnels        <n>|off
+//		max_handshakes     <n>|auto|off
+//		handshake_rate     <n> [<burst>] | off
 //		queue              <n> [<timeout>] | off
+//		retry_close        [<most>] | off
 //		slow_start         <duration>|off
 //		rebalance          <percent> [<interval>] | off
 //		load_report        [<metrics...>]
@@ -193,7 +196,10 @@ var options = map[string]option{
 	"lb_try_duration": {"load_balancing.try_duration", func(p *parser) error { return p.DurationOrZero(&p.balancing().TryDuration) }},
 	"lb_try_interval": {"load_balancing.try_interval", func(p *parser) error { return p.DurationOrZero(&p.balancing().TryInterval) }},
 	"max_tunnels":     {"load_balancing.max_tunnels", func(p *parser) error { return p.CountOrOff(&p.balancing().MaxTunnels) }},
+	"max_handshakes":  {"load_balancing.max_handshakes", func(p *parser) error { return p.handshakeLimit(&p.balancing().MaxHandshakes) }},
+	"handshake_rate":  {"load_balancing.handshake_rate load_balancing.handshake_rate.per_second load_balancing.handshake_rate.burst", func(p *parser) error { return p.handshakeRate(&p.balancing().HandshakeRate) }},
 	"queue":           {"load_balancing.queue", (*parser).queue},
+	"retry_close":     {"load_balancing.retry_close", (*parser).retryClose},
 	"slow_start":      {"load_balancing.slow_start", (*parser).slowStart},
 	"rebalance":       {"load_balancing.rebalance", (*parser).rebalance},
 	"load_report":     {"load_balancing.load_report load_balancing.load_report.metrics", func(p *parser) error { return section(&p.balancing().LoadReport).Parse(p.Reader) }},
@@ -268,7 +274,7 @@ var syntax = directive.Syntax{
 		"sticky_session": true, "to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
 		"origins": true, "subprotocols": true, "lb_retry_status": true, "label": true,
 	},
-	Settings: []string{"weight", "max_tunnels", "backup"},
+	Settings: []string{"weight", "max_tunnels", "max_handshakes", "handshake_rate", "backup"},
 	Renamed:  strings.NewReplacer("dynamic_upstreams", "dynamic"),
 }
 

@@ -92,6 +92,60 @@ func (p *parser) rebalance() error {
 	return p.Duration(&r.Interval, time.Second, "the interval of rebalance is a duration of at least 1s")
 }
 
+// handshakeLimit reads a number of handshakes, auto or off.
+func (p *parser) handshakeLimit(field *settings.HandshakeLimit) error {
+	option := p.Val()
+	switch s, err := p.Arg("a number or auto"); {
+	case err != nil:
+		return err
+	case s == "auto":
+		*field = settings.AutoHandshakes
+		return nil
+	case s == "off":
+		*field = -1
+		return nil
+	}
+	return p.Number((*int)(field), 1, math.MaxInt, option+" is a number of at least 1, auto, or off")
+}
+
+// handshakeRate reads a rate and its burst. What follows may be another setting.
+func (p *parser) handshakeRate(field **settings.HandshakeRate) error {
+	r := new(settings.HandshakeRate)
+	*field = r
+	const bounds = " is a number from 1 to 1000000"
+	switch s, err := p.Arg("a number of handshakes in a second"); {
+	case err != nil:
+		return err
+	case s == "off":
+		r.PerSecond = -1
+		return nil
+	}
+	if err := p.Number(&r.PerSecond, 1, settings.MostHandshakeRate, "handshake_rate"+bounds+", or off"); err != nil || !p.NextArg() {
+		return err
+	}
+	if s := p.Val(); s == "" || s[0] < '0' || s[0] > '9' {
+		p.Prev()
+		return nil
+	}
+	return p.Number(&r.Burst, 1, settings.MostHandshakeRate, "the burst of handshake_rate"+bounds)
+}
+
+// mostRetryCloses is the default of retry_close.
+const mostRetryCloses = 1000
+
+func (p *parser) retryClose() error {
+	most := &p.balancing().RetryClose
+	*most = mostRetryCloses
+	if !p.NextArg() {
+		return nil
+	}
+	if p.Val() == "off" {
+		*most = -1
+		return nil
+	}
+	return p.Number(most, 1, math.MaxInt, "retry_close is a number of at least 1, or off")
+}
+
 func (p *parser) queue() error {
 	q := new(Queue)
 	p.balancing().Queue = q

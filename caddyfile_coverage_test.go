@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 )
 
@@ -49,7 +50,7 @@ func configTypes() []reflect.Type {
 		reflect.TypeFor[Timeouts](), reflect.TypeFor[Keepalive](), reflect.TypeFor[Limits](),
 		reflect.TypeFor[Drain](), reflect.TypeFor[Access](), reflect.TypeFor[label.Label](), reflect.TypeFor[expiry.Rule](),
 		reflect.TypeFor[HealthChecks](), reflect.TypeFor[ActiveHealthChecks](),
-		reflect.TypeFor[told.Agent](), reflect.TypeFor[told.LoadReport](),
+		reflect.TypeFor[settings.HandshakeRate](), reflect.TypeFor[told.Agent](), reflect.TypeFor[told.LoadReport](),
 	}
 }
 

@@ -45,10 +45,14 @@ func (p *parser) upstreamOption() error {
 			err = p.Count(&settings.Weight)
 		case "max_tunnels":
 			err = p.CountOrOff(&settings.MaxTunnels)
+		case "max_handshakes":
+			err = p.handshakeLimit(&settings.MaxHandshakes)
+		case "handshake_rate":
+			err = p.handshakeRate(&settings.HandshakeRate)
 		case "backup":
 			settings.Backup = true
 		default:
-			err = p.Errf("upstream has no setting %s; it has weight, max_tunnels and backup", name)
+			err = p.Errf("upstream has no setting %s; it has weight, max_tunnels, max_handshakes, handshake_rate and backup", name)
 		}
 		if err != nil {
 			return err

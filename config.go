@@ -38,8 +38,12 @@ type (
 	Upstream = settings.Upstream
 	// LoadBalancing says how an upstream is chosen for a new tunnel.
 	LoadBalancing = settings.LoadBalancing
-	// Queue bounds the handshakes that wait for a tunnel to end.
+	// Queue bounds the handshakes that wait for a place at an upstream.
 	Queue = settings.Queue
+	// HandshakeLimit is a number of handshakes, or "auto".
+	HandshakeLimit = settings.HandshakeLimit
+	// HandshakeRate is how many handshakes an upstream gets in a second.
+	HandshakeRate = settings.HandshakeRate
 	// Rebalance has tunnels moved to upstreams that have just come.
 	Rebalance = settings.Rebalance
 	// HealthChecks says how is found out which upstreams can be used.

@@ -364,6 +364,38 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"queue": {"size": -1, "timeout": "1s"}}}`,
 		"load_balancing.queue.timeout: has no effect without a size; set that too",
 	},
+	"no number of handshakes": {
+		`{"upstreams": [{"dial": "a:1", "max_handshakes": "many"}]}`,
+		`max_handshakes: is a number or "auto", not "many"`,
+	},
+	"no rate of handshakes": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"handshake_rate": {"burst": 5}}}`,
+		"load_balancing.handshake_rate.per_second: is missing; say how many, or -1 for no limit",
+	},
+	"a rate without end": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"handshake_rate": {"per_second": 10000000}}}`,
+		"load_balancing.handshake_rate.per_second: 10000000 is more than 1000000",
+	},
+	"a negative burst": {
+		`{"upstreams": [{"dial": "a:1"}, {"dial": "b:1", "handshake_rate": {"per_second": 5, "burst": -1}}]}`,
+		"upstreams[1]: handshake_rate.burst: must not be negative; leave it out for a tenth of per_second",
+	},
+	"a burst without end": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"handshake_rate": {"per_second": 5, "burst": 10000000}}}`,
+		"load_balancing.handshake_rate.burst: 10000000 is more than 1000000",
+	},
+	"a burst of a rate that is off": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"handshake_rate": {"per_second": -1, "burst": 5}}}`,
+		"load_balancing.handshake_rate.burst: has no effect without a limit; set per_second too",
+	},
+	"retry_close without a queue": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"retry_close": 5, "queue": {"size": -1}}}`,
+		"load_balancing.retry_close: has no effect without a queue; set that too, or leave it out",
+	},
+	"retry_close of a policy of another module": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "first"}, "retry_close": 5}}`,
+		"load_balancing.retry_close: has no effect with this selection policy, with which nobody waits; leave it out",
+	},
 	"queue with a policy of another module": {
 		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "first"}, "queue": {"size": 10}}}`,
 		"load_balancing.queue: has no effect with this selection policy, of which is not known whom it would choose; leave it out",

@@ -46,7 +46,7 @@ func fieldDocs(tb testing.TB, config reflect.Type) map[string]string {
 var defaultSentence = regexp.MustCompile(`Default: ([^.]|\.[^ ])+\.$`)
 
 func TestEverySettingIsDocumentedWithItsDefault(t *testing.T) {
-	required := map[string]bool{"Handler.Upstreams": true, "Upstream.Dial": true, "Label.Name": true, "Label.Value": true, "Rule.At": true, "Agent.Port": true}
+	required := map[string]bool{"Handler.Upstreams": true, "Upstream.Dial": true, "Label.Name": true, "Label.Value": true, "Rule.At": true, "Agent.Port": true, "HandshakeRate.PerSecond": true}
 	for _, config := range configTypes() {
 		docs := fieldDocs(t, config)
 		for _, field := range jsonFields(config) {

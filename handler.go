@@ -62,7 +62,7 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request) (serve func(), er
 	defer func() { hs.place.Leave() }() // unless a tunnel has taken it
 	a, refused := h.connect(r, hs)
 	if refused != nil {
-		return nil, h.refuse(w, r, &hs.account, refused)
+		return nil, h.refuseByClose(w, r, hs, refused)
 	}
 	defer a.giveBack() // unless a tunnel has taken it
 	if !a.opens() {

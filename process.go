@@ -48,10 +48,11 @@ type processWide struct {
 	sources   *discovery.Set
 	operators *cluster.States
 	logs      reporterSet
-	farewells farewell.Farewells
-	metrics   *metrics.Metrics
-	board     *dashboard.Board
-	events    events.Process
+	// farewells tell clients that they have expired, retryCloses that they are to try again.
+	farewells, retryCloses farewell.Farewells
+	metrics                *metrics.Metrics
+	board                  *dashboard.Board
+	events                 events.Process
 	// toldShortage is when a line has told of a shortage, in nanoseconds since 1970.
 	toldShortage atomic.Int64
 }

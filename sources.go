@@ -38,12 +38,7 @@ func (h *Handler) provisionSources(ctx caddy.Context) error {
 
 // dynamicSlot makes the place of an upstream that was found.
 func (h *Handler) dynamicSlot(dial string) *upstream.Server {
-	return &upstream.Server{
-		Weight:     settings.DefaultWeight,
-		MaxTunnels: h.pool.MaxTunnels,
-		Dial:       dial,
-		Known:      guest.NewUpstream(dial),
-	}
+	return (&Upstream{Dial: dial}).Slot(h.pool, settings.DefaultWeight)
 }
 
 // discover waits for upstreams that are still to be found, and asks the handler's

@@ -33,6 +33,17 @@ type Upstream struct {
 	// means no limit. Default: `load_balancing.max_tunnels`.
 	MaxTunnels int `json:"max_tunnels,omitempty"`
 
+	// Most handshakes that may be under way at this upstream at a time, from all handlers
+	// and configurations of the process together, as handshakes are what kills an upstream
+	// to which everybody comes back at once. A handshake is under way until the upstream has
+	// answered; tunnels do not count. `"auto"` finds out how many it does best at a time. A
+	// negative value means no limit. Default: `load_balancing.max_handshakes`.
+	MaxHandshakes HandshakeLimit `json:"max_handshakes,omitempty"`
+
+	// How many handshakes may begin at this upstream in a second, from all handlers and
+	// configurations of the process together. Default: `load_balancing.handshake_rate`.
+	HandshakeRate *HandshakeRate `json:"handshake_rate,omitempty"`
+
 	// If true, the upstream is chosen only when no other one is available.
 	// Default: false.
 	Backup bool `json:"backup,omitempty"`
@@ -47,6 +58,11 @@ func (up *Upstream) Check() error {
 		return fmt.Errorf("dial: %s is a URL; write host:port, and enable TLS in the transport", up.Dial)
 	case up.Weight < 0 || up.Weight > upstream.MaxWeight:
 		return fmt.Errorf("weight: %d is not between 1 and %d", up.Weight, upstream.MaxWeight)
+	}
+	if err := up.HandshakeRate.check(); err != nil {
+		return err
+	}
+	switch {
 	case strings.Contains(up.Dial, "{"):
 		return nil // it is known in a handshake only
 	}
@@ -104,10 +120,25 @@ type LoadBalancing struct {
 	// negative value means no limit. Default: no limit.
 	MaxTunnels int `json:"max_tunnels,omitempty"`
 
-	// How handshakes wait while all upstreams are at their `max_tunnels`. With
+	// Most handshakes under way at each upstream that has no `max_handshakes` of its own, or
+	// `"auto"`. A negative value means no limit. Default: no limit.
+	MaxHandshakes HandshakeLimit `json:"max_handshakes,omitempty"`
+
+	// How many handshakes may begin in a second at each upstream that has no
+	// `handshake_rate` of its own. Default: no limit.
+	HandshakeRate *HandshakeRate `json:"handshake_rate,omitempty"`
+
+	// How handshakes wait while all upstreams are at one of these limits. With
 	// selection policies of other modules nobody waits, as it is not known whom they would
 	// choose.
 	Queue *Queue `json:"queue,omitempty"`
+
+	// Most handshakes at a time that are refused by a Close, in the place of 503, as they
+	// are not served from the queue: scripts in browsers see no status. They are accepted,
+	// held for 1 to 10 seconds and closed with 1013 (try again later). They count as refused.
+	// The others get 503, and of one client a tenth, or 100. A negative value means off.
+	// Default: 0, off.
+	RetryClose int `json:"retry_close,omitempty"`
 
 	// Has newcomers go by the load that upstreams report. Refused with policies of other
 	// modules, and with `rebalance`, which would send tunnels back where they come from.
@@ -128,10 +159,11 @@ type LoadBalancing struct {
 	StickySession []sticky.Opening `json:"sticky_session,omitempty"`
 }
 
-// Queue bounds the handshakes that wait for a tunnel to end, wherever it belongs
-// to, because all upstreams that they could go to have as many as they may have.
-// They are served in the order in which they have come. Those that find the queue
-// full, or are not served in time, get 503 with a Retry-After of 1 to 10 seconds.
+// Queue bounds the handshakes that wait for a place, as all upstreams that they could go
+// to have as many tunnels or handshakes as they may have. Clients are served in turn, each in
+// the order in which its handshakes have come. If the queue is full, the newest of the
+// client with the most goes. Those that are not served get 503 with a Retry-After by which
+// they come one after another.
 type Queue struct {
 	// Most handshakes that wait. A negative value means that none does: they get
 	// 503 at once, or try again as `try_duration` says. Default: 1000.
@@ -199,6 +231,12 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 	case lb.SlowStart > caddy.Duration(longestSlowStart):
 		return fmt.Errorf("load_balancing.slow_start: is longer than %v", longestSlowStart)
 	}
+	if err := lb.HandshakeRate.check(); err != nil {
+		return fmt.Errorf("load_balancing.%w", err)
+	}
+	if lb.RetryClose > 0 && lb.Queue != nil && lb.Queue.Size < 0 {
+		return errors.New("load_balancing.retry_close: has no effect without a queue; set that too, or leave it out")
+	}
 	if err := lb.Rebalance.check(); err != nil {
 		return err
 	}
@@ -263,6 +301,8 @@ func (lb *LoadBalancing) checkForeign(upstreams []*Upstream) error {
 	case lb.SlowStart > 0:
 		return errors.New("load_balancing.slow_start: has no effect with this selection policy, " +
 			"which would send clients somewhere else meanwhile; leave it out")
+	case lb.RetryClose > 0:
+		return errors.New("load_balancing.retry_close: has no effect with this selection policy, with which nobody waits; leave it out")
 	case lb.Queue != nil && lb.Queue.Size >= 0:
 		return errors.New("load_balancing.queue: has no effect with this selection policy, " +
 			"of which is not known whom it would choose; leave it out")
@@ -292,24 +332,27 @@ func (r *Rebalance) check() error {
 	return nil
 }
 
-// slot makes the upstream's place in a pool, in which upstreams have this weight,
-// or none, and may have so many tunnels, if they do not say it themselves.
-func (up *Upstream) slot(weight, maxTunnels int) *upstream.Server {
+// Slot makes the upstream's place in a pool, in which upstreams have this weight, or none,
+// and the pool's limits, if they do not say it themselves.
+func (up *Upstream) Slot(p *upstream.Pool, weight int) *upstream.Server {
+	maxTunnels := p.MaxTunnels
 	if up.MaxTunnels != 0 {
 		maxTunnels = up.MaxTunnels
 	}
 	return &upstream.Server{
-		Weight:     max(weight, DefaultWeight),
-		MaxTunnels: maxTunnels,
-		Backup:     up.Backup,
-		Dial:       up.Dial,
-		Known:      guest.NewUpstream(up.Dial),
+		Weight:        max(weight, DefaultWeight),
+		MaxTunnels:    maxTunnels,
+		MaxHandshakes: up.MaxHandshakes.forUpstream(p.MaxHandshakes),
+		HandshakeRate: up.HandshakeRate.forUpstream(p.HandshakeRate),
+		Backup:        up.Backup,
+		Dial:          up.Dial,
+		Known:         guest.NewUpstream(up.Dial),
 	}
 }
 
 // AddTo puts an upstream into a pool. Without a weight, that is the default.
 func AddTo(p *upstream.Pool, up *Upstream, weight int) error {
-	s := up.slot(weight, p.MaxTunnels)
+	s := up.Slot(p, weight)
 	if strings.Contains(up.Dial, "{") {
 		p.AddTemplate(s, up.Dial)
 		return nil

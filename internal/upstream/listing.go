@@ -14,6 +14,9 @@ type Info struct {
 	State string
 	// Tunnels counts those that are open, and handshakes under way.
 	Tunnels int
+	// Handshakes counts those under way, and HandshakesLimit is how many may be, by the
+	// lowest max_handshakes; zero means no limit.
+	Handshakes, HandshakesLimit int
 	// Queued counts handshakes that wait because this upstream, like the others
 	// of their pool, has as many tunnels as it may have.
 	Queued int
@@ -53,7 +56,7 @@ type Held struct {
 	Failures              int // addresses of which failures are remembered
 	Watched               int // endpoints of which failures are counted
 	queues                int // in which handshakes wait
-	handshakes            int // under way
+	Handshakes            int // under way
 	timers                int // that serve who waits
 }
 
@@ -61,7 +64,7 @@ type Held struct {
 func (t *Table) Held() Held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues), handshakes: t.underWay}
+	h := Held{Addresses: len(t.m), templates: len(t.templates), queues: len(t.queues), Handshakes: t.underWay}
 	if t.timer != nil {
 		h.timers++
 	}
@@ -104,6 +107,7 @@ func (t *Table) infoLocked(address string, h *Host) Info {
 		Address:    address,
 		State:      Ready,
 		Tunnels:    h.tunnels,
+		Handshakes: h.underWay,
 		Configured: h.named > 0,
 		Source:     h.source,
 		By:         s.By,
@@ -113,6 +117,11 @@ func (t *Table) infoLocked(address string, h *Host) Info {
 	}
 	if s.IsSet() {
 		i.State = s.State
+	}
+	for _, e := range h.standing {
+		if most := h.mostHandshakesLocked(e.Server); most > 0 && (i.HandshakesLimit == 0 || most < i.HandshakesLimit) {
+			i.HandshakesLimit = most
+		}
 	}
 	i.Health, i.HealthError, i.Checked = h.healthLocked()
 	h.tellLocked(&i)

@@ -26,10 +26,12 @@ type Pool struct {
 	// SlowStart is how long a newcomer gets less than its share; zero means not
 	// at all.
 	SlowStart time.Duration
-	// MaxTunnels is for upstreams that do not say it themselves.
-	MaxTunnels int
-	Queue      QueueLimits
-	Passive    FailureLimits
+	// These are for upstreams that do not say it themselves: as in Server.
+	MaxTunnels    int
+	MaxHandshakes int
+	HandshakeRate HandshakeRate
+	Queue         QueueLimits
+	Passive       FailureLimits
 	// GoesByLoad tells that newcomers go by what upstreams say of their load.
 	GoesByLoad bool
 	// Joins and leaves are told when an endpoint can be chosen, and when it cannot any

@@ -267,7 +267,7 @@ func (t *Table) TunnelEnded(h *Host) {
 	h.countLocked(-1)
 	empty := h.takeEmptyLocked()
 	t.releaseLocked(h)
-	t.serveLocked()
+	t.serveAtLocked(h)
 	t.mu.Unlock()
 	if empty {
 		t.Changed(Change{Kind: AddressEmpty, Address: h.Address})
