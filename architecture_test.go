@@ -51,7 +51,7 @@ var graph = map[string][]string{
 	"told":      {"net/http", "directive", "events", "health", "orca", "printable", "upstream", "caddy", "zap"},
 	"trace":     {"printable", "net/http", "otel"},
 	"tunnel":    {"frame", "printable", "relay", "trace", "quic"},
-	"upstream":  {"limit"},
+	"upstream":  {"balance", "limit"},
 }
 
 // outsiders are the names that graph has for what is not of this module.

@@ -121,7 +121,8 @@ func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *upstream.P
 		return nil, err
 	}
 	if own != nil {
-		p.Policy = own.Build()
+		own.Apply(p, h.clientGroup)
+		h.policy = own
 		if own.Sticky != nil {
 			h.sticky = sticky.New(own.Sticky, process.known, lb.StickySession, h.clientGroup)
 			p.Joins, p.Leaves = append(p.Joins, h.sticky.Join), append(p.Leaves, h.sticky.Leave)

@@ -17,8 +17,16 @@ import (
 )
 
 func (p *parser) policy() error {
+	if p.NextIs(settings.Hash) {
+		own := new(settings.OwnPolicy)
+		if err := directive.UnmarshalGuest("lb_policy", own, p.NextSegment()[1:]); err != nil {
+			return err
+		}
+		p.balancing().SelectionPolicyRaw = own.JSON()
+		return nil
+	}
 	policy, tokens, err := p.Guest("http.reverse_proxy.selection_policies", "the name of a policy",
-		"least_conn, round_robin, random_choose, or another one that reverse_proxy has, such as ip_hash or cookie")
+		"least_conn, round_robin, random_choose, hash, or another one that reverse_proxy has, such as ip_hash or cookie")
 	if err != nil {
 		return err
 	}

@@ -173,6 +173,41 @@ var mistakes = map[string]struct{ config, want string }{
 			"load_balancing": {"selection_policy": {"policy": "least_conn", "choose": 2}}}`,
 		"load_balancing.selection_policy: least_conn has no option `choose`",
 	},
+	"least_conn with a key": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "least_conn", "key": "{http.request.host}"}}}`,
+		"load_balancing.selection_policy: least_conn has no option `key`",
+	},
+	"hash without a key": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "hash", "balance": 125}}}`,
+		"load_balancing.selection_policy: key: is empty; give a placeholder, such as {http.request.uri.query.room}",
+	},
+	"hash with weights": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "hash", "key": "{http.request.host}", "weights": [1]}}}`,
+		"load_balancing.selection_policy: hash has no option `weights`; give each upstream its weight",
+	},
+	"hash with a number of choices": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "hash", "key": "{http.request.host}", "choose": 2}}}`,
+		"load_balancing.selection_policy: hash has no option `choose`; give it to the fallback",
+	},
+	"hash that is balanced below its share": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "hash", "key": "{http.request.host}", "balance": 99}}}`,
+		"load_balancing.selection_policy: balance: 99 is not between 100 and 10000 percent of an upstream's fair share",
+	},
+	"hash that falls back to another module": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "hash", "key": "{http.request.host}", "fallback": {"policy": "cookie"}}}}`,
+		"load_balancing.selection_policy: fallback: is not least_conn, round_robin, weighted_round_robin or random_choose",
+	},
+	"hash that falls back badly": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "hash", "key": "{http.request.host}", "fallback": {"policy": "random_choose", "choose": 1}}}}`,
+		"load_balancing.selection_policy: fallback: choose: must be at least 2, not 1; `random` is a policy of its own",
+	},
 	"choose one": {
 		`{"upstreams": [{"dial": "localhost:9000"}],
 			"load_balancing": {"selection_policy": {"policy": "random_choose", "choose": 1}}}`,

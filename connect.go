@@ -50,7 +50,7 @@ type picked struct {
 // leave gives back what was counted.
 func (p *picked) leave() {
 	p.visit.Leave()
-	process.table.TunnelEnded(p.Host)
+	process.table.GiveBack(p.Choice)
 }
 
 // connect chooses an upstream and performs the handshake there, on another one
@@ -79,6 +79,9 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 		Retry: &h.retry, guest: h.guest, client: h.sticky.Know(asked, candidates), candidates: candidates,
 		began: time.Now(), last: last, trace: hs.trace,
 	}
+	if h.byKey(candidates, repl) || t.client.IsKeyless() {
+		hs.counts.Keyless.Add(1)
+	}
 	defer func() {
 		t.drop()
 		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
@@ -95,6 +98,12 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 		}
 		h.logRetry(chosen, t.last)
 	}
+}
+
+// byKey has a handshake go by its key, if the policy wants one. It reports whether that is
+// missed.
+func (h *Handler) byKey(c *upstream.Candidates, repl *caddy.Replacer) (isMissed bool) {
+	return h.policy != nil && c.ByKey(h.policy.KeyOf(repl))
 }
 
 // next chooses an upstream, in as many rounds as there is time for.

@@ -106,7 +106,7 @@ func logFields(r *http.Request, hs *clientHandshake, a *answer) {
 }
 
 // clientGroup is the same for all handlers that are one to clients, over reloads.
-func (h *Handler) clientGroup() any { return process.evictor.ClientGroup(h.loaded) }
+func (h *Handler) clientGroup() upstream.ClientGroup { return process.evictor.ClientGroup(h.loaded) }
 
 // enter takes the client's place. It is nil without a refusal where places are
 // not counted.

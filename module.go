@@ -133,9 +133,10 @@ type Handler struct {
 	sources        discovery.Sources
 	guest          *guest.Policy  // nil: the pool has a policy of its own
 	sticky         *sticky.Policy // nil: all clients are newcomers
-	check          *activeCheck   // nil: none
-	agents         *health.Check  // nil: none
-	reports        *told.Reports  // nil: nobody goes by them
+	policy         *settings.OwnPolicy
+	check          *activeCheck  // nil: none
+	agents         *health.Check // nil: none
+	reports        *told.Reports // nil: nobody goes by them
 	loaded         *evict.Pool
 	retry          settings.Retry
 	access         access

@@ -206,6 +206,7 @@ func (h *Handler) candidatesFor(r *http.Request) (*upstream.Candidates, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.byKey(c, repl)
 	c.Client, _ = upstream.ClientOf(clientIP(r))
 	if refused := h.discover(r.Context(), c, r); refused != nil && c.Count() == 0 {
 		c.Close()

@@ -244,7 +244,7 @@ func (w *town) rebalance(share float64) (closed int) {
 	var all []Crowd
 	for from := range crowds {
 		for key, members := range crowds[from] {
-			to := w.offered(w.rooms.Without(key, w.nodes[from].seed, w.tunnels, w.weights()))
+			to := w.offered(w.rooms.Without(key, w.nodes[from].seed, w.whole()))
 			all = append(all, Crowd{Key: key, From: from, To: to, Members: members})
 		}
 	}

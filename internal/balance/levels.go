@@ -96,6 +96,9 @@ func LevelsOf(loads []Load) *Levels {
 // excess is how many tunnels an upstream has too many.
 func (v *Levels) excess(i int) int { return max(0, v.loads[i].Tunnels-v.want[i]) }
 
+// IsLong reports whether an upstream has more tunnels than it should have.
+func (v *Levels) IsLong(i int) bool { return v.excess(i) > 0 }
+
 // IsShort reports whether an upstream should have more tunnels than it has.
 func (v *Levels) IsShort(i int) bool { return v.want[i] > v.loads[i].Tunnels }
 

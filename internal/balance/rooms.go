@@ -17,10 +17,9 @@ const (
 // Rooms counts the live members of rooms at each upstream, and says where the
 // next one goes. A room is what has the same key of the hash policy; an upstream
 // is known by its seed. A room without members takes no memory, but Go's maps
-// keep their size until the last room is empty. Its caller has a lock.
+// keep their size until the last room is empty. The zero value has no rooms yet. Its
+// caller has a lock.
 type Rooms struct {
-	// most is the part of its fair share up to which an upstream gets new rooms.
-	most float64
 	// whole has the rooms that are at one upstream, which are nearly all, and split
 	// the others.
 	whole map[uint64]place
@@ -34,10 +33,6 @@ type place struct {
 	// left: who comes is to go elsewhere, as those who are here are about to.
 	left bool
 }
-
-// RoomsOf returns no rooms yet, for upstreams that may have so many percent of
-// their fair shares.
-func RoomsOf(percent int) *Rooms { return &Rooms{most: float64(percent) / 100} }
 
 // Len is how many rooms have members.
 func (r *Rooms) Len() int { return len(r.whole) + len(r.split) }
@@ -168,12 +163,19 @@ type Seek struct {
 	open, spare Rank
 }
 
-// Member begins the search for a member of the room key. tunnels are all that the
-// pool has, also at upstreams that are not offered, and weights the sum of those
-// that are.
-func (r *Rooms) Member(key uint64, tunnels, weights int) Seek {
+// Fleet is what a search has to know of a pool.
+type Fleet struct {
+	// Percent of its fair share is up to what an upstream gets new rooms.
+	Percent int
+	// Tunnels are all that the pool has, also at upstreams that are not offered, and
+	// Weights the sum of those that are.
+	Tunnels, Weights int
+}
+
+// Member begins the search for a member of the room key.
+func (r *Rooms) Member(key uint64, f Fleet) Seek {
 	s := Seek{
-		perWeight: float64(tunnels) / float64(max(1, weights)), most: r.most,
+		perWeight: float64(f.Tunnels) / float64(max(1, f.Weights)), most: float64(f.Percent) / 100,
 		at: -1, open: RankOf(key), spare: RankOf(key),
 	}
 	if places, isSplit := r.split[key]; isSplit {
@@ -190,8 +192,8 @@ func (r *Rooms) Member(key uint64, tunnels, weights int) Seek {
 
 // Without is like Member for one of a room that has nobody at an upstream: it tells
 // where those who are there would be if they came now.
-func (r *Rooms) Without(key, seed uint64, tunnels, weights int) Seek {
-	s := r.Member(key, tunnels, weights)
+func (r *Rooms) Without(key, seed uint64, f Fleet) Seek {
+	s := r.Member(key, f)
 	s.without = seed
 	return s
 }

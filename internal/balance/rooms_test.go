@@ -9,12 +9,17 @@ import (
 // fleet is a pool whose tunnels belong to rooms.
 type fleet struct {
 	rooms   *Rooms
+	percent int
 	nodes   []node
 	tunnels int
 }
 
 func fleetOf(n, percent int, weights ...int) *fleet {
-	return &fleet{rooms: RoomsOf(percent), nodes: nodes(n, weights...)}
+	return &fleet{rooms: new(Rooms), percent: percent, nodes: nodes(n, weights...)}
+}
+
+func (f *fleet) whole() Fleet {
+	return Fleet{Percent: f.percent, Tunnels: f.tunnels, Weights: f.weights()}
 }
 
 // weights is the sum of those that may get tunnels.
@@ -38,7 +43,7 @@ func (f *fleet) offered(s Seek) int {
 }
 
 func (f *fleet) find(key uint64) int {
-	return f.offered(f.rooms.Member(key, f.tunnels, f.weights()))
+	return f.offered(f.rooms.Member(key, f.whole()))
 }
 
 // add counts members of a room at an upstream.
@@ -126,7 +131,7 @@ func TestWithout(t *testing.T) {
 	order := f.order(1)
 	f.add(1, order[3], 5)
 	without := func() int {
-		return f.offered(f.rooms.Without(1, f.nodes[order[3]].seed, f.tunnels, f.weights()))
+		return f.offered(f.rooms.Without(1, f.nodes[order[3]].seed, f.whole()))
 	}
 	if got := without(); got != order[0] {
 		t.Errorf("as a new room: got %d, want %d", got, order[0])
@@ -167,7 +172,7 @@ func TestThereIsAlwaysOne(t *testing.T) {
 func TestRoomsCount(t *testing.T) {
 	type at struct{ key, seed uint64 }
 	random := rand.New(rand.NewPCG(7, 8))
-	r := RoomsOf(125)
+	r := new(Rooms)
 	counts := make(map[at]int)
 	var live []at
 	check := func() {
@@ -175,7 +180,7 @@ func TestRoomsCount(t *testing.T) {
 		rooms := make(map[uint64]bool)
 		for one, n := range counts {
 			rooms[one.key] = true
-			s := r.Member(one.key, 0, 1)
+			s := r.Member(one.key, Fleet{})
 			if got := s.placeAt(one.seed); int(got.members) != n || !s.isMarked(one.seed) {
 				t.Fatalf("%v: got %d members, want %d", one, got.members, n)
 			}
@@ -215,7 +220,7 @@ func TestRoomsCount(t *testing.T) {
 // empty.
 func TestMemoryOfRooms(t *testing.T) {
 	const n = 100_000
-	r := RoomsOf(125)
+	r := new(Rooms)
 	before := heap()
 	for key := range uint64(n) {
 		r.Add(mixed(key), 1)
@@ -255,10 +260,10 @@ func BenchmarkRooms(b *testing.B) {
 				f := fleetOf(1000, 125, weights...)
 				fill(f, 2, 20)
 				set(f)
-				sum := f.weights()
+				all := f.whole()
 				b.ReportAllocs()
 				for b.Loop() {
-					f.offered(f.rooms.Member(1, f.tunnels, sum))
+					f.offered(f.rooms.Member(1, all))
 				}
 			})
 		}
@@ -277,10 +282,10 @@ func TestPicksAllocateNothing(t *testing.T) {
 	f := fleetOf(100, 125, 1, 2)
 	f.spread(1, 3)
 	f.add(2, 5, 1)
-	sum := f.weights()
+	all := f.whole()
 	for name, key := range map[string]uint64{"split": 1, "live": 2, "new": 3} {
 		if n := testing.AllocsPerRun(100, func() {
-			at := f.offered(f.rooms.Member(key, f.tunnels, sum))
+			at := f.offered(f.rooms.Member(key, all))
 			if name == "live" {
 				f.add(key, at, 1)
 				f.remove(key, at, 1)

@@ -177,6 +177,15 @@ func (r *Reader) Guest(namespace, needs, others string) (module any, tokens []ca
 	return info.New(), segment[1:], nil
 }
 
+// NextIs reports whether this comes next in the line, and stays where it is.
+func (r *Reader) NextIs(text string) bool {
+	if !r.NextArg() {
+		return false
+	}
+	defer r.Prev()
+	return r.Val() == text
+}
+
 // UnmarshalGuest sets up a module like reverse_proxy, but what the module does not
 // read is an error.
 func UnmarshalGuest(option string, module any, tokens []caddyfile.Token) error {

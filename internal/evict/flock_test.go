@@ -24,6 +24,7 @@ type site struct {
 	max       []int    // tunnels that each upstream may have; none means no limit
 	rebalance Rebalance
 	slowStart time.Duration
+	keys      *upstream.Keys
 	passive   upstream.FailureLimits
 	unloaded  chan struct{} // of its configuration; nil: it has one of its own
 
@@ -83,6 +84,7 @@ func (f *flock) load(s *site) (unload func()) {
 	}
 	s.pool = upstream.NewPool(f.table)
 	s.pool.Policy, s.pool.SlowStart, s.pool.Passive = upstream.LeastConn{}, s.slowStart, s.passive
+	s.pool.Keys = s.keys
 	shown := make(map[string]string)
 	for i, dial := range s.dials {
 		server := &upstream.Server{Weight: 1, Dial: dial}
@@ -194,6 +196,18 @@ func (f *flock) openAt(site *site) *tunnel.Tunnel {
 
 func (f *flock) openOver(site *site, begin func(relay.Hooks) relay.Relay) *tunnel.Tunnel {
 	f.t.Helper()
+	return f.openRoom(site, "", begin)
+}
+
+// openIn is openAt for a member of a room.
+func (f *flock) openIn(site *site, room string) {
+	f.t.Helper()
+	f.openRoom(site, room, func(hooks relay.Hooks) relay.Relay { return &sheep{hooks: hooks} })
+}
+
+// openRoom is openOver for a member of a room.
+func (f *flock) openRoom(site *site, room string, begin func(relay.Hooks) relay.Relay) *tunnel.Tunnel {
+	f.t.Helper()
 	candidates, err := site.pool.Candidates(func(string) (upstream.Address, error) {
 		return upstream.Address{Network: "tcp", HostPort: hostB}, nil
 	})
@@ -201,6 +215,7 @@ func (f *flock) openOver(site *site, begin func(relay.Hooks) relay.Relay) *tunne
 		f.t.Fatal(err)
 	}
 	defer candidates.Close()
+	candidates.ByKey(room)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // nobody waits
 	chosen, err := candidates.Next(ctx)
@@ -208,8 +223,8 @@ func (f *flock) openOver(site *site, begin func(relay.Hooks) relay.Relay) *tunne
 		f.t.Fatal(err)
 	}
 	f.table.HandshakeEnded(chosen, limit.Answered)
-	held := &Lease{Host: chosen.Host, From: chosen.Endpoint.From, Policy: site.policy}
-	opened := tunnel.New(tunnel.About{ID: "id", ClientIP: "192.0.2.1", Upstream: chosen.Host.Address}, new(tunnel.Options), f.live, held)
+	held := &Lease{Host: chosen.Host, Room: chosen.Room, From: chosen.Endpoint.From, Policy: site.policy}
+	opened := tunnel.New(tunnel.About{ID: room, ClientIP: "192.0.2.1", Upstream: chosen.Host.Address}, new(tunnel.Options), f.live, held)
 	opened.Start(begin, func() float64 { return 0 })
 	return opened
 }
@@ -259,10 +274,10 @@ func (f *flock) ended(o tunnel.Outcome) {
 	}
 	f.mu.Lock()
 	f.closed = append(f.closed, time.Since(f.began))
-	stay := f.stay
+	stay, site := f.stay, f.site
 	f.mu.Unlock()
 	if !stay {
-		go f.open(1)
+		go f.openIn(site, o.ID)
 	}
 }
 

@@ -33,6 +33,7 @@ type Policy struct {
 // and one of its client. It is the owner of the tunnel.
 type Lease struct {
 	Host *upstream.Host
+	Room *upstream.RoomPlace // nil without a key
 	// From is where the upstream's address comes from, if it depends on the
 	// request.
 	From   *upstream.Provenance
@@ -51,6 +52,7 @@ func (l *Lease) table() *upstream.Table { return l.Policy.evictor.table }
 
 // Ended implements tunnel.Owner: it gives all back.
 func (l *Lease) Ended(o tunnel.Outcome) {
+	l.Room.Leave()
 	l.table().TunnelEnded(l.Host)
 	l.Place.Leave()
 	l.Visit.Leave()

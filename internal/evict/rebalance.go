@@ -175,6 +175,9 @@ func (b *rebalancer) goOn() {
 		tunnel.EndEach(b.stop, closing, b.Interval/2, func(t *tunnel.Tunnel) (tunnel.Ending, bool) {
 			inVain = inVain || !b.takes(targets)
 			how, is := b.due(t)
+			if is && !inVain {
+				LeaseOf(t).Room.MoveOn()
+			}
 			return how, is && !inVain
 		})
 		if inVain {

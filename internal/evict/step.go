@@ -22,22 +22,20 @@ func (b *rebalancer) step() (closing []*tunnel.Tunnel, targets map[string]bool, 
 	if n == 0 {
 		return nil, nil, more
 	}
-	at := make(map[string]int)
-	for i, n := range v.Closings(n) {
-		tunnel.IdleFirst(movable[i])
-		closing = append(closing, movable[i][:n]...)
-		if n > 0 {
-			at[addresses[i]] = n
-		}
-	}
+	closing = b.choose(v, n, addresses, movable)
 	targets = make(map[string]bool)
 	for i, address := range addresses {
 		if v.IsShort(i) {
 			targets[address] = true
 		}
 	}
-	tunnel.IdleFirst(closing)
-	b.Closing(b.evictor.ClientGroup(b.loaded), v.TooMany, at)
+	if len(closing) > 0 { // there may be none that makes it better
+		at := make(map[string]int)
+		for _, t := range closing {
+			at[t.Upstream]++
+		}
+		b.Closing(b.evictor.ClientGroup(b.loaded), v.TooMany, at)
+	}
 	return closing, targets, more
 }
 

@@ -38,6 +38,7 @@ var (
 	descFailed = describe("upstream_handshakes_failed_total", "Handshakes at an upstream that have failed, by cause.",
 		labelHandler, labelUpstream, "cause")
 	descRetries   = describe("handshake_retries_total", "Further upstreams tried by handshakes.", labelHandler)
+	descKeyless   = describe("handshakes_without_key_total", "Handshakes without the key that the policy goes by.", labelHandler)
 	descRefused   = describe("handshakes_refused_total", "Handshakes refused, by cause and class of the client's status.", labelHandler, "cause", "status")
 	descUpstreams = describe("upstreams", "Upstreams by what holds for them, each once.", labelHandler, "status")
 	descQueue     = describe("queue_length", "Handshakes that wait for a place at an upstream.", labelHandler)

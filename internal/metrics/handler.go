@@ -19,7 +19,9 @@ type Handler struct {
 
 	// InProgress are handshakes under way, and Queue those of them that wait for a place.
 	InProgress, Queue atomic.Int64
-	queueLimit        atomic.Int64
+	// Keyless are handshakes without the key that the policy goes by.
+	Keyless    atomic.Uint64
+	queueLimit atomic.Int64
 
 	opened   words[string]
 	closed   words[tunnel.Reason]
@@ -83,6 +85,7 @@ func newHandler(m *Metrics, name string) *Handler {
 	}
 	h.show(
 		levelOf(descInProgress, &h.InProgress, name), counterOf(descRetries, &h.retries, name),
+		counterOf(descKeyless, &h.Keyless, name),
 		levelOf(descQueue, &h.Queue, name), levelOf(descLimit, &h.queueLimit, name), histogramOf(descDuration, h.duration, name),
 	)
 	for _, protocol := range protocols {

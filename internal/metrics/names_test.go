@@ -23,6 +23,7 @@ handshake_duration_seconds handler outcome
 upstream_handshake_duration_seconds upstream
 upstream_handshakes_failed_total handler upstream cause
 handshake_retries_total handler
+handshakes_without_key_total handler
 handshakes_refused_total handler cause status
 upstreams handler status
 queue_length handler

@@ -81,8 +81,12 @@ type LoadBalancing struct {
 	// `client_ip_hash` and `uri_hash`, with the options and cookies that they have in
 	// `reverse_proxy`. They send clients where they belong; newcomers go by the
 	// `fallback`, which is `least_conn` by default, another one of those above, `random`
-	// or `first`. Any other name is a module of this namespace, as in `reverse_proxy`.
-	// Default: least_conn.
+	// or `first`. `hash` sends all handshakes with the same `key`, a text with
+	// placeholders, to the same upstream. Its `balance` is how many percent of its fair
+	// share an upstream may have before it gets no new keys, 100 to 10000, default: no
+	// bound; `fallback` is the policy for those whose key is empty, default: least_conn.
+	// Any other name is a module of this namespace, as in `reverse_proxy`. Default:
+	// least_conn.
 	SelectionPolicyRaw json.RawMessage `json:"selection_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
 	// How often a handshake is tried again, each time on an upstream that was
@@ -110,7 +114,7 @@ type LoadBalancing struct {
 	// has recovered, or is ready again after an operator has taken it out, is
 	// started slowly: it takes part in a choice with a probability that grows from
 	// 0 to 1 over this time, unless there is no other. Those that are there when
-	// the process starts, are not. From a second to a day; refused with policies of
+	// the process starts, are not, and handshakes with a key of `hash` go by that alone. From a second to a day; refused with policies of
 	// other modules, which would send clients somewhere else meanwhile. A negative
 	// value means off.
 	// Default: 0, off.
@@ -252,6 +256,9 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 	switch {
 	case own == nil:
 		return lb.checkForeign(upstreams)
+	case own.Policy == Hash && lb.LoadReport != nil:
+		return errors.New("load_balancing.load_report: has no effect on handshakes that go by a key; " +
+			"leave it out, or use least_conn")
 	case own.Weights != nil && isDynamic:
 		err = errors.New("weights: are by position, which dynamic upstreams do not have; use least_conn or round_robin")
 	default:

@@ -22,12 +22,18 @@ type OwnPolicy struct {
 	// name of the whole.
 	Sticky *sticky.Settings `json:"-"`
 	By     string           `json:"-"`
+
+	keyed
 }
 
 // OwnPolicy returns the policy if it is one of this module's own; nil if it is of
 // another one.
 func (lb *LoadBalancing) OwnPolicy() (*OwnPolicy, error) {
-	raw := lb.SelectionPolicyRaw
+	return ParseOwnPolicy(lb.SelectionPolicyRaw)
+}
+
+// ParseOwnPolicy is OwnPolicy for the configuration of a policy, which may be none: the default.
+func ParseOwnPolicy(raw json.RawMessage) (*OwnPolicy, error) {
 	if len(raw) == 0 {
 		raw = json.RawMessage(`{"policy":"least_conn"}`)
 	}
@@ -75,17 +81,26 @@ func ownPolicy(name string, raw json.RawMessage, err error) (*OwnPolicy, error) 
 	switch name {
 	case guest.PoolSource:
 		return nil, fmt.Errorf("%s is for reverse_proxy; give this handler a policy itself, such as cookie", name)
-	case "least_conn", "round_robin", "random_choose", "weighted_round_robin":
-		own := new(OwnPolicy)
-		err := caddy.StrictUnmarshalJSON(raw, own)
-		own.By = name
-		return own, err
+	case "least_conn", "round_robin", "random_choose", "weighted_round_robin", Hash:
+		own := &OwnPolicy{By: name}
+		if err := caddy.StrictUnmarshalJSON(raw, own); err != nil {
+			return nil, err
+		}
+		return own, own.loadFallback()
 	}
 	return nil, nil
 }
 
-// Build makes the policy.
-func (own *OwnPolicy) Build() upstream.Policy {
+// Apply has a pool go by the policy. handlers tells which others are the same handler.
+func (own *OwnPolicy) Apply(p *upstream.Pool, handlers func() upstream.ClientGroup) {
+	if own.Policy == Hash {
+		p.Keys = own.keys(handlers)
+		own = own.fallback
+	}
+	p.Policy = own.build()
+}
+
+func (own *OwnPolicy) build() upstream.Policy {
 	switch own.Policy {
 	case "round_robin", "weighted_round_robin":
 		return upstream.RoundRobin{}
@@ -105,6 +120,15 @@ func (own *OwnPolicy) Build() upstream.Policy {
 
 // check reports what is wrong with the policy for these upstreams.
 func (own *OwnPolicy) check(upstreams []*Upstream) error {
+	if err := own.checkKeyed(); err != nil {
+		return err
+	}
+	if own.fallback != nil {
+		if err := own.fallback.check(upstreams); err != nil {
+			return fmt.Errorf("fallback: %w", err)
+		}
+		return nil
+	}
 	switch {
 	case own.Choose != nil && own.Policy != "random_choose":
 		return fmt.Errorf("%s has no option `choose`", own.Policy)

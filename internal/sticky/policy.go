@@ -24,7 +24,7 @@ type Policy struct {
 	steps    []step
 	known    *Known
 	openings []Opening
-	group    func() any
+	group    func() upstream.ClientGroup
 }
 
 // step is how a client may be known: a policy, or one that is its fallback.
@@ -37,7 +37,7 @@ type step struct {
 // New makes the policy of a pool, of which group tells which pools are the same. Requests
 // that are as an opening says open a session; without any, sessions are what is known of
 // clients.
-func New(s *Settings, known *Known, openings []Opening, group func() any) *Policy {
+func New(s *Settings, known *Known, openings []Opening, group func() upstream.ClientGroup) *Policy {
 	p := &Policy{known: known, openings: openings, group: group}
 	for ; s != nil; s = s.Next {
 		one := step{Settings: s}
@@ -78,7 +78,6 @@ type Client struct {
 	network    netip.Prefix
 	candidates *upstream.Candidates
 	group      any
-	keyless    bool
 	// cookies are those that it is known by, or gets one of, and named whose it has.
 	cookies *Cookies
 	named   *upstream.Endpoint
@@ -94,8 +93,18 @@ func (p *Policy) Know(r *http.Request, c *upstream.Candidates) *Client {
 	return &Client{policy: p, request: r, network: c.Client, candidates: c, group: p.group()}
 }
 
-// IsKeyless reports whether something that clients are known by was empty.
-func (c *Client) IsKeyless() bool { return c != nil && c.keyless }
+// IsKeyless reports whether what clients are known by is empty, for a policy that hashes.
+func (c *Client) IsKeyless() bool {
+	if c == nil {
+		return false
+	}
+	for _, s := range c.policy.steps {
+		if s.cookies == nil && s.Key(c.request) == "" {
+			return true
+		}
+	}
+	return false
+}
 
 // Place has the next choice know where the client belongs. If uses is true, a credit may be
 // used for that.
@@ -130,7 +139,6 @@ func (c *Client) home(now time.Time) *upstream.Endpoint {
 		}
 		key := s.Key(c.request)
 		if key == "" {
-			c.keyless = true
 			continue
 		}
 		if e := c.winner(now, key); e != nil {

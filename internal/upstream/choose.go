@@ -54,6 +54,14 @@ func (c *Candidates) pickLocked() *Endpoint {
 	p.table.forgetExpectedLocked()
 	slots := c.slotsLocked()
 	c.hideTried(slots)
+	if c.HasKey {
+		at := c.pickByKeyLocked(slots)
+		p.unhide(slots, 0)
+		if at < 0 {
+			return nil
+		}
+		return slots[at].endpoint
+	}
 	of, ok := firstOf(classesOf(slots))
 	if !ok {
 		p.unhide(slots, 0)

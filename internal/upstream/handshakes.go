@@ -145,9 +145,10 @@ func (t *Table) HandshakeEnded(c *Choice, outcome limit.Outcome) {
 	t.serveAtLocked(c.Host)
 }
 
-// GiveBack ends both counts of a choice that has come to nothing.
+// GiveBack ends all counts of a choice that has come to nothing.
 func (t *Table) GiveBack(c *Choice) {
 	t.HandshakeEnded(c, limit.Unknown)
+	c.Room.Leave()
 	t.TunnelEnded(c.Host)
 }
 

@@ -58,6 +58,7 @@ type Held struct {
 	queues                int // in which handshakes wait
 	Handshakes            int // under way
 	timers                int // that serve who waits
+	rooms                 int // that have members
 }
 
 // Held tells what the table holds.
@@ -70,6 +71,9 @@ func (t *Table) Held() Held {
 	}
 	for _, one := range t.m {
 		h.References += one.refs
+	}
+	for _, rooms := range t.rooms {
+		h.rooms += rooms.Len()
 	}
 	for _, f := range t.failures {
 		h.Watched += len(f.endpoints)

@@ -16,9 +16,30 @@ func candidatesAmong(n int, policy Policy) *Candidates {
 	return &Candidates{pool: p}
 }
 
-func TestPickDoesNotAllocate(t *testing.T) {
+// choosers are candidates of each policy, and some with a key: of no room yet, and of one that
+// is live at some upstreams.
+func choosers(n int) map[string]*Candidates {
+	all := make(map[string]*Candidates)
 	for name, p := range policies() {
-		c := candidatesAmong(100, p)
+		all[name] = candidatesAmong(n, p)
+	}
+	for name, keys := range map[string]Keys{"hash": {}, "hash new": {Balance: 125}, "hash live": {Balance: 125}} {
+		c := candidatesAmong(n, LeastConn{})
+		keys.Group = func() any { return nil }
+		c.pool.Keys = &keys
+		c.ByKey("a room")
+		if name == "hash live" {
+			for i := range 5 {
+				c.joinRoomLocked(c.pool.Fixed[i*3].Host)
+			}
+		}
+		all[name] = c
+	}
+	return all
+}
+
+func TestPickDoesNotAllocate(t *testing.T) {
+	for name, c := range choosers(100) {
 		c.tried = []*Server{c.pool.Fixed[0].Server, c.pool.Fixed[1].Server}
 		got := testing.AllocsPerRun(100, func() { c.pickLocked() })
 		if got != 0 {
@@ -28,16 +49,16 @@ func TestPickDoesNotAllocate(t *testing.T) {
 }
 
 func BenchmarkPick(b *testing.B) {
-	for name, p := range map[string]Policy{
-		"least_conn": LeastConn{}, "round_robin": RoundRobin{}, "random_choose": &RandomChoose{Choices: 2},
-	} {
-		for _, n := range []int{16, 1000} {
+	for _, n := range []int{16, 1000} {
+		for name, c := range choosers(n) {
 			b.Run(fmt.Sprintf("policy=%s/upstreams=%d", name, n), func(b *testing.B) {
-				c := candidatesAmong(n, p)
 				b.ReportAllocs()
 				for b.Loop() {
-					// The tunnel is left open, so that the pick changes.
-					c.pickLocked().Host.countLocked(1)
+					// The tunnel is left open, so that the pick changes. A room's does not.
+					e := c.pickLocked()
+					if !c.HasKey {
+						e.Host.countLocked(1)
+					}
 				}
 			})
 		}

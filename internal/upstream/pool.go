@@ -15,6 +15,8 @@ type Pool struct {
 	table *Table
 	// Policy is nil if somebody else chooses.
 	Policy Policy
+	// Keys is how handshakes choose that have a key; nil: they go by the policy, as others.
+	Keys *Keys
 	// Fixed are the upstreams whose address has no placeholder. The handler
 	// holds a reference to the host of each.
 	Fixed []*Endpoint
@@ -178,6 +180,12 @@ type Candidates struct {
 	// Client is whose handshake it is, by ClientOf: clients are served in turn.
 	Client netip.Prefix
 
+	// Key is that of a handshake that has one, which is a member of a room then: one of
+	// those with the same key in group.
+	Key    uint64
+	HasKey bool
+	group  any
+
 	// queued tells that the handshake has been let into the queue, and Waited how long it
 	// was there. roams tells that it waits, or has waited, for any upstream.
 	queued, roams bool
@@ -232,12 +240,14 @@ func (c *Candidates) Close() {
 }
 
 // Choice is an endpoint at which a tunnel and a handshake have been counted. Someone has to
-// call Table.HandshakeEnded with it, and Table.TunnelEnded with its host.
+// call Table.GiveBack with it, or Table.HandshakeEnded, and Table.TunnelEnded with its host,
+// and leave the room.
 type Choice struct {
 	Endpoint *Endpoint
 	Host     *Host
-	Tunnels  int // at the host right after the choice
-	Fails    int // that passive checks remember
+	Room     *RoomPlace // nil without a key
+	Tunnels  int        // at the host right after the choice
+	Fails    int        // that passive checks remember
 
 	ticket   limit.Ticket
 	answered bool // HandshakeEnded was called
@@ -265,7 +275,9 @@ func (c *Candidates) reserveLocked(e *Endpoint) *Choice {
 	h, ticket := t.reserveLocked(e.Host)
 	t.underWay++
 	c.pool.retry.Served(time.Now())
-	return &Choice{Endpoint: e, Host: h, Tunnels: h.tunnels, Fails: e.Failures.countLocked(), ticket: ticket}
+	return &Choice{
+		Endpoint: e, Host: h, Room: c.joinRoomLocked(h), Tunnels: h.tunnels, Fails: e.Failures.countLocked(), ticket: ticket,
+	}
 }
 
 // NextRound makes the endpoints that were tried eligible again.

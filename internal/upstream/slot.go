@@ -11,7 +11,8 @@ import (
 type Slot struct {
 	// endpoint is whose slot it is.
 	endpoint *Endpoint
-	tunnels  int32 // also those that are expected
+	seed     uint64 // for the order of keys
+	tunnels  int32  // also those that are expected
 	weight   int32
 	class    class
 	current  int64  // of smooth weighted round robin
@@ -40,7 +41,7 @@ const (
 // slotLocked is what holds for e now. The caller holds the table's lock.
 func (e *Endpoint) slotLocked() Slot {
 	return Slot{
-		endpoint: e, tunnels: e.Host.loadLocked(), weight: e.weightLocked(), class: e.classLocked(),
+		endpoint: e, seed: e.Host.seed, tunnels: e.Host.loadLocked(), weight: e.weightLocked(), class: e.classLocked(),
 		current: e.Server.current,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/balance"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 )
 
@@ -12,6 +13,10 @@ import (
 // handlers and configurations name it.
 type Host struct {
 	Address string
+	// seed is what the address is in the order of a key. It is hashed, not what a
+	// configuration writes, as that is the same everywhere and for as long as the upstream
+	// is: counts go by it, and so does what operators say.
+	seed uint64
 
 	// All are guarded by the table's mu.
 	refs    int // configurations, handshakes and tunnels that use it
@@ -63,6 +68,8 @@ type Table struct {
 	asked map[string]time.Time
 	// failures are the recent ones of addresses.
 	failures map[failureKey]*Failures
+	// rooms are those that have members, by what counts them together.
+	rooms map[any]*balance.Rooms
 	// queues are those in which handshakes wait, turns the newest number of a client's turn
 	// in one, and timer is set while time may make places for them.
 	queues []*queue
@@ -107,6 +114,7 @@ func NewTable(changed func(Change)) *Table {
 		states:    make(map[string]State),
 		asked:     make(map[string]time.Time),
 		failures:  make(map[failureKey]*Failures),
+		rooms:     make(map[any]*balance.Rooms),
 		Changed:   changed,
 	}
 }
@@ -119,7 +127,7 @@ func (t *Table) acquireLocked(address string) *Host {
 		if said {
 			t.asked[address] = time.Now()
 		}
-		h = &Host{Address: address}
+		h = &Host{Address: address, seed: balance.SeedOf(address)}
 		h.obey(s)
 		t.m[address] = h
 	}
