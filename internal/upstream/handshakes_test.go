@@ -284,13 +284,23 @@ func TestStormOfEverything(t *testing.T) {
 					limits.MaxHandshakes = AutoHandshakes
 				}
 				addresses := []string{"a:1", "b:1", "c:1"}
-				s := w.loadLimited(limits, addresses...)
+				load := func() *site {
+					s := w.loadLimited(limits, addresses...)
+					if seed%3 > 0 {
+						withRooms([]int{0, 125}[seed%3-1])(s.Pool)
+					}
+					return s
+				}
+				if seed%5 == 0 {
+					limits.MaxTunnels = 4
+				}
+				s := load()
 				var all []*standing
 				for range 300 {
 					switch r.IntN(12) {
 					case 0:
 						before := s
-						s = w.loadLimited(limits, addresses...)
+						s = load()
 						before.unload()
 					case 1:
 						w.operate([]string{Ready, Drain, Maint}[r.IntN(3)], addresses[r.IntN(3)])
@@ -312,6 +322,7 @@ func TestStormOfEverything(t *testing.T) {
 					default:
 						all = append(all, s.standAs(func(c *Candidates) {
 							c.Client = client(r.IntN(4))
+							c.ByKey([]string{"", "room", "another", "a third"}[r.IntN(4)])
 							if r.IntN(2) == 0 {
 								c.Home, c.Session = s.Fixed[r.IntN(3)], r.IntN(2) == 0
 							}

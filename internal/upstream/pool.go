@@ -180,16 +180,17 @@ type Candidates struct {
 	// Client is whose handshake it is, by ClientOf: clients are served in turn.
 	Client netip.Prefix
 
+	// queued tells that the handshake has been let into the queue, and Waited how long it
+	// was there. roams tells that it waits, or has waited, for any upstream.
+	queued, roams bool
+	Waited        time.Duration
+
 	// Key is that of a handshake that has one, which is a member of a room then: one of
 	// those with the same key in group.
 	Key    uint64
 	HasKey bool
 	group  any
 
-	// queued tells that the handshake has been let into the queue, and Waited how long it
-	// was there. roams tells that it waits, or has waited, for any upstream.
-	queued, roams bool
-	Waited        time.Duration
 	// Waiting counts handshakes that wait; nil: nobody wants to know.
 	Waiting *atomic.Int64
 }
@@ -240,8 +241,8 @@ func (c *Candidates) Close() {
 }
 
 // Choice is an endpoint at which a tunnel and a handshake have been counted. Someone has to
-// call Table.GiveBack with it, or Table.HandshakeEnded, and Table.TunnelEnded with its host,
-// and leave the room.
+// call Table.GiveBack with it. If it becomes a tunnel, that is Table.HandshakeEnded, and at
+// its end Table.TunnelEnded with the host and Leave of the room.
 type Choice struct {
 	Endpoint *Endpoint
 	Host     *Host

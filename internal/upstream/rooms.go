@@ -3,8 +3,9 @@ package upstream
 import "github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/balance"
 
 // Keys has handshakes that have a key choose by it: those with the same one make a room,
-// and come to the same upstream. Others' failures move no rooms, and none waits until an
-// upstream has started slowly, as the choice has to be the same at every node.
+// and come to the same upstream. Others' failures move no rooms, and nobody goes elsewhere
+// until an upstream has started slowly, as the choice has to be the same at every node. Where
+// only no handshake may begin now, they wait for that.
 type Keys struct {
 	// Balance is how many percent of its fair share an upstream may have before it gets
 	// no new rooms. Zero means that rooms go by their order alone.
@@ -39,36 +40,27 @@ func (c *Candidates) pickByKeyLocked(slots []Slot) int {
 	return found(c.pool.table.roomsLocked(c.group).Member(c.Key, f), slots, of)
 }
 
-// firstKindOf is firstOf for those who do not mind doubt. What is returned has no bit for it,
-// or is closed.
-func firstKindOf(seen uint64) class {
-	for kind := class(0); kind <= kinds; kind += backup {
-		if seen&(1<<kind|1<<(kind|doubtful)) != 0 {
-			return kind
-		}
-	}
-	return closed
-}
-
-// fleetOf is what a search has to know of slots, and the kind of those that are offered;
+// fleetOf is what a search has to know of slots, and the class of those that are offered;
 // closed if there are none.
 func (k *Keys) fleetOf(slots []Slot) (of class, f balance.Fleet) {
-	if k.Balance == 0 {
-		return firstKindOf(classesOf(slots)), f
-	}
-	// One pass is enough for the usual kind. All of this stays in registers.
+	// One pass is enough for the usual class. All of this stays in registers.
 	seen, tunnels, weights := uint64(0), 0, 0
 	for i := range slots {
 		s := &slots[i]
 		tunnels += int(s.tunnels)
-		if s.class < classes<<1 {
-			seen |= 1 << s.class
+		if s.keyed < classes<<1 {
+			seen |= 1 << s.keyed
 		}
-		if s.class&^doubtful == 0 {
+		if s.keyed == 0 {
 			weights += int(s.weight)
 		}
 	}
-	if of = firstKindOf(seen); of != 0 {
+	for of = 0; seen&(1<<of) == 0; of += backup {
+		if of == kinds {
+			return closed, f
+		}
+	}
+	if of != 0 {
 		weights = weightsOf(slots, of)
 	}
 	return of, balance.Fleet{Percent: k.Balance, Tunnels: tunnels, Weights: weights}
@@ -76,7 +68,7 @@ func (k *Keys) fleetOf(slots []Slot) (of class, f balance.Fleet) {
 
 func weightsOf(slots []Slot, of class) (sum int) {
 	for i := range slots {
-		if s := &slots[i]; s.class&^doubtful == of {
+		if s := &slots[i]; s.keyed == of {
 			sum += int(s.weight)
 		}
 	}
@@ -88,7 +80,7 @@ func firstInOrder(slots []Slot, of class, key uint64) int {
 	rank := balance.RankOf(key)
 	for i := range slots {
 		s := &slots[i]
-		if s.class&^doubtful == of && rank.MayWin(s.seed, int(s.weight)) {
+		if s.keyed == of && rank.MayWin(s.seed, int(s.weight)) {
 			rank.Offer(i, s.seed, int(s.weight))
 		}
 	}
@@ -99,7 +91,7 @@ func firstInOrder(slots []Slot, of class, key uint64) int {
 func found(seek balance.Seek, slots []Slot, of class) int {
 	for i := range slots {
 		s := &slots[i]
-		if s.class&^doubtful == of && seek.MayWin(s.seed, int(s.weight)) {
+		if s.keyed == of && seek.MayWin(s.seed, int(s.weight)) {
 			seek.Offer(i, s.seed, int(s.weight), int(s.tunnels))
 		}
 	}

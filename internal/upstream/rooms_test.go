@@ -15,14 +15,7 @@ func withRooms(percent int) func(*Pool) {
 // enter has a handshake with a key choose, and returns it when it has or waits.
 func (s *site) enter(key string) *standing {
 	s.w.t.Helper()
-	c, err := s.Candidates(nil)
-	if err != nil {
-		s.w.t.Fatal(err)
-	}
-	c.ByKey(key)
-	one := &standing{w: s.w, Candidates: c}
-	one.again()
-	return one
+	return s.standAs(func(c *Candidates) { c.ByKey(key) })
 }
 
 // place returns where a key leads to now.
@@ -311,6 +304,38 @@ func TestMissedKey(t *testing.T) {
 			s.unload()
 		}
 	})
+}
+
+// TestWhoHasAKeyWaitsForItsUpstream: in a storm, rooms must not be spread over those who can
+// take a handshake just now.
+func TestWhoHasAKeyWaitsForItsUpstream(t *testing.T) {
+	for name, percent := range both {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				s := w.loadLimited(Server{MaxHandshakes: 1}, "a:1", "b:1", "c:1")
+				withRooms(percent)(s.Pool)
+				order := s.order("room")
+				all := []*standing{s.enter("room"), s.enter("room"), s.enter("room")}
+				all[0].expect(order[0], nil)
+				for i := range all[1:] {
+					all[i+1].expectWaiting("a handshake is under way where the room is")
+				}
+				free := s.enter("")
+				free.expect("", nil)
+				if free.chosen.Host.Address == order[0] {
+					t.Error("who has no key has come to the only one that is busy")
+				}
+				free.answer()
+				all[0].answer()
+				all[1].expect(order[0], nil)
+				// It cannot be waited for any more, so the rest is where the room can be.
+				w.operate(Maint, order[0])
+				all[2].expect(order[1], nil)
+				w.operate(Ready, order[0])
+				leave(append(all, free)...)
+			})
+		})
+	}
 }
 
 // TestOrderIsForever: nodes of two versions, and a node before and after an upgrade, lead a

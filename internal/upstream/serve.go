@@ -99,6 +99,12 @@ func (q *queue) serveNextLocked() bool {
 			w.endLocked(chosen, err)
 			return true
 		}
+		if home, _ := c.homeLocked(); home != nil { // where its room is, which has a place for it now
+			q.Remove(p)
+			w.joinLocked(home, false)
+			w.queue.exhausted = false
+			return true
+		}
 		switch {
 		case c.isPicky():
 		case q.pool.Expands():
@@ -121,9 +127,9 @@ func (q *queue) serveHomeLocked() bool {
 	switch {
 	case err != nil:
 		w.endLocked(nil, err)
-	case home == nil: // it is one like others now
+	case home == nil || home.Server != q.home.Server: // it is one like others now, or its room has moved
 		q.Remove(p)
-		w.joinLocked(nil, false)
+		w.joinLocked(home, false)
 		w.queue.exhausted = false
 	default:
 		var lacks bool
@@ -138,6 +144,14 @@ func (q *queue) serveHomeLocked() bool {
 // homeLocked is where a handshake has to go, and waits for its turn if need be; nil if it
 // may go anywhere. The error says that it may go nowhere.
 func (c *Candidates) homeLocked() (*Endpoint, error) {
+	e, err := c.knownHomeLocked()
+	if e == nil && err == nil && c.HasKey {
+		return c.pickLocked(), nil // which may be elsewhere when it is looked for again
+	}
+	return e, err
+}
+
+func (c *Candidates) knownHomeLocked() (*Endpoint, error) {
 	e := c.Home
 	switch {
 	case e == nil || c.roams || !e.isOpen() || e.failing || slices.Contains(c.tried, e.Server):

@@ -15,6 +15,7 @@ type Slot struct {
 	tunnels  int32  // also those that are expected
 	weight   int32
 	class    class
+	keyed    class  // as who has a key sees it
 	current  int64  // of smooth weighted round robin
 	drawn    uint64 // number of the last random_choose that drew it
 }
@@ -40,8 +41,9 @@ const (
 
 // slotLocked is what holds for e now. The caller holds the table's lock.
 func (e *Endpoint) slotLocked() Slot {
+	c := e.classLocked()
 	return Slot{
-		endpoint: e, seed: e.Host.seed, tunnels: e.Host.loadLocked(), weight: e.weightLocked(), class: e.classLocked(),
+		endpoint: e, seed: e.Host.seed, tunnels: e.Host.loadLocked(), weight: e.weightLocked(), class: c, keyed: e.keyedLocked(c),
 		current: e.Server.current,
 	}
 }
@@ -70,6 +72,15 @@ func (e *Endpoint) classLocked() class {
 		}
 	}
 	return c
+}
+
+// keyedLocked is what a class is for those who have a key. Doubt is no matter, and where only
+// no handshake may begin now, they wait for that.
+func (e *Endpoint) keyedLocked(c class) class {
+	if c != closed && !e.lacksTunnels() {
+		c &^= full
+	}
+	return c &^ doubtful
 }
 
 // classesOf are those that some slots have, as a set of bits.
@@ -103,6 +114,7 @@ func (e *Endpoint) showLocked() {
 	if e.pool != nil {
 		s := &e.pool.slots[e.at]
 		s.tunnels, s.weight, s.class = e.Host.loadLocked(), e.weightLocked(), e.classLocked()
+		s.keyed = e.keyedLocked(s.class)
 	}
 }
 
@@ -197,20 +209,20 @@ func keepLocked(slots []Slot) {
 
 // hide has slots not chosen for now. It returns what brings them back.
 func (p *Pool) hide(slots []Slot, i int) {
-	p.hidden = append(p.hidden, hiddenSlot{i, slots[i].class})
-	slots[i].class = closed
+	p.hidden = append(p.hidden, hiddenSlot{i, slots[i].class, slots[i].keyed})
+	slots[i].class, slots[i].keyed = closed, closed
 }
 
-// hiddenSlot is a slot that is not chosen for now, and its class.
+// hiddenSlot is a slot that is not chosen for now, and its classes.
 type hiddenSlot struct {
-	at    int
-	class class
+	at           int
+	class, keyed class
 }
 
 // unhide brings back all but so many that were hidden.
 func (p *Pool) unhide(slots []Slot, but int) {
 	for _, h := range p.hidden[but:] {
-		slots[h.at].class = h.class
+		slots[h.at].class, slots[h.at].keyed = h.class, h.keyed
 	}
 	p.hidden = p.hidden[:but]
 }
