@@ -22,7 +22,7 @@ func TestLevelAfterARollingRestart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
 				s := w.load(func(p *Pool) { p.Policy = test.policy }, addresses...)
-				random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same each time
+				random := rand.New(rand.NewPCG(1, 2)) // the same each time
 				s.Policy = test.policy
 				var live []*Host
 				for range 2000 {
