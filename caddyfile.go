@@ -67,6 +67,7 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //
 //		# load balancing
 //		lb_policy          <name> [<options...>]
+//		sticky_session     [path <pattern>] [query <name>|!<name>]
 //		lb_retries         <n>
 //		lb_retry_status    <codes...>
 //		lb_try_duration    <duration>
@@ -189,6 +190,7 @@ var options = map[string]option{
 
 	// load balancing
 	"lb_policy":       {"load_balancing.selection_policy", (*parser).policy},
+	"sticky_session":  {"load_balancing.sticky_session", (*parser).stickySession},
 	"lb_retries":      {"load_balancing.retries", (*parser).retries},
 	"lb_retry_status": {"load_balancing.retry_status", (*parser).retryStatus},
 	"lb_try_duration": {"load_balancing.try_duration", func(p *parser) error { return p.DurationOrZero(&p.balancing().TryDuration) }},
@@ -269,7 +271,7 @@ var syntax = directive.Syntax{
 	Directive: "websocket_proxy",
 	Refused:   refusedOptions,
 	Repeatable: map[string]bool{
-		"to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
+		"sticky_session": true, "to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
 		"origins": true, "subprotocols": true, "lb_retry_status": true, "label": true,
 	},
 	Settings: []string{"weight", "max_tunnels", "max_handshakes", "handshake_rate", "backup"},

@@ -13,6 +13,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 )
 
 func (p *parser) policy() error {
@@ -33,6 +34,19 @@ func (p *parser) policy() error {
 		return err
 	}
 	p.balancing().SelectionPolicyRaw = caddyconfig.JSONModuleObject(policy, "policy", tokens[0].Text, nil)
+	return nil
+}
+
+// stickySession parses one way in which sessions are opened.
+func (p *parser) stickySession() error {
+	at := p.Token()
+	var o sticky.Opening
+	if err := o.Parse(p.Reader); err != nil {
+		return err
+	}
+	lb := p.balancing()
+	p.Note("load_balancing.sticky_session", len(lb.StickySession), at)
+	lb.StickySession = append(lb.StickySession, o)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package evict
 import (
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -37,6 +38,7 @@ type Lease struct {
 	// request.
 	From   *upstream.Provenance
 	Place  *upstream.ClientPlace // nil if these are not counted
+	Visit  *sticky.Visit         // nil if clients are not known
 	Policy *Policy
 }
 
@@ -53,6 +55,7 @@ func (l *Lease) Ended(o tunnel.Outcome) {
 	l.Room.Leave()
 	l.table().TunnelEnded(l.Host)
 	l.Place.Leave()
+	l.Visit.Leave()
 	l.Policy.Report(o)
 }
 

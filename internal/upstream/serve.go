@@ -167,9 +167,10 @@ func (c *Candidates) knownHomeLocked() (*Endpoint, error) {
 }
 
 // isPicky reports whether somebody else may find a place where this one does
-// not: it has tried upstreams, or has some of its own.
+// not: it has tried upstreams, has some of its own, or minds doubt more than those with a
+// key do.
 func (c *Candidates) isPicky() bool {
-	return len(c.tried) > 0 || len(c.expanded) > 0
+	return len(c.tried) > 0 || len(c.expanded) > 0 || c.pool.Keys != nil && !c.HasKey
 }
 
 // tidyLocked forgets queues in which nobody waits.
