@@ -59,6 +59,12 @@ func TestDeskForgetsWhoIsDropped(t *testing.T) {
 		if d.drop(other) {
 			t.Error("what is done is dropped")
 		}
+		answered := false
+		late := d.take(func() { answered = true })
+		d.updated = d.updated.Add(-time.Hour) // it is done, and the timer is late
+		if d.drop(late) || !answered {
+			t.Error("what was due is dropped")
+		}
 		time.Sleep(time.Hour)
 	})
 }

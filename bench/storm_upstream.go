@@ -68,10 +68,10 @@ func (d *desk) take(answer func()) *job {
 func (d *desk) drop(j *job) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.update() // which may be when it is done
 	if j.index < 0 {
 		return false
 	}
-	d.update()
 	heap.Remove(&d.jobs, j.index)
 	d.plan()
 	return true
