@@ -12,6 +12,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -94,16 +95,25 @@ func (h *Handler) makeKnown(ctx caddy.Context) error {
 		c.Rebalance = evict.Rebalance{
 			Share:    max(0, r.Share),
 			Interval: settings.OrDefault(r.Interval, settings.DefaultRebalanceInterval),
-			Closing: func(tooMany, closing int) {
-				h.logger.Info("rebalancing", zap.Int("too_many", tooMany), zap.Int("closing", closing))
-				process.events.Emit(events.TunnelsMoved, events.Data{
-					"reason": string(tunnel.Rebalanced), "handler": printable.Text(h.Name), "tunnels": closing,
-				})
-			},
+			Closing:  h.rebalances,
 		}
 	}
 	h.loaded = process.evictor.Add(c)
 	return nil
+}
+
+// rebalances tells that tunnels are about to be closed so that their clients come to other
+// upstreams, also if they have the cookie of theirs.
+func (h *Handler) rebalances(clients upstream.ClientGroup, tooMany int, at map[string]int) {
+	closing := 0
+	for address, n := range at {
+		closing += n
+		h.sticky.Give(clients, address, n)
+	}
+	h.logger.Info("rebalancing", zap.Int("too_many", tooMany), zap.Int("closing", closing))
+	process.events.Emit(events.TunnelsMoved, events.Data{
+		"reason": string(tunnel.Rebalanced), "handler": printable.Text(h.Name), "tunnels": closing,
+	})
 }
 
 // loadPolicy sets the pool's policy, or who chooses instead. It returns the weights that a
@@ -114,8 +124,12 @@ func (h *Handler) loadPolicy(ctx caddy.Context, lb *LoadBalancing, p *upstream.P
 		return nil, err
 	}
 	if own != nil {
-		own.Apply(p, func() upstream.ClientGroup { return process.evictor.ClientGroup(h.loaded) })
+		own.Apply(p, h.clientGroup)
 		h.policy = own
+		if own.Sticky != nil {
+			h.sticky = sticky.New(own.Sticky, process.known, lb.StickySession, h.clientGroup)
+			p.Joins, p.Leaves = append(p.Joins, h.sticky.Join), append(p.Leaves, h.sticky.Leave)
+		}
 		return own.Weights, nil
 	}
 	h.guest, err = guest.LoadPolicy(ctx, lb, "SelectionPolicyRaw")

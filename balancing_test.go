@@ -126,7 +126,6 @@ func TestFullUpstreamsAreAnsweredWith503(t *testing.T) {
 	}{
 		"least_conn":        {"least_conn", &Queue{Size: -1}},
 		"of another module": {"first", &Queue{Size: -1}},
-		"a sticky choice":   {"ip_hash", nil}, // nobody waits for it
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &Handler{

@@ -67,6 +67,7 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //
 //		# load balancing
 //		lb_policy          <name> [<options...>]
+//		sticky_session     [path <pattern>] [query <name>|!<name>]
 //		lb_retries         <n>
 //		lb_retry_status    <codes...>
 //		lb_try_duration    <duration>
@@ -75,6 +76,7 @@ func warnOfHTTP1(matchers caddy.ModuleMap, at caddyfile.Token) {
 //		max_handshakes     <n>|auto|off
 //		handshake_rate     <n> [<burst>] | off
 //		queue              <n> [<timeout>] | off
+//		retry_close        [<most>] | off
 //		slow_start         <duration>|off
 //		rebalance          <percent> [<interval>] | off
 //		load_report        [<metrics...>]
@@ -190,6 +192,7 @@ var options = map[string]option{
 
 	// load balancing
 	"lb_policy":       {"load_balancing.selection_policy", (*parser).policy},
+	"sticky_session":  {"load_balancing.sticky_session", (*parser).stickySession},
 	"lb_retries":      {"load_balancing.retries", (*parser).retries},
 	"lb_retry_status": {"load_balancing.retry_status", (*parser).retryStatus},
 	"lb_try_duration": {"load_balancing.try_duration", func(p *parser) error { return p.DurationOrZero(&p.balancing().TryDuration) }},
@@ -198,6 +201,7 @@ var options = map[string]option{
 	"max_handshakes":  {"load_balancing.max_handshakes", func(p *parser) error { return p.handshakeLimit(&p.balancing().MaxHandshakes) }},
 	"handshake_rate":  {"load_balancing.handshake_rate load_balancing.handshake_rate.per_second load_balancing.handshake_rate.burst", func(p *parser) error { return p.handshakeRate(&p.balancing().HandshakeRate) }},
 	"queue":           {"load_balancing.queue", (*parser).queue},
+	"retry_close":     {"load_balancing.retry_close", (*parser).retryClose},
 	"slow_start":      {"load_balancing.slow_start", (*parser).slowStart},
 	"rebalance":       {"load_balancing.rebalance", (*parser).rebalance},
 	"load_report":     {"load_balancing.load_report load_balancing.load_report.metrics", func(p *parser) error { return section(&p.balancing().LoadReport).Parse(p.Reader) }},
@@ -272,7 +276,7 @@ var syntax = directive.Syntax{
 	Directive: "websocket_proxy",
 	Refused:   refusedOptions,
 	Repeatable: map[string]bool{
-		"to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
+		"sticky_session": true, "to": true, "upstream": true, "header_up": true, "header_down": true, "trusted_proxies": true,
 		"origins": true, "subprotocols": true, "lb_retry_status": true, "unhealthy_status": true, "label": true,
 	},
 	Settings: []string{"weight", "max_tunnels", "max_handshakes", "handshake_rate", "backup"},

@@ -13,6 +13,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 )
 
 func (p *parser) policy() error {
@@ -33,6 +34,19 @@ func (p *parser) policy() error {
 		return err
 	}
 	p.balancing().SelectionPolicyRaw = caddyconfig.JSONModuleObject(policy, "policy", tokens[0].Text, nil)
+	return nil
+}
+
+// stickySession parses one way in which sessions are opened.
+func (p *parser) stickySession() error {
+	at := p.Token()
+	var o sticky.Opening
+	if err := o.Parse(p.Reader); err != nil {
+		return err
+	}
+	lb := p.balancing()
+	p.Note("load_balancing.sticky_session", len(lb.StickySession), at)
+	lb.StickySession = append(lb.StickySession, o)
 	return nil
 }
 
@@ -149,6 +163,22 @@ func (p *parser) handshakeRate(field **settings.HandshakeRate) error {
 		return nil
 	}
 	return p.Number(&r.Burst, 1, settings.MostHandshakeRate, "the burst of handshake_rate"+bounds)
+}
+
+// mostRetryCloses is the default of retry_close.
+const mostRetryCloses = 1000
+
+func (p *parser) retryClose() error {
+	most := &p.balancing().RetryClose
+	*most = mostRetryCloses
+	if !p.NextArg() {
+		return nil
+	}
+	if p.Val() == "off" {
+		*most = -1
+		return nil
+	}
+	return p.Number(most, 1, math.MaxInt, "retry_close is a number of at least 1, or off")
 }
 
 func (p *parser) queue() error {

@@ -12,7 +12,7 @@ import (
 // guestMistakes are those of mistakes that only a module of somebody else can find,
 // once it is loaded.
 var guestMistakes = []string{
-	"unknown policy", "policy without a name", "policy of another module with a mistake",
+	"unknown policy", "policy without a name",
 	"unknown transport", "transport without a name", "transport versions", "transport h2c", "transport proxy",
 	"transport proxy, the old way", "transport read_timeout", "transport write_timeout", "transport max_conns_per_host",
 }

@@ -73,15 +73,52 @@ var mistakes = map[string]struct{ config, want string }{
 	},
 	"weight with a policy of another module": {
 		`{"upstreams": [{"dial": "localhost:9000"}, {"dial": "localhost:9001", "weight": 2}],
-			"load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`,
+			"load_balancing": {"selection_policy": {"policy": "first"}}}`,
 		"upstreams[1]: weight: has no effect with this selection policy; " +
-			"use least_conn, round_robin or random_choose, or leave it out",
+			"use a policy of websocket_proxy itself, such as least_conn or cookie, or leave it out",
 	},
 	"rebalance with a policy of another module": {
 		`{"upstreams": [{"dial": "localhost:9000"}],
-			"load_balancing": {"selection_policy": {"policy": "cookie"}, "rebalance": {"share": 0.1}}}`,
+			"load_balancing": {"selection_policy": {"policy": "first"}, "rebalance": {"share": 0.1}}}`,
 		"load_balancing.rebalance: has no effect with this selection policy, which may send clients straight back; " +
-			"use least_conn, round_robin, weighted_round_robin or random_choose, or leave it out",
+			"use a policy of websocket_proxy itself, such as least_conn, or leave it out",
+	},
+	"rebalance with a policy that hashes": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "header", "field": "X"}, "rebalance": {"share": 0.1}}}`,
+		"load_balancing.rebalance: has no effect with header, which sends clients straight back; " +
+			"use cookie or a policy that is not sticky, or leave it out",
+	},
+	"rebalance with cookies of which nothing is said": {
+		`{"upstreams": [{"dial": "localhost:9000"}],
+			"load_balancing": {"selection_policy": {"policy": "cookie"}, "rebalance": {"share": 0.1}}}`,
+		"load_balancing.rebalance: needs to know which clients of a cookie can be moved; " +
+			"say in sticky_session what opens a session, such as query !sid",
+	},
+	"sticky_session says nothing": {
+		`{"upstreams": [{"dial": "a:1"}],
+			"load_balancing": {"selection_policy": {"policy": "cookie"}, "sticky_session": [{"query": "!sid"}, {}]}}`,
+		"load_balancing.sticky_session[1]: says nothing; give a path, such as */negotiate, or a parameter, such as !sid",
+	},
+	"sticky_session without a sticky policy": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"sticky_session": [{"query": "!sid"}]}}`,
+		"load_balancing.sticky_session: has no effect with least_conn, which is not sticky; " +
+			"use cookie or another sticky policy, or leave it out",
+	},
+	"fallback of another module": {
+		`{"upstreams": [{"dial": "a:1"}],
+			"load_balancing": {"selection_policy": {"policy": "cookie", "fallback": {"policy": "theirs"}}}}`,
+		"load_balancing.selection_policy: fallback: newcomers cannot go by \"theirs\"; use least_conn, round_robin, " +
+			"weighted_round_robin, random_choose, random, first, or another sticky policy",
+	},
+	"fallback with a mistake": {
+		`{"upstreams": [{"dial": "a:1"}],
+			"load_balancing": {"selection_policy": {"policy": "cookie", "fallback": {"policy": "random_choose", "choose": 1}}}}`,
+		"load_balancing.selection_policy: choose: must be at least 2, not 1; `random` is a policy of its own",
+	},
+	"reverse_proxy's policy": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "websocket_proxy", "pool": "a"}}}`,
+		"load_balancing.selection_policy: websocket_proxy is for reverse_proxy; give this handler a policy itself, such as cookie",
 	},
 	"rebalance more than all": {
 		`{"upstreams": [{"dial": "localhost:9000"}], "load_balancing": {"rebalance": {"share": 10}}}`,
@@ -202,13 +239,12 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "localhost:9000"}],
 			"load_balancing": {"selection_policy": "least_conn"}}`,
 		"load_balancing.selection_policy: json: cannot unmarshal string into Go value of type " +
-			`struct { Policy *string "json:\"policy\"" }`,
+			`struct { Policy string "json:\"policy\"" }`,
 	},
-	"policy of another module with a mistake": {
+	"a sticky policy with a mistake": {
 		`{"upstreams": [{"dial": "localhost:9000"}],
 			"load_balancing": {"selection_policy": {"policy": "header"}}}`,
-		"load_balancing.selection_policy: loading module 'header': " +
-			"provision http.reverse_proxy.selection_policies.header: header field is required",
+		"load_balancing.selection_policy: field: is empty; name the header field whose value tells clients apart",
 	},
 	"retries are negative": {
 		`{"upstreams": [{"dial": "localhost:9000"}], "load_balancing": {"retries": -1}}`,
@@ -387,12 +423,20 @@ var mistakes = map[string]struct{ config, want string }{
 		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"handshake_rate": {"per_second": -1, "burst": 5}}}`,
 		"load_balancing.handshake_rate.burst: has no effect without a limit; set per_second too",
 	},
-	"queue of a sticky policy": {
-		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "ip_hash"}, "queue": {"size": 10}}}`,
-		"load_balancing.queue: has no effect with this selection policy, which sends a client to the upstream that knows it; leave it out",
+	"retry_close without a queue": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"retry_close": 5, "queue": {"size": -1}}}`,
+		"load_balancing.retry_close: has no effect without a queue; set that too, or leave it out",
 	},
-	"slow_start of a sticky policy": {
-		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "ip_hash"}, "slow_start": "10s"}}`,
+	"retry_close of a policy of another module": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "first"}, "retry_close": 5}}`,
+		"load_balancing.retry_close: has no effect with this selection policy, with which nobody waits; leave it out",
+	},
+	"queue with a policy of another module": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "first"}, "queue": {"size": 10}}}`,
+		"load_balancing.queue: has no effect with this selection policy, of which is not known whom it would choose; leave it out",
+	},
+	"slow_start with a policy of another module": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy": {"policy": "first"}, "slow_start": "10s"}}`,
 		"load_balancing.slow_start: has no effect with this selection policy, which would send clients somewhere else meanwhile; leave it out",
 	},
 	"slow_start is too short": {

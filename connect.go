@@ -16,6 +16,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -25,6 +26,7 @@ type attempts struct {
 	*settings.Retry
 
 	guest      *guest.Policy
+	client     *sticky.Client
 	candidates *upstream.Candidates
 	began      time.Time
 	retried    int
@@ -45,7 +47,14 @@ type attempts struct {
 type picked struct {
 	*upstream.Choice
 
-	header http.Header // that a policy of another module has set, such as a cookie
+	header http.Header   // that the policy has set, such as a cookie
+	visit  *sticky.Visit // what is remembered of the client; nil if nothing is
+}
+
+// leave gives back what was counted.
+func (p *picked) leave() {
+	p.visit.Leave()
+	process.table.GiveBack(p.Choice)
 }
 
 // connect chooses an upstream and performs the handshake there, on another one
@@ -70,10 +79,13 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	asked := h.askedOf(r, out)
 	candidates.Waiting = &hs.counts.Queue
 	candidates.Client, _ = upstream.ClientOf(clientIP(r))
-	if h.policy != nil && candidates.ByKey(h.policy.KeyOf(repl)) {
+	t := attempts{
+		Retry: &h.retry, guest: h.guest, client: h.sticky.Know(asked, candidates), candidates: candidates,
+		began: time.Now(), last: last, trace: hs.trace, hs: hs, out: out, repl: repl,
+	}
+	if h.byKey(candidates, repl) || t.client.IsKeyless() {
 		hs.counts.Keyless.Add(1)
 	}
-	t := attempts{Retry: &h.retry, guest: h.guest, candidates: candidates, began: time.Now(), last: last, trace: hs.trace, hs: hs, out: out, repl: repl}
 	defer func() {
 		t.drop()
 		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
@@ -91,6 +103,12 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 		}
 		h.logRetry(chosen, t.last)
 	}
+}
+
+// byKey has a handshake go by its key, if the policy wants one. It reports whether that is
+// missed.
+func (h *Handler) byKey(c *upstream.Candidates, repl *caddy.Replacer) (isMissed bool) {
+	return h.policy != nil && c.ByKey(h.policy.KeyOf(repl))
 }
 
 // next chooses an upstream, in as many rounds as there is time for.
@@ -112,8 +130,9 @@ func (t *attempts) next(ctx context.Context, asked *http.Request) (picked, *refu
 func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refusal) {
 	if t.guest != nil {
 		chosen, header := t.guest.Pick(t.candidates, asked)
-		return picked{chosen, header}, nil
+		return picked{Choice: chosen, header: header}, nil
 	}
+	t.client.Place(true)
 	before := t.candidates.Waited
 	chosen, err := t.candidates.Next(ctx)
 	waited := t.candidates.Waited - before
@@ -124,7 +143,11 @@ func (t *attempts) Pick(ctx context.Context, asked *http.Request) (picked, *refu
 		return picked{}, refused
 	}
 	t.trace.Queued(waited, "")
-	return picked{Choice: chosen}, nil
+	p := picked{Choice: chosen}
+	if chosen != nil {
+		p.header, p.visit = t.client.Came(chosen.Endpoint)
+	}
+	return p, nil
 }
 
 // wait waits for the next round with all upstreams. It returns why there is none.
@@ -210,7 +233,7 @@ func (h *Handler) attempt(
 		process.table.HandshakeEnded(c.Choice, outcomeOf(own, why))
 		switch {
 		case own == nil: // also if somebody's code has panicked
-			process.table.GiveBack(c.Choice)
+			c.leave()
 		case own.opens():
 			process.table.Answered(c.Choice, t.candidates.Client, hs.upstreamTook)
 		}
@@ -339,7 +362,7 @@ func (a *answer) giveBack() {
 func (a *answer) leave() {
 	if !a.left {
 		a.left = true
-		process.table.GiveBack(a.choice.Choice)
+		a.choice.leave()
 	}
 }
 

@@ -164,7 +164,7 @@ func TestOneClientIsToldSoManyTimes(t *testing.T) {
 		client, _ := upstream.ClientOf(addr)
 		var places []*upstream.ClientPlace
 		for range farewellsPerClient {
-			places = append(places, process.clients.Enter(farewells{}, client, farewellsPerClient))
+			places = append(places, process.clients.Enter(&process.farewells, client, farewellsPerClient))
 		}
 		return func() {
 			for _, place := range places {

@@ -62,7 +62,7 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request) (serve func(), er
 	defer func() { hs.place.Leave() }() // unless a tunnel has taken it
 	a, refused := h.connect(r, hs)
 	if refused != nil {
-		return nil, h.refuse(w, r, &hs.account, refused)
+		return nil, h.refuseByClose(w, r, hs, refused)
 	}
 	defer a.giveBack() // unless a tunnel has taken it
 	if !a.opens() {
@@ -105,6 +105,9 @@ func logFields(r *http.Request, hs *clientHandshake, a *answer) {
 	}
 }
 
+// clientGroup is the same for all handlers that are one to clients, over reloads.
+func (h *Handler) clientGroup() upstream.ClientGroup { return process.evictor.ClientGroup(h.loaded) }
+
 // enter takes the client's place. It is nil without a refusal where places are
 // not counted.
 func (h *Handler) enter(r *http.Request) (*upstream.ClientPlace, *refusal) {
@@ -115,7 +118,7 @@ func (h *Handler) enter(r *http.Request) (*upstream.ClientPlace, *refusal) {
 	if !known {
 		return nil, nil
 	}
-	if p := process.clients.Enter(process.evictor.ClientGroup(h.loaded), client, h.perClient); p != nil {
+	if p := process.clients.Enter(h.clientGroup(), client, h.perClient); p != nil {
 		return p, nil
 	}
 	refused := unavailable(causeClientLimit, fmt.Errorf("the client has %d tunnels already; see max_tunnels_per_client",

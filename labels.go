@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/farewell"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/frame"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
@@ -45,30 +46,56 @@ func (h *Handler) deadline(r *http.Request) (*tunnel.Deadline, *refusal) {
 	}, nil
 }
 
-// farewells is the group of those that are told of a refusal by a Close, of whom one
-// client may be so many: it holds each as long as it likes to.
-type farewells struct{}
+const (
+	// farewellsPerClient is how many of those that are told of a refusal by a Close may be
+	// of one client, of which there are more: it holds each as long as it likes to.
+	farewellsPerClient = 100
+	// Who is to try again is held for so long at random: back-offs of clients begin anew
+	// once a tunnel is open, so at once they would come back thousands of times.
+	leastHold, mostHold = time.Second, 10 * time.Second
+)
 
-const farewellsPerClient = 100
+// farewellFor says how a handshake is refused by a Close; nil if it is not.
+func (h *Handler) farewellFor(f *refusal) (*farewell.Farewells, *farewell.Farewell) {
+	most := h.balancing().RetryClose
+	switch f.cause {
+	case causeExpired:
+		if h.Expiry.OnExpired == expiry.Close {
+			return &process.farewells, &farewell.Farewell{Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired)}
+		}
+	case causeQueueFull, causeQueueTimeout, causeUpstreamFull:
+		if most > 0 {
+			hold := leastHold + rand.N(mostHold-leastHold) //nolint:gosec // jitter is no secret
+			return &process.retryCloses, &farewell.Farewell{Code: frame.StatusTryAgainLater, Text: string(f.cause), Hold: hold, Most: most}
+		}
+	}
+	return nil, nil
+}
 
-// refuseByClose refuses a handshake that has come too late by a Close, if that is
-// configured and possible.
+// refuseByClose refuses a handshake by a Close, if that is configured and possible.
 func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clientHandshake, f *refusal) error {
-	if f.cause != causeExpired || h.Expiry.OnExpired != expiry.Close {
+	all, told := h.farewellFor(f)
+	if all == nil {
 		return h.refuse(w, r, &hs.account, f)
 	}
+	mostOfOne := farewellsPerClient
+	if told.Most > 0 {
+		mostOfOne = min(mostOfOne, max(1, told.Most/10))
+	}
 	client, _ := upstream.ClientOf(clientIP(r)) // those of whom nothing is known are one
-	place := process.clients.Enter(farewells{}, client, farewellsPerClient)
+	place := process.clients.Enter(all, client, mostOfOne)
 	if place == nil {
 		return h.refuse(w, r, &hs.account, f)
 	}
 	defer place.Leave()
 	ctx, cancel := h.live.UntilExit(r.Context())
 	defer cancel()
-	err := process.farewells.Tell(ctx, w, r, &farewell.Farewell{
-		Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired), Offer: &hs.Offer, Conn: server.Conn(r.Context()),
-		Begun: func() { h.logRefusal(r, &hs.account, f, f.status) },
-	})
+	told.Offer, told.Conn = &hs.Offer, server.Conn(r.Context())
+	told.Begun = func() { h.logRefusal(r, &hs.account, f, f.status) }
+	if hs.Stream {
+		defer server.LiftIdleTimeouts(r.Context())()
+	}
+	err := all.Tell(ctx, w, r, told)
 	if errors.Is(err, farewell.ErrUnanswered) {
 		return h.refuse(w, r, &hs.account, f)
 	}

@@ -42,12 +42,12 @@ func (h *Handler) outbound(r *http.Request, hs *clientHandshake) *http.Request {
 	return out
 }
 
-// askedOf is the request that a selection policy gets to see. Those of other
+// askedOf is the request that a selection policy gets to see. Sticky ones and those of other
 // modules choose by the header that reverse_proxy shows them: with
 // X-Forwarded-For and its companions as the upstream gets them, so that a client
 // has no say in what it is taken for.
 func (h *Handler) askedOf(r, out *http.Request) *http.Request {
-	if h.guest == nil {
+	if h.guest == nil && h.sticky == nil {
 		return r
 	}
 	asked := new(http.Request)

@@ -31,6 +31,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/renew"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/server"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -40,6 +41,7 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(MatchWebSocket))
 	caddy.RegisterModule(poolUpstreams(""))
+	caddy.RegisterModule(guest.NewPoolPolicy(foresee))
 	caddy.RegisterModule(renew.New(process.live))
 	caddycmd.RegisterCommand(cli.ProxyCommand())
 	caddycmd.RegisterCommand(cli.Command())
@@ -129,7 +131,8 @@ type Handler struct {
 	pool           *upstream.Pool
 	sourceModules  []*guest.Source // of the sources, by index
 	sources        discovery.Sources
-	guest          *guest.Policy // nil: the pool has a policy of its own
+	guest          *guest.Policy  // nil: the pool has a policy of its own
+	sticky         *sticky.Policy // nil: all clients are newcomers
 	policy         *settings.OwnPolicy
 	check          *activeCheck  // nil: none
 	agents         *health.Check // nil: none

@@ -40,8 +40,28 @@ func TestPoliciesAreWhatTheConfigurationSays(t *testing.T) {
 		},
 		"one of another module": {
 			`{"upstreams": [{"dial": "a:1", "max_tunnels": 2}, {"dial": "b:1", "backup": true}],
+				"load_balancing": {"selection_policy": {"policy": "first"}}}`,
+			"<nil> &reverseproxy.FirstSelection{}", "[1 2 false] [1 0 true]",
+		},
+		"sticky": {
+			`{"upstreams": [{"dial": "a:1", "weight": 2}, {"dial": "b:1"}],
 				"load_balancing": {"selection_policy": {"policy": "ip_hash"}}}`,
-			"<nil> &reverseproxy.IPHashSelection{}", "[1 2 false] [1 0 true]",
+			"upstream.LeastConn{} <nil>", "[2 0 false] [1 0 false]",
+		},
+		"sticky with a fallback": {
+			`{"upstreams": [{"dial": "a:1"}],
+				"load_balancing": {"selection_policy": {"policy": "cookie", "fallback": {"policy": "round_robin"}}}}`,
+			"upstream.RoundRobin{} <nil>", "[1 0 false]",
+		},
+		"sticky with a fallback that is only that": {
+			`{"upstreams": [{"dial": "a:1"}],
+				"load_balancing": {"selection_policy": {"policy": "cookie", "fallback": {"policy": "random"}}}}`,
+			"&upstream.RandomChoose{Choices:1, draws:0x0} <nil>", "[1 0 false]",
+		},
+		"sticky with a fallback that is sticky": {
+			`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy":
+				{"policy": "header", "field": "X", "fallback": {"policy": "cookie", "fallback": {"policy": "first"}}}}}`,
+			"upstream.First{} <nil>", "[1 0 false]",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -62,14 +62,12 @@ func theirChoice(tb testing.TB, config string, dials []string, r *http.Request) 
 
 // choose makes a choice without waiting for one.
 func (h *Handler) choose(c *upstream.Candidates, r *http.Request) picked {
-	if h.guest != nil {
-		chosen, header := h.guest.Pick(c, r)
-		return picked{chosen, header}
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	chosen, _ := c.Next(ctx)
-	return picked{Choice: chosen}
+	c.Client, _ = upstream.ClientOf(clientIP(r))
+	t := attempts{guest: h.guest, client: h.sticky.Know(r, c), candidates: c}
+	chosen, _ := t.Pick(ctx, r)
+	return chosen
 }
 
 // chooseOnce makes one choice, and ends the tunnel at once.
@@ -85,6 +83,7 @@ func chooseOnce(tb testing.TB, h *Handler, r *http.Request) (string, http.Header
 	if chosen.Choice == nil {
 		return "", nil
 	}
+	chosen.visit.Leave()
 	process.table.GiveBack(chosen.Choice)
 	return chosen.Host.Address, chosen.header
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
@@ -22,6 +21,7 @@ import (
 
 // polledSite is a configuration with handlers and a source that refers to them.
 type polledSite struct {
+	ctx     caddy.Context
 	source  *guest.PoolUpstreams
 	handler []*Handler
 }
@@ -31,7 +31,7 @@ type polledSite struct {
 func loadPolled(t *testing.T, pool string, handlers ...*Handler) *polledSite {
 	t.Helper()
 	ctx, cancel := newContext()
-	s := &polledSite{source: poolUpstreams(pool), handler: handlers}
+	s := &polledSite{ctx: ctx, source: poolUpstreams(pool), handler: handlers}
 	// In this order: modules are provisioned in any.
 	if err := s.source.Provision(ctx); err != nil {
 		t.Fatal(err)
@@ -168,11 +168,12 @@ func TestSelectionPoliciesAgreeWithReverseProxy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			var dials []string
 			for _, up := range offered {
-				up.Host = new(reverseproxy.Host)
+				dials = append(dials, up.Dial)
 			}
-			theirs := s.handler[0].guest.Selector.Select(offered, r, nil)
-			a, err := settings.ParseAddress(theirs.Dial)
+			theirs, _ := theirChoice(t, policy, dials, r)
+			a, err := settings.ParseAddress(theirs)
 			if err != nil {
 				t.Fatal(err)
 			}

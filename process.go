@@ -20,6 +20,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -39,6 +40,7 @@ type processWide struct {
 	live    *tunnel.Registry
 	table   *upstream.Table   // what is known of the addresses of upstreams
 	clients *upstream.Clients // where tunnels per client are limited
+	known   *sticky.Known     // where clients belong
 	evictor *evict.Evictor    // also knows what is loaded
 	// checkers probe, sources are asked in the background, and operators have
 	// given upstreams states.
@@ -46,10 +48,11 @@ type processWide struct {
 	sources   *discovery.Set
 	operators *cluster.States
 	logs      reporterSet
-	farewells farewell.Farewells
-	metrics   *metrics.Metrics
-	board     *dashboard.Board
-	events    events.Process
+	// farewells tell clients that they have expired, retryCloses that they are to try again.
+	farewells, retryCloses farewell.Farewells
+	metrics                *metrics.Metrics
+	board                  *dashboard.Board
+	events                 events.Process
 	// toldShortage is when a line has told of a shortage, in nanoseconds since 1970.
 	toldShortage atomic.Int64
 }
@@ -58,6 +61,7 @@ func newProcessWide() *processWide {
 	p := &processWide{
 		live:     tunnel.NewRegistry(caddy.Exiting),
 		clients:  upstream.NewClients(),
+		known:    sticky.NewKnown(),
 		checkers: health.NewCheckers(),
 	}
 	p.live.CountSleep(expiry.NewSleepWatch(p.slept).Slept)

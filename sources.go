@@ -94,18 +94,29 @@ func (l *sourceLog) Found(added, removed []string) {
 // poolUpstreams makes a source of upstreams for reverse_proxy.
 func poolUpstreams(pool string) *guest.PoolUpstreams { return guest.NewPoolUpstreams(pool, usable) }
 
-// usable returns the upstreams that the pools with a name would use for a request.
-func usable(r *http.Request, pool string, config <-chan struct{}) ([]string, error) {
-	pools := process.evictor.Named(pool, config)
-	if len(pools) == 0 {
+// named returns the handlers of a name, as soon as what operators have said is known.
+func named(r *http.Request, pool string, config <-chan struct{}) (handlers []*Handler, err error) {
+	for _, p := range process.evictor.Named(pool, config) {
+		h, _ := p.Handler.(*Handler) // which all of them are
+		handlers = append(handlers, h)
+	}
+	if len(handlers) == 0 {
 		return nil, fmt.Errorf("no websocket_proxy of this configuration has the name %q; "+
 			"write `name %s` into the one that is meant", pool, pool)
 	}
 	process.operators.Await(r.Context())
+	return handlers, nil
+}
+
+// usable returns the upstreams that the pools with a name would use for a request.
+func usable(r *http.Request, pool string, config <-chan struct{}) ([]string, error) {
+	pools, err := named(r, pool, config)
+	if err != nil {
+		return nil, err
+	}
 	var dials []string
 	var problems []error
-	for _, p := range pools {
-		h, _ := p.Handler.(*Handler) // which all of them are
+	for _, h := range pools {
 		some, err := h.usable(r)
 		problems = append(problems, err)
 		for _, dial := range some {
@@ -125,6 +136,68 @@ func usable(r *http.Request, pool string, config <-chan struct{}) ([]string, err
 // selection policies see them: they hash that. Placeholders are left for
 // reverse_proxy, which replaces them after its choice.
 func (h *Handler) usable(r *http.Request) ([]string, error) {
+	c, err := h.candidatesFor(r)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	dials := c.Usable()
+	h.sticky.Know(r, c).Place(false)
+	// Who belongs to an upstream that drains stays there. Others do not get to see it.
+	if e := c.Home; e != nil && c.MayStay(e) && !slices.Contains(dials, e.Server.Dial) {
+		dials = append(dials, e.Server.Dial)
+	}
+	return dials, nil
+}
+
+// foresee returns to which upstream the pools with a name would have a request's WebSocket
+// come, of those that may be, and what the answer has to tell the client then.
+func foresee(
+	r *http.Request, pool string, config <-chan struct{}, may func(dial string) bool,
+) (dial string, header http.Header, err error) {
+	pools, err := named(r, pool, config)
+	if err != nil {
+		return "", nil, err
+	}
+	var problems []error
+	for _, h := range pools {
+		dial, header, err := h.foresee(r, may)
+		if dial != "" {
+			return dial, header, nil
+		}
+		problems = append(problems, err)
+	}
+	return "", nil, errors.Join(problems...)
+}
+
+func (h *Handler) foresee(r *http.Request, may func(dial string) bool) (dial string, header http.Header, err error) {
+	c, err := h.candidatesFor(r)
+	if err != nil {
+		return "", nil, err
+	}
+	defer c.Close()
+	c.Exclude(func(e *upstream.Endpoint) bool { return !may(e.Server.Dial) })
+	if h.guest != nil {
+		chosen, header := h.guest.Pick(c, r)
+		if chosen == nil {
+			return "", nil, nil
+		}
+		process.table.GiveBack(chosen)
+		return chosen.Endpoint.Server.Dial, header, nil
+	}
+	client := h.sticky.Know(r, c)
+	client.Place(true)
+	e := c.Foresee()
+	if e == nil {
+		return "", nil, nil // reverse_proxy says by itself that there is none
+	}
+	header, visit := client.Came(e)
+	visit.Leave()
+	return e.Server.Dial, header, nil
+}
+
+// candidatesFor are those for a request to reverse_proxy. They have to be closed.
+func (h *Handler) candidatesFor(r *http.Request) (*upstream.Candidates, error) {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
 		return nil, errors.New("the request has no placeholders")
@@ -133,9 +206,11 @@ func (h *Handler) usable(r *http.Request) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	h.byKey(c, repl)
+	c.Client, _ = upstream.ClientOf(clientIP(r))
 	if refused := h.discover(r.Context(), c, r); refused != nil && c.Count() == 0 {
+		c.Close()
 		return nil, refused
 	}
-	return c.Usable(), nil
+	return c, nil
 }

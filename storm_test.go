@@ -30,7 +30,10 @@ func TestHandshakesWaitForEachOther(t *testing.T) {
 	for i := range 5 {
 		c := testbed.Dial(t, p.Addr)
 		c.Send(testbed.HandshakeRequest("/", c.Host))
-		eventually(t, "it waits", func() bool { return queued(p.handler) == i })
+		eventually(t, "it is under way, or waits", func() bool {
+			info, _ := process.table.Info(up.Addr)
+			return info.Handshakes == 1 && queued(p.handler) == i
+		})
 		clients = append(clients, c)
 	}
 	for i, c := range clients {
@@ -104,4 +107,73 @@ func TestRetryAfterGrows(t *testing.T) {
 	}
 	open.Close()
 	waiting.Close()
+}
+
+// occupied returns a proxy whose only upstream is full, as is its queue, until the
+// returned function is called.
+func occupied(t *testing.T, limits string) (*testProxy, func()) {
+	t.Helper()
+	up := testbed.NewUpstream(t, testbed.Echo)
+	h := with(t, up.Addr, `{"load_balancing": {"max_tunnels": 1, "queue": {"size": 1, "timeout": "1m"}, `+limits+`}}`)
+	h.Access = &Access{Subprotocols: []string{"chat.v2", "chat.v1"}}
+	p := newProxy(t, h)
+	open, waiting := testbed.Dial(t, p.Addr), testbed.Dial(t, p.Addr)
+	open.Handshake("/")
+	waiting.Send(testbed.HandshakeRequest("/", waiting.Host))
+	eventually(t, "it waits", func() bool { return queued(p.handler) == 1 })
+	return p, func() {
+		open.Close()
+		waiting.Close()
+	}
+}
+
+func TestScriptsAreToldToTryAgain(t *testing.T) {
+	p, leave := occupied(t, `"retry_close": 10`)
+	defer leave()
+	began := time.Now()
+	c := testbed.Dial(t, p.Addr)
+	resp := c.Handshake("/", "Sec-WebSocket-Protocol: chat.v0, chat.v1, chat.v2", "Sec-WebSocket-Extensions: permessage-deflate")
+	if got := resp.Header; got.Get("Sec-WebSocket-Protocol") != "chat.v1" || got.Get("Sec-WebSocket-Extensions") != "" {
+		t.Errorf("the header of the answer is %v", got)
+	}
+	expectFields(t, p.line("handshake refused"), map[string]any{"cause": "queue_full", "status": int64(503)})
+	one := testbed.Dial(t, p.Addr) // one client may be one of ten
+	one.Send(testbed.HandshakeRequest("/", one.Host))
+	expectStatus(t, one.Response(), http.StatusServiceUnavailable, nil)
+	one.Close()
+	if reason := c.ExpectClose(1013); reason != "queue_full" || time.Since(began) < leastHold {
+		t.Errorf("closed with %q after %v", reason, time.Since(began))
+	}
+	c.WriteFrame(testbed.NewClose(1013, ""))
+	c.ExpectEOF()
+	eventually(t, "nobody is held", func() bool { return process.retryCloses.Count() == 0 })
+	if got := process.live.Count(); got != 1 {
+		t.Errorf("%d tunnels, want the one that is open", got)
+	}
+}
+
+// Who is held is let go at once by what it does, however long it would be held.
+func TestWhoIsHeldMayGo(t *testing.T) {
+	p, leave := occupied(t, `"retry_close": 1000`)
+	defer leave()
+	for name, does := range map[string]func(c *testbed.Client){
+		"it goes": func(c *testbed.Client) { c.Close() },
+		"it closes": func(c *testbed.Client) {
+			c.WriteFrame(testbed.NewClose(1000, ""))
+			c.ExpectClose(1013)
+		},
+		"it sends without end": func(c *testbed.Client) {
+			c.Tolerate()
+			for range 8 { // together more than is read
+				c.WriteFrame(testbed.NewFrame(testbed.Binary, string(make([]byte, 8<<10))))
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := testbed.Dial(t, p.Addr)
+			c.Handshake("/")
+			does(c)
+			eventually(t, "it is not held", func() bool { return process.retryCloses.Count() == 0 })
+		})
+	}
 }

@@ -95,7 +95,8 @@ func (h *Handler) startTunnel(
 	r *http.Request, hs *clientHandshake, a *answer, client relay.Side, start starter,
 ) *tunnel.Tunnel {
 	held := &evict.Lease{
-		Host: a.choice.Host, Room: a.choice.Room, From: a.choice.Endpoint.From, Place: hs.place, Policy: h.evictPolicy,
+		Host: a.choice.Host, Room: a.choice.Room, From: a.choice.Endpoint.From,
+		Place: hs.place, Visit: a.choice.visit, Policy: h.evictPolicy,
 		Failures: a.choice.Endpoint.Failures,
 	}
 	about := tunnel.About{

@@ -160,6 +160,7 @@ func (h *Handler) ask(ctx context.Context, t *attempts, c *upstream.Choice, firs
 	hs.client = nil // whose goroutine writes to it
 	hs.attempt = hs.trace.Dial(w.Host.Address, t.retried)
 	one := picked{Choice: w}
+	one.header, one.visit = t.client.Came(w.Endpoint)
 	ctx, cancel := context.WithTimeout(ctx, w.Late)
 	out := h.prepareFor(one, t.out, &hs, t.repl)
 	go func() { // hear waits for it

@@ -98,6 +98,7 @@ func runBackends(ctx context.Context) error {
 }
 
 func acceptLoop(listener net.Listener, busy bool) {
+	d := newDesk()
 	for {
 		conn, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -108,13 +109,13 @@ func acceptLoop(listener net.Listener, busy bool) {
 			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
 			continue
 		}
-		go serveBackend(conn, busy)
+		go serveBackend(conn, busy, d)
 	}
 }
 
 // serveBackend upgrades one connection and does what its path says. Errors end
 // the connection; the client at its other end is the one that reports them.
-func serveBackend(conn net.Conn, busy bool) {
+func serveBackend(conn net.Conn, busy bool, d *desk) {
 	defer closeQuietly(conn)
 	r := bufio.NewReader(conn)
 	req, err := http.ReadRequest(r)
@@ -125,7 +126,12 @@ func serveBackend(conn net.Conn, busy bool) {
 		_, _ = io.WriteString(conn, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 		return
 	}
-	if err := answerHandshake(conn, req.Header.Get("Sec-WebSocket-Key")); err != nil {
+	key := req.Header.Get("Sec-WebSocket-Key")
+	if req.URL.Path == stormPath {
+		d.serveStorm(conn, r, key)
+		return
+	}
+	if err := answerHandshake(conn, key); err != nil {
 		return
 	}
 	total, _ := strconv.ParseInt(req.FormValue("bytes"), 10, 64)

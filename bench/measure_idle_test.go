@@ -35,7 +35,7 @@ func TestTunnelsBeyondTheCapacityAreNoNumber(t *testing.T) {
 			if err != nil {
 				return
 			}
-			go serveBackend(conn, false)
+			go serveBackend(conn, false, newDesk())
 		}
 		listener.Close()
 	}()

@@ -18,6 +18,7 @@ type options struct {
 	profiles         string // folder; measure nothing if there is one
 	growth           []int  // measure nothing else if there are any
 	slow             int    // tunnels with slow peers; measure nothing else if there are any
+	storm            int    // clients that come at once; measure nothing else if there are any
 	self, quick      bool
 	runs             int
 	rowFilter        *regexp.Regexp
@@ -89,6 +90,8 @@ func parseFlags(args []string) (options, error) {
 		"`numbers` of idle plain tunnels: print the memory of websocket_proxy at each, and measure nothing else")
 	flags.IntVar(&o.slow, "slow", 0,
 		"`number` of tunnels with peers that read slowly: print their memory, and measure nothing else")
+	flags.IntVar(&o.storm, "storm", 0,
+		"`number` of clients that all come at once: print how long it takes until they are served, and measure nothing else")
 	flags.IntVar(&o.runs, "runs", 3, "repetitions, whose medians are printed")
 	flags.StringVar(&t.rows, "rows", ".", "`regexp` of the rows to measure")
 	flags.StringVar(&t.peers, "peers", ".", "`regexp` of the peers to compare with")
@@ -157,6 +160,10 @@ func (o *options) check() error {
 		return errors.New("-growth and -profiles exclude each other")
 	case o.slow != 0 && (o.growth != nil || o.profiles != ""):
 		return errors.New("-slow excludes -growth and -profiles")
+	case o.storm != 0 && (o.slow != 0 || o.growth != nil || o.profiles != "" || o.self):
+		return errors.New("-storm excludes -slow, -growth, -profiles and -self")
+	case o.storm < 0 || o.storm > maxTunnels:
+		return fmt.Errorf("-storm must be at most %d", maxTunnels)
 	case o.slow < 0 || o.slow > 1000:
 		return errors.New("-slow must be at most 1000")
 	case o.runs < 1:

@@ -36,6 +36,11 @@ type peer struct {
 	balance string
 	// hasAdmin tells that it is a Caddy, whose insides can be asked for.
 	hasAdmin bool
+	// rate is the most connections or requests a second, and burst how many more may
+	// wait; 0 for no limit.
+	rate, burst int
+	// proxies is how many processes of it share the clients.
+	proxies int
 	// protocols are those that carry many tunnels in one connection.
 	protocols []string
 	// versionArgs make the binary print its version.
@@ -49,6 +54,8 @@ type settings struct {
 	Dir                        string
 	Processors                 int
 	Balance                    string
+	Rate, Burst                int
+	Proxies                    int
 }
 
 // allPeers lists every peer in the order of the table's columns, our module
@@ -64,7 +71,7 @@ func allPeers(o options) []peer {
 		ours,
 		caddyPeer(stockName, caddy, stockDirective),
 		{
-			name: "nginx", binary: "nginx", template: "nginx.conf",
+			name: nginxName, binary: "nginx", template: "nginx.conf",
 			args:        []string{"-e", "stderr", "-p", ".", "-c", "nginx.conf"},
 			versionArgs: []string{"-v"},
 		},
@@ -144,6 +151,7 @@ func (p peer) version() string {
 // config renders the peer's configuration.
 func (p peer) config(s settings) ([]byte, error) {
 	s.Processors = runtime.NumCPU()
+	s.Rate, s.Burst, s.Proxies = p.rate, p.burst, max(1, p.proxies)
 	balance, err := render(p.balance, s)
 	if err != nil {
 		return nil, fmt.Errorf("rendering the directive of %s: %w", p.name, err)

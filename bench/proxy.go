@@ -34,6 +34,8 @@ type proxy struct {
 	tls     target
 	streams target // TLS with HTTP/2 and HTTP/3, as far as the peer has them
 	admin   admin
+	// again starts another process of the same peer.
+	again func(context.Context) (*proxy, error)
 }
 
 // workshop is what every proxy of a run is started with.
@@ -56,7 +58,7 @@ func (w *workshop) start(ctx context.Context, p peer) (*proxy, error) {
 }
 
 func (w *workshop) startOnce(ctx context.Context, p peer) (*proxy, error) {
-	dir, err := w.newFolder(p)
+	dir, err := w.newFolder()
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +82,7 @@ func (w *workshop) startOnce(ctx context.Context, p peer) (*proxy, error) {
 	run.plain = target{addr: loopback(ports[0])}
 	run.tls = target{addr: loopback(ports[1]), tls: w.cert.clientConfig()}
 	run.streams = target{addr: loopback(ports[3]), tls: run.tls.tls}
+	run.again = func(ctx context.Context) (*proxy, error) { return w.start(ctx, p) }
 	if p.hasAdmin {
 		run.admin = admin(loopback(ports[2]))
 	}
@@ -92,10 +95,10 @@ func (w *workshop) startOnce(ctx context.Context, p peer) (*proxy, error) {
 }
 
 // newFolder makes the folder that one process runs in.
-func (w *workshop) newFolder(p peer) (string, error) {
+func (w *workshop) newFolder() (string, error) {
 	w.started++
-	dir := filepath.Join(w.dir, fmt.Sprintf("%s-%d", p.name, w.started))
-	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // servers that give up root must reach it
+	dir := filepath.Join(w.dir, fmt.Sprintf("peer-%d", w.started)) // names have blanks
+	if err := os.Mkdir(dir, 0o755); err != nil {                   //nolint:gosec // servers that give up root must reach it
 		return "", err
 	}
 	return dir, w.cert.write(dir)
@@ -225,7 +228,10 @@ func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.It
 
 // render executes a template over s.
 func render(text string, s settings) ([]byte, error) {
-	functions := template.FuncMap{"join": func(list []string) string { return strings.Join(list, " ") }}
+	functions := template.FuncMap{
+		"join":  func(list []string) string { return strings.Join(list, " ") },
+		"share": func(of int) int { return of / s.Proxies },
+	}
 	t, err := template.New("").Funcs(functions).Option("missingkey=error").Parse(text)
 	if err != nil {
 		return nil, err

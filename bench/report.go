@@ -52,6 +52,10 @@ func (r *runner) goals() map[string][]goal {
 // footer tells what was measured, with which load, and where.
 func (r *runner) footer() string {
 	var b strings.Builder
+	if r.storm > 0 {
+		b.WriteString(r.repeated() + "\n" + r.stormFooter())
+		return r.finish(&b)
+	}
 	fmt.Fprintf(&b, "%s\nMemory is read %v after the last message, if not stated otherwise.", r.repeated(), r.scale.settle)
 	if r.growth == nil {
 		fmt.Fprintf(&b, " Connects: %d. Bulk: %d MiB over %d tunnels.\n",
@@ -59,21 +63,26 @@ func (r *runner) footer() string {
 		fmt.Fprintf(&b, "Less is better; ratio is %s to the peer on its left.", ourName)
 	}
 	b.WriteString("\n")
+	return r.finish(&b)
+}
+
+// finish appends what is below every table.
+func (r *runner) finish(b *strings.Builder) string {
 	if r.self {
-		fmt.Fprintf(&b, "The column %s is a second reverse_proxy: its ratios are noise.\n", ourName)
+		fmt.Fprintf(b, "The column %s is a second reverse_proxy: its ratios are noise.\n", ourName)
 	}
 	if r.goals() != nil {
-		fmt.Fprintf(&b, "Goals: %s.\n", summary(r.goals(), r.results))
+		fmt.Fprintf(b, "Goals: %s.\n", summary(r.goals(), r.results))
 	}
 	b.WriteString("\n")
 	for _, note := range r.notes {
-		fmt.Fprintf(&b, "- %s\n", note)
+		fmt.Fprintf(b, "- %s\n", note)
 	}
 	for _, p := range r.peers {
-		fmt.Fprintf(&b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
+		fmt.Fprintf(b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
 	}
 	if len(r.missing) > 0 {
-		fmt.Fprintf(&b, "- not installed: %s\n", strings.Join(r.missing, ", "))
+		fmt.Fprintf(b, "- not installed: %s\n", strings.Join(r.missing, ", "))
 	}
 	b.WriteString(r.circumstances())
 	return b.String()

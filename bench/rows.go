@@ -23,6 +23,8 @@ type measurement struct {
 	cpuBound bool
 	// leastRuns is how often a noisy measurement is repeated at least.
 	leastRuns int
+	// proxies is how many processes of a peer share the clients; 0 for one.
+	proxies int
 	// clients is set if the measurement mostly waits: the number of clients it
 	// needs for one peer. As many peers as there can be clients for are measured
 	// side by side, then.
@@ -45,6 +47,9 @@ func (m measurement) sideBySide() int {
 func (o *options) planned() []measurement {
 	if o.growth != nil {
 		return []measurement{growthMeasurement(o.growth)}
+	}
+	if o.storm > 0 {
+		return stormMeasurements(o.storm)
 	}
 	if o.slow > 0 {
 		return bothPorts(slowMeasurements(o.slow), slowMeasurements(o.slow))

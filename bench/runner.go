@@ -38,7 +38,11 @@ func newRunner(o options, dir string) (*runner, error) {
 		results:      make(results),
 		began:        time.Now(),
 	}
-	wanted := slices.DeleteFunc(allPeers(o), func(p peer) bool {
+	all := allPeers(o)
+	if o.storm > 0 {
+		all = stormPeers(o)
+	}
+	wanted := slices.DeleteFunc(all, func(p peer) bool {
 		return p.name != ourName && (o.growth != nil || !o.peerFilter.MatchString(p.name))
 	})
 	r.peers, r.missing = installed(wanted)
@@ -109,6 +113,7 @@ func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []er
 	var failures []error
 	var started []*proxy
 	for _, p := range peers {
+		p.proxies = m.proxies
 		run, err := r.start(ctx, p)
 		if err != nil {
 			failures = append(failures, fmt.Errorf("%s: %s: %w", p.name, m.rows[0].name, err))
@@ -151,6 +156,10 @@ func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *s
 	values, err := m.run(ctx, r.subjectOf(m, run, turn))
 	if full, ok := errors.AsType[*capacityError](err); ok && run.name != ourName && ctx.Err() == nil {
 		r.notes = append(r.notes, run.name+" "+full.Error())
+		err = nil
+	}
+	if unserved, ok := errors.AsType[*unservedError](err); ok && ctx.Err() == nil {
+		r.notes = append(r.notes, run.name+" "+unserved.Error())
 		err = nil
 	}
 	if err != nil {

@@ -91,3 +91,26 @@ func TestTunnelsPerClient(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoIsNotServedIsClosedOverStreams refuses by a Close who finds the queue full.
+func TestWhoIsNotServedIsClosedOverStreams(t *testing.T) {
+	t.Parallel()
+	up := testbed.NewUpstream(t, testbed.Echo)
+	c := startStreaming(t, proxyTo(up.Addr, "max_tunnels 1", "queue 1 10ms", "retry_close", "subprotocols b a"))
+	open := c.dial(t, false)
+	open.Handshake("/")
+	eachConnector(t, c, func(t *testing.T, open opener) {
+		client := openWebSocket(t, open, webSocket("/", [2]string{"sec-websocket-protocol", "c, a, b"}))
+		if client.header.Get("Sec-WebSocket-Protocol") != "a" {
+			t.Errorf("the answer has %v", client.header)
+		}
+		client.expect(t, testbed.NewClose(1013, "queue_timeout"))
+		client.send(t, testbed.NewClose(1013, ""))
+		client.expectEnd(t)
+	})
+	for _, line := range c.log.wait(t, len(connectors), message("handshake refused")) {
+		if line.str("cause") != "queue_timeout" || line.num("status") != http.StatusServiceUnavailable {
+			t.Errorf("the line is %v", line)
+		}
+	}
+}

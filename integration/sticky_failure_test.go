@@ -157,11 +157,11 @@ func TestStickyUpstreamIsInMaint(t *testing.T) {
 func TestStickyUpstreamIsFull(t *testing.T) {
 	t.Parallel()
 	backends, addrs := startBackends(t, 2)
-	upstreams := fmt.Sprintf("upstream %s max_tunnels 1\nupstream %s max_tunnels 1\nlb_policy cookie\n",
+	upstreams := fmt.Sprintf("upstream %s max_tunnels 1\nupstream %s max_tunnels 1\nlb_policy cookie\nsticky_session path *\n",
 		backends[0].addr, backends[1].addr)
 	c := startCaddy(t, site(
 		under("patient", "websocket_proxy {\n"+upstreams+"lb_try_duration 1m\n}")+
-			"\nwebsocket_proxy {\n"+upstreams+"}\nreverse_proxy "+addrs+" {\nlb_policy cookie\n}"))
+			"\nwebsocket_proxy {\n"+upstreams+"queue off\n}\nreverse_proxy "+addrs+" {\nlb_policy cookie\n}"))
 	first := newVisitor(t, c, "ws", "/")
 	holding, full := first.open(t)
 	second, third := first.twin(t), first.twin(t)

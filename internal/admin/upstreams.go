@@ -26,8 +26,13 @@ type Upstream struct {
 	State string `json:"state"`
 	// Tunnels counts those that are open, and handshakes under way.
 	Tunnels int `json:"tunnels"`
+	// Handshakes counts those under way, and HandshakesLimit is how many may be: the lowest
+	// max_handshakes, or what auto has found out. It is left out without a limit.
+	Handshakes      int `json:"handshakes,omitempty"`
+	HandshakesLimit int `json:"handshakes_limit,omitempty"`
 	// Queued counts handshakes that wait because this upstream, like the others
-	// of their handler, has as many tunnels as it may have.
+	// of their handler, has as many tunnels or handshakes as it may have, or because they
+	// belong there.
 	Queued int `json:"queued,omitempty"`
 	// Failing tells that handshakes have failed lately, so that it gets tunnels
 	// only if no other upstream of the handler can.

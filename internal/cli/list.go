@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -97,7 +98,11 @@ func writeUpstreams(out io.Writer, list []nodeUpstream, several bool, now time.T
 		_, _ = fmt.Fprint(w, "NODE\t") // Flush has the error
 	}
 	tell := slices.ContainsFunc(list, func(u nodeUpstream) bool { return u.Agent != "" || u.Load > 0 })
+	limited := slices.ContainsFunc(list, func(u nodeUpstream) bool { return u.HandshakesLimit > 0 })
 	_, _ = fmt.Fprint(w, "ADDRESS\tSTATE\tHEALTH\tTUNNELS\tQUEUED\tSINCE\tBY\tEXPIRES")
+	if limited {
+		_, _ = fmt.Fprint(w, "\tHANDSHAKES")
+	}
 	if tell {
 		_, _ = fmt.Fprint(w, "\tLOAD\tAGENT")
 	}
@@ -118,12 +123,23 @@ func writeUpstreams(out io.Writer, list []nodeUpstream, several bool, now time.T
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s", printable.Text(u.Address), printable.Text(u.State),
 			printable.Text(healthOf(&u.Upstream)), u.Tunnels, u.Queued, since, by, expires)
+		if limited {
+			_, _ = fmt.Fprint(w, "\t"+handshakesOf(&u.Upstream))
+		}
 		if tell {
 			_, _ = fmt.Fprint(w, toldBy(&u.Upstream))
 		}
 		_, _ = fmt.Fprintln(w)
 	}
 	return w.Flush()
+}
+
+// handshakesOf is how many handshakes are under way, and how many may be.
+func handshakesOf(u *admin.Upstream) string {
+	if u.HandshakesLimit == 0 {
+		return strconv.Itoa(u.Handshakes)
+	}
+	return fmt.Sprintf("%d of %d", u.Handshakes, u.HandshakesLimit)
 }
 
 // toldBy is what an upstream says of itself.
@@ -177,6 +193,8 @@ func sumUpstreams(list []nodeUpstream) []nodeUpstream {
 		for _, s := range []*nodeUpstream{sum, &total} {
 			s.Tunnels += u.Tunnels
 			s.Queued += u.Queued
+			s.Handshakes += u.Handshakes
+			s.HandshakesLimit += u.HandshakesLimit
 		}
 	}
 	var rows []nodeUpstream

@@ -32,6 +32,27 @@ func TestListTellsHealth(t *testing.T) {
 	}
 }
 
+func TestListTellsOfHandshakesWhereTheyAreLimited(t *testing.T) {
+	var out strings.Builder
+	list := []nodeUpstream{
+		{"", admin.Upstream{Address: "a:1", State: upstream.Ready, Health: upstream.Up, Handshakes: 3, HandshakesLimit: 8}},
+		{"", admin.Upstream{Address: "b:1", State: upstream.Ready, Health: upstream.Up, Handshakes: 2}},
+	}
+	if err := writeUpstreams(&out, list, false, list[0].Since); err != nil {
+		t.Fatal(err)
+	}
+	want := "ADDRESS  STATE  HEALTH  TUNNELS  QUEUED  SINCE  BY  EXPIRES  HANDSHAKES\n" +
+		"a:1      ready  up      0        0       -      -   -        3 of 8\n" +
+		"b:1      ready  up      0        0       -      -   -        2\n"
+	if got := out.String(); got != want {
+		t.Errorf("the list is\n%s\nwant\n%s", got, want)
+	}
+	later := list[0]
+	if later.Handshakes++; !sameUpstream(list[0], later) {
+		t.Error("each handshake is a change")
+	}
+}
+
 func TestListTellsWhatUpstreamsSayOfThemselves(t *testing.T) {
 	var out strings.Builder
 	list := []nodeUpstream{

@@ -59,6 +59,7 @@ func sameList(a, b upstreamList) bool {
 
 func sameUpstream(a, b nodeUpstream) bool {
 	a.Checked, a.HealthError, a.Load = b.Checked, b.HealthError, b.Load
+	a.Handshakes, a.HandshakesLimit = b.Handshakes, b.HandshakesLimit
 	return a == b
 }
 

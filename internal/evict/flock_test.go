@@ -97,7 +97,7 @@ func (f *flock) load(s *site) (unload func()) {
 		}
 		s.pool.AddFixed(server, upstream.Address{Network: "tcp", HostPort: dial})
 	}
-	s.rebalance.Closing = func(int, int) {}
+	s.rebalance.Closing = func(upstream.ClientGroup, int, map[string]int) {}
 	s.policy = &Policy{Period: DefaultPeriod, CloseCode: frame.StatusServiceRestart, Report: f.ended}
 	s.loaded = f.evictor.Add(Config{
 		Unloaded: s.unloaded, Name: s.name, Pool: s.pool, Policy: s.policy, Shown: shown,

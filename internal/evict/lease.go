@@ -3,6 +3,7 @@ package evict
 import (
 	"time"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -39,6 +40,7 @@ type Lease struct {
 	// request.
 	From   *upstream.Provenance
 	Place  *upstream.ClientPlace // nil if these are not counted
+	Visit  *sticky.Visit         // nil if clients are not known
 	Policy *Policy
 	// Failures are where it counts if the upstream resets the tunnel at once.
 	Failures *upstream.Failures
@@ -57,6 +59,7 @@ func (l *Lease) Ended(o tunnel.Outcome) {
 	l.Room.Leave()
 	l.table().TunnelEnded(l.Host)
 	l.Place.Leave()
+	l.Visit.Leave()
 	if time.Since(o.Opened) < upstream.AtOnce {
 		l.endedAtOnce(o)
 	}

@@ -22,8 +22,10 @@ type Rebalance struct {
 	Share float64
 	// Interval is the time from one step to the next.
 	Interval time.Duration
-	// Closing is told of each step: how many are too many, and how many it closes.
-	Closing func(tooMany, closing int)
+	// Closing is told of each step before it begins: how many are too many, and how many it
+	// closes at which addresses, of tunnels whose clients are of a group. It is called
+	// without a lock.
+	Closing func(clients upstream.ClientGroup, tooMany int, closing map[string]int)
 }
 
 // rebalancer closes tunnels at the fullest upstreams of a pool, step by step, so

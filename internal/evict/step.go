@@ -30,7 +30,11 @@ func (b *rebalancer) step() (closing []*tunnel.Tunnel, targets map[string]bool, 
 		}
 	}
 	if len(closing) > 0 { // there may be none that makes it better
-		b.Closing(v.TooMany, len(closing))
+		at := make(map[string]int)
+		for _, t := range closing {
+			at[t.Upstream]++
+		}
+		b.Closing(b.evictor.ClientGroup(b.loaded), v.TooMany, at)
 	}
 	return closing, targets, more
 }

@@ -6,6 +6,7 @@ package farewell
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +22,10 @@ import (
 )
 
 const (
-	// most is how many clients are told at a time.
+	// most is how many clients are told at a time, if it is not said.
 	most = 1000
-	// longest is how long one of them may take to take the Close, and to answer.
+	// longest is how long one of them may take to take the Close, and to answer, besides the
+	// time for which it is held.
 	longest = 2 * time.Second
 	// mostRead is how many bytes are read of a client that goes on sending.
 	mostRead = 64 << 10
@@ -40,6 +42,10 @@ type Farewells struct{ now atomic.Int64 }
 type Farewell struct {
 	Code uint16
 	Text string
+	// Hold is the time before the Close, and Most how many may be told at a time; zero means
+	// 1,000.
+	Hold time.Duration
+	Most int
 	// Offer is the client's, and Conn the connection of its stream, if it is one of
 	// HTTP/2.
 	Offer *handshake.Offer
@@ -53,14 +59,15 @@ func (a *Farewells) Count() int { return int(a.now.Load()) }
 
 // Tell accepts a handshake with the first subprotocol that was offered, without which a
 // browser fails it (RFC 6455 section 4.1), and with no extension, and closes the tunnel.
-// It waits for the client's answer, until ctx ends or two seconds have passed.
+// It holds the tunnel before that for as long as is said, unless the client closes it. It
+// waits for the client's answer, until ctx ends or two seconds have passed.
 func (a *Farewells) Tell(ctx context.Context, w http.ResponseWriter, r *http.Request, f *Farewell) error {
-	if a.now.Add(1) > most {
+	if a.now.Add(1) > int64(cmp.Or(f.Most, most)) {
 		a.now.Add(-1)
 		return ErrUnanswered
 	}
 	defer a.now.Add(-1)
-	ctx, cancel := context.WithTimeout(ctx, longest)
+	ctx, cancel := context.WithTimeout(ctx, f.Hold+longest)
 	defer cancel()
 	if f.Offer.Stream {
 		return f.tellStream(ctx, w, r)
@@ -88,7 +95,7 @@ func (f *Farewell) tellSocket(ctx context.Context, w http.ResponseWriter) error 
 	side := conn.Socket{Conn: conn.Unwrap(taken)}
 	defer side.Abort()
 	defer context.AfterFunc(ctx, side.Abort)()
-	if err := f.closeTunnel(side, io.MultiReader(bytes.NewReader(early), side)); err != nil {
+	if err := f.closeTunnel(ctx, side, io.MultiReader(bytes.NewReader(early), side)); err != nil {
 		return err
 	}
 	return side.CloseWrite()
@@ -103,7 +110,7 @@ func (f *Farewell) tellStream(ctx context.Context, w http.ResponseWriter, r *htt
 		return err
 	}
 	defer context.AfterFunc(ctx, s.Abort)()
-	return f.closeTunnel(s, s)
+	return f.closeTunnel(ctx, s, s)
 }
 
 // accept writes the header of the answer.
@@ -114,11 +121,39 @@ func (f *Farewell) accept(w http.ResponseWriter, status int) {
 	w.WriteHeader(status)
 }
 
-// closeTunnel sends the Close, and reads until the client's (RFC 6455 section 7.1.1).
-func (f *Farewell) closeTunnel(to io.Writer, from io.Reader) error {
-	if _, err := to.Write(frame.AppendClose(nil, f.Code, f.Text, nil)); err != nil {
-		return err
+// closeTunnel sends the Close when it is time, and reads until the client's (RFC 6455
+// section 7.1.1). It reads all the time, so that a client that goes is not held.
+func (f *Farewell) closeTunnel(ctx context.Context, to io.Writer, from io.Reader) error {
+	if f.Hold == 0 {
+		if err := f.sendClose(to); err != nil {
+			return err
+		}
+		return readClose(from)
 	}
+	read := make(chan error, 1)
+	go func() { read <- readClose(from) }()
+	timer := time.NewTimer(f.Hold)
+	defer timer.Stop()
+	select {
+	case err := <-read: // the client has closed it, or gone
+		return cmp.Or(err, f.sendClose(to))
+	case <-timer.C:
+	case <-ctx.Done(): // what aborts the connection ends the reading, too
+		return cmp.Or(<-read, ctx.Err())
+	}
+	if err := f.sendClose(to); err != nil {
+		return cmp.Or(err, <-read)
+	}
+	return <-read
+}
+
+func (f *Farewell) sendClose(to io.Writer) error {
+	_, err := to.Write(frame.AppendClose(nil, f.Code, f.Text, nil))
+	return err
+}
+
+// readClose reads until the client's Close, or until it is enough.
+func readClose(from io.Reader) error {
 	scanner, buf := frame.NewScanner(true), make([]byte, 512)
 	for read := 0; read < mostRead && !scanner.Closed() && !scanner.Opaque(); {
 		n, err := from.Read(buf)

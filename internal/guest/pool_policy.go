@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
@@ -62,24 +63,39 @@ func (p *PoolPolicy) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return err
 }
 
+// triedVar is the variable with the upstreams that were chosen for a request. If it is asked
+// for again, they have failed, and others come first: one that cannot be reached has no
+// tunnels, and would be chosen each time.
+const triedVar = "websocket_proxy.tried"
+
 // Select implements reverseproxy.Selector.
 func (p *PoolPolicy) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	find := func(dial string) int {
-		return slices.IndexFunc(pool, func(up *reverseproxy.Upstream) bool { return up.Dial == dial && up.Available() })
+	available := make(map[string]*reverseproxy.Upstream, len(pool))
+	for _, up := range slices.Backward(pool) {
+		if up.Available() {
+			available[up.Dial] = up
+		}
 	}
-	dial, fields, err := p.ask(r, p.Pool, p.config, func(dial string) bool { return find(dial) >= 0 })
+	tried, _ := caddyhttp.GetVar(r.Context(), triedVar).([]string)
+	dial, fields, err := p.ask(r, p.Pool, p.config, func(dial string) bool {
+		return available[dial] != nil && !slices.Contains(tried, dial)
+	})
+	if dial == "" && err == nil && len(tried) > 0 {
+		dial, fields, err = p.ask(r, p.Pool, p.config, func(dial string) bool { return available[dial] != nil })
+	}
 	if err != nil {
 		p.logger.ErrorContext(r.Context(), "no upstream was chosen", "pool", p.Pool, "error", err)
 		return nil
 	}
-	i := find(dial)
-	if i < 0 {
+	up := available[dial]
+	if up == nil {
 		return nil
 	}
+	caddyhttp.SetVar(r.Context(), triedVar, append(slices.Clone(tried), dial))
 	if w != nil { // a policy whose fallback this is may have none
 		setCookies(w.Header(), fields["Set-Cookie"])
 	}
-	return pool[i]
+	return up
 }
 
 // setCookies sets cookies instead of those of the same names, which are from an earlier choice

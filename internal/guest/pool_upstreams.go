@@ -12,10 +12,11 @@ import (
 // PoolUpstreams provides `reverse_proxy` with the upstreams of a
 // `websocket_proxy`, as that would use them now for a newcomer's tunnel: not those
 // that an operator has taken out (`drain`, `maint`, `evict`), nor those that are
-// unhealthy or were not found any more, and backups only if there is nothing else. It is for requests
-// that have to reach the upstream where the client's WebSocket is, or will be,
-// such as the polling of Socket.IO: with the same selection policy, such as
-// `cookie` or `client_ip_hash`, both handlers choose the same upstream.
+// unhealthy or were not found any more, and backups only if there is nothing else. One in
+// `drain` is given for requests of clients that belong there, by a sticky policy of the
+// pool. It is for requests that have to reach the upstream where the client's WebSocket is,
+// or will be, such as the polling of Socket.IO: with the selection policy
+// `websocket_proxy`, both handlers choose the same upstream.
 //
 // An upstream that has as many tunnels as it may have stays in the list: its
 // clients go on polling there.

@@ -119,6 +119,21 @@ func (q *Fair[K, T]) Serve(p *Place[K, T]) {
 	q.lastTurn(l)
 }
 
+// Of is the first place of a client; nil if it has none.
+func (q *Fair[K, T]) Of(key K) *Place[K, T] {
+	if l := q.lines[key]; l != nil {
+		return l.first
+	}
+	return nil
+}
+
+// Pass has the client of a place have its next turn after those of all others, as it has
+// used this one elsewhere.
+func (q *Fair[K, T]) Pass(p *Place[K, T]) {
+	q.turns.remove(p.line)
+	q.lastTurn(p.line)
+}
+
 // lastTurn has a line have its turn after all others.
 func (q *Fair[K, T]) lastTurn(l *line[K, T]) {
 	*q.numbers++

@@ -62,6 +62,10 @@ var (
 		labelUpstream, "state")
 	descTunnelsLimit = describe("upstream_tunnels_limit", "Most tunnels that an upstream may have, where that is limited.",
 		labelHandler, labelUpstream)
+	descHandshakesLimit = describe("upstream_handshakes_limit",
+		"Most handshakes that may be under way at an upstream, where that is limited.", labelHandler, labelUpstream)
+	descHandshakesAt = describe("upstream_handshakes_in_progress", "Handshakes under way at an upstream, where they are limited.",
+		labelUpstream)
 	descWeight = describe("upstream_weight", "What an upstream weighs in choices, where its agent or its reports have changed that.",
 		labelHandler, labelUpstream)
 	descLoad     = describe("upstream_load", "The utilisation that an upstream has reported, of which 1 is all.", labelUpstream)

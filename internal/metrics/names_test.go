@@ -42,6 +42,8 @@ upstream_checks_total upstream result
 upstream_state upstream state
 upstream_state_set_timestamp_seconds upstream state
 upstream_tunnels_limit handler upstream
+upstream_handshakes_limit handler upstream
+upstream_handshakes_in_progress upstream
 upstream_weight handler upstream
 upstream_load upstream
 cluster_last_sync_success_timestamp_seconds

@@ -16,9 +16,11 @@ type Pair struct {
 	site    *site
 	series  []*series
 
-	configs atomic.Int64  // in force that have the upstream
-	limit   atomic.Int64  // of tunnels; zero: none
-	weight  atomic.Uint64 // the bits of a float; zero: what is configured
+	configs atomic.Int64 // in force that have the upstream
+	limit   atomic.Int64 // of tunnels; zero: none
+	// handshakesLimit is how many handshakes may be under way; zero: any number.
+	handshakesLimit atomic.Int64
+	weight          atomic.Uint64 // the bits of a float; zero: what is configured
 
 	// opened and closed count tunnels. Who reads both begins with closed, so that there
 	// are never more of these.
@@ -44,6 +46,7 @@ func newPair(h *Handler, u *site) *Pair {
 		gaugeOf(descTunnels, func() float64 { return float64(p.open()) }, h.name, u.name),
 		counterOf(descOpenedTo, &p.opened, h.name, u.name),
 		levelOf(descTunnelsLimit, &p.limit, h.name, u.name).onlyIf(func() bool { return p.limit.Load() > 0 }),
+		levelOf(descHandshakesLimit, &p.handshakesLimit, h.name, u.name).onlyIf(func() bool { return p.handshakesLimit.Load() > 0 }),
 		floatOf(descWeight, &p.weight, h.name, u.name),
 	}
 	for _, by := range [...]tunnel.Peer{tunnel.Client, tunnel.Upstream, tunnel.Proxy} {
@@ -150,6 +153,8 @@ type site struct {
 	checks   words[string]
 	// up is 1 if active checks say so, 0 if they say no, and -1 if there are none.
 	up atomic.Int64
+	// handshakes are those under way, or notLimited.
+	handshakes atomic.Int64
 	// load are the bits of the utilisation that it has reported; zero: none.
 	load atomic.Uint64
 	// state is an operator's, and stateSet when it was given, in nanoseconds since 1970.
@@ -160,6 +165,9 @@ type site struct {
 	round uint64
 }
 
+// notLimited stands for the number of handshakes where they are not limited.
+const notLimited = -1
+
 // Results of active checks.
 const (
 	resultPassed = "passed"
@@ -169,9 +177,11 @@ const (
 func newSite(name string) *site {
 	u := &site{name: name, attempts: newHistogram(handshakeBounds), checks: make(words[string])}
 	u.up.Store(unchecked)
+	u.handshakes.Store(notLimited)
 	isChecked := func() bool { return u.up.Load() != unchecked || u.wasChecked() }
 	u.series = []*series{
 		histogramOf(descAttempt, u.attempts, name),
+		levelOf(descHandshakesAt, &u.handshakes, name).onlyIf(func() bool { return u.handshakes.Load() != notLimited }),
 		floatOf(descLoad, &u.load, name),
 		gaugeOf(descUp, func() float64 { return float64(u.up.Load()) }, name).onlyIf(func() bool { return u.up.Load() != unchecked }),
 		counterOf(descChecks, u.checks.add(resultPassed), name, resultPassed).onlyIf(isChecked),

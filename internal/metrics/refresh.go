@@ -37,6 +37,9 @@ type Standing struct {
 	Status   Status
 	// Limit is how many tunnels it may have; zero: any number.
 	Limit int
+	// HandshakesLimit is how many handshakes may be under way at it, set or found out; zero:
+	// any number. Handshakes is how many are.
+	HandshakesLimit, Handshakes int
 	// Weight is what it weighs in a choice, if that is not what is configured, and Load the
 	// utilisation that it has reported; 0: nothing.
 	Weight, Load float64
@@ -193,6 +196,7 @@ func (p *Pair) standLocked(s Standing, round uint64) {
 		p.round, p.next = round, s.Status
 		h.next[s.Status]++
 		p.limit.Store(int64(s.Limit))
+		p.handshakesLimit.Store(int64(s.HandshakesLimit))
 		p.weight.Store(math.Float64bits(s.Weight))
 	case s.Status > p.next:
 		h.next[p.next]--
@@ -203,6 +207,12 @@ func (p *Pair) standLocked(s Standing, round uint64) {
 	u.round = round
 	if isFirst || s.Load > 0 {
 		u.load.Store(math.Float64bits(s.Load))
+	}
+	if isFirst {
+		u.handshakes.Store(notLimited)
+	}
+	if s.HandshakesLimit > 0 {
+		u.handshakes.Store(int64(s.Handshakes))
 	}
 	switch {
 	case !s.Checked && isFirst:

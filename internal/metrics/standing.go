@@ -14,6 +14,7 @@ func StandingsOf(p *upstream.Pool, asked []string) []Standing {
 	all := make([]Standing, 0, len(found)+len(p.Templates)+len(asked))
 	for _, s := range found {
 		all = append(all, Standing{
+			HandshakesLimit: s.HandshakesLimit, Handshakes: s.Handshakes,
 			Upstream: s.Spelling(), Status: statusOf(&s), Limit: s.Limit, Weight: s.Weight, Load: s.Load, Checked: s.Checked, Up: !s.Down,
 			State: cmp.Or(s.State.State, upstream.Ready), Since: s.State.At,
 		})

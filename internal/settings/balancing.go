@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -76,12 +77,16 @@ type LoadBalancing struct {
 	// Policy that chooses among the available upstreams. `least_conn` (fewest
 	// live tunnels, ties broken at random), `round_robin`,
 	// `weighted_round_robin` and `random_choose` are this module's own and
-	// respect weights, and so does `hash`, which sends all handshakes with the same
-	// `key`, a text with placeholders, to the same upstream. Its `balance` is how many
-	// percent of its fair share an upstream may have before it gets no new keys, 100 to
-	// 10000, default: no bound; `fallback` is the policy for those whose key is empty,
-	// default: least_conn. Any other name is a module of this namespace, as in
-	// `reverse_proxy`. Default: least_conn.
+	// respect weights. So are the sticky ones: `cookie`, `header`, `query`, `ip_hash`,
+	// `client_ip_hash` and `uri_hash`, with the options and cookies that they have in
+	// `reverse_proxy`. They send clients where they belong; newcomers go by the
+	// `fallback`, which is `least_conn` by default, another one of those above, `random`
+	// or `first`. `hash` sends all handshakes with the same `key`, a text with
+	// placeholders, to the same upstream. Its `balance` is how many percent of its fair
+	// share an upstream may have before it gets no new keys, 100 to 10000, default: no
+	// bound; `fallback` is the policy for those whose key is empty, default: least_conn.
+	// Any other name is a module of this namespace, as in `reverse_proxy`. Default:
+	// least_conn.
 	SelectionPolicyRaw json.RawMessage `json:"selection_policy,omitempty" caddy:"namespace=http.reverse_proxy.selection_policies inline_key=policy"`
 
 	// How often a handshake is tried again, each time on an upstream that was
@@ -128,9 +133,16 @@ type LoadBalancing struct {
 	HandshakeRate *HandshakeRate `json:"handshake_rate,omitempty"`
 
 	// How handshakes wait while all upstreams are at one of these limits. With
-	// selection policies of other modules nobody waits, as a client has to come
-	// to the upstream that knows it.
+	// selection policies of other modules nobody waits, as it is not known whom they would
+	// choose.
 	Queue *Queue `json:"queue,omitempty"`
+
+	// Most handshakes at a time that are refused by a Close, in the place of 503, as they
+	// are not served from the queue: scripts in browsers see no status. They are accepted,
+	// held for 1 to 10 seconds and closed with 1013 (try again later). They count as refused.
+	// The others get 503, and of one client a tenth, or 100. A negative value means off.
+	// Default: 0, off.
+	RetryClose int `json:"retry_close,omitempty"`
 
 	// Has newcomers go by the load that upstreams report. Refused with policies of other
 	// modules, and with `rebalance`, which would send tunnels back where they come from.
@@ -138,9 +150,17 @@ type LoadBalancing struct {
 	LoadReport *told.LoadReport `json:"load_report,omitempty"`
 
 	// Has tunnels moved to upstreams that have fewer than their share because
-	// they have just come. It works with this module's own policies, and is
-	// refused with others, which may send clients straight back.
+	// they have just come. It works with this module's own policies, with `cookie` if
+	// `sticky_session` says which clients may be moved, and is refused with others, which
+	// send clients straight back.
 	Rebalance *Rebalance `json:"rebalance,omitempty"`
+
+	// Which requests open a session, for a sticky policy: one for each way. Any other
+	// request belongs to a session that is under way, and cannot go on elsewhere. Without
+	// any, a session may be under way while clients of the same address (IPv6: /64) have a
+	// handshake or a tunnel at the upstream, and for 60 seconds after their last request, as
+	// far as this process knows. Default: none.
+	StickySession []sticky.Opening `json:"sticky_session,omitempty"`
 }
 
 // Queue bounds the handshakes that wait for a place, as all upstreams that they could go
@@ -218,17 +238,22 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 	if err := lb.HandshakeRate.check(); err != nil {
 		return fmt.Errorf("load_balancing.%w", err)
 	}
+	if lb.RetryClose > 0 && lb.Queue != nil && lb.Queue.Size < 0 {
+		return errors.New("load_balancing.retry_close: has no effect without a queue; set that too, or leave it out")
+	}
 	if err := lb.Rebalance.check(); err != nil {
 		return err
 	}
 	own, err := lb.OwnPolicy()
+	if err != nil {
+		return fmt.Errorf("load_balancing.selection_policy: %w", err)
+	}
 	if lb.LoadReport != nil {
 		if err := lb.LoadReport.Check(own != nil, lb.Rebalance != nil && lb.Rebalance.Share > 0); err != nil {
 			return fmt.Errorf("load_balancing.load_report%w", err)
 		}
 	}
 	switch {
-	case err != nil:
 	case own == nil:
 		return lb.checkForeign(upstreams)
 	case own.Policy == Hash && lb.LoadReport != nil:
@@ -242,29 +267,10 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 	if err != nil {
 		return fmt.Errorf("load_balancing.selection_policy: %w", err)
 	}
+	if err := lb.checkSticky(own); err != nil {
+		return err
+	}
 	return own.checkWeights(upstreams)
-}
-
-// checkForeign refuses what has no effect with a policy of another module.
-func (lb *LoadBalancing) checkForeign(upstreams []*Upstream) error {
-	for i, up := range upstreams {
-		if up.Weight != 0 {
-			return fmt.Errorf("upstreams[%d]: weight: has no effect with this selection policy; "+
-				"use least_conn, round_robin or random_choose, or leave it out", i)
-		}
-	}
-	switch {
-	case lb.SlowStart > 0:
-		return errors.New("load_balancing.slow_start: has no effect with this selection policy, " +
-			"which would send clients somewhere else meanwhile; leave it out")
-	case lb.Queue != nil && lb.Queue.Size >= 0:
-		return errors.New("load_balancing.queue: has no effect with this selection policy, " +
-			"which sends a client to the upstream that knows it; leave it out")
-	case lb.Rebalance != nil && lb.Rebalance.Share > 0:
-		return errors.New("load_balancing.rebalance: has no effect with this selection policy, which may send clients " +
-			"straight back; use least_conn, round_robin, weighted_round_robin or random_choose, or leave it out")
-	}
-	return nil
 }
 
 // check reports what is wrong with the settings.

@@ -39,10 +39,10 @@ func (l HandshakeLimit) MarshalJSON() ([]byte, error) {
 
 // forUpstream is what l means there; or is for where it says nothing.
 func (l HandshakeLimit) forUpstream(or int) int {
-	switch {
-	case l == 0:
+	switch l {
+	case 0:
 		return or
-	case l == AutoHandshakes:
+	case AutoHandshakes:
 		return upstream.AutoHandshakes
 	}
 	return max(0, int(l))

@@ -50,7 +50,7 @@ func (own *OwnPolicy) loadFallback() (err error) {
 	if own.fallback, err = ParseOwnPolicy(own.FallbackRaw); err != nil {
 		return fmt.Errorf("fallback: %w", err)
 	}
-	if own.fallback == nil || own.fallback.Policy == Hash {
+	if own.fallback == nil || own.fallback.Policy == Hash || own.fallback.Sticky != nil {
 		return errors.New("fallback: is not least_conn, round_robin, weighted_round_robin or random_choose")
 	}
 	own.Weights = own.fallback.Weights

@@ -6,6 +6,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -15,6 +17,12 @@ type OwnPolicy struct {
 	Policy  string `json:"policy"`
 	Choose  *int   `json:"choose"`
 	Weights []int  `json:"weights"`
+
+	// Sticky is who are no newcomers, for which the others are; nil if all are. By is the
+	// name of the whole.
+	Sticky *sticky.Settings `json:"-"`
+	By     string           `json:"-"`
+
 	keyed
 }
 
@@ -26,20 +34,55 @@ func (lb *LoadBalancing) OwnPolicy() (*OwnPolicy, error) {
 
 // ParseOwnPolicy is OwnPolicy for the configuration of a policy, which may be none: the default.
 func ParseOwnPolicy(raw json.RawMessage) (*OwnPolicy, error) {
-	own := &OwnPolicy{Policy: "least_conn"}
 	if len(raw) == 0 {
-		return own, nil
+		raw = json.RawMessage(`{"policy":"least_conn"}`)
 	}
-	// Options of other modules' policies may have the same names and other
-	// types, so only the name counts until it is known to be ours.
-	own.Policy = ""
-	if err := json.Unmarshal(raw, &struct {
-		Policy *string `json:"policy"`
-	}{&own.Policy}); err != nil {
+	name, err := nameOf(raw)
+	if err != nil || !sticky.Is(name) {
+		return ownPolicy(name, raw, err)
+	}
+	known, err := sticky.Parse(raw)
+	if err != nil {
 		return nil, err
 	}
-	switch own.Policy {
+	fallback, err := nameOf(known.Fallback)
+	own, err := ownPolicy(fallback, known.Fallback, err)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("fallback: %w", err)
+	case own != nil:
+	case fallback == "random", fallback == "first":
+		own = &OwnPolicy{Policy: fallback}
+	default:
+		return nil, fmt.Errorf("fallback: newcomers cannot go by %q; use %s", fallback, fallbacks)
+	}
+	own.Sticky, own.By = known, name
+	return own, nil
+}
+
+// fallbacks are what newcomers may go by.
+const fallbacks = "least_conn, round_robin, weighted_round_robin, random_choose, random, first, or another sticky policy"
+
+// nameOf is the name of a policy. Options of other modules' policies may have the same
+// names as ours and other types, so only the name counts until it is known to be ours.
+func nameOf(raw json.RawMessage) (string, error) {
+	var named struct {
+		Policy string `json:"policy"`
+	}
+	err := json.Unmarshal(raw, &named)
+	return named.Policy, err
+}
+
+// ownPolicy reads the configuration of a policy for newcomers if it is an own one.
+func ownPolicy(name string, raw json.RawMessage, err error) (*OwnPolicy, error) {
+	if err != nil {
+		return nil, err
+	}
+	switch name {
+	case guest.PoolSource:
+		return nil, fmt.Errorf("%s is for reverse_proxy; give this handler a policy itself, such as cookie", name)
 	case "least_conn", "round_robin", "random_choose", "weighted_round_robin", Hash:
+		own := &OwnPolicy{By: name}
 		if err := caddy.StrictUnmarshalJSON(raw, own); err != nil {
 			return nil, err
 		}
@@ -67,6 +110,10 @@ func (own *OwnPolicy) build() upstream.Policy {
 			choices = *own.Choose
 		}
 		return &upstream.RandomChoose{Choices: choices}
+	case "random":
+		return &upstream.RandomChoose{Choices: 1}
+	case "first":
+		return upstream.First{}
 	}
 	return upstream.LeastConn{}
 }

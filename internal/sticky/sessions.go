@@ -18,8 +18,8 @@ const (
 
 // Home is an upstream to which clients belong, over reloads.
 type Home struct {
-	Group any // comparable: the pools that it belongs to
-	Dial  string
+	Group   any // comparable: the pools that it belongs to
+	Address string
 }
 
 // Sessions tell for which clients a session may be under way at their upstream, as long as
@@ -76,6 +76,13 @@ func (s *Sessions) Begin(now time.Time, client netip.Prefix, home Home) *Visit {
 	v.open++
 	v.last = now
 	return &Visit{sessions: s, network: n, home: home}
+}
+
+// Leave ends the visit, if there is one, now.
+func (v *Visit) Leave() {
+	if v != nil {
+		v.End(time.Now())
+	}
 }
 
 // End is the end of the visit, from which its session rests.

@@ -11,8 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -30,11 +28,6 @@ const (
 	URIHash      = "uri_hash"
 )
 
-// Fallbacks are the policies that newcomers may go by.
-var Fallbacks = []string{
-	"least_conn", "round_robin", "weighted_round_robin", "random_choose", "random", "first", "hash",
-}
-
 // defaultFallback is for those that do not say it. reverse_proxy's is random, which knows
 // nothing of tunnels.
 const defaultFallback = `{"policy":"least_conn"}`
@@ -48,8 +41,10 @@ type Settings struct {
 	// as the browser runs.
 	Secret string
 	MaxAge time.Duration
-	// Fallback is the configuration of the policy that newcomers go by, whose name is one
-	// of Fallbacks.
+	// Next is another sticky policy, for clients that this one does not know; nil: they are
+	// newcomers. Fallback is the configuration of the policy that these go by, which is not
+	// sticky.
+	Next     *Settings
 	Fallback json.RawMessage
 }
 
@@ -86,11 +81,28 @@ func Parse(raw json.RawMessage) (*Settings, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s, s.fallBack()
+}
+
+// fallBack reads what a policy falls back to.
+func (s *Settings) fallBack() error {
 	if len(s.Fallback) == 0 || string(s.Fallback) == "null" {
 		s.Fallback = json.RawMessage(defaultFallback)
-		return s, nil
+		return nil
 	}
-	return s, checkFallback(s.Fallback)
+	var named struct {
+		Policy string `json:"policy"`
+	}
+	err := json.Unmarshal(s.Fallback, &named)
+	if err == nil && Is(named.Policy) {
+		if s.Next, err = Parse(s.Fallback); err == nil {
+			s.Fallback = s.Next.Fallback
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("fallback: %w", err)
+	}
+	return nil
 }
 
 func (s *Settings) parseCookie(raw json.RawMessage) error {
@@ -146,20 +158,5 @@ func (s *Settings) parseQuery(raw json.RawMessage) error {
 		return errors.New("key: is empty; name the parameter of the query whose value tells clients apart")
 	}
 	s.Name, s.Fallback = q.Key, q.Fallback
-	return nil
-}
-
-// checkFallback refuses what cannot be chosen by in one step with the count.
-func checkFallback(raw json.RawMessage) error {
-	var named struct {
-		Policy string `json:"policy"`
-	}
-	if err := json.Unmarshal(raw, &named); err != nil {
-		return fmt.Errorf("fallback: %w", err)
-	}
-	if !slices.Contains(Fallbacks, named.Policy) {
-		return fmt.Errorf("fallback: newcomers cannot go by %q; use one of %s",
-			named.Policy, strings.Join(Fallbacks, ", "))
-	}
 	return nil
 }

@@ -29,8 +29,11 @@ func TestParse(t *testing.T) {
 		{`{"policy":"header"}`, `field: is empty; name the header field whose value tells clients apart`},
 		{`{"policy":"query"}`, `key: is empty; name the parameter of the query whose value tells clients apart`},
 		{`{"policy":"ip_hash","fallback":{"policy":"random"}}`, `json: unknown field "fallback"`},
-		{`{"policy":"cookie","fallback":{"policy":"ip_hash"}}`, `fallback: newcomers cannot go by "ip_hash"; ` +
-			`use one of least_conn, round_robin, weighted_round_robin, random_choose, random, first, hash`},
+		{`{"policy":"cookie","fallback":{"policy":"header"}}`, `fallback: field: is empty`},
+		{
+			`{"policy":"header","field":"a","fallback":{"policy":"cookie","name":"b","fallback":{"policy":"first"}}}`,
+			`header A 0s {"policy":"first"} cookie b 0s {"policy":"first"}`,
+		},
 		{`{"policy":"cookie","fallback":"random"}`, `fallback: json: cannot unmarshal string into`},
 	} {
 		s, err := Parse(json.RawMessage(test.config))
@@ -38,9 +41,11 @@ func TestParse(t *testing.T) {
 		if err != nil {
 			got = err.Error()
 		} else {
-			got = fmt.Sprintf("%s %s %v %s", s.Policy, s.Name, s.MaxAge, s.Fallback)
-			if !Is(s.Policy) {
-				t.Errorf("%s is not sticky", s.Policy)
+			for ; s != nil; s = s.Next {
+				got += fmt.Sprintf("%s %s %v %s ", s.Policy, s.Name, s.MaxAge, s.Fallback)
+				if !Is(s.Policy) {
+					t.Errorf("%s is not sticky", s.Policy)
+				}
 			}
 		}
 		if !strings.Contains(got, test.want) {

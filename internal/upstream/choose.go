@@ -50,6 +50,7 @@ func (c *Candidates) chooseLocked() (*Choice, error) {
 func (c *Candidates) pickLocked() *Endpoint {
 	p := c.pool
 	p.passLocked()
+	p.table.forgetExpectedLocked()
 	slots := c.slotsLocked()
 	c.hideTried(slots)
 	if c.HasKey {

@@ -97,6 +97,15 @@ func (e *Endpoint) lacksHandshakes() (lacks bool, until time.Time) {
 	return false, until
 }
 
+// mostHandshakesLocked is how many may be under way now for who has this limit; zero: any
+// number.
+func (h *handshakes) mostHandshakesLocked(s *Server) int {
+	if s.MaxHandshakes == AutoHandshakes {
+		return h.autoLocked().Limit()
+	}
+	return s.MaxHandshakes
+}
+
 // beginLocked counts a handshake, and returns what the host's own number knows it by.
 func (h *Host) beginLocked() (t limit.Ticket) {
 	h.underWay++
@@ -133,7 +142,7 @@ func (t *Table) HandshakeEnded(c *Choice, outcome limit.Outcome) {
 		c.Host.auto.End(c.ticket, time.Now(), outcome)
 	}
 	c.Host.showLocked()
-	t.serveLocked()
+	t.serveAtLocked(c.Host)
 }
 
 // GiveBack ends all counts of a choice that has come to nothing.

@@ -218,11 +218,12 @@ func TestClientsAreServedInTurn(t *testing.T) {
 		}
 		second, third, fourth := one.standAs(as(2)), other.standAs(as(3)), other.standAs(as(1))
 		open.leave()
-		for _, next := range []*standing{many[0], second, third, fourth, many[1]} {
+		for _, next := range []*standing{many[0], second, third, many[1], many[2]} {
 			next.expect("a:1", nil)
 			next.leave()
 		}
-		leave(many[2:]...)
+		fourth.expectWaiting("its client has older ones")
+		leave(append(many[3:], fourth)...)
 	})
 }
 

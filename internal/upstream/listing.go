@@ -14,6 +14,9 @@ type Info struct {
 	State string
 	// Tunnels counts those that are open, and handshakes under way.
 	Tunnels int
+	// Handshakes counts those under way, and HandshakesLimit is how many may be, by the
+	// lowest max_handshakes; zero means no limit.
+	Handshakes, HandshakesLimit int
 	// Queued counts handshakes that wait because this upstream, like the others
 	// of their pool, has as many tunnels as it may have.
 	Queued int
@@ -112,6 +115,7 @@ func (t *Table) infoLocked(address string, h *Host) Info {
 		Address:    address,
 		State:      Ready,
 		Tunnels:    h.tunnels,
+		Handshakes: h.underWay,
 		Configured: h.named > 0,
 		Source:     h.source,
 		By:         s.By,
@@ -121,6 +125,11 @@ func (t *Table) infoLocked(address string, h *Host) Info {
 	}
 	if s.IsSet() {
 		i.State = s.State
+	}
+	for _, e := range h.standing {
+		if most := h.mostHandshakesLocked(e.Server); most > 0 && (i.HandshakesLimit == 0 || most < i.HandshakesLimit) {
+			i.HandshakesLimit = most
+		}
 	}
 	i.Health, i.HealthError, i.Checked = h.healthLocked()
 	h.tellLocked(&i)

@@ -65,6 +65,12 @@ func isEqual(a, b int64) (is int) {
 	return is
 }
 
+// First picks the first endpoint that there is.
+type First struct{}
+
+// Pick implements Policy.
+func (First) Pick(slots []Slot, of class, _ func(int) int) int { return firstWith(slots, of) }
+
 // RoundRobin takes turns by weight, spread out: the smooth weighted round
 // robin of nginx.
 type RoundRobin struct{}

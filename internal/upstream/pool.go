@@ -281,6 +281,9 @@ func (c *Candidates) Reserve(e *Endpoint) *Choice {
 func (c *Candidates) reserveLocked(e *Endpoint) *Choice {
 	c.tried = append(c.tried, e.Server)
 	t := c.pool.table
+	if e == c.Home {
+		t.cameLocked(e.Host)
+	}
 	h, ticket := t.reserveLocked(e.Host)
 	t.underWay++
 	c.pool.retry.Served(time.Now())

@@ -43,6 +43,7 @@ type waiter struct {
 	candidates *Candidates
 	served     chan served // has room for one
 	queue      *queue      // nil once it waits no more
+	number     uint64      // by when it has come
 	place      *place
 	bound      *place // among all of its pool
 }
@@ -117,7 +118,7 @@ func (c *Candidates) chooseOrQueue() (*Choice, *waiter, error) {
 	t := c.pool.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.serveLocked() // what there is goes to those before it, if they can use it
+	t.serveBeforeLocked(c) // what there is goes to those before it, if they can use it
 	chosen, err := c.chooseLocked()
 	switch {
 	case chosen != nil || err != nil || !c.mayWaitLocked():
@@ -155,7 +156,8 @@ func (p *Pool) enqueueLocked(c *Candidates) *waiter {
 	if p.bound == nil {
 		p.bound = limit.NewFair[netip.Prefix, *waiter](p.Queue.Size, new(uint64))
 	}
-	w := &waiter{candidates: c, served: make(chan served, 1)}
+	p.table.turns++
+	w := &waiter{candidates: c, served: make(chan served, 1), number: p.table.turns}
 	var dropped *place
 	if c.queued {
 		w.bound = p.bound.Return(c.Client, w)

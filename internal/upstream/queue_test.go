@@ -154,6 +154,23 @@ func TestWhoHasUpstreamsOfItsOwnDoesNotStandBehindOthers(t *testing.T) {
 	})
 }
 
+// A reload makes another queue for the same upstreams.
+func TestOldAndNewQueueOfAClientAreOne(t *testing.T) {
+	inWorld(t, func(_ *testing.T, w *world) {
+		before, after := w.load(narrow, "a:1"), w.load(narrow, "a:1")
+		open := before.stand()
+		all := []*standing{before.stand(), before.stand(), before.stand(), after.stand(), after.stand()}
+		other := after.standAs(func(c *Candidates) { c.Client = client(1) })
+		open.leave()
+		for i, one := range []*standing{all[0], all[1], other, all[2], all[3], all[4]} {
+			if one.waits() {
+				w.t.Fatalf("number %d was not served", i)
+			}
+			one.leave()
+		}
+	})
+}
+
 func TestQueueTimeout(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.load(narrow, "a:1")

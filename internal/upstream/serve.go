@@ -13,13 +13,27 @@ const leastWait = 100 * time.Microsecond
 // together as they come, and the lowest number is served. So a client has one turn in a
 // queue before any has a second one there, however many of its handshakes wait, and a
 // handler whose upstreams others have, too, gets a turn for each of its clients: neither
-// many handshakes nor many handlers keep anybody waiting.
-func (t *Table) serveLocked() {
+// many handshakes nor many handlers keep anybody waiting. What a client has in several
+// handlers, as after a reload, is served first come first served.
+func (t *Table) serveLocked() { t.serveSomeLocked(func(*queue) bool { return true }) }
+
+// serveAtLocked is serveLocked if there is a place at one host only.
+func (t *Table) serveAtLocked(h *Host) {
+	t.serveSomeLocked(func(q *queue) bool { return q.home == nil || q.home.Host == h })
+}
+
+// serveBeforeLocked serves those who stand before a handshake that comes.
+func (t *Table) serveBeforeLocked(c *Candidates) {
+	t.serveSomeLocked(func(q *queue) bool { return q.pool == c.pool && (q.home == nil || q.home == c.Home) })
+}
+
+// serveSomeLocked is serveLocked of the queues that are concerned.
+func (t *Table) serveSomeLocked(concerns func(q *queue) bool) {
 	if len(t.queues) == 0 {
 		return
 	}
 	for _, q := range t.queues {
-		q.exhausted, q.common = false, false
+		q.exhausted, q.common = !concerns(q), false
 	}
 	for {
 		var first *queue
@@ -31,10 +45,42 @@ func (t *Table) serveLocked() {
 		if first == nil {
 			break
 		}
-		first.exhausted = !first.serveNextLocked()
+		if !t.serveOlderLocked(first) {
+			first.exhausted = !first.serveNextLocked()
+		}
 	}
 	t.tidyLocked()
 	t.awaitLocked()
+}
+
+// serveOlderLocked gives the turn of the first in a queue to an older handshake of the same
+// client in the queue of another pool, if there is one that can be served.
+func (t *Table) serveOlderLocked(q *queue) bool {
+	first := q.First()
+	if first == nil || q.home != nil || len(t.queues) == 1 {
+		return false
+	}
+	oldest, in := first, q
+	for _, other := range t.queues {
+		if other.home != nil || other.exhausted || other == q {
+			continue
+		}
+		if p := other.Of(first.Value.candidates.Client); p != nil && p.Value.number < oldest.Value.number {
+			oldest, in = p, other
+		}
+	}
+	if in == q {
+		return false
+	}
+	w := oldest.Value
+	chosen, err := w.candidates.chooseLocked()
+	if chosen == nil && err == nil {
+		return false
+	}
+	q.Pass(first)
+	w.leaveLocked()
+	w.served <- served{chosen, err}
+	return true
 }
 
 // serveNextLocked gives a place to the first who can use one, and reports whether there
@@ -121,9 +167,10 @@ func (c *Candidates) knownHomeLocked() (*Endpoint, error) {
 }
 
 // isPicky reports whether somebody else may find a place where this one does
-// not: it has tried upstreams, or has some of its own.
+// not: it has tried upstreams, has some of its own, or minds doubt more than those with a
+// key do.
 func (c *Candidates) isPicky() bool {
-	return len(c.tried) > 0 || len(c.expanded) > 0
+	return len(c.tried) > 0 || len(c.expanded) > 0 || c.pool.Keys != nil && !c.HasKey
 }
 
 // tidyLocked forgets queues in which nobody waits.

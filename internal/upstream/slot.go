@@ -12,7 +12,7 @@ type Slot struct {
 	// endpoint is whose slot it is.
 	endpoint *Endpoint
 	seed     uint64 // for the order of keys
-	tunnels  int32
+	tunnels  int32  // also those that are expected
 	weight   int32
 	class    class
 	keyed    class  // as who has a key sees it
@@ -43,7 +43,7 @@ const (
 func (e *Endpoint) slotLocked() Slot {
 	c := e.classLocked()
 	return Slot{
-		endpoint: e, seed: e.Host.seed, tunnels: int32(e.Host.tunnels), weight: e.weightLocked(), class: c, keyed: e.keyedLocked(c),
+		endpoint: e, seed: e.Host.seed, tunnels: e.Host.loadLocked(), weight: e.weightLocked(), class: c, keyed: e.keyedLocked(c),
 		current: e.Server.current,
 	}
 }
@@ -113,7 +113,7 @@ func firstOf(seen uint64) (class, bool) {
 func (e *Endpoint) showLocked() {
 	if e.pool != nil {
 		s := &e.pool.slots[e.at]
-		s.tunnels, s.weight, s.class = int32(e.Host.tunnels), e.weightLocked(), e.classLocked()
+		s.tunnels, s.weight, s.class = e.Host.loadLocked(), e.weightLocked(), e.classLocked()
 		s.keyed = e.keyedLocked(s.class)
 	}
 }

@@ -10,6 +10,9 @@ type Standing struct {
 	// Word is its agent's, and Load what it has reported; 0 if that is not known.
 	Word Word
 	Load float64
+	// HandshakesLimit is how many handshakes may be under way, set or found out, or zero for
+	// any number; Handshakes is how many are.
+	HandshakesLimit, Handshakes int
 	// Limit is how many tunnels it may have, and Weight what it weighs in a choice, if
 	// that is not what is configured.
 	Limit  int
@@ -28,6 +31,7 @@ func (p *Pool) Standings() []Standing {
 	for i, e := range endpoints {
 		all[i] = Standing{
 			Word: e.word, Load: e.Load.utilisationLocked(time.Now()), Limit: e.mostLocked(), Weight: e.changedWeightLocked(),
+			HandshakesLimit: e.Host.mostHandshakesLocked(e.Server), Handshakes: e.Host.underWay,
 			Endpoint: e, State: p.table.states[e.Host.Address], Full: e.isFull(), Doubtful: e.doubtful, Failing: e.failing, Down: e.down,
 			Checked: e.Verdict != nil && !e.Verdict.checked.IsZero(),
 		}

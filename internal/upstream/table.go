@@ -35,6 +35,8 @@ type Host struct {
 	// slowSince is when an operator has made the address ready again, for all pools.
 	slowSince time.Time
 	handshakes
+	// expected is until when tunnels are expected that have not come yet.
+	expected []time.Time
 	// standing are the endpoints of pools that have the address.
 	standing []*Endpoint
 	// verdicts are one for each check that somebody wants of the address.
@@ -72,8 +74,10 @@ type Table struct {
 	// queues are those in which handshakes wait, turns the newest number of a client's turn
 	// in one, and timer is set while time may make places for them.
 	queues []*queue
-	turns  uint64
-	timer  *time.Timer
+	// expecting are the hosts where tunnels are expected.
+	expecting []*Host
+	turns     uint64
+	timer     *time.Timer
 	// underWay counts the handshakes at all hosts.
 	underWay int
 	// Changed is told what has changed, without the lock. That is a hint: whoever acts
@@ -276,7 +280,7 @@ func (t *Table) TunnelEnded(h *Host) {
 	h.countLocked(-1)
 	empty := h.takeEmptyLocked()
 	t.releaseLocked(h)
-	t.serveLocked()
+	t.serveAtLocked(h)
 	t.mu.Unlock()
 	if empty {
 		t.Changed(Change{Kind: AddressEmpty, Address: h.Address})
