@@ -161,8 +161,8 @@ func (h *Handler) ask(ctx context.Context, t *attempts, c *upstream.Choice, firs
 	hs.attempt = hs.trace.Dial(w.Host.Address, t.retried)
 	one := picked{Choice: w}
 	one.header, one.visit = t.client.Came(w.Endpoint)
+	out := h.prepareWitness(one, t, &hs)
 	ctx, cancel := context.WithTimeout(ctx, w.Late)
-	out := h.prepareFor(one, t.out, &hs, t.repl)
 	go func() { // hear waits for it
 		end := outcome{choice: w}
 		defer func() {
@@ -174,6 +174,17 @@ func (h *Handler) ask(ctx context.Context, t *attempts, c *upstream.Choice, firs
 		end.took = hs.upstreamTook
 	}()
 	return true
+}
+
+// prepareWitness makes the request for a witness, whose place is given back if somebody's
+// code panics.
+func (h *Handler) prepareWitness(w picked, t *attempts, hs *clientHandshake) (out *http.Request) {
+	defer func() {
+		if out == nil {
+			w.leave()
+		}
+	}()
+	return h.prepareFor(w, t.out, hs, t.repl)
 }
 
 // convict has an upstream be doubtful.
