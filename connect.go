@@ -30,6 +30,7 @@ type attempts struct {
 	candidates *upstream.Candidates
 	began      time.Time
 	retried    int
+	witnesses  int  // that were asked besides
 	gaveUp     bool // in the queue
 	trace      *trace.Handshake
 	// last is why there is no answer yet; nil if nothing has been tried.
@@ -88,7 +89,7 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	}
 	defer func() {
 		t.drop()
-		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
+		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried+t.witnesses
 	}()
 	for {
 		chosen, refused := t.next(ctx, asked)

@@ -156,9 +156,10 @@ func (h *Handler) ask(ctx context.Context, t *attempts, c *upstream.Choice, firs
 	if w == nil {
 		return false
 	}
+	t.witnesses++
 	hs := *t.hs
 	hs.client = nil // whose goroutine writes to it
-	hs.attempt = hs.trace.Dial(w.Host.Address, t.retried)
+	hs.attempt = hs.trace.Dial(w.Host.Address, t.retried+t.witnesses)
 	one := picked{Choice: w}
 	one.header, one.visit = t.client.Came(w.Endpoint)
 	out := h.prepareWitness(one, t, &hs)
