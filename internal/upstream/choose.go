@@ -146,7 +146,7 @@ func (c *Candidates) firstKindLocked(is func(*Endpoint) bool) (first []*Endpoint
 		if !is(e) {
 			continue
 		}
-		switch k := e.classLocked() & kinds; {
+		switch k := e.kindLocked(); {
 		case k < kind:
 			kind, first = k, append(first[:0], e)
 		case k == kind:

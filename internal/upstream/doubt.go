@@ -212,8 +212,9 @@ func (t *Table) TrialOver(c *Choice) {
 func (c *Candidates) Witness(of *Choice, first bool) *Choice {
 	c.pool.table.mu.Lock()
 	defer c.pool.table.mu.Unlock()
+	c.pool.passLocked()
 	slots := c.slotsLocked()
-	kind := of.Endpoint.classLocked() & backup
+	kind := of.Endpoint.kindLocked() & backup
 	isOther := func(s *Slot) bool {
 		return s.endpoint.Host != of.Endpoint.Host && !slices.Contains(c.tried, s.endpoint.Server)
 	}

@@ -1,0 +1,27 @@
+package upstream
+
+import (
+	"testing"
+	"time"
+)
+
+// Who is asked about an upstream must not have it forgotten that time makes a place there.
+func TestWitnessesLeaveSlotsInStep(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(doubting)
+		s.AddFixed(&Server{Weight: 1, HandshakeRate: HandshakeRate{PerSecond: 1, Burst: 1}}, Address{HostPort: "a:1"})
+		c := s.candidates()
+		defer c.Close()
+		chosen := c.Reserve(s.Fixed[0])
+		s.end(chosen)
+		time.Sleep(time.Second)
+		if got := c.Witness(chosen, true); got != nil {
+			t.Errorf("asks %s", got.Host.Address)
+		}
+		c.Usable()
+		c.Options()
+		if got := s.chooses(); got != "a:1" {
+			t.Errorf("chose %q, though a handshake may begin again", got)
+		}
+	})
+}
