@@ -51,6 +51,9 @@ func (c *Candidates) pickLocked() *Endpoint {
 	p := c.pool
 	p.passLocked()
 	p.table.forgetExpectedLocked()
+	if p.GoesByLoad && !c.HasKey {
+		p.weighLocked(time.Now()) // before any slot is hidden, as it shows them all
+	}
 	slots := c.slotsLocked()
 	c.hideTried(slots)
 	if c.HasKey {
@@ -70,9 +73,6 @@ func (c *Candidates) pickLocked() *Endpoint {
 	if !ok {
 		p.unhide(slots, 0)
 		return nil
-	}
-	if p.GoesByLoad {
-		p.weighLocked(time.Now())
 	}
 	if p.SlowStart > 0 {
 		c.hideSlow(slots, of, time.Now(), p.table.random)

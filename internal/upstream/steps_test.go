@@ -25,3 +25,25 @@ func TestWitnessesLeaveSlotsInStep(t *testing.T) {
 		}
 	})
 }
+
+// Shares are reckoned anew now and then, also when somebody comes again, who must not get to
+// the one that it has tried.
+func TestWhoComesAgainGoesElsewhereThoughSharesChange(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.measured(asItIs, "a:1", "b:1")
+		held := s.fill("b:1", 5) // so that the other one has less
+		c := s.candidates()
+		defer c.Close()
+		for _, want := range []string{"a:1", "b:1"} {
+			chosen, err := c.Next(t.Context())
+			if err != nil || chosen.Host.Address != want {
+				t.Fatalf("got %+v, %v; want %s", chosen, err, want)
+			}
+			s.end(chosen)
+			time.Sleep(time.Second)
+		}
+		for _, h := range held {
+			w.TunnelEnded(h)
+		}
+	})
+}
