@@ -67,6 +67,9 @@ func (t *Table) convictLocked(f *Failures) (isNew bool) {
 	isNew = !f.doubt.is
 	f.pauseLocked(time.Now())
 	f.setDoubtLocked(true)
+	if isNew {
+		t.serveLocked() // who waits for it may go to others that are doubtful
+	}
 	return isNew
 }
 

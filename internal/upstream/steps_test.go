@@ -47,3 +47,18 @@ func TestWhoComesAgainGoesElsewhereThoughSharesChange(t *testing.T) {
 		}
 	})
 }
+
+// Where all others are full, newcomers wait for them, and not any more once these are
+// doubtful, too.
+func TestWhoWaitsIsServedWhenAllAreDoubtful(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(func(p *Pool) { doubting(p); narrow(p) }, "a:1", "b:1")
+		s.convict(0)
+		there, waits := s.stand(), s.stand()
+		there.expect("b:1", nil)
+		waits.expectWaiting("while the other one is full")
+		s.convict(1)
+		waits.expect("a:1", nil)
+		leave(there, waits)
+	})
+}
