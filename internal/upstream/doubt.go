@@ -79,6 +79,19 @@ func (f *Failures) pauseLocked(now time.Time) {
 	if !now.Before(f.doubt.tryAt) {
 		f.doubt.tryAt = now.Add(f.key.limits.Duration)
 	}
+	f.awaitTrialLocked()
+}
+
+// nextTrialLocked is when a doubtful upstream is to be tried.
+func (f *Failures) nextTrialLocked() time.Time { return Later(f.doubt.tryAt, f.doubt.triedUntil) }
+
+// awaitTrialLocked has who waits for others of its kind served when it is time for a trial.
+func (f *Failures) awaitTrialLocked() {
+	for _, e := range f.endpoints {
+		if e.pool != nil {
+			e.pool.passAtLocked(f.nextTrialLocked())
+		}
+	}
 }
 
 // Acquit forgets the failures of an upstream, as others have answered alike: it is the
@@ -115,6 +128,7 @@ func (f *Failures) succeedLocked(client netip.Prefix, now time.Time) (cleared []
 	case !d.is || now.Before(d.tryAt):
 	case d.byReset && !d.proof.IsValid():
 		d.proof, d.tryAt = client, now.Add(AtOnce)
+		f.awaitTrialLocked()
 	default:
 		return f.clearLocked()
 	}
@@ -185,6 +199,7 @@ func (e *Endpoint) beginTrialLocked(p *Pool, now time.Time) bool {
 		return false
 	}
 	e.Failures.doubt.triedUntil = now.Add(p.lateLocked(true))
+	e.Failures.awaitTrialLocked()
 	return true
 }
 

@@ -86,6 +86,7 @@ func (t *Table) WasReset(f *Failures, client netip.Prefix) (isNew bool) {
 	case d.is && d.proof == client:
 		d.vain = min(d.vain+1, mostDoublings)
 		d.proof, d.tryAt = netip.Prefix{}, now.Add(f.key.limits.Duration<<d.vain)
+		f.awaitTrialLocked()
 	case !d.is && enough && t.convictLocked(f):
 		d.byReset = true
 		return true

@@ -62,3 +62,21 @@ func TestWhoWaitsIsServedWhenAllAreDoubtful(t *testing.T) {
 		leave(there, waits)
 	})
 }
+
+// When it is time to try a doubtful one, who waits does.
+func TestWhoWaitsTriesADoubtfulOne(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(func(p *Pool) { doubting(p); narrow(p) }, "a:1", "b:1")
+		s.convict(0)
+		there, one, two := s.stand(), s.stand(), s.stand()
+		there.expect("b:1", nil)
+		one.expectWaiting("while the other one is full")
+		time.Sleep(failDuration)
+		one.expect("a:1", nil)
+		two.expectWaiting("while one tries")
+		s.end(one.chosen) // the client has gone
+		one.chosen = nil
+		two.expect("a:1", nil)
+		leave(there, one, two)
+	})
+}
