@@ -24,10 +24,11 @@ type doubt struct {
 	triedUntil time.Time
 	resets     resets
 	// byReset tells that it was resets, so that a tunnel that is opened proves nothing before
-	// it is kept. proof is whose it is, and vain how many were not kept.
-	byReset bool
-	proof   netip.Prefix
-	vain    int
+	// it is kept. While there is one it is proving, for proof, if that client is known, and vain
+	// is how many were not kept.
+	byReset, proving bool
+	proof            netip.Prefix
+	vain             int
 }
 
 // waryFor is how many successes that takes for each failure that is needed.
@@ -126,8 +127,8 @@ func (f *Failures) succeedLocked(client netip.Prefix, now time.Time) (cleared []
 	d.failures, d.wary = 0, max(0, d.wary-1)
 	switch {
 	case !d.is || now.Before(d.tryAt):
-	case d.byReset && !d.proof.IsValid():
-		d.proof, d.tryAt = client, now.Add(AtOnce)
+	case d.byReset && !d.proving:
+		d.proving, d.proof, d.tryAt = true, client, now.Add(AtOnce)
 		f.awaitTrialLocked()
 	default:
 		return f.clearLocked()

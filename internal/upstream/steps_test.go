@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -78,5 +79,32 @@ func TestWhoWaitsTriesADoubtfulOne(t *testing.T) {
 		one.chosen = nil
 		two.expect("a:1", nil)
 		leave(there, one, two)
+	})
+}
+
+// Clients of which nothing is known, as behind a socket, can clear an upstream as others do.
+func TestUnknownClientsClearAnUpstream(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(doubting, "a:1", "b:1")
+		f, unknown := s.Fixed[0].Failures, netip.Prefix{}
+		opens := func() {
+			c := s.candidates()
+			defer c.Close()
+			chosen := c.Reserve(s.Fixed[0])
+			s.w.Answered(chosen, unknown, time.Millisecond)
+			s.end(chosen)
+		}
+		for i := 0; i < 100 && !f.doubt.is; i++ {
+			opens()
+			w.WasReset(f, unknown)
+			time.Sleep(failDuration / 10)
+		}
+		w.expectDoubtful("after resets", "a:1")
+		time.Sleep(failDuration << mostDoublings)
+		for range 2 {
+			opens()
+			time.Sleep(2 * AtOnce)
+		}
+		w.expectDoubtful("after tunnels that were kept")
 	})
 }
