@@ -97,7 +97,7 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 			return t.settle(nil, refused)
 		}
 		hs.attempt = hs.trace.Dial(chosen.Host.Address, t.retried)
-		a, refused := h.attempt(ctx, &t, chosen, hs, nil)
+		a, refused := h.attempt(ctx, &t, chosen, hs, h.prepareFor(chosen, out, hs, repl))
 		a, refused, judged := h.judge(ctx, &t, chosen, a, refused)
 		if judged || !t.goOn(a, refused) {
 			return t.settle(a, refused)
@@ -217,7 +217,7 @@ func (t *attempts) settle(a *answer, refused *refusal) (*answer, *refusal) {
 }
 
 // attempt performs the handshake with one upstream, and gives its place back if
-// that comes to nothing. out is the request for it, if that has been made.
+// that comes to nothing.
 func (h *Handler) attempt(
 	ctx context.Context, t *attempts, c picked, hs *clientHandshake, out *http.Request,
 ) (a *answer, refused *refusal) {
@@ -242,9 +242,6 @@ func (h *Handler) attempt(
 			hs.upstreamTook = a.took
 		}
 	}()
-	if out == nil {
-		out = h.prepareFor(c, t.out, hs, t.repl)
-	}
 	return h.handshakeAt(ctx, t, c, hs, out)
 }
 

@@ -61,7 +61,14 @@ func (h *Handler) askedOf(r, out *http.Request) *http.Request {
 // prepareFor makes the request for the chosen upstream from a copy of out, with
 // the operator's header operations, which may use placeholders about the
 // upstream, and the handshake's own fields.
-func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer) *http.Request {
+func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer) (made *http.Request) {
+	defer func() {
+		if made == nil { // placeholders are up to other modules, which may panic
+			hs.attempt.Done(endOf(nil, nil))
+			process.table.TrialOver(c.Choice)
+			c.leave()
+		}
+	}()
 	setUpstream(repl, c.Endpoint.Address, c.Tunnels, c.Endpoint.Server.MaxTunnels, c.Fails)
 	attempt := new(http.Request)
 	*attempt = *out

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/label"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
@@ -32,6 +33,10 @@ func (brokenWriter) WriteHeader(int) { panic("a mistake in a middleware") }
 func TestPanicsTakeNoPlaces(t *testing.T) {
 	const answered = "when the client has its answer"
 	for name, breakIt := range map[string]func(h *Handler, w http.ResponseWriter) http.ResponseWriter{
+		"before the upstream gets anything": func(h *Handler, w http.ResponseWriter) http.ResponseWriter {
+			h.Headers = &headers.Handler{Request: &headers.HeaderOps{Set: http.Header{"X-User": {"{broken}"}}}}
+			return w
+		},
 		"before the upstream's answer": func(h *Handler, w http.ResponseWriter) http.ResponseWriter {
 			h.transport.Connect = func(context.Context, string, string) (net.Conn, error) {
 				panic("a mistake in a module for networks")

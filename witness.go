@@ -162,30 +162,27 @@ func (h *Handler) ask(ctx context.Context, t *attempts, c *upstream.Choice, firs
 	hs.attempt = hs.trace.Dial(w.Host.Address, t.retried+t.witnesses)
 	one := picked{Choice: w}
 	one.header, one.visit = t.client.Came(w.Endpoint)
-	out := h.prepareWitness(one, t, &hs)
+	end := outcome{choice: w}
+	var out *http.Request
+	if end.panicked = caught(func() { out = h.prepareFor(one, t.out, &hs, t.repl) }); end.panicked != nil {
+		to <- end // has room for all
+		return true
+	}
 	ctx, cancel := context.WithTimeout(ctx, w.Late)
 	go func() { // hear waits for it
-		end := outcome{choice: w}
-		defer func() {
-			end.panicked = recover()
-			to <- end
-		}()
 		defer cancel()
-		end.a, end.refused = h.attempt(ctx, t, one, &hs, out)
+		end.panicked = caught(func() { end.a, end.refused = h.attempt(ctx, t, one, &hs, out) })
 		end.took = hs.upstreamTook
+		to <- end
 	}()
 	return true
 }
 
-// prepareWitness makes the request for a witness, whose place is given back if somebody's
-// code panics.
-func (h *Handler) prepareWitness(w picked, t *attempts, hs *clientHandshake) (out *http.Request) {
-	defer func() {
-		if out == nil {
-			w.leave()
-		}
-	}()
-	return h.prepareFor(w, t.out, hs, t.repl)
+// caught returns what somebody's code has panicked with, if it has.
+func caught(do func()) (panicked any) {
+	defer func() { panicked = recover() }()
+	do()
+	return nil
 }
 
 // convict has an upstream be doubtful.

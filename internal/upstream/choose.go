@@ -51,6 +51,9 @@ func (c *Candidates) pickLocked() *Endpoint {
 	p := c.pool
 	p.passLocked()
 	p.table.forgetExpectedLocked()
+	if p.GoesByLoad && !c.HasKey {
+		p.weighLocked(time.Now()) // before any slot is hidden, as it shows them all
+	}
 	slots := c.slotsLocked()
 	c.hideTried(slots)
 	if c.HasKey {
@@ -70,9 +73,6 @@ func (c *Candidates) pickLocked() *Endpoint {
 	if !ok {
 		p.unhide(slots, 0)
 		return nil
-	}
-	if p.GoesByLoad {
-		p.weighLocked(time.Now())
 	}
 	if p.SlowStart > 0 {
 		c.hideSlow(slots, of, time.Now(), p.table.random)
@@ -146,7 +146,7 @@ func (c *Candidates) firstKindLocked(is func(*Endpoint) bool) (first []*Endpoint
 		if !is(e) {
 			continue
 		}
-		switch k := e.classLocked() & kinds; {
+		switch k := e.kindLocked(); {
 		case k < kind:
 			kind, first = k, append(first[:0], e)
 		case k == kind:

@@ -24,10 +24,11 @@ type doubt struct {
 	triedUntil time.Time
 	resets     resets
 	// byReset tells that it was resets, so that a tunnel that is opened proves nothing before
-	// it is kept. proof is whose it is, and vain how many were not kept.
-	byReset bool
-	proof   netip.Prefix
-	vain    int
+	// it is kept. While there is one it is proving, for proof, if that client is known, and vain
+	// is how many were not kept.
+	byReset, proving bool
+	proof            netip.Prefix
+	vain             int
 }
 
 // waryFor is how many successes that takes for each failure that is needed.
@@ -67,6 +68,9 @@ func (t *Table) convictLocked(f *Failures) (isNew bool) {
 	isNew = !f.doubt.is
 	f.pauseLocked(time.Now())
 	f.setDoubtLocked(true)
+	if isNew {
+		t.serveLocked() // who waits for it may go to others that are doubtful
+	}
 	return isNew
 }
 
@@ -75,6 +79,19 @@ func (t *Table) convictLocked(f *Failures) (isNew bool) {
 func (f *Failures) pauseLocked(now time.Time) {
 	if !now.Before(f.doubt.tryAt) {
 		f.doubt.tryAt = now.Add(f.key.limits.Duration)
+	}
+	f.awaitTrialLocked()
+}
+
+// nextTrialLocked is when a doubtful upstream is to be tried.
+func (f *Failures) nextTrialLocked() time.Time { return Later(f.doubt.tryAt, f.doubt.triedUntil) }
+
+// awaitTrialLocked has who waits for others of its kind served when it is time for a trial.
+func (f *Failures) awaitTrialLocked() {
+	for _, e := range f.endpoints {
+		if e.pool != nil {
+			e.pool.passAtLocked(f.nextTrialLocked())
+		}
 	}
 }
 
@@ -110,8 +127,9 @@ func (f *Failures) succeedLocked(client netip.Prefix, now time.Time) (cleared []
 	d.failures, d.wary = 0, max(0, d.wary-1)
 	switch {
 	case !d.is || now.Before(d.tryAt):
-	case d.byReset && !d.proof.IsValid():
-		d.proof, d.tryAt = client, now.Add(AtOnce)
+	case d.byReset && !d.proving:
+		d.proving, d.proof, d.tryAt = true, client, now.Add(AtOnce)
+		f.awaitTrialLocked()
 	default:
 		return f.clearLocked()
 	}
@@ -182,6 +200,7 @@ func (e *Endpoint) beginTrialLocked(p *Pool, now time.Time) bool {
 		return false
 	}
 	e.Failures.doubt.triedUntil = now.Add(p.lateLocked(true))
+	e.Failures.awaitTrialLocked()
 	return true
 }
 
@@ -212,8 +231,9 @@ func (t *Table) TrialOver(c *Choice) {
 func (c *Candidates) Witness(of *Choice, first bool) *Choice {
 	c.pool.table.mu.Lock()
 	defer c.pool.table.mu.Unlock()
+	c.pool.passLocked()
 	slots := c.slotsLocked()
-	kind := of.Endpoint.classLocked() & backup
+	kind := of.Endpoint.kindLocked() & backup
 	isOther := func(s *Slot) bool {
 		return s.endpoint.Host != of.Endpoint.Host && !slices.Contains(c.tried, s.endpoint.Server)
 	}

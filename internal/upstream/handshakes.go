@@ -163,7 +163,13 @@ func (p *Pool) passLocked() {
 	}
 	p.nextPass = time.Time{}
 	for i := range p.slots {
-		switch e := p.slots[i].endpoint; {
+		e := p.slots[i].endpoint
+		if e.doubtful {
+			if at := e.Failures.nextTrialLocked(); now.Before(at) {
+				p.passAtLocked(at)
+			}
+		}
+		switch {
 		case e.fullUntil.IsZero():
 		case now.Before(e.fullUntil):
 			p.passAtLocked(e.fullUntil)

@@ -106,7 +106,8 @@ func (c *Candidates) leastFullLocked() (least *Endpoint) {
 	for _, e := range c.firstKindLocked(func(e *Endpoint) bool {
 		return e.isUsable() && !slices.Contains(c.tried, e.Server)
 	}) {
-		if s := e.slotLocked(); least == nil || compareLoad(&s, &slot) < 0 {
+		s := Slot{tunnels: e.Host.loadLocked(), weight: e.weightLocked()}
+		if least == nil || compareLoad(&s, &slot) < 0 {
 			least, slot = e, s
 		}
 	}

@@ -64,7 +64,7 @@ func (t *Table) WasLeft(f *Failures, client netip.Prefix) {
 	defer t.mu.Unlock()
 	f.doubt.resets.kept = max(0, f.doubt.resets.kept-1)
 	if f.doubt.proof == client {
-		f.doubt.proof = netip.Prefix{}
+		f.doubt.proving = false
 	}
 }
 
@@ -83,9 +83,10 @@ func (t *Table) WasReset(f *Failures, client netip.Prefix) (isNew bool) {
 	d, now := &f.doubt, time.Now()
 	enough := d.resets.note(client, f.key.limits, now)
 	switch {
-	case d.is && d.proof == client:
+	case d.is && d.proving && d.proof == client:
 		d.vain = min(d.vain+1, mostDoublings)
-		d.proof, d.tryAt = netip.Prefix{}, now.Add(f.key.limits.Duration<<d.vain)
+		d.proving, d.tryAt = false, now.Add(f.key.limits.Duration<<d.vain)
+		f.awaitTrialLocked()
 	case !d.is && enough && t.convictLocked(f):
 		d.byReset = true
 		return true

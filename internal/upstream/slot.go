@@ -48,7 +48,7 @@ func (e *Endpoint) slotLocked() Slot {
 	}
 }
 
-// classLocked is when e is chosen.
+// classLocked is when e is chosen, for its slot: it notes until when.
 func (e *Endpoint) classLocked() class {
 	e.fullUntil = time.Time{}
 	if !e.isUsable() {
@@ -189,6 +189,10 @@ func (c *Candidates) slotsLocked() []Slot {
 	}
 	p.scratch = p.scratch[:0]
 	for _, e := range c.Endpoints() {
+		if e.pool == p { // is kept up to date, by when its handshakes may begin again
+			p.scratch = append(p.scratch, p.slots[e.at])
+			continue
+		}
 		p.scratch = append(p.scratch, e.slotLocked())
 		p.passAtLocked(e.fullUntil)
 	}
