@@ -21,10 +21,16 @@ type Row struct {
 	State  string `json:"state"`
 	// Tunnels are the handler's, and All those of every handler, with handshakes under
 	// way, which is what actions are about.
-	Tunnels int     `json:"tunnels"`
-	All     int     `json:"all"`
-	Weight  float64 `json:"weight,omitempty"`
-	Most    int     `json:"most,omitempty"`
+	Tunnels int `json:"tunnels"`
+	All     int `json:"all"`
+	// Weight is the one in force, which agents and reports change, and Most how many tunnels
+	// it may have.
+	Weight float64 `json:"weight,omitempty"`
+	Most   int     `json:"most,omitempty"`
+	// Handshakes are those under way of every handler, and HandshakesLimit is how many may
+	// be. Both are left out where there is no limit.
+	Handshakes      int `json:"handshakes,omitempty"`
+	HandshakesLimit int `json:"handshakes_limit,omitempty"`
 	// Opened and Closed are per second.
 	Opened float64 `json:"opened"`
 	Closed float64 `json:"closed"`
@@ -112,7 +118,7 @@ func (f *facts) row(pair Pair, m Member, u *admin.Upstream, recent, minutes *fac
 	}
 	r := Row{
 		Handler: shown(pair.Handler), Upstream: shown(m.Upstream), Status: statusOf(u, m.Most), State: upstream.Removed,
-		Tunnels: now.Open, Weight: m.Weight, Most: m.Most, P50: -1, P99: -1,
+		Tunnels: now.Open, Weight: round(m.Weight), Most: m.Most, P50: -1, P99: -1,
 	}
 	if u == nil && now.Open > 0 { // its addresses depend on requests, and have rows of their own
 		r.Status, r.State = Usable, ""
@@ -120,6 +126,9 @@ func (f *facts) row(pair Pair, m Member, u *admin.Upstream, recent, minutes *fac
 	if u != nil {
 		r.State, r.All, r.Error = u.State, u.Tunnels, shown(u.HealthError)
 		r.Agent, r.Load = agentOf(u), u.Load
+		if u.HandshakesLimit > 0 {
+			r.Handshakes, r.HandshakesLimit = u.Handshakes, u.HandshakesLimit
+		}
 		r.By, r.Since, r.Expires = shown(u.By), u.Since, u.Expires
 	}
 	if recent != nil {

@@ -11,7 +11,7 @@ import (
 const (
 	// mostRows, mostProblems, mostGoing and mostWhys bound the lists of a summary, which
 	// stays below 20 KB.
-	mostRows     = 36
+	mostRows     = 30
 	mostProblems = 6
 	mostGoing    = 10
 	mostWhys     = 3

@@ -33,7 +33,15 @@ func TestBannerSaysWhatIsWrong(t *testing.T) {
 		"no upstream is left": {func(f *fake, _ *Board) {
 			f.upstreams[0].State, f.upstreams[1].Health = upstream.Drain, upstream.Down
 		}, bad, "No upstream of chat takes tunnels"},
-		"handshakes wait":           {func(f *fake, _ *Board) { f.pools[0].Queued = 3 }, warn, "3 handshakes wait"},
+		"handshakes wait": {func(f *fake, _ *Board) {
+			f.pools[0].Queued, f.pools[0].Members[0].Most, f.upstreams[1].Tunnels = 3, 5, 10
+		}, warn, "3 handshakes wait for upstreams of chat, which are full"},
+		"a handshake waits in a storm": {func(f *fake, _ *Board) {
+			f.pools[0].Queued, f.upstreams[0].HandshakesLimit, f.upstreams[0].Handshakes = 1, 8, 8
+		}, warn, "1 handshake waits for upstreams of chat, which have as many handshakes as they may have at a time"},
+		"one is doubtful": {
+			func(f *fake, _ *Board) { f.upstreams[1].Doubtful = true }, warn, "10.0.0.2:80 is doubtful",
+		},
 		"handshakes fail":           {func(_ *fake, b *Board) { b.refused("dial_failed", 9) }, bad, "9 of 9 handshakes failed"},
 		"clients have wrong pages":  {func(_ *fake, b *Board) { b.refused("origin", 99) }, "good", ""},
 		"an upstream cuts tunnels":  {func(_ *fake, b *Board) { b.ended(tunnel.UpstreamReset, 7) }, warn, "7 tunnels were cut"},
@@ -268,6 +276,7 @@ func TestSummaryOfALargeFleetIsSmall(t *testing.T) {
 		address := fmt.Sprintf("upstream-%d.some.long.domain.example.com:8080", i)
 		f.upstreams = append(f.upstreams, admin.Upstream{
 			Address: address, State: upstream.Evict, Tunnels: 10000, By: "somebody@example.com", Since: noon, Health: upstream.Down,
+			Handshakes: 100, HandshakesLimit: 100, Load: 0.75, Agent: "down 25% maxconn:10000",
 			HealthError: "dial tcp 10.20.30.40:8080: connect: connection refused", Expires: noon.Add(time.Hour),
 		})
 		f.pools[0].Members = append(f.pools[0].Members, Member{address, 10, 10000})
