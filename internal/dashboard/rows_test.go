@@ -1,9 +1,12 @@
 package dashboard
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
@@ -55,5 +58,47 @@ func TestRowSaysWhatAnUpstreamMayHaveAndSaysItself(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestRowsAreWorstFirstAndNamesOfOneHandlerTogether(t *testing.T) {
+	f := one(3)
+	f.upstreams = append(f.upstreams,
+		admin.Upstream{Address: "10.0.0.3:80", State: upstream.Ready, Health: upstream.Down, HealthError: "status 500"},
+		admin.Upstream{Address: "10.0.0.4:80", State: upstream.Removed, Tunnels: 2})
+	f.upstreams[1].Tunnels = 10 // as many as it may have
+	f.pools = append(f.pools, Pool{Handler: "chat", Members: []Member{{"10.0.0.3:80", 1, 0}, {"10.0.0.1:80", 1, 0}}})
+	b := inUse(t, f)
+	b.at(noon)
+	for range 100 {
+		f.attempted("10.0.0.1:80")
+	}
+	b.refused("dial_failed", 4)
+	var got []string
+	for _, r := range b.summary(noon.Add(10 * time.Second)).Rows {
+		got = append(got, r.Handler+" "+r.Upstream+" "+r.Status)
+		if r.Upstream == "10.0.0.1:80" && (r.P50 < 5 || r.P50 > 10 || r.P99 < 5 || r.P99 > 10) {
+			t.Errorf("handshakes took %v and %v ms, want 5 to 10", r.P50, r.P99)
+		}
+		if r.Upstream == "10.0.0.2:80" && (r.Failed["dial_failed"] != 4 || r.P50 >= 0) {
+			t.Errorf("the row is %+v, want 4 that failed, and no time", r)
+		}
+	}
+	want := "chat 10.0.0.3:80 down, chat 10.0.0.2:80 full,  10.0.0.4:80 removed, chat 10.0.0.1:80 usable"
+	if strings.Join(got, ", ") != want {
+		t.Errorf("the rows are\n%s, want\n%s", strings.Join(got, ", "), want)
+	}
+}
+
+// Counts have names of at most so many bytes, as labels of metrics do.
+func TestRowsOfLongNamesHaveTheirTunnels(t *testing.T) {
+	long := strings.Repeat("a", 200) + ".example:80"
+	f := one(0)
+	f.pools = []Pool{{Handler: strings.Repeat("h", 200), Members: []Member{{Upstream: long}}}}
+	f.upstreams = []admin.Upstream{{Address: long, State: upstream.Drain, Tunnels: 7, Configured: true}}
+	f.pairLocked(metrics.Label(f.pools[0].Handler), metrics.Label(long), func(n *PairNumbers) { n.Open = 7 })
+	rows := inUse(t, f).summary(noon).Rows
+	if len(rows) != 1 || rows[0].Upstream != long || rows[0].Tunnels != 7 || rows[0].State != upstream.Drain {
+		t.Errorf("the rows are %+v, want one with 7 tunnels of the drained upstream", rows)
 	}
 }
