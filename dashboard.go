@@ -35,8 +35,10 @@ func (p *processWide) shown() *shownProcess {
 func (p *shownProcess) Pools() (all []dashboard.Pool) {
 	for _, loaded := range p.process.evictor.Pools() {
 		pool := dashboard.Pool{Handler: metrics.Label(cmp.Or(loaded.Name, metrics.DefaultHandler)), Queued: loaded.Pool.WaitingNow()}
-		for _, o := range loaded.Pool.Occupancies() {
-			pool.Members = append(pool.Members, dashboard.Member{Upstream: o.Address, Weight: o.Weight, Most: o.Most})
+		for _, s := range loaded.Pool.Standings() {
+			pool.Members = append(pool.Members, dashboard.Member{
+				Upstream: s.Host.Address, Weight: cmp.Or(s.Weight, float64(s.Server.Weight)), Most: max(0, s.Limit),
+			})
 		}
 		all = append(all, pool)
 	}

@@ -38,9 +38,9 @@ type Pool struct {
 
 // Member is an upstream of a pool.
 type Member struct {
-	Upstream string // its address
-	Weight   float64
-	Most     int // tunnels; zero: no limit
+	Upstream string  // its address
+	Weight   float64 // in force: what is configured, or what agents and reports make of it
+	Most     int     // tunnels; zero: no limit
 }
 
 // Board is what a process has for all pages.

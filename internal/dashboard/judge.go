@@ -85,20 +85,18 @@ func severity(level string) int {
 func judgePools(f *facts) (problems []Problem) {
 	byAddress := byAddress(f.upstreams)
 	for _, pool := range mergePools(f.pools) {
-		usable := 0
-		if n := pool.Queued; n > 0 {
-			problems = append(problems, Problem{
-				Level: warn, key: "queue " + pool.Handler,
-				Words: fmt.Sprintf("%s %s for a place: all upstreams of %s are full.",
-					count(n, "handshake"), verb(n, "waits", "wait"), handlerName(pool.Handler)),
-				Do: "Add upstreams, or raise max_tunnels.",
-			})
-		}
+		usable, full := 0, 0
 		for _, m := range pool.Members {
 			switch statusOf(byAddress[m.Upstream], m.Most) {
-			case Usable, Doubtful, Full, Failing:
+			case Full:
+				usable++
+				full++
+			case Usable, Doubtful, Failing:
 				usable++
 			}
+		}
+		if pool.Queued > 0 {
+			problems = append(problems, judgeQueue(&pool, full == len(pool.Members)))
 		}
 		if usable == 0 && len(pool.Members) > 0 {
 			problems = append(problems, Problem{
@@ -109,6 +107,21 @@ func judgePools(f *facts) (problems []Problem) {
 		}
 	}
 	return problems
+}
+
+// judgeQueue says why handshakes wait: if not all upstreams have as many tunnels as they may
+// have, handshakes are limited.
+func judgeQueue(p *Pool, full bool) Problem {
+	why, do := "which have as many handshakes as they may have at a time, or as many tunnels",
+		"In a storm, see whether clients stay; else add upstreams, or raise max_handshakes, handshake_rate or max_tunnels."
+	if full {
+		why, do = "which are full", "Add upstreams, or raise max_tunnels."
+	}
+	return Problem{
+		Level: warn, key: "queue " + p.Handler, Do: do,
+		Words: fmt.Sprintf("%s %s for upstreams of %s, %s.",
+			count(p.Queued, "handshake"), verb(p.Queued, "waits", "wait"), handlerName(p.Handler), why),
+	}
 }
 
 // judgeUpstream looks at one upstream.

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/tunnel"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -33,7 +32,15 @@ func TestBannerSaysWhatIsWrong(t *testing.T) {
 		"no upstream is left": {func(f *fake, _ *Board) {
 			f.upstreams[0].State, f.upstreams[1].Health = upstream.Drain, upstream.Down
 		}, bad, "No upstream of chat takes tunnels"},
-		"handshakes wait":           {func(f *fake, _ *Board) { f.pools[0].Queued = 3 }, warn, "3 handshakes wait"},
+		"handshakes wait": {func(f *fake, _ *Board) {
+			f.pools[0].Queued, f.pools[0].Members[0].Most, f.upstreams[1].Tunnels = 3, 5, 10
+		}, warn, "3 handshakes wait for upstreams of chat, which are full"},
+		"a handshake waits in a storm": {func(f *fake, _ *Board) {
+			f.pools[0].Queued, f.upstreams[0].HandshakesLimit, f.upstreams[0].Handshakes = 1, 8, 8
+		}, warn, "1 handshake waits for upstreams of chat, which have as many handshakes as they may have at a time"},
+		"one is doubtful": {
+			func(f *fake, _ *Board) { f.upstreams[1].Doubtful = true }, warn, "10.0.0.2:80 is doubtful",
+		},
 		"handshakes fail":           {func(_ *fake, b *Board) { b.refused("dial_failed", 9) }, bad, "9 of 9 handshakes failed"},
 		"clients have wrong pages":  {func(_ *fake, b *Board) { b.refused("origin", 99) }, "good", ""},
 		"an upstream cuts tunnels":  {func(_ *fake, b *Board) { b.ended(tunnel.UpstreamReset, 7) }, warn, "7 tunnels were cut"},
@@ -219,48 +226,6 @@ func TestOneLookFindsTheOldestTunnelsOfAllUpstreams(t *testing.T) {
 	}
 }
 
-func TestRowsAreWorstFirstAndNamesOfOneHandlerTogether(t *testing.T) {
-	f := one(3)
-	f.upstreams = append(f.upstreams,
-		admin.Upstream{Address: "10.0.0.3:80", State: upstream.Ready, Health: upstream.Down, HealthError: "status 500"},
-		admin.Upstream{Address: "10.0.0.4:80", State: upstream.Removed, Tunnels: 2})
-	f.upstreams[1].Tunnels = 10 // as many as it may have
-	f.pools = append(f.pools, Pool{Handler: "chat", Members: []Member{{"10.0.0.3:80", 1, 0}, {"10.0.0.1:80", 1, 0}}})
-	b := inUse(t, f)
-	b.at(noon)
-	for range 100 {
-		f.attempted("10.0.0.1:80")
-	}
-	b.refused("dial_failed", 4)
-	var got []string
-	for _, r := range b.summary(noon.Add(10 * time.Second)).Rows {
-		got = append(got, r.Handler+" "+r.Upstream+" "+r.Status)
-		if r.Upstream == "10.0.0.1:80" && (r.P50 < 5 || r.P50 > 10 || r.P99 < 5 || r.P99 > 10) {
-			t.Errorf("handshakes took %v and %v ms, want 5 to 10", r.P50, r.P99)
-		}
-		if r.Upstream == "10.0.0.2:80" && (r.Failed["dial_failed"] != 4 || r.P50 >= 0) {
-			t.Errorf("the row is %+v, want 4 that failed, and no time", r)
-		}
-	}
-	want := "chat 10.0.0.3:80 down, chat 10.0.0.2:80 full,  10.0.0.4:80 removed, chat 10.0.0.1:80 usable"
-	if strings.Join(got, ", ") != want {
-		t.Errorf("the rows are\n%s, want\n%s", strings.Join(got, ", "), want)
-	}
-}
-
-// Counts have names of at most so many bytes, as labels of metrics do.
-func TestRowsOfLongNamesHaveTheirTunnels(t *testing.T) {
-	long := strings.Repeat("a", 200) + ".example:80"
-	f := one(0)
-	f.pools = []Pool{{Handler: strings.Repeat("h", 200), Members: []Member{{Upstream: long}}}}
-	f.upstreams = []admin.Upstream{{Address: long, State: upstream.Drain, Tunnels: 7, Configured: true}}
-	f.pairLocked(metrics.Label(f.pools[0].Handler), metrics.Label(long), func(n *PairNumbers) { n.Open = 7 })
-	rows := inUse(t, f).summary(noon).Rows
-	if len(rows) != 1 || rows[0].Upstream != long || rows[0].Tunnels != 7 || rows[0].State != upstream.Drain {
-		t.Errorf("the rows are %+v, want one with 7 tunnels of the drained upstream", rows)
-	}
-}
-
 func TestSummaryOfALargeFleetIsSmall(t *testing.T) {
 	f := new(fake)
 	f.pools = []Pool{{Handler: strings.Repeat("h", 40)}}
@@ -268,6 +233,7 @@ func TestSummaryOfALargeFleetIsSmall(t *testing.T) {
 		address := fmt.Sprintf("upstream-%d.some.long.domain.example.com:8080", i)
 		f.upstreams = append(f.upstreams, admin.Upstream{
 			Address: address, State: upstream.Evict, Tunnels: 10000, By: "somebody@example.com", Since: noon, Health: upstream.Down,
+			Handshakes: 100, HandshakesLimit: 100, Load: 0.75, Agent: "down 25% maxconn:10000",
 			HealthError: "dial tcp 10.20.30.40:8080: connect: connection refused", Expires: noon.Add(time.Hour),
 		})
 		f.pools[0].Members = append(f.pools[0].Members, Member{address, 10, 10000})

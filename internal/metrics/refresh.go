@@ -9,7 +9,8 @@ import (
 // Status is what holds for an upstream: of several, the last one.
 type Status int
 
-// The statuses. Doubtful is for what is still to come.
+// The statuses. Doubtful is an upstream that gets newcomers only if no other one of its kind
+// can take them.
 const (
 	Usable Status = iota
 	Doubtful

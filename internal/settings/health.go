@@ -39,14 +39,18 @@ type HealthChecks struct {
 // What a client may have its part in says nothing alone: a connection that is closed before
 // an answer, no answer in time, an answer that is no valid 101, or one of `unhealthy_status`.
 // After `max_fails` of these in a row, the same handshake is asked of up to two other
-// upstreams, the witnesses: if one of them answers otherwise, the client gets that answer, and
-// the upstream is doubtful. It gets newcomers only if all that are as good as it (backups or
-// not) are doubtful, and after `fail_duration` one at a time tries whether it answers again. If
-// they fail alike, the request is to blame and nothing is held against anybody. No answer in
-// time is one that takes longer than ten times what is usual, and than 5 seconds; others are
-// then asked while it is waited for, and the first answer wins. A tunnel that is reset in its
-// first second, before the client has sent anything, counts where as many client networks
-// (/32, /64) have seen that, and no more have not, or only one comes.
+// upstreams, the witnesses: the first is drawn by live tunnels of those that have not failed
+// since, the second, asked when the first has failed or taken a second, at random. If one of
+// them answers otherwise, the client gets that answer, and the upstream is doubtful. It gets
+// newcomers only if all that are as good as it (backups or not) are doubtful, and after
+// `fail_duration` one at a time tries whether it answers again. Then and until ten times
+// `max_fails` handshakes in a row have succeeded, each failure has others asked. If they fail
+// alike, the request is to blame and the count begins anew. Where all others are doubtful, one
+// of these is asked. No answer in time is one that takes longer than ten times what is usual,
+// and than 5 seconds, or 1 second when a doubtful one is tried; others are then asked while it
+// is waited for, and the first answer wins. A tunnel that is reset in its first
+// second, before the client has sent anything, counts where as many client networks (/32, /64)
+// have seen that, and no more have not, or only one comes.
 //
 // Where what is said before the handshake depends on the request, by a placeholder in the
 // server name or the PROXY protocol, of connections only connecting counts, and nothing does

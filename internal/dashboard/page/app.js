@@ -146,7 +146,7 @@ function showUpstreams(s) {
 		['', '', (cell) => remade(cell, [r.upstream, opened.get(r.upstream), opened.has(r.upstream)], () => upstreamCell(r))],
 		['handler', 'text', r.handler],
 		['', '', (cell) => remade(cell, r.status, () => el('span', { class: 'state', 'data-status': r.status }, r.status))],
-		['', 'meter', (cell) => remade(cell, [r.tunnels, r.most, most, r.weight, r.load], () => meter(r, most))],
+		['', 'meter', (cell) => remade(cell, [r.tunnels, r.most, most, r.weight, r.load, r.handshakes, r.handshakes_limit], () => meter(r, most))],
 		['opened', 'n', perSecond(r.opened)],
 		['closed', 'n', perSecond(r.closed)],
 		['handshake p50', 'n', milliseconds(r.p50) + (r.slow ? ' slow' : '')],
@@ -185,6 +185,7 @@ function meter(r, most) {
 	const fill = el('div', { class: 'fill' });
 	fill.style.width = Math.min(100, r.tunnels / of * 100) + '%';
 	return [el('div', {}, number(r.tunnels) + (r.most ? ' of ' + number(r.most) : '') + ' ',
+		r.handshakes_limit && el('span', { class: 'word' }, 'handshakes ' + (r.handshakes || 0) + ' of ' + number(r.handshakes_limit) + ' '),
 		r.weight && r.weight !== 1 && el('span', { class: 'word' }, 'weight ' + r.weight + ' '),
 		r.load && el('span', { class: 'word' }, 'load ' + Math.round(r.load * 100) + '%')), el('div', { class: 'track', 'aria-hidden': 'true' }, fill)];
 }
