@@ -407,7 +407,7 @@ var mistakes = map[string]struct{ config, want string }{
 	},
 	"no number of handshakes": {
 		`{"upstreams": [{"dial": "a:1", "max_handshakes": "many"}]}`,
-		`max_handshakes: is a number or "auto", not "many"`,
+		`upstreams[0]: max_handshakes: is neither a number nor "auto"`,
 	},
 	"no rate of handshakes": {
 		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"handshake_rate": {"burst": 5}}}`,

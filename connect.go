@@ -30,6 +30,7 @@ type attempts struct {
 	candidates *upstream.Candidates
 	began      time.Time
 	retried    int
+	witnesses  int  // that were asked besides
 	gaveUp     bool // in the queue
 	trace      *trace.Handshake
 	// last is why there is no answer yet; nil if nothing has been tried.
@@ -88,7 +89,7 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	}
 	defer func() {
 		t.drop()
-		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried
+		hs.queued, hs.gaveUp, hs.retries = candidates.Waited, t.gaveUp, t.retried+t.witnesses
 	}()
 	for {
 		chosen, refused := t.next(ctx, asked)
@@ -96,7 +97,7 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 			return t.settle(nil, refused)
 		}
 		hs.attempt = hs.trace.Dial(chosen.Host.Address, t.retried)
-		a, refused := h.attempt(ctx, &t, chosen, hs, h.prepareFor(chosen, out, hs, repl))
+		a, refused := h.attempt(ctx, &t, chosen, hs, nil)
 		a, refused, judged := h.judge(ctx, &t, chosen, a, refused)
 		if judged || !t.goOn(a, refused) {
 			return t.settle(a, refused)
@@ -216,7 +217,7 @@ func (t *attempts) settle(a *answer, refused *refusal) (*answer, *refusal) {
 }
 
 // attempt performs the handshake with one upstream, and gives its place back if
-// that comes to nothing.
+// that comes to nothing. out is the request for it, if that has been made.
 func (h *Handler) attempt(
 	ctx context.Context, t *attempts, c picked, hs *clientHandshake, out *http.Request,
 ) (a *answer, refused *refusal) {
@@ -241,6 +242,9 @@ func (h *Handler) attempt(
 			hs.upstreamTook = a.took
 		}
 	}()
+	if out == nil {
+		out = h.prepareFor(c, t.out, hs, t.repl)
+	}
 	return h.handshakeAt(ctx, t, c, hs, out)
 }
 

@@ -132,9 +132,9 @@ func TestUnloadingTheSourceEvicts(t *testing.T) {
 				synctest.Wait()
 				c, _ := h.pool.Candidates(nil) // has no templates
 				defer c.Close()
-				host := h.choose(c, new(http.Request)).Host
-				defer process.table.TunnelEnded(host)
-				held := &evict.Lease{Host: host, Policy: h.evictPolicy}
+				chosen := h.choose(c, new(http.Request))
+				defer process.table.GiveBack(chosen.Choice)
+				held := &evict.Lease{Host: chosen.Host, Policy: h.evictPolicy}
 				unloadAfter := func() {}
 				if after != nil {
 					unloadAfter = load(t, after)

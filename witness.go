@@ -156,13 +156,14 @@ func (h *Handler) ask(ctx context.Context, t *attempts, c *upstream.Choice, firs
 	if w == nil {
 		return false
 	}
+	t.witnesses++
 	hs := *t.hs
 	hs.client = nil // whose goroutine writes to it
-	hs.attempt = hs.trace.Dial(w.Host.Address, t.retried)
+	hs.attempt = hs.trace.Dial(w.Host.Address, t.retried+t.witnesses)
 	one := picked{Choice: w}
 	one.header, one.visit = t.client.Came(w.Endpoint)
+	out := h.prepareWitness(one, t, &hs)
 	ctx, cancel := context.WithTimeout(ctx, w.Late)
-	out := h.prepareFor(one, t.out, &hs, t.repl)
 	go func() { // hear waits for it
 		end := outcome{choice: w}
 		defer func() {
@@ -174,6 +175,17 @@ func (h *Handler) ask(ctx context.Context, t *attempts, c *upstream.Choice, firs
 		end.took = hs.upstreamTook
 	}()
 	return true
+}
+
+// prepareWitness makes the request for a witness, whose place is given back if somebody's
+// code panics.
+func (h *Handler) prepareWitness(w picked, t *attempts, hs *clientHandshake) (out *http.Request) {
+	defer func() {
+		if out == nil {
+			w.leave()
+		}
+	}()
+	return h.prepareFor(w, t.out, hs, t.repl)
 }
 
 // convict has an upstream be doubtful.

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ func (up *Upstream) Check() error {
 	case up.Weight < 0 || up.Weight > upstream.MaxWeight:
 		return fmt.Errorf("weight: %d is not between 1 and %d", up.Weight, upstream.MaxWeight)
 	}
-	if err := up.HandshakeRate.check(); err != nil {
+	if err := cmp.Or(up.MaxHandshakes.check(), up.HandshakeRate.check()); err != nil {
 		return err
 	}
 	switch {
@@ -235,7 +236,7 @@ func CheckBalancing(lb *LoadBalancing, upstreams []*Upstream, isDynamic bool) er
 	case lb.SlowStart > caddy.Duration(longestSlowStart):
 		return fmt.Errorf("load_balancing.slow_start: is longer than %v", longestSlowStart)
 	}
-	if err := lb.HandshakeRate.check(); err != nil {
+	if err := cmp.Or(lb.MaxHandshakes.check(), lb.HandshakeRate.check()); err != nil {
 		return fmt.Errorf("load_balancing.%w", err)
 	}
 	if lb.RetryClose > 0 && lb.Queue != nil && lb.Queue.Size < 0 {

@@ -12,8 +12,12 @@ import (
 // negative number means no limit.
 type HandshakeLimit int
 
-// AutoHandshakes is the limit that is found out.
-const AutoHandshakes HandshakeLimit = -2
+// AutoHandshakes is the limit that is found out, and badHandshakes one that is none, which
+// is refused where its path is known.
+const (
+	AutoHandshakes HandshakeLimit = -2
+	badHandshakes  HandshakeLimit = -3
+)
 
 // UnmarshalJSON takes a number or "auto".
 func (l *HandshakeLimit) UnmarshalJSON(b []byte) error {
@@ -23,9 +27,18 @@ func (l *HandshakeLimit) UnmarshalJSON(b []byte) error {
 	}
 	n := 0
 	if err := json.Unmarshal(b, &n); err != nil {
-		return fmt.Errorf(`max_handshakes: is a number or "auto", not %s`, b)
+		*l = badHandshakes
+		return nil //nolint:nilerr // check says it, with the path
 	}
 	*l = HandshakeLimit(max(n, -1))
+	return nil
+}
+
+// check reports what is wrong with a limit.
+func (l HandshakeLimit) check() error {
+	if l == badHandshakes {
+		return errors.New(`max_handshakes: is neither a number nor "auto"`)
+	}
 	return nil
 }
 
