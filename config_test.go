@@ -111,6 +111,12 @@ var mistakes = map[string]struct{ config, want string }{
 		"load_balancing.selection_policy: fallback: newcomers cannot go by \"theirs\"; use least_conn, round_robin, " +
 			"weighted_round_robin, random_choose, random, first, or another sticky policy",
 	},
+	"rooms for newcomers": {
+		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"selection_policy":
+			{"policy": "cookie", "fallback": {"policy": "hash", "key": "{http.request.uri.query.room}"}}}}`,
+		"load_balancing.selection_policy: fallback: newcomers cannot go by \"hash\"; use least_conn, round_robin, " +
+			"weighted_round_robin, random_choose, random, first, or another sticky policy",
+	},
 	"fallback with a mistake": {
 		`{"upstreams": [{"dial": "a:1"}],
 			"load_balancing": {"selection_policy": {"policy": "cookie", "fallback": {"policy": "random_choose", "choose": 1}}}}`,

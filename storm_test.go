@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -162,17 +163,35 @@ func TestWhoIsHeldMayGo(t *testing.T) {
 			c.WriteFrame(testbed.NewClose(1000, ""))
 			c.ExpectClose(1013)
 		},
-		"it sends without end": func(c *testbed.Client) {
-			c.Tolerate()
-			for range 8 { // together more than is read
-				c.WriteFrame(testbed.NewFrame(testbed.Binary, string(make([]byte, 8<<10))))
-			}
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := testbed.Dial(t, p.Addr)
 			c.Handshake("/")
 			does(c)
+			eventually(t, "it is not held", func() bool { return process.retryCloses.Count() == 0 })
+		})
+	}
+}
+
+// Who sends much is held all the same: what has begun with that would come back at once.
+func TestWhoSendsMuchIsHeld(t *testing.T) {
+	p, leave := occupied(t, `"retry_close": 1000`)
+	defer leave()
+	for name, frames := range map[string][]testbed.Frame{
+		// Together, it is more than is read.
+		"messages":  slices.Repeat([]testbed.Frame{testbed.NewFrame(testbed.Binary, string(make([]byte, 8<<10)))}, 8),
+		"no frames": {{Fin: true, RSV: 7, Opcode: 15}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			c := testbed.Dial(t, p.Addr)
+			c.Handshake("/")
+			for _, frame := range frames {
+				c.WriteFrame(frame)
+			}
+			if c.ExpectClose(1013); time.Since(began) < leastHold {
+				t.Errorf("closed after %v", time.Since(began))
+			}
 			eventually(t, "it is not held", func() bool { return process.retryCloses.Count() == 0 })
 		})
 	}

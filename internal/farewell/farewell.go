@@ -122,21 +122,31 @@ func (f *Farewell) accept(w http.ResponseWriter, status int) {
 }
 
 // closeTunnel sends the Close when it is time, and reads until the client's (RFC 6455
-// section 7.1.1). It reads all the time, so that a client that goes is not held.
+// section 7.1.1). It reads all the time, so that a client that goes is not held; one that
+// sends too much is held all the same, as it would come back at once.
 func (f *Farewell) closeTunnel(ctx context.Context, to io.Writer, from io.Reader) error {
+	client := &reader{from: from, scanner: frame.NewScanner(true)}
 	if f.Hold == 0 {
 		if err := f.sendClose(to); err != nil {
 			return err
 		}
-		return readClose(from)
+		return client.readClose()
 	}
 	read := make(chan error, 1)
-	go func() { read <- readClose(from) }()
+	go func() { read <- client.readClose() }()
 	timer := time.NewTimer(f.Hold)
 	defer timer.Stop()
 	select {
-	case err := <-read: // the client has closed it, or gone
-		return cmp.Or(err, f.sendClose(to))
+	case err := <-read:
+		if err != nil || client.scanner.Closed() { // it has gone, or closed it
+			return cmp.Or(err, f.sendClose(to))
+		}
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return cmp.Or(f.sendClose(to), client.readClose())
 	case <-timer.C:
 	case <-ctx.Done(): // what aborts the connection ends the reading, too
 		return cmp.Or(<-read, ctx.Err())
@@ -152,12 +162,18 @@ func (f *Farewell) sendClose(to io.Writer) error {
 	return err
 }
 
+// reader reads what a client sends.
+type reader struct {
+	from    io.Reader
+	scanner frame.Scanner
+}
+
 // readClose reads until the client's Close, or until it is enough.
-func readClose(from io.Reader) error {
-	scanner, buf := frame.NewScanner(true), make([]byte, 512)
-	for read := 0; read < mostRead && !scanner.Closed() && !scanner.Opaque(); {
-		n, err := from.Read(buf)
-		scanner.Scan(buf[:n])
+func (r *reader) readClose() error {
+	buf := make([]byte, 512)
+	for read := 0; read < mostRead && !r.scanner.Closed() && !r.scanner.Opaque(); {
+		n, err := r.from.Read(buf)
+		r.scanner.Scan(buf[:n])
 		if err != nil {
 			return err
 		}

@@ -57,7 +57,7 @@ func TestRateSavesNoMoreThanItsBurst(t *testing.T) {
 }
 
 func TestRetryAfterGivesEachItsSlot(t *testing.T) {
-	var r RetryAfter
+	var r RetryAfter[int]
 	for i := range 2000 { // 200 a second
 		r.Served(at(float64(i) / 200))
 	}
@@ -66,27 +66,27 @@ func TestRetryAfterGivesEachItsSlot(t *testing.T) {
 		t.Errorf("measured are %.1f a second, want 200", rate)
 	}
 	var last time.Duration
-	for range 1800 {
-		last = r.After(now, 0)
+	for client := range 1800 {
+		last = r.After(now, client, 0)
 	}
 	if want := 10 * time.Second; (last - want).Abs() > 100*time.Millisecond {
 		t.Errorf("the last of 1,800 comes after %v, want %v", last, want)
 	}
-	if got := r.After(now, 0.5) - last; got < 500*time.Millisecond || got > 510*time.Millisecond {
+	if got := r.After(now, 1800, 0.5) - last; got < 500*time.Millisecond || got > 510*time.Millisecond {
 		t.Errorf("one more comes %v later, want half a second and its slot", got)
 	}
-	if got := r.After(at(30), 0); got > 2*time.Second {
+	if got := r.After(at(30), 0, 0); got > 2*time.Second {
 		t.Errorf("much later the first one waits %v", got)
 	}
 }
 
 func TestRetryAfterHasBounds(t *testing.T) {
-	var r RetryAfter
-	if got := r.After(start, 0); got > 2*time.Second {
+	var r RetryAfter[int]
+	if got := r.After(start, 0, 0); got > 2*time.Second {
 		t.Errorf("where nothing was measured the first waits %v", got)
 	}
-	for range 10_000 {
-		if got := r.After(start, 0.999); got > mostRetry+time.Second {
+	for i := range 20_000 {
+		if got := r.After(start, i/2, 0.999); got > mostRetry+time.Second {
 			t.Fatalf("told to wait %v", got)
 		}
 	}
@@ -96,5 +96,43 @@ func TestRetryAfterHasBounds(t *testing.T) {
 	}
 	if rate := r.Rate(at(1e6)); rate != leastRate {
 		t.Errorf("long after the last handshake the rate is %v, want %v", rate, leastRate)
+	}
+}
+
+// Who comes back thousands of times does not send others away for minutes, and is itself
+// told one slot after the other, as many may come from one address.
+func TestRetryAfterOfOneClientIsNotThatOfOthers(t *testing.T) {
+	t.Parallel()
+	var r RetryAfter[string]
+	now := at(0)
+	var last time.Duration
+	for range 100 {
+		last = r.After(now, "many", 0)
+	}
+	if want := 110 * time.Second; (last - want).Abs() > 2*time.Second {
+		t.Errorf("the last of 100 of one client comes after %v, want %v", last, want)
+	}
+	if got := r.After(now, "one", 0); got > 3*time.Second {
+		t.Errorf("another client waits %v", got)
+	}
+	if got := r.After(at(1000), "many", 0); got > 2*time.Second {
+		t.Errorf("who comes in its time waits %v", got)
+	}
+	for range 10 * mostTold {
+		r.After(now, "many", 0)
+	}
+	if len(r.told)+len(r.before) > 2 {
+		t.Errorf("of two clients %d and %d are remembered", len(r.told), len(r.before))
+	}
+}
+
+func TestRetryAfterRemembersSoManyClients(t *testing.T) {
+	t.Parallel()
+	var r RetryAfter[int]
+	for client := range 10 * mostTold {
+		r.After(start, client, 0)
+	}
+	if n := len(r.told) + len(r.before); n > 2*mostTold {
+		t.Errorf("%d clients are remembered", n)
 	}
 }

@@ -50,7 +50,7 @@ func ParseOwnPolicy(raw json.RawMessage) (*OwnPolicy, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("fallback: %w", err)
-	case own != nil:
+	case own != nil && own.Policy != Hash:
 	case fallback == "random", fallback == "first":
 		own = &OwnPolicy{Policy: fallback}
 	default:

@@ -191,5 +191,5 @@ func (p *Pool) passAtLocked(at time.Time) {
 func (c *Candidates) RetryAfter() time.Duration {
 	c.pool.table.mu.Lock()
 	defer c.pool.table.mu.Unlock()
-	return c.pool.retry.After(time.Now(), rand.Float64()) //nolint:gosec // jitter is no secret
+	return c.pool.retry.After(time.Now(), c.Client, rand.Float64()) //nolint:gosec // jitter is no secret
 }

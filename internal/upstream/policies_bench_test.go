@@ -3,6 +3,7 @@ package upstream
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 // candidatesAmong are those of a pool with various loads and weights.
@@ -62,5 +63,33 @@ func BenchmarkPick(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkArrival is one that comes while thousands wait: it must not cost the others
+// anything that those before it have no place.
+func BenchmarkArrival(b *testing.B) {
+	const waiting = 10_000
+	for name, keys := range map[string]*Keys{
+		"newcomer": nil, "without a key": {Balance: 125, Group: func() any { return "handler" }},
+	} {
+		b.Run(name, func(b *testing.B) {
+			p := NewPool(NewTable(func(Change) {}))
+			p.Policy, p.Keys, p.Queue = LeastConn{}, keys, QueueLimits{Size: waiting, Timeout: time.Minute}
+			for i := range 100 {
+				address := fmt.Sprintf("10.0.0.%d:1", i)
+				p.AddFixed(&Server{Weight: 1, MaxTunnels: 1, Dial: address}, Address{HostPort: address})
+			}
+			arrive := func() {
+				c, _ := p.Candidates(nil)
+				_, _, _ = c.chooseOrQueue()
+			}
+			for range 100 + waiting {
+				arrive()
+			}
+			for b.Loop() {
+				arrive()
+			}
+		})
 	}
 }

@@ -59,7 +59,7 @@ type Pool struct {
 	// nobody has waited yet.
 	queue *queue
 	bound *limit.Fair[netip.Prefix, *waiter]
-	retry limit.RetryAfter
+	retry limit.RetryAfter[netip.Prefix]
 }
 
 // NewPool makes one without upstreams.

@@ -29,9 +29,10 @@ type queue struct {
 	until time.Time
 	pool  *Pool
 	// exhausted tells, while places are given away, that there is none for anybody here,
-	// and common that there is none for those without upstreams of their own.
-	exhausted, common bool
-	known             bool // to the table
+	// common that there is none for those without upstreams of their own, and keyless that
+	// there is none for those without a key.
+	exhausted, common, keyless bool
+	known                      bool // to the table
 }
 
 func (q *queue) isWaitedIn() bool { return q != nil && q.Len() > 0 }
@@ -203,7 +204,7 @@ func (p *Pool) queueLocked(home *Endpoint) *queue {
 		p.queue = q
 	}
 	if !q.known {
-		q.known, q.exhausted, q.common = true, false, false
+		q.known, q.exhausted, q.common, q.keyless = true, false, false, false
 		t.queues = append(t.queues, q)
 		if home != nil {
 			home.Host.homes = append(home.Host.homes, q)

@@ -355,3 +355,42 @@ func TestOrderIsForever(t *testing.T) {
 		}
 	})
 }
+
+// TestWhoHasNoKeyWaitsLikeOthers: of those without a key, one finds what all find, but not
+// what those with a key do, who stay where somebody doubts.
+func TestWhoHasNoKeyWaitsLikeOthers(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.load(func(p *Pool) { narrow(p); withRooms(0)(p) }, "a", "b")
+		a, b := s.stand(), s.stand()
+		var keyless []*standing
+		for range 5 {
+			keyless = append(keyless, s.stand())
+		}
+		keyed := s.enter("room")
+		for i, one := range keyless {
+			if !one.waits() {
+				t.Errorf("without a key, %d does not wait", i)
+			}
+		}
+		a.leave()
+		keyless[0].expectServed(t)
+		b.leave()
+		keyless[1].expectServed(t)
+		keyless[2].expectWaiting("there is no third place")
+		keyless[2].leave()
+		leave(keyless[0], keyless[1])
+		keyless[3].expectServed(t)
+		keyless[4].expectServed(t)
+		keyed.expectWaiting("two without a key have the places")
+		leave(keyless[3:]...)
+		keyed.expectServed(t)
+		keyed.leave()
+	})
+}
+
+func (s *standing) expectServed(t *testing.T) {
+	t.Helper()
+	if s.waits() || s.chosen == nil {
+		t.Errorf("it has got no place: %v", s.err)
+	}
+}

@@ -33,7 +33,7 @@ func (t *Table) serveSomeLocked(concerns func(q *queue) bool) {
 		return
 	}
 	for _, q := range t.queues {
-		q.exhausted, q.common = !concerns(q), false
+		q.exhausted, q.common, q.keyless = !concerns(q), false, false
 	}
 	for {
 		var first *queue
@@ -92,7 +92,7 @@ func (q *queue) serveNextLocked() bool {
 	for p := range q.All() {
 		w := p.Value
 		c := w.candidates
-		if q.common && len(c.expanded) == 0 {
+		if q.common && len(c.expanded) == 0 || q.keyless && c.isKeyless() {
 			continue
 		}
 		if chosen, err := c.chooseLocked(); chosen != nil || err != nil {
@@ -106,6 +106,8 @@ func (q *queue) serveNextLocked() bool {
 			return true
 		}
 		switch {
+		case c.isKeyless():
+			q.keyless = true
 		case c.isPicky():
 		case q.pool.Expands():
 			q.common = true
@@ -167,10 +169,16 @@ func (c *Candidates) knownHomeLocked() (*Endpoint, error) {
 }
 
 // isPicky reports whether somebody else may find a place where this one does
-// not: it has tried upstreams, has some of its own, or minds doubt more than those with a
-// key do.
+// not: it has tried upstreams, or has some of its own.
 func (c *Candidates) isPicky() bool {
-	return len(c.tried) > 0 || len(c.expanded) > 0 || c.pool.Keys != nil && !c.HasKey
+	return len(c.tried) > 0 || len(c.expanded) > 0
+}
+
+// isKeyless reports whether it has no key where others have one, and nothing else that sets
+// it apart. It minds doubt more than those with a key do, so these may find a place where it
+// does not, but others like it do not either.
+func (c *Candidates) isKeyless() bool {
+	return c.pool.Keys != nil && !c.HasKey && len(c.tried) == 0 && len(c.expanded) == 0
 }
 
 // tidyLocked forgets queues in which nobody waits.
