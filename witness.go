@@ -218,7 +218,18 @@ func (h *Handler) exchange(
 			giveUp(errOvertaken)
 		}
 	})
+	returned := false
+	defer func() {
+		if returned || timer.Stop() {
+			return
+		}
+		stop() // somebody's code has panicked, and nobody wants what others answer
+		if <-o.over; o.said.a != nil {
+			o.said.a.giveBack()
+		}
+	}()
 	answered, err := do(inTime)
+	returned = true
 	if timer.Stop() {
 		return answered, nil, err
 	}

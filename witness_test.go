@@ -1,6 +1,7 @@
 package websocketproxy
 
 import (
+	"context"
 	"io"
 	"log"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
 )
 
@@ -62,5 +64,46 @@ func TestPanicsForWitnessesTakeNoPlaces(t *testing.T) {
 				return tunnelsOf(bad.Addr)+tunnelsOf(one.Addr)+tunnelsOf(two.Addr) == 0
 			})
 		})
+	}
+}
+
+// A network of another module may panic while a witness answers, whose place is free then.
+func TestPanicsWhileWitnessesAnswerTakeNoPlaces(t *testing.T) {
+	bad, other := testbed.NewUpstream(t, testbed.Silent), testbed.NewUpstream(t, testbed.Echo)
+	h := doubting(time.Minute, bad.Addr, other.Addr)
+	h.HealthChecks.Passive.MaxFails = 1
+	provision(t, h)
+	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+	for name, value := range map[string]string{
+		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+	} {
+		r.Header.Set(name, value)
+	}
+	repl := caddy.NewReplacer()
+	r = caddyhttp.PrepareRequest(r, repl, httptest.NewRecorder(), new(caddyhttp.Server))
+	hs := &clientHandshake{account: h.openAccount(r)}
+	if refused := h.checkHandshake(r, hs); refused != nil {
+		t.Fatal(refused)
+	}
+	candidates, err := h.pool.Candidates(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer candidates.Close()
+	chosen := candidates.Reserve(h.pool.Fixed[0])
+	defer process.table.GiveBack(chosen)
+	chosen.Late = 0
+	all := &attempts{candidates: candidates, hs: hs, out: h.outbound(r, hs), repl: repl}
+	panicked := caught(func() {
+		_, _, _ = h.exchange(t.Context(), all, chosen, time.Now(), func(ctx context.Context) (*dial.Answer, error) {
+			<-ctx.Done() // it is overtaken
+			panic("a mistake in a module for networks")
+		})
+	})
+	if panicked == nil {
+		t.Error("there was no panic")
+	}
+	if n := tunnelsOf(other.Addr); n != 0 {
+		t.Errorf("%d places are taken at the witness", n)
 	}
 }
