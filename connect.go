@@ -99,6 +99,9 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 		hs.attempt = hs.trace.Dial(chosen.Host.Address, t.retried)
 		a, refused := h.attempt(ctx, &t, chosen, hs, h.prepareFor(chosen, out, hs, repl))
 		a, refused, judged := h.judge(ctx, &t, chosen, a, refused)
+		if judged && a != nil { // placeholders are about the one that has answered
+			setUpstream(repl, a.choice.Endpoint.Address, a.choice.Tunnels, a.choice.Endpoint.Server.MaxTunnels, a.choice.Fails)
+		}
 		if judged || !t.goOn(a, refused) {
 			return t.settle(a, refused)
 		}
@@ -223,10 +226,12 @@ func (h *Handler) attempt(
 ) (a *answer, refused *refusal) {
 	began, span := time.Now(), hs.attempt
 	defer func() {
-		process.table.TrialOver(c.Choice)
 		own, why := a, refused
 		if a != nil && a.choice.Choice != c.Choice { // a witness has overtaken it
 			own, why = nil, &refusal{cause: causeHandshakeTimeout, err: errOvertaken}
+		}
+		if c.IsWitness || !h.isDoubtful(own, why) { // or others are asked first
+			process.table.TrialOver(c.Choice)
 		}
 		hs.upstreamTook = time.Since(began)
 		hs.attempted(c, own, why)

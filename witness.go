@@ -37,6 +37,7 @@ func (h *Handler) isDoubtful(a *answer, refused *refusal) bool {
 // judge notes what has come of an attempt, and asks others where that decides something. It
 // reports whether what it returns is for the client, whatever else could be tried.
 func (h *Handler) judge(ctx context.Context, t *attempts, c picked, a *answer, refused *refusal) (*answer, *refusal, bool) {
+	defer process.table.TrialOver(c.Choice)
 	if a != nil && a.choice.Choice != c.Choice {
 		return a, nil, true // has overtaken it
 	}

@@ -95,6 +95,7 @@ func (c *Candidates) Next(ctx context.Context) (*Choice, error) {
 			return got.choice, got.err // it came at the last moment
 		}
 		if got.choice != nil {
+			c.pool.table.TrialOver(got.choice)
 			c.pool.table.GiveBack(got.choice)
 		}
 	}
