@@ -176,6 +176,11 @@ var emptyHere = map[string]string{
 	"WebSocketEvictionStuck":     "the eviction here comes to its end",
 	"WebSocketStorageOutOfReach": "the storage here is a folder",
 	"WebSocketDescriptors":       "descriptors do not run out here",
+
+	"Handshakes at upstreams A":    "handshakes are not limited here",
+	"Handshakes at upstreams B":    "handshakes are not limited here",
+	"Load that upstreams report A": "no upstream reports here",
+	"Weights that are changed A":   "nobody changes weights here",
 }
 
 // TestIncidents has a real Prometheus watch a real Caddy while things go wrong: each alert fires that should,
