@@ -210,6 +210,11 @@ func TestIncidents(t *testing.T) {
 			queue 40 4s
 		}
 	}
+	handle /dead {
+		websocket_proxy %s {
+			name dead
+		}
+	}
 	handle {
 		websocket_proxy %s {
 			name chat
@@ -220,12 +225,13 @@ func TestIncidents(t *testing.T) {
 			health_fails 2
 			evict_period 5s
 		}
-	}`, addresses[3], addresses[4], strings.Join(addresses[:3], " "))))
+	}`, addresses[3], addresses[4], "127.0.0.1:1", strings.Join(addresses[:3], " "))))
 	p := startPrometheus(t, c.admin)
 	run := &incidents{t: t, caddy: c, prometheus: p, apps: apps, addresses: addresses, people: newPeople(t)}
 	run.people.come(180, c.url("ws", "/"), 0)
 	run.people.come(32, c.url("ws", "/"), 2*time.Second)
 	run.people.come(6, c.url("ws", "/lobby"), time.Second)
+	run.people.come(1, c.url("ws", "/dead"), time.Second)
 	p.await(t, "an hour has passed", func() bool {
 		return len(p.now(t, `count_over_time(job_handler:caddy_websocket_proxy_handshakes:rate5m{handler="chat"}[1h] offset 15m) >= 15`)) > 0
 	})
