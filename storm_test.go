@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -175,6 +176,9 @@ func TestWhoIsHeldMayGo(t *testing.T) {
 
 // Who sends much is held all the same: what has begun with that would come back at once.
 func TestWhoSendsMuchIsHeld(t *testing.T) {
+	if os.Getenv("LONG") == "" {
+		t.Skip("takes eight seconds; set LONG to run it")
+	}
 	p, leave := occupied(t, `"retry_close": 1000`)
 	defer leave()
 	for name, frames := range map[string][]testbed.Frame{

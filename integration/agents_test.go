@@ -183,6 +183,9 @@ func standingInCaddy(tb testing.TB, c *caddy) string {
 // TestAgentBesideHAProxy has an HAProxy and us ask the same agent, and go through all that
 // it can say. Each answer comes after what was said before.
 func TestAgentBesideHAProxy(t *testing.T) {
+	if amount(1, 0) == 0 {
+		t.Skip("takes seven seconds; set LONG to run it")
+	}
 	t.Parallel()
 	a, up := startAgent(t), testbed.NewUpstream(t, testbed.Echo)
 	standing := startHAProxyWithAgent(t, up.Addr, a.port)

@@ -94,6 +94,9 @@ func TestTunnelsPerClient(t *testing.T) {
 
 // TestWhoIsNotServedIsClosedOverStreams refuses by a Close who finds the queue full.
 func TestWhoIsNotServedIsClosedOverStreams(t *testing.T) {
+	if amount(1, 0) == 0 {
+		t.Skip("takes ten seconds; set LONG to run it")
+	}
 	t.Parallel()
 	up := testbed.NewUpstream(t, testbed.Echo)
 	c := startStreaming(t, proxyTo(up.Addr, "max_tunnels 1", "queue 1 10ms", "retry_close", "subprotocols b a"))
