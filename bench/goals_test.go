@@ -67,7 +67,7 @@ func TestEveryGoalIsAboutARowAndAPeerOfADefaultRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := make(map[string]bool)
-	for _, m := range allMeasurements(o.scale) {
+	for _, m := range append(allMeasurements(o.scale), stormMeasurements(9000)...) {
 		for _, r := range m.rows {
 			rows[r.name] = true
 		}
