@@ -159,6 +159,7 @@ func waitsUntilItIsEmpty(t *testing.T, state string) {
 
 	c := testbed.Dial(t, addr)
 	c.Handshake("/")
+	c.Echo("it has begun") // else the reload may come before, and there is nothing to move
 	runWithEvents(t, false, second.Addr)
 	expectEvent(t, events.UpstreamsChanged, map[string]any{
 		"by": "reload", "handler": "chat", "added": []string{second.Addr}, "removed": []string{first.Addr},

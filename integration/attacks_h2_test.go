@@ -85,7 +85,9 @@ var h2Attacks = map[string]struct {
 		client.echo(t, "after nothing")
 	}},
 	"PING": {run: func(_ *testing.T, a *h2Attacker) {
-		a.flood(20_000, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) })
+		// With 10,000 answers that wait, the server ends the connection. Who reads them
+		// on a busy machine may be that slow.
+		a.flood(9_000, func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) })
 	}},
 	"PING without reading the answers": {run: func(t *testing.T, a *h2Attacker) {
 		t.Helper()
