@@ -55,7 +55,7 @@ func (c *caddy) stayOpen(ctx context.Context, url string) int {
 }
 
 // tunnels returns how many tunnels the upstreams have, as the admin endpoint
-// tells.
+// tells, without those that may still come to nothing.
 func (c *caddy) tunnels(tb testing.TB, addrs []string) []int {
 	tb.Helper()
 	status, answer, err := c.adminRequest(tb, http.MethodGet, "/websocket_proxy/upstreams", "")
@@ -64,8 +64,8 @@ func (c *caddy) tunnels(tb testing.TB, addrs []string) []int {
 	}
 	var list struct {
 		Upstreams []struct {
-			Address string
-			Tunnels int
+			Address             string
+			Tunnels, Handshakes int
 		}
 	}
 	if err := json.Unmarshal([]byte(answer), &list); err != nil {
@@ -75,7 +75,7 @@ func (c *caddy) tunnels(tb testing.TB, addrs []string) []int {
 	for i, addr := range addrs {
 		for _, up := range list.Upstreams {
 			if up.Address == addr {
-				counts[i] = up.Tunnels
+				counts[i] = up.Tunnels - up.Handshakes
 			}
 		}
 	}
