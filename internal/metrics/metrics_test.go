@@ -296,11 +296,16 @@ func TestTheLastStatusCounts(t *testing.T) {
 	defer w.Start("", 0, one(Standing{Status: Down, Checked: true, State: "ready"})).Stop()
 	defer w.Start("x", 0, one(Standing{Status: Drain, State: "drain", Since: since})).Stop()
 	defer w.Start("y", 0, func() []Standing {
-		return []Standing{{Upstream: "b:1", Status: Maint, State: "maint"}, {Upstream: "b:1", Status: Drain, State: "maint"}}
+		return []Standing{
+			{Upstream: "b:1", Status: Maint, State: "maint"}, {Upstream: "b:1", Status: Drain, State: "maint"},
+			{Upstream: "c:1", Status: Drain, Reweighed: true, Weight: 0}, {Upstream: "d:1", Weight: 1},
+		}
 	}).Stop()
 	w.expect(map[string]float64{
 		"upstreams handler=y status=maint":                              1,
-		"upstreams handler=y status=drain":                              0,
+		"upstreams handler=y status=drain":                              1,
+		"upstream_weight handler=y upstream=c:1":                        0,
+		"upstream_weight handler=y upstream=d:1":                        -1,
 		"upstream_state state=maint upstream=b:1":                       1,
 		"upstreams handler=default status=full":                         0,
 		"upstreams handler=default status=down":                         1,

@@ -20,7 +20,8 @@ type Pair struct {
 	limit   atomic.Int64 // of tunnels; zero: none
 	// handshakesLimit is how many handshakes may be under way; zero: any number.
 	handshakesLimit atomic.Int64
-	weight          atomic.Uint64 // the bits of a float; zero: what is configured
+	weight          atomic.Uint64 // the bits of a float
+	reweighed       atomic.Bool   // it is not what is configured
 
 	// opened and closed count tunnels. Who reads both begins with closed, so that there
 	// are never more of these.
@@ -47,7 +48,7 @@ func newPair(h *Handler, u *site) *Pair {
 		counterOf(descOpenedTo, &p.opened, h.name, u.name),
 		levelOf(descTunnelsLimit, &p.limit, h.name, u.name).onlyIf(func() bool { return p.limit.Load() > 0 }),
 		levelOf(descHandshakesLimit, &p.handshakesLimit, h.name, u.name).onlyIf(func() bool { return p.handshakesLimit.Load() > 0 }),
-		floatOf(descWeight, &p.weight, h.name, u.name),
+		floatOf(descWeight, &p.weight, h.name, u.name).onlyIf(p.reweighed.Load),
 	}
 	for _, by := range [...]tunnel.Peer{tunnel.Client, tunnel.Upstream, tunnel.Proxy} {
 		p.series = append(p.series, counterOf(descClosedTo, p.closedBy.add(by), h.name, u.name, string(by)))
