@@ -100,6 +100,12 @@ var mistakes = map[string]struct{ config, want string }{
 			"load_balancing": {"selection_policy": {"policy": "cookie"}, "sticky_session": [{"query": "!sid"}, {}]}}`,
 		"load_balancing.sticky_session[1]: says nothing; give a path, such as */negotiate, or a parameter, such as !sid",
 	},
+	"sticky_session has a bad pattern": {
+		`{"upstreams": [{"dial": "a:1"}],
+			"load_balancing": {"selection_policy": {"policy": "cookie"}, "sticky_session": [{"query": "!sid"}, {"path": "/[a-z"}]}}`,
+		"load_balancing.sticky_session[1]: path: /[a-z is not a pattern, and matches nothing; " +
+			"end each [ by a ], or write \\[ for the character",
+	},
 	"sticky_session without a sticky policy": {
 		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"sticky_session": [{"query": "!sid"}]}}`,
 		"load_balancing.sticky_session: has no effect with least_conn, which is not sticky; " +
