@@ -208,6 +208,9 @@ func (p *parser) healthCheck() error {
 	if _, err := p.Arg("a kind: http, websocket or tcp"); err != nil {
 		return err
 	}
+	if p.Val() == "agent" {
+		return p.Err("health_check has no kind agent, as agents are asked beside a check; use health_agent <port>")
+	}
 	a := &p.active
 	err := p.Word(&a.Kind, "health_check is http, websocket or tcp", health.HTTP, health.WebSocket, health.TCP)
 	if err != nil || !p.NextArg() {
