@@ -30,7 +30,7 @@ func (p *parser) policy() error {
 	if err != nil {
 		return err
 	}
-	if err := directive.UnmarshalGuest("lb_policy", policy, tokens); err != nil {
+	if err := settings.UnmarshalPolicy(policy, tokens); err != nil {
 		return err
 	}
 	p.balancing().SelectionPolicyRaw = caddyconfig.JSONModuleObject(policy, "policy", tokens[0].Text, nil)
