@@ -87,7 +87,7 @@ func nameOf(raw json.RawMessage) (string, error) {
 		Policy string `json:"policy"`
 	}
 	err := json.Unmarshal(raw, &named)
-	return named.Policy, err
+	return named.Policy, explain(err)
 }
 
 // ownPolicy reads the configuration of a policy for newcomers if it is an own one.
@@ -100,7 +100,7 @@ func ownPolicy(name string, raw json.RawMessage, err error) (*OwnPolicy, error) 
 		return nil, fmt.Errorf("%s is for reverse_proxy; give this handler a policy itself, such as cookie", name)
 	case "least_conn", "round_robin", "random_choose", "weighted_round_robin", Hash:
 		own := &OwnPolicy{By: name}
-		if err := caddy.StrictUnmarshalJSON(raw, own); err != nil {
+		if err := Decode(raw, own); err != nil {
 			return nil, err
 		}
 		return own, own.loadFallback()
