@@ -297,8 +297,10 @@ func TestTheLastStatusCounts(t *testing.T) {
 	defer w.Start("x", 0, one(Standing{Status: Drain, State: "drain", Since: since})).Stop()
 	defer w.Start("y", 0, func() []Standing {
 		return []Standing{
-			{Upstream: "b:1", Status: Maint, State: "maint"}, {Upstream: "b:1", Status: Drain, State: "maint"},
-			{Upstream: "c:1", Status: Drain, Reweighed: true, Weight: 0}, {Upstream: "d:1", Weight: 1},
+			{Upstream: "b:1", Status: Maint, State: "maint"},
+			{Upstream: "b:1", Status: Drain, State: "maint"},
+			{Upstream: "c:1", Status: Drain, Reweighed: true, Weight: 0},
+			{Upstream: "d:1", Weight: 1},
 		}
 	}).Stop()
 	w.expect(map[string]float64{
