@@ -154,6 +154,7 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	h.Attempted("a:1", 3*time.Second, "dial_failed")
 	h.Attempted("b:1", time.Millisecond, "")
 	h.Attempted("b:1", time.Millisecond, "client_gone")
+	h.GivenUp("b:1")
 	p := h.Opened("b:1", Course{Protocol: "h2", Took: time.Second, Queued: time.Millisecond, Retries: 1})
 	other := h.Opened("a:1", quick)
 	p.Pinged(tunnel.Client)
@@ -167,6 +168,8 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	w.lost++
 	w.Checked("a:1", false)
 	w.expect(map[string]float64{
+		"upstream_handshakes_abandoned_total handler=chat upstream=a:1":                0,
+		"upstream_handshakes_abandoned_total handler=chat upstream=b:1":                2,
 		"handshakes_refused_total cause=origin handler=chat status=4xx":                1,
 		"handshakes_refused_total cause=origin handler=chat status=3xx":                1,
 		"handshakes_refused_total cause=client_gone handler=chat status=499":           1,
