@@ -91,7 +91,7 @@ func benchmarkCrowd(b *testing.B, m *crowd) {
 	}
 	left := 0
 	for _, w := range m.waiting {
-		if w.queue != nil {
+		if len(w.places) > 0 {
 			timed(&leaves, func() { w.candidates.pool.leaveQueue(w) })
 			left++
 		}
