@@ -17,8 +17,10 @@ func (t *Table) serveLocked() {
 	t.awaitLocked()
 }
 
-// serveAtLocked is serveLocked if there is a place at one host only. What it costs does not
-// grow with how many wait elsewhere.
+// serveAtLocked is serveLocked if there is a place at one host only. BenchmarkServe has what
+// that costs: it does not grow with how many wait, but with the upstreams of a pool and the
+// pools that share the host. Who has tried upstreams may be asked in vain, one by one, while
+// one of these is the only one with a place.
 func (t *Table) serveAtLocked(h *Host) {
 	if len(t.queues) == 0 {
 		return
