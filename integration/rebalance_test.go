@@ -114,6 +114,15 @@ func (c *caddy) waitLevel(tb testing.TB, addrs []string, clients int) {
 	})
 }
 
+// isRebalancing reports whether a step is under way, as the log has it.
+func (c *caddy) isRebalancing() bool {
+	closing := 0
+	for _, step := range c.log.find(message("rebalancing")) {
+		closing += int(step.num("closing"))
+	}
+	return closing != len(c.log.find(message("tunnel closed", "reason", "rebalanced")))
+}
+
 // TestRebalance makes a drained upstream ready again, and then adds another one.
 func TestRebalance(t *testing.T) {
 	t.Parallel()
