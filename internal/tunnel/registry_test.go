@@ -22,6 +22,9 @@ func (r *Registry) expectIntact(t *testing.T, want int) {
 			if held.index != i {
 				t.Errorf("tunnel %d believes to be %d", i, held.index)
 			}
+			if above := shard.tunnels[max(0, i-1)/2]; above.due > held.due {
+				t.Errorf("tunnel %d is due before the one above it", i)
+			}
 		}
 		total += len(shard.tunnels)
 		shard.mu.Unlock()
@@ -113,10 +116,13 @@ func TestSweepRunsWhileThereAreTunnels(t *testing.T) {
 			first, second := registered(live), registered(live)
 			live.add(first)
 			live.add(second)
-			time.Sleep(10 * SweepInterval)
-			for _, held := range []*Tunnel{first, second} {
-				if r, _ := held.relay.(*idleRelay); r.asked.Load() < 2*9 {
-					t.Errorf("after ten sweeps, a tunnel was asked %d times for its counts", r.asked.Load())
+			for range 9 {
+				first.touch()
+				time.Sleep(SweepInterval)
+			}
+			for held, least := range map[*Tunnel]int32{first: 9, second: 1} {
+				if r, _ := held.relay.(*idleRelay); r.asked.Load() < least || r.asked.Load() > 4*least {
+					t.Errorf("a tunnel was asked %d times for its counts, want it in %d rounds", r.asked.Load(), least)
 				}
 			}
 			live.remove(first)

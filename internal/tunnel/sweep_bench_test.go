@@ -30,10 +30,9 @@ func benchSweep(b *testing.B, n int, options *Options) {
 	close(live.stop) // its rounds are those of the benchmark
 	<-live.swept
 	now := time.Now()
-	var batch []*Tunnel
+	live.round(now) // looks at those that are new
 	b.ReportAllocs()
 	for b.Loop() {
-		live.meterTouched(now)
-		batch = live.checkAll(now, batch)
+		live.round(now)
 	}
 }
