@@ -9,30 +9,32 @@ import (
 )
 
 // BenchmarkSweep is what a round of the sweep costs for tunnels in which nothing
-// happens, and of which no time is over.
+// happens: if none of their times is over, and if each is to be pinged every 30 rounds.
 func BenchmarkSweep(b *testing.B) {
 	for _, n := range []int{9_000, 90_000} {
 		b.Run(fmt.Sprintf("idle/tunnels=%d", n), func(b *testing.B) {
-			benchSweep(b, n, &Options{Idle: time.Hour, Write: time.Minute, HalfClose: time.Minute, MaxLifetime: 24 * time.Hour})
+			benchSweep(b, n, 0, &Options{Idle: time.Hour, Write: time.Minute, HalfClose: time.Minute, MaxLifetime: 24 * time.Hour})
+		})
+		b.Run(fmt.Sprintf("pinged/tunnels=%d", n), func(b *testing.B) {
+			benchSweep(b, n, SweepInterval, &Options{Write: time.Minute, HalfClose: time.Minute, Ping: 30 * time.Second, PingTimeout: time.Minute})
 		})
 	}
 }
 
-func benchSweep(b *testing.B, n int, options *Options) {
+func benchSweep(b *testing.B, n int, step time.Duration, options *Options) {
 	b.Helper()
 	live := NewRegistry(nil)
-	all := make([]*Tunnel, n)
-	for i := range all {
-		all[i] = New(About{ID: fmt.Sprint(i)}, options, live, freehold{})
-		all[i].Meter = new(recorder)
-		all[i].Start(func(relay.Hooks) relay.Relay { return new(idleRelay) }, func() float64 { return 0.5 })
+	live.stop = make(chan struct{}) // its rounds are those of the benchmark
+	for i := range n {
+		t := New(About{ID: fmt.Sprint(i)}, options, live, freehold{})
+		t.Meter = new(recorder)
+		t.Start(func(relay.Hooks) relay.Relay { return new(idleRelay) }, func() float64 { return 0.5 })
 	}
-	close(live.stop) // its rounds are those of the benchmark
-	<-live.swept
 	now := time.Now()
 	live.round(now) // looks at those that are new
 	b.ReportAllocs()
 	for b.Loop() {
+		now = now.Add(step)
 		live.round(now)
 	}
 }
