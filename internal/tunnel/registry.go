@@ -25,7 +25,8 @@ type Registry struct {
 	http3   http3Servers
 	pacer   pacer
 	labels  labelIndex
-	exiting func() bool // nil means no
+	exiting func() bool  // nil means no
+	tellers atomic.Int32 // those who tell of the exit
 	slept   func() time.Duration
 
 	began time.Time // since when due is counted

@@ -16,9 +16,9 @@ import (
 const (
 	// SweepInterval is the resolution of the tunnels' times.
 	SweepInterval = time.Second
-	// exitInterval is how often the sweep looks whether the process is about to
-	// exit. Where no configuration with this module is loaded any more, nothing
-	// else tells.
+	// exitInterval is how often the sweep looks whether the process is about to exit
+	// while nobody would tell: where no configuration with this module is loaded any
+	// more. Else it does so in its rounds, as each time wakes the process up.
 	exitInterval = SweepInterval / 5
 	// never is when nothing is due.
 	never = time.Duration(math.MaxInt64)
@@ -48,11 +48,12 @@ func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) 
 	if previous != nil {
 		<-previous
 	}
-	ticker := time.NewTicker(exitInterval)
+	interval := r.exitInterval()
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	changes := r.changes.Load()
 	storm := storm{collected: changes, seen: changes}
-	for ticks := 1; ; ticks++ {
+	for since := interval; ; since += interval {
 		select {
 		case <-stop:
 			return
@@ -60,15 +61,34 @@ func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) 
 			if r.exiting != nil && r.exiting() {
 				r.ShutDown()
 			}
-			if ticks%int(SweepInterval/exitInterval) != 0 {
-				continue
-			}
-			r.round(now)
-			if storm.over(r.changes.Load(), r.Count()) {
-				collectMemory()
+			if since >= SweepInterval {
+				since = 0
+				r.round(now)
+				if storm.over(r.changes.Load(), r.Count()) {
+					collectMemory()
+				}
 			}
 		}
+		if next := r.exitInterval(); next != interval {
+			interval = next
+			ticker.Reset(interval)
+		}
 	}
+}
+
+// ExitIsTold says that ShutDown is called as soon as the process begins to exit, until
+// the function that it returns is called.
+func (r *Registry) ExitIsTold() (over func()) {
+	r.tellers.Add(1)
+	return func() { r.tellers.Add(-1) }
+}
+
+// exitInterval is how often the sweep has to look for the exit.
+func (r *Registry) exitInterval() time.Duration {
+	if r.tellers.Load() > 0 {
+		return SweepInterval
+	}
+	return exitInterval
 }
 
 // round looks at the tunnels for which there is a reason, outside of the locks: an end

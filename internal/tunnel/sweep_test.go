@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,5 +178,31 @@ func TestTheSweepIsToldOfAPingThatIsDelivered(t *testing.T) {
 		if !m.touched.Load() {
 			t.Error("it will not be looked at")
 		}
+	})
+}
+
+// TestTheExitIsLookedForAsOftenAsItHasToBe counts how often, while somebody would tell of
+// it, and then while nobody would.
+func TestTheExitIsLookedForAsOftenAsItHasToBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		var exits atomic.Bool
+		live := NewRegistry(func() bool { asked.Add(1); return exits.Load() })
+		over := live.ExitIsTold()
+		live.Begin() // a handshake
+		time.Sleep(10*SweepInterval + time.Millisecond)
+		if n := asked.Load(); n != 10 {
+			t.Errorf("while it is told, it is looked for %d times in ten rounds", n)
+		}
+		over()
+		time.Sleep(SweepInterval)
+		exits.Store(true)
+		time.Sleep(exitInterval)
+		synctest.Wait()
+		if !live.exit.hasBegun() {
+			t.Errorf("it has not been found after %v", exitInterval)
+		}
+		live.Finish()
+		<-live.ShutDown()
 	})
 }
