@@ -33,6 +33,8 @@ type statesApp struct {
 	log     *zap.Logger
 	sync    *cluster.Sync
 	events  *events.Outlet
+	// exitUntold takes back that the exit is told.
+	exitUntold func()
 	// handlers are those of the configuration.
 	handlers []*Handler
 	// dashboards are those of the configuration.
@@ -52,13 +54,18 @@ func (*statesApp) CaddyModule() caddy.ModuleInfo {
 // Provision notes where the states are kept, and leaves that alone.
 func (a *statesApp) Provision(ctx caddy.Context) (err error) {
 	a.storage, a.log = ctx.Storage(), ctx.Logger()
-	a.events, err = process.events.Join(ctx)
+	a.events, err = process.events.Join(ctx, func() {
+		if caddy.Exiting() {
+			process.live.ShutDown() // before servers wait for their tunnels
+		}
+	})
 	return err
 }
 
 // Start begins to look at the storage. When the process starts, it waits a
 // moment for what is there.
 func (a *statesApp) Start() error {
+	a.exitUntold = process.live.ExitIsTold()
 	a.sync = process.operators.Attach(cluster.Config{Storage: a.storage, Instance: thisInstance, Observer: stateLog{a.log}})
 	process.operators.AwaitFirst(context.Background())
 	for _, h := range a.handlers {
@@ -99,6 +106,7 @@ func (a *statesApp) Stop() error {
 		d.Stop()
 	}
 	a.events.Leave()
+	a.exitUntold()
 	a.sync.Detach()
 	a.sync = nil
 	return nil

@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
@@ -11,8 +12,8 @@ import (
 // Join has events emitted for a configuration, by the module that ctx is for, from when
 // Caddy says that all of its apps have been started: before, the events app cannot be
 // asked, and what is being loaded may still fail. The caller has to have the outlet
-// leave.
-func (p *Process) Join(ctx caddy.Context) (*Outlet, error) {
+// leave. stopping is called when Caddy is about to stop the configuration's apps.
+func (p *Process) Join(ctx caddy.Context, stopping func()) (*Outlet, error) {
 	mod, err := ctx.App("events")
 	if err != nil {
 		return nil, err
@@ -23,11 +24,14 @@ func (p *Process) Join(ctx caddy.Context) (*Outlet, error) {
 	}
 	emit := func(name string, data map[string]any) { app.Emit(ctx, name, data) }
 	o := p.newOutlet(ctx.Logger(), app.ShouldEmit, emit)
-	return o, app.On("started", o)
+	return o, errors.Join(app.On("started", told(o.open)), app.On("stopping", told(stopping)))
 }
 
-// Handle implements caddyevents.Handler, for the event that Caddy has started.
-func (o *Outlet) Handle(context.Context, caddy.Event) error {
-	o.open()
+// told handles events of Caddy's.
+type told func()
+
+// Handle implements caddyevents.Handler.
+func (f told) Handle(context.Context, caddy.Event) error {
+	f()
 	return nil
 }

@@ -42,6 +42,7 @@ func (r *rig) live(random *rand.Rand) {
 	}
 	r.begun.Lock()
 	r.relay = r.run(r.sides[0], r.sides[1], r.recorder)
+	r.running.Store(&r.relay)
 	r.begun.Unlock()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup

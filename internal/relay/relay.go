@@ -130,7 +130,9 @@ type Relay interface {
 	// Counts returns how many bytes of the direction were read from its
 	// source, without those that wait for the end of a pause, and how many of
 	// them its destination has taken or a verdict has discarded. While they
-	// differ, a write is in progress.
+	// differ, a write is in progress. They do so before bytes are shown or
+	// skipped, and as long as hooks are called for them: who looks at the counts
+	// when such a call has begun sees that, or all that has come of it.
 	Counts(d Direction) (read, taken uint64)
 	// Backlog returns how many of the bytes that the direction's destination
 	// has taken are still on this side of the network, or 0 if nobody knows.

@@ -234,6 +234,7 @@ func (r *rig) start() {
 	r.tb.Helper()
 	r.begun.Lock()
 	r.relay = r.run(r.sides[0], r.sides[1], r.recorder)
+	r.running.Store(&r.relay)
 	r.begun.Unlock()
 	r.tb.Cleanup(func() {
 		r.relay.Abort()
@@ -274,7 +275,8 @@ type recorder struct {
 	// settled is set when the relay is to stay with the poller that has it.
 	settled atomic.Bool
 
-	busy [2]atomic.Bool
+	busy    [2]atomic.Bool
+	running atomic.Pointer[Relay] // the relay when it is there
 
 	mu   sync.Mutex // guards what follows
 	ends [2][]End
@@ -292,6 +294,7 @@ func (h *recorder) Inspect(d Direction, p []byte) Verdict {
 		h.tb.Errorf("direction %d is inspected twice at a time", d)
 	}
 	defer h.busy[d].Store(false)
+	h.expectUnderWay(d, len(p))
 	h.mu.Lock()
 	if h.over || h.shut[d] || len(h.ends[d]) > 0 {
 		h.tb.Errorf("direction %d is inspected after its end", d)
@@ -315,11 +318,21 @@ func (h *recorder) Skip(d Direction, n int) {
 		h.tb.Errorf("direction %d is inspected while bytes are skipped", d)
 	}
 	defer h.busy[d].Store(false)
+	h.expectUnderWay(d, n)
 	if h.skip == nil || n <= 0 {
 		h.tb.Errorf("%d bytes are skipped", n)
 		return
 	}
 	h.skip(d, n)
+}
+
+// expectUnderWay checks that the counts tell of bytes that the owner is about to learn of.
+func (h *recorder) expectUnderWay(d Direction, n int) {
+	if r := h.running.Load(); r != nil && n > 0 {
+		if read, taken := (*r).Counts(d); read == taken {
+			h.tb.Errorf("%d bytes of direction %d are shown or skipped, and none is under way", n, d)
+		}
+	}
 }
 
 func (h *recorder) Resets(d Direction, end End) bool {

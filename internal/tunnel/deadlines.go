@@ -23,10 +23,11 @@ type Deadline struct {
 
 func (d *Deadline) end() time.Time { return d.At.Add(d.Spread) }
 
-// Limit adds a deadline to a tunnel that has not started.
+// Limit adds a deadline to a tunnel.
 func (t *Tunnel) Limit(d Deadline) {
 	d.since = t.live.Now()
 	t.limit(d)
+	t.touch()
 }
 
 func (t *Tunnel) limit(d Deadline) {
@@ -37,8 +38,8 @@ func (t *Tunnel) limit(d Deadline) {
 	t.deadlines.Store(&all)
 }
 
-// overdue returns the earliest deadline if it is over.
-func (t *Tunnel) overdue(now time.Time) (earliest Deadline, over bool) {
+// earliest returns the deadline that counts, if there is one.
+func (t *Tunnel) earliest() (earliest Deadline, is bool) {
 	all := t.deadlines.Load()
 	if all == nil {
 		return earliest, false
@@ -48,7 +49,7 @@ func (t *Tunnel) overdue(now time.Time) (earliest Deadline, over bool) {
 			earliest = d
 		}
 	}
-	return earliest, !now.Before(earliest.end())
+	return earliest, true
 }
 
 // Renew has the tunnel expire later: at a time by the registry's Now, but no later than

@@ -29,6 +29,9 @@ type pingState struct {
 	askedAt  time.Time // since when it has not reacted to a ping; zero if it has
 	// acknowledged is how much of what was sent to it its system has taken.
 	acknowledged int64
+	// watched is set while it is to react, if its time to do so may begin anew in the next
+	// round of the sweep.
+	watched bool
 }
 
 func newNonce() (nonce [nonceSize]byte) {
@@ -39,6 +42,9 @@ func newNonce() (nonce [nonceSize]byte) {
 // keepAlive ends the tunnel if a peer has not reacted to a ping, and otherwise
 // has pings put in for silent peers. It is called by the sweep only.
 func (t *Tunnel) keepAlive(now time.Time) {
+	for d := range t.inspector.pingStates {
+		t.inspector.pingStates[d].watched = false
+	}
 	closing, ok := t.mayPing()
 	if !ok {
 		return
@@ -79,14 +85,15 @@ func (t *Tunnel) mayPingLocked() bool {
 func (t *Tunnel) hasNotReacted(d relay.Direction, now time.Time) bool {
 	v := &t.inspector.pingStates[d]
 	read, taken := t.seen.read[d], t.seen.taken[d]
+	asked := t.options.PingTimeout > 0 && t.inspector.directions[d.Opposite()].asked.Load() == read+1
 	// A peer that is not listened to is not silent. A limited rate is no
 	// reason: each second some message has its turn.
 	if read != v.read || read != taken {
 		v.read, v.heardAt, v.askedAt = read, now, time.Time{}
+		v.watched = asked
 		return false
 	}
-	asked := t.inspector.directions[d.Opposite()].asked.Load()
-	if asked != read+1 || t.options.PingTimeout == 0 {
+	if !asked {
 		return false
 	}
 	if takes := t.isTaking(d.Opposite(), v); takes || v.askedAt.IsZero() {
@@ -101,7 +108,8 @@ func (t *Tunnel) isTaking(d relay.Direction, v *pingState) bool {
 	backlog := t.relay.Backlog(d)
 	was := v.acknowledged
 	v.acknowledged = int64(t.seen.taken[d]) - int64(backlog)
-	return backlog > 0 && v.acknowledged > was
+	v.watched = backlog > 0
+	return v.watched && v.acknowledged > was
 }
 
 // endLost ends the tunnel because a peer has not reacted to a ping.
@@ -172,6 +180,7 @@ func (t *Tunnel) pingDelivered(d relay.Direction) {
 	l := &t.inspector.directions[d]
 	l.asked.Store(l.asking)
 	l.asking = 0
+	t.touch() // by now the sweep may have looked since the call of the hook
 }
 
 // heardFrom is one more than the number of bytes that have come from the

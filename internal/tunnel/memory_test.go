@@ -24,6 +24,7 @@ type memory struct {
 	room    int
 	readErr error // what Read returns when data is used up
 	sendErr error // what Write returns
+	backlog int   // what is told of it
 }
 
 func newMemory() *memory {
@@ -126,6 +127,22 @@ func (c memoryConn) Abort()                      { _ = c.Close() }
 func (c memoryConn) CloseWrite() error {
 	c.out.end(io.EOF, net.ErrClosed)
 	return nil
+}
+
+// Backlog implements relay.Backlogged.
+func (c memoryConn) Backlog() int { return c.out.backlogged() }
+
+func (m *memory) backlogged() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.backlog
+}
+
+// lag has a connection tell a backlog.
+func (m *memory) lag(backlog int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.backlog = backlog
 }
 
 // Reset implements relay.Resettable. What has arrived can still be read.

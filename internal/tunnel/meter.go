@@ -44,60 +44,21 @@ type metered struct {
 	over     bool
 }
 
-// touch has the tunnel's meter told soon what has changed. Whoever calls it for each chunk
-// looks at touched before: that is set for as long as the tunnel is on its shard's list.
-func (t *Tunnel) touch() {
-	if !t.touched.Swap(true) {
-		t.live.touch(t)
-	}
-}
-
-// touch puts a tunnel on its shard's list.
-func (r *Registry) touch(t *Tunnel) {
-	s := r.shard(t.ID)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.touched = append(s.touched, t)
-}
-
-// meterTouched tells the meters of all tunnels that were touched what has changed.
-func (r *Registry) meterTouched(now time.Time) {
-	for i := range r.shards {
-		s := &r.shards[i]
-		s.mu.Lock()
-		batch := s.touched
-		s.touched, s.spare = s.spare[:0], nil
-		s.mu.Unlock()
-		for _, t := range batch {
-			t.touched.Store(false) // before looking, so that nothing is missed
-			if t.meterMoved(now) {
-				t.touch()
-			}
-		}
-		clear(batch)
-		s.mu.Lock()
-		s.spare = batch
-		s.mu.Unlock()
-	}
-}
-
 // beginMeterLocked tells the meter that the tunnel has started.
 func (t *Tunnel) beginMeterLocked() {
 	if t.Meter == nil {
-		return // and touched stays set
+		return
 	}
 	t.metered.active = t.opened.Unix()
 	t.Meter.Moved(Movement{Active: t.metered.active})
-	t.live.touch(t)
 }
 
-// meterMoved tells the meter what has changed, and reports whether more will do so without
-// a call of a hook: something is on its way to its destination.
-func (t *Tunnel) meterMoved(now time.Time) (again bool) {
+// meterMoved tells the meter what has changed.
+func (t *Tunnel) meterMoved(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.metered.over || !t.IsOpen() {
-		return false // the end adds the rest
+	if t.Meter == nil || t.metered.over || !t.IsOpen() {
+		return // the end adds the rest
 	}
 	to := t.metered
 	for d := range relay.Direction(2) {
@@ -109,13 +70,11 @@ func (t *Tunnel) meterMoved(now time.Time) (again bool) {
 		*bytes = max(*bytes, t.passedOf(d, taken))
 		*messages = t.messages[d].Load()
 		to.buffered[d] = int32(min(read-taken, math.MaxInt32))
-		again = again || read != taken
 	}
 	if to.Traffic != t.metered.Traffic {
 		to.active = now.Unix()
 	}
 	t.tellMeterLocked(to)
-	return again
 }
 
 // passedOf is how many of the bytes were passed on that a direction's destination

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"container/heap"
 	"context"
 	"hash/maphash"
 	"iter"
@@ -9,17 +10,9 @@ import (
 	"time"
 )
 
-const (
-	// SweepInterval is the resolution of the tunnels' times.
-	SweepInterval = time.Second
-	// exitInterval is how often the sweep looks whether the process is about to
-	// exit. Where no configuration with this module is loaded any more, nothing
-	// else tells.
-	exitInterval = SweepInterval / 5
-	// shardCount keeps those who open and end tunnels, and those who look at
-	// all of them, out of each other's way.
-	shardCount = 32
-)
+// shardCount keeps those who open and end tunnels, and those who look at all of
+// them, out of each other's way.
+const shardCount = 32
 
 // Registry holds the live tunnels. It belongs to no configuration: tunnels
 // outlive theirs.
@@ -32,8 +25,13 @@ type Registry struct {
 	http3   http3Servers
 	pacer   pacer
 	labels  labelIndex
-	exiting func() bool // nil means no
+	exiting func() bool  // nil means no
+	tellers atomic.Int32 // those who tell of the exit
 	slept   func() time.Duration
+
+	began time.Time // since when due is counted
+	// sleptBefore is how long the machine had slept in the sweep's last round.
+	sleptBefore time.Duration
 
 	mu    sync.Mutex    // guards what follows
 	stop  chan struct{} // ends the sweep, which runs while something is to end at the exit
@@ -44,7 +42,12 @@ type Registry struct {
 // nil means no.
 func NewRegistry(exiting func() bool) *Registry {
 	begun, begin := context.WithCancel(context.Background())
-	return &Registry{exiting: exiting, slept: func() time.Duration { return 0 }, exit: exit{begun: begun, begin: begin, over: make(chan struct{})}}
+	return &Registry{
+		exiting: exiting,
+		slept:   func() time.Duration { return 0 },
+		exit:    exit{begun: begun, begin: begin, over: make(chan struct{})},
+		began:   time.Now(),
+	}
 }
 
 // CountSleep has the time count for deadlines that the machine has slept, which the
@@ -58,9 +61,9 @@ func (r *Registry) Now() time.Time { return time.Now().Add(r.slept()) }
 
 // shard is a part of the tunnels.
 type shard struct {
-	mu      sync.Mutex // guards what follows, and the index of each tunnel
-	tunnels []*Tunnel
-	// touched are those whose meters are to be told something, and spare is room for them.
+	mu      sync.Mutex // guards what follows, and for each tunnel where it is there
+	tunnels byDue
+	// touched are those that the sweep is to look at, and spare is room for them.
 	touched, spare []*Tunnel
 	_              [64]byte // keeps two of them out of one cache line
 }
@@ -74,8 +77,9 @@ func (r *Registry) shard(id string) *shard {
 func (r *Registry) add(t *Tunnel) {
 	s := r.shard(t.ID)
 	s.mu.Lock()
-	t.index = len(s.tunnels)
-	s.tunnels = append(s.tunnels, t)
+	t.due = never
+	heap.Push(&s.tunnels, t)
+	s.touched = append(s.touched, t) // what is due is found out at the first look
 	s.mu.Unlock()
 	r.labels.add(t)
 	r.changes.Add(1)
@@ -86,12 +90,8 @@ func (r *Registry) add(t *Tunnel) {
 func (r *Registry) remove(t *Tunnel) {
 	s := r.shard(t.ID)
 	s.mu.Lock()
-	last := len(s.tunnels) - 1
-	moved := s.tunnels[last]
-	s.tunnels[t.index], moved.index = moved, t.index
-	s.tunnels[last] = nil
-	s.tunnels = s.tunnels[:last]
-	if last == 0 {
+	heap.Remove(&s.tunnels, t.index)
+	if len(s.tunnels) == 0 {
 		s.tunnels, s.touched = nil, nil
 	}
 	s.mu.Unlock()
@@ -176,68 +176,4 @@ func (r *Registry) InUse() int {
 // Count counts the live tunnels.
 func (r *Registry) Count() int {
 	return int(r.total.Load())
-}
-
-// adjustSweep starts or ends the sweep. It goes by the number that there is
-// now, as the calls may come in another order than their causes.
-func (r *Registry) adjustSweep() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	wanted := r.busy.Load() > 0 || r.http3.count() > 0
-	switch {
-	case wanted && r.stop == nil:
-		previous := r.swept
-		r.stop, r.swept = make(chan struct{}), make(chan struct{})
-		go r.sweep(r.stop, previous, r.swept)
-	case !wanted && r.stop != nil:
-		close(r.stop)
-		r.stop = nil
-	}
-}
-
-// sweep checks the times of all tunnels until stop is closed. It begins when
-// the previous one has ended: what the sweep remembers of a tunnel belongs to one of
-// them at a time.
-func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) {
-	defer close(ended)
-	if previous != nil {
-		<-previous
-	}
-	ticker := time.NewTicker(exitInterval)
-	defer ticker.Stop()
-	var batch []*Tunnel
-	changes := r.changes.Load()
-	storm := storm{collected: changes, seen: changes}
-	for ticks := 1; ; ticks++ {
-		select {
-		case <-stop:
-			return
-		case now := <-ticker.C:
-			if r.exiting != nil && r.exiting() {
-				r.ShutDown()
-			}
-			if ticks%int(SweepInterval/exitInterval) != 0 {
-				continue
-			}
-			r.meterTouched(now)
-			batch = r.checkAll(now, batch)
-			if storm.over(r.changes.Load(), r.Count()) {
-				collectMemory()
-			}
-		}
-	}
-}
-
-// checkAll checks the times of all tunnels, outside of the locks: an end takes
-// locks of its own, and the removal that follows takes these.
-func (r *Registry) checkAll(now time.Time, batch []*Tunnel) []*Tunnel {
-	slept := r.slept()
-	for i := range r.shards {
-		batch = r.shards[i].snapshot(batch[:0])
-		for _, t := range batch {
-			t.check(now, slept)
-		}
-		clear(batch)
-	}
-	return batch
 }

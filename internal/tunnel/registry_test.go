@@ -12,9 +12,9 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
-func (r *Registry) expectIntact(t *testing.T, want int) {
-	t.Helper()
-	total := 0
+// expectOrder checks that tunnels know their places, by when they are due, and returns
+// how many they are.
+func (r *Registry) expectOrder(t *testing.T) (total int) {
 	for i := range r.shards {
 		shard := &r.shards[i]
 		shard.mu.Lock()
@@ -22,10 +22,19 @@ func (r *Registry) expectIntact(t *testing.T, want int) {
 			if held.index != i {
 				t.Errorf("tunnel %d believes to be %d", i, held.index)
 			}
+			if above := shard.tunnels[max(0, i-1)/2]; above.due > held.due {
+				t.Errorf("tunnel %d is due before the one above it", i)
+			}
 		}
 		total += len(shard.tunnels)
 		shard.mu.Unlock()
 	}
+	return total
+}
+
+func (r *Registry) expectIntact(t *testing.T, want int) {
+	t.Helper()
+	total := r.expectOrder(t)
 	if total != want || r.Count() != want {
 		t.Errorf("%d tunnels are registered and %d counted, want %d", total, r.Count(), want)
 	}
@@ -106,6 +115,51 @@ func TestRegistryIsForManyAtATime(t *testing.T) {
 	live.expectIntact(t, 0)
 }
 
+// TestRoundsAmongManyAtATime has tunnels come, go, and be due while the sweep makes its
+// rounds without a pause.
+func TestRoundsAmongManyAtATime(t *testing.T) {
+	live := NewRegistry(nil)
+	live.stop = make(chan struct{}) // the rounds are those below
+	var others sync.WaitGroup
+	for i := range 4 {
+		others.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 4))
+			var all []*Tunnel
+			for len(all) < 300 {
+				if len(all) == 0 || random.IntN(5) < 3 {
+					held := registered(live)
+					held.options = &Options{HalfClose: time.Hour, MaxLifetime: time.Duration(random.IntN(5000)) * time.Second}
+					held.setTimes(time.Now(), random.Float64)
+					live.add(held)
+					all = append(all, held)
+				}
+				all[random.IntN(len(all))].touch()
+				if i := random.IntN(len(all)); random.IntN(5) < 2 {
+					live.remove(all[i])
+					all[i] = all[len(all)-1]
+					all = all[:len(all)-1]
+				}
+			}
+			for _, held := range all {
+				live.remove(held)
+			}
+		})
+	}
+	over := make(chan struct{})
+	go func() { others.Wait(); close(over) }()
+	for now := time.Now(); ; now = now.Add(SweepInterval) {
+		live.round(now)
+		live.expectOrder(t)
+		select {
+		case <-over:
+			live.stop = nil
+			live.expectIntact(t, 0)
+			return
+		default:
+		}
+	}
+}
+
 func TestSweepRunsWhileThereAreTunnels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		live := NewRegistry(nil)
@@ -113,10 +167,13 @@ func TestSweepRunsWhileThereAreTunnels(t *testing.T) {
 			first, second := registered(live), registered(live)
 			live.add(first)
 			live.add(second)
-			time.Sleep(10 * SweepInterval)
-			for _, held := range []*Tunnel{first, second} {
-				if r, _ := held.relay.(*idleRelay); r.asked.Load() < 2*9 {
-					t.Errorf("after ten sweeps, a tunnel was asked %d times for its counts", r.asked.Load())
+			for range 9 {
+				first.touch()
+				time.Sleep(SweepInterval)
+			}
+			for held, least := range map[*Tunnel]int32{first: 9, second: 1} {
+				if r, _ := held.relay.(*idleRelay); r.asked.Load() < least || r.asked.Load() > 4*least {
+					t.Errorf("a tunnel was asked %d times for its counts, want it in %d rounds", r.asked.Load(), least)
 				}
 			}
 			live.remove(first)

@@ -38,13 +38,23 @@ func (t *Tunnel) setTimes(now time.Time, random func() float64) {
 	}
 }
 
-// check ends the tunnel if one of its times is over. It is called by the sweep
-// only, about once a second. slept is how long the machine has, which counts for
-// deadlines only.
+// look ends the tunnel if one of its times is over, tells the meter what has happened,
+// and returns when the next time can be over. It is called by the sweep only. slept is how
+// long the machine has, which counts for deadlines only.
+func (t *Tunnel) look(now time.Time, slept time.Duration) (next time.Duration) {
+	t.check(now, slept)
+	t.meterMoved(now) // afterwards: what is read since then touches the tunnel
+	if t.isWatched() {
+		t.touch()
+	}
+	return t.nextDue(slept)
+}
+
+// check ends the tunnel if one of its times is over.
 func (t *Tunnel) check(now time.Time, slept time.Duration) {
 	t.observe(now)
 	p := t.options
-	over, isOver := t.overdue(now.Add(slept))
+	deadline, limited := t.earliest()
 	switch {
 	case p.Write > 0 && t.writeStalled(now):
 		t.end(WriteTimeout, frame.StatusGoingAway)
@@ -52,11 +62,54 @@ func (t *Tunnel) check(now time.Time, slept time.Duration) {
 		t.end(HalfCloseTimeout, frame.StatusGoingAway)
 	case p.Idle > 0 && now.Sub(t.seen.last) >= p.Idle:
 		t.end(IdleTimeout, frame.StatusGoingAway)
-	case isOver:
-		t.End(Ending{Reason: over.Reason, Code: over.Code, Text: over.Text})
+	case limited && !now.Add(slept).Before(deadline.end()):
+		t.End(Ending{Reason: deadline.Reason, Code: deadline.Code, Text: deadline.Text})
 	case p.Ping > 0:
 		t.keepAlive(now)
 	}
+}
+
+// isWatched reports whether the sweep has to look again, though nothing may happen of which
+// it is told: something is on its way to a destination, or a peer is to react to a ping.
+func (t *Tunnel) isWatched() bool {
+	w := &t.seen
+	return w.read != w.taken || t.inspector != nil &&
+		(t.inspector.pingStates[0].watched || t.inspector.pingStates[1].watched)
+}
+
+// nextDue is when one of the times may be over, unless something happens before.
+func (t *Tunnel) nextDue(slept time.Duration) (next time.Duration) {
+	next = never
+	if !t.IsOpen() {
+		return next // the end has timers
+	}
+	is := func(since time.Time, limit time.Duration) {
+		if limit > 0 {
+			next = min(next, since.Sub(t.live.began)+limit)
+		}
+	}
+	p := t.options
+	is(t.seen.last, p.Idle)
+	if t.seen.halfClosed {
+		is(t.seen.last, p.HalfClose)
+	}
+	if d, limited := t.earliest(); limited {
+		next = min(next, d.end().Sub(t.live.began)-slept)
+	}
+	if _, pings := t.mayPing(); pings && p.Ping > 0 {
+		for i := range t.inspector.pingStates {
+			v := &t.inspector.pingStates[i]
+			last := v.heardAt
+			if v.pingedAt.After(last) {
+				last = v.pingedAt
+			}
+			is(last, p.Ping)
+			if !v.askedAt.IsZero() {
+				is(v.askedAt, p.PingTimeout)
+			}
+		}
+	}
+	return next
 }
 
 // observe compares the relay's counts with the last ones.

@@ -82,8 +82,12 @@ func (t *Tunnel) IsOpen() bool { return phase(t.phase.Load()) <= inspected }
 // Tunnel is a pair of connections between which bytes are relayed. It follows
 // the frames, decides when it has to end, and knows why it did.
 type Tunnel struct {
-	// What the sweep looks at comes first and together, as it goes over all tunnels
-	// once a second.
+	// What the sweep looks at comes first and together.
+
+	// due is when it looks at the latest, since the registry was made. That and index, its
+	// place there, are guarded by the shard's mu.
+	due       time.Duration
+	index     int
 	options   *Options
 	relay     relay.Relay
 	inspector *inspector // nil if nothing needs it
@@ -94,8 +98,8 @@ type Tunnel struct {
 	// nanoseconds since 1970.
 	active atomic.Int64
 	phase  atomic.Int32
-	// touched is set while the tunnel is on its shard's list of those whose meter is to
-	// be told something, and all the time without a meter.
+	// touched is set while the tunnel is on its shard's list of those that the sweep is to
+	// look at, and before it has started.
 	touched atomic.Bool
 
 	mu sync.Mutex // guards what follows, up to timer
@@ -145,7 +149,6 @@ type Tunnel struct {
 	Meter  Meter // nil: none
 	opened time.Time
 	live   *Registry
-	index  int // in the registry, guarded by its mu
 	done   chan struct{}
 }
 
@@ -290,6 +293,7 @@ func (t *Tunnel) Ended(d relay.Direction, end relay.End) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended[d], t.failed[d] = true, end.Err != nil && end.Writing
+	t.touch()
 	t.noteEndLocked(d, end)
 	switch {
 	case t.resets && d == relay.ClientToUpstream:
