@@ -178,7 +178,8 @@ func (r *goroutines) showUnseen(d Direction) (paused bool) {
 	p := &r.dirs[d]
 	b := p.unseen
 	p.unseen = nil
-	if buf := newBuffer(); 0 < len(b) && len(b) < len(buf.bytes()) {
+	if 0 < len(b) && len(b) < bufferSizes[0] {
+		buf := newBuffer()
 		defer buf.free()
 		n := copy(buf.bytes(), b)
 		n += r.lot.readMore(d, p.src, buf.bytes()[n:])
@@ -197,9 +198,12 @@ func (r *goroutines) pump(d Direction) (ended bool) {
 	}
 	buf := newBuffer()
 	defer buf.free()
-	lull := r.lot.watch(d)
+	lull, records := r.lot.watch(d), r.lot.records(d, p.src)
 	for {
 		n, err := p.src.Read(buf.bytes())
+		if err == nil {
+			n, err = records.readOn(p.src, buf.bytes(), n, &lull)
+		}
 		if n > 0 {
 			lull.heard = true
 			p.read.Add(uint64(n))
