@@ -170,8 +170,10 @@ func (v *sessionClient) request(http1 *http.Client, method, path string) (string
 	client := *http1
 	client.Jar = v.jar
 	resp, err := client.Do(req)
-	if err != nil {
-		return "", err
+	if err != nil { // by a reload, which closes connections; then nobody has got it
+		if resp, err = client.Do(req); err != nil {
+			return "", err
+		}
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
@@ -189,7 +191,11 @@ func (v *sessionClient) request(http1 *http.Client, method, path string) (string
 }
 
 func (v *sessionClient) upgrade(path string) error {
-	conn, resp, err := (&gorilla.Dialer{Jar: v.jar, HandshakeTimeout: timeout}).Dial("ws://"+v.c.http+path, nil)
+	dialer := gorilla.Dialer{Jar: v.jar, HandshakeTimeout: timeout}
+	conn, resp, err := dialer.Dial("ws://"+v.c.http+path, nil)
+	if resp == nil {
+		conn, resp, err = dialer.Dial("ws://"+v.c.http+path, nil)
+	}
 	if err != nil {
 		status := 0
 		if resp != nil {

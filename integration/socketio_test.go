@@ -12,16 +12,22 @@ import (
 // refuse anything.
 func startSocketIO(tb testing.TB) string {
 	tb.Helper()
+	return startNodeServer(tb, "socketio-server.js")
+}
+
+// startNodeServer starts a server that prints its address, and what it refuses.
+func startNodeServer(tb testing.TB, program string) string {
+	tb.Helper()
 	ready := make(chan string, 1)
 	runNode(tb, func(stdout *bufio.Scanner) {
 		if stdout.Scan() {
 			ready <- stdout.Text()
 		}
 		for stdout.Scan() {
-			tb.Errorf("a Socket.IO server has refused a request: %s", stdout.Text())
+			tb.Errorf("%s has refused a request: %s", program, stdout.Text())
 		}
-	}, "socketio-server.js")
-	return within(tb, "the Socket.IO server listens", ready)
+	}, program)
+	return within(tb, program+" listens", ready)
 }
 
 // TestSocketIO has clients that begin with polling and then upgrade to a

@@ -79,14 +79,16 @@ async function main([executablePath, url, admin, stranger, first, second]) {
         method: 'POST', credentials: 'include', body, signal, headers: { 'Content-Type': 'application/json', 'X-Websocket-Dashboard': '1' },
       }).catch(() => {});
     }, [url, first]);
+    step = 'a form of another origin';
+    const posted = other.waitForResponse((r) => r.request().method() === 'POST');
     await other.evaluate(([to]) => {
       document.body.innerHTML = `<form method="post" action="${to}state" enctype="text/plain"><input name='{"state":"drain","x":"' value='"}'></form>`;
-      document.forms[0].submit();
+      setTimeout(() => document.forms[0].submit(), 0); // which ends the page, and with it who calls
     }, [url]);
-    await other.waitForLoadState();
+    await posted;
+    step = 'a link of another origin';
     await other.goto(`${url}state?upstream=${first}&state=drain`).catch(() => {});
     same('the state', (await upstream(first)).state, 'ready');
-    await other.close();
 
     // A drain is followed until nothing is left.
     step = 'a drain';

@@ -37,6 +37,8 @@ var (
 		"How long handshakes at an upstream took, from dialing to the answer or the failure.", labelUpstream)
 	descFailed = describe("upstream_handshakes_failed_total", "Handshakes at an upstream that have failed, by cause.",
 		labelHandler, labelUpstream, "cause")
+	descAbandoned = describe("upstream_handshakes_abandoned_total", "Handshakes at an upstream that were given up, by no fault of it.",
+		labelHandler, labelUpstream)
 	descRetries   = describe("handshake_retries_total", "Further upstreams tried by handshakes.", labelHandler)
 	descKeyless   = describe("handshakes_without_key_total", "Handshakes without the key that the policy goes by.", labelHandler)
 	descRefused   = describe("handshakes_refused_total", "Handshakes refused, by cause and class of the client's status.", labelHandler, "cause", "status")
@@ -55,7 +57,7 @@ var (
 	descPingTimeouts = describe("ping_timeouts_total", "Tunnels ended as a peer has not reacted to a ping.", labelHandler, labelPeer)
 	descRTT          = describe("ping_rtt_seconds", "How long peers took to answer pings.", labelHandler, labelPeer)
 	descUp           = describe("upstream_up", "Whether an upstream passes its active checks.", labelUpstream)
-	descChecks       = describe("upstream_checks_total", "Active checks of an upstream, by result.", labelUpstream, "result")
+	descChecks       = describe("upstream_checks_total", "Active checks of an upstream, by kind and result.", labelUpstream, "kind", "result")
 	descState        = describe("upstream_state", "The state that an operator has given an upstream: 1 for the one that holds.",
 		labelUpstream, "state")
 	descStateSet = describe("upstream_state_set_timestamp_seconds", "When an operator has set the upstream's state, in Unix time.",

@@ -22,6 +22,7 @@ tunnel_duration_seconds handler
 handshake_duration_seconds handler outcome
 upstream_handshake_duration_seconds upstream
 upstream_handshakes_failed_total handler upstream cause
+upstream_handshakes_abandoned_total handler upstream
 handshake_retries_total handler
 handshakes_without_key_total handler
 handshakes_refused_total handler cause status
@@ -38,7 +39,7 @@ pings_total handler peer
 ping_timeouts_total handler peer
 ping_rtt_seconds handler peer
 upstream_up upstream
-upstream_checks_total upstream result
+upstream_checks_total upstream kind result
 upstream_state upstream state
 upstream_state_set_timestamp_seconds upstream state
 upstream_tunnels_limit handler upstream

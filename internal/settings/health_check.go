@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -89,6 +88,8 @@ func (a *ActiveHealthChecks) kindProblem() (field, text string) {
 	case health.HTTP, health.WebSocket, health.TCP:
 	case "":
 		return "kind", "is needed without uri and port: http, websocket or tcp"
+	case "agent":
+		return "kind", "must not be agent, as agents are asked beside a check; use health_checks.agent"
 	default:
 		return "kind", fmt.Sprintf("%q is none of http, websocket and tcp", a.Kind)
 	}
@@ -124,23 +125,13 @@ func (a *ActiveHealthChecks) foreignProblem() (field, text string) {
 }
 
 func (a *ActiveHealthChecks) numberProblem() (field, text string) {
-	// A number without unit is rather meant to be seconds.
-	const shortest = caddy.Duration(time.Millisecond)
-	switch negative, tooShort := "must not be negative", "is shorter than a millisecond"; {
-	case a.Interval < 0:
-		return "interval", negative
-	case a.Timeout < 0:
-		return "timeout", negative
+	switch negative := "must not be negative"; {
 	case a.Passes < 0:
 		return "passes", negative
 	case a.Fails < 0:
 		return "fails", negative
-	case a.Interval != 0 && a.Interval < shortest:
-		return "interval", tooShort
-	case a.Timeout != 0 && a.Timeout < shortest:
-		return "timeout", tooShort
 	}
-	return "", ""
+	return told.TimesProblem(a.Interval, a.Timeout)
 }
 
 func (a *ActiveHealthChecks) targetProblem() (field, text string) {

@@ -69,19 +69,27 @@ const (
 
 // Problem is what is wrong with the configuration of an agent, and its field in JSON.
 func (a *Agent) Problem() (field, text string) {
-	const shortest = caddy.Duration(time.Millisecond)
-	switch negative, tooShort := "must not be negative", "is shorter than a millisecond"; {
+	switch {
 	case a.Port == 0:
 		return "port", "is needed: that of the agent, at the host of each upstream"
 	case a.Port < 0 || a.Port > 65535:
 		return "port", fmt.Sprintf("%d is not between 1 and 65535", a.Port)
-	case a.Interval < 0:
+	}
+	return TimesProblem(a.Interval, a.Timeout)
+}
+
+// TimesProblem is what is wrong with how often something is asked and how long it may take to
+// answer; zero stands for the default. A number without a unit is rather meant to be seconds.
+func TimesProblem(interval, timeout caddy.Duration) (field, text string) {
+	const shortest = caddy.Duration(time.Millisecond)
+	switch negative, tooShort := "must not be negative", "is shorter than a millisecond"; {
+	case interval < 0:
 		return "interval", negative
-	case a.Timeout < 0:
+	case timeout < 0:
 		return "timeout", negative
-	case a.Interval != 0 && a.Interval < shortest:
+	case interval != 0 && interval < shortest:
 		return "interval", tooShort
-	case a.Timeout != 0 && a.Timeout < shortest:
+	case timeout != 0 && timeout < shortest:
 		return "timeout", tooShort
 	}
 	return "", ""

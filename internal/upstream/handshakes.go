@@ -183,6 +183,9 @@ func (p *Pool) passLocked() {
 func (p *Pool) passAtLocked(at time.Time) {
 	if !at.IsZero() && (p.nextPass.IsZero() || at.Before(p.nextPass)) {
 		p.nextPass = at
+		if p.queue != nil {
+			p.table.awaitOneLocked(p.queue)
+		}
 	}
 }
 

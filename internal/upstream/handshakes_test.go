@@ -3,6 +3,7 @@ package upstream
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -255,16 +256,33 @@ func (w *world) expectNobodyForgotten() {
 		until := q.until
 		if q.home == nil {
 			until = q.pool.nextPass
-			if of, ok := firstOf(classesOf(q.pool.slots)); ok {
-				w.t.Errorf("%d wait, and there is something of class %d", q.Len(), of)
-			}
-		} else if lacks, _ := q.home.lacksHandshakes(); !lacks || q.home.lacksTunnels() || !q.home.isOpen() {
+		} else if lacks, _ := q.home.lacksHandshakes(); !q.own && (!lacks || q.home.lacksTunnels() || !q.home.isOpen()) {
 			w.t.Errorf("%d wait at %s, and need not", q.Len(), q.home.Host.Address)
+		}
+		for p := range q.All() {
+			if c := p.Value.candidates; c.roams && c.mightChooseLocked() {
+				w.t.Errorf("%v waits, and there is something for it", c.Client)
+			}
 		}
 		if !until.IsZero() && time.Since(until) > time.Millisecond {
 			w.t.Errorf("%d are not told that time has passed since %v", q.Len(), until)
 		}
 	}
+}
+
+// mightChooseLocked reports whether there is a place for a handshake that may go anywhere,
+// and takes none.
+func (c *Candidates) mightChooseLocked() (might bool) {
+	slots := slices.Clone(c.slotsLocked())
+	c.hideTried(slots)
+	defer c.pool.unhide(slots, 0)
+	if c.HasKey {
+		of, _ := c.pool.Keys.fleetOf(slots)
+		return of != closed
+	}
+	seen := classesOf(slots)
+	of, ok := firstOf(seen)
+	return ok || trialLocked(slots, seen, of) >= 0
 }
 
 // Whatever happens, nobody is forgotten, and no place is lost.
@@ -278,8 +296,17 @@ func TestStormOfEverything(t *testing.T) {
 					limits.MaxHandshakes = AutoHandshakes
 				}
 				addresses := []string{"a:1", "b:1", "c:1"}
+				owns := []string{"own:1", "own:2", "own:3", "own:4"}
+				own := make([]*Server, len(owns))
+				for i := range own {
+					own[i] = &Server{Weight: 1, MaxHandshakes: 1 + i%2, Backup: i == 3}
+					if i == 2 {
+						own[i].HandshakeRate = HandshakeRate{PerSecond: 10, Burst: 1}
+					}
+				}
 				load := func() *site {
 					s := w.loadLimited(limits, addresses...)
+					s.Grow(1, true)
 					if seed%3 > 0 {
 						withRooms([]int{0, 125}[seed%3-1])(s.Pool)
 					}
@@ -297,7 +324,7 @@ func TestStormOfEverything(t *testing.T) {
 						s = load()
 						before.unload()
 					case 1:
-						w.operate([]string{Ready, Drain, Maint}[r.IntN(3)], addresses[r.IntN(3)])
+						w.operate([]string{Ready, Drain, Maint}[r.IntN(3)], slices.Concat(addresses, owns)[r.IntN(7)])
 					case 2, 3:
 						time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
 					case 4, 5, 6:
@@ -317,6 +344,14 @@ func TestStormOfEverything(t *testing.T) {
 						all = append(all, s.standAs(func(c *Candidates) {
 							c.Client = client(r.IntN(4))
 							c.ByKey([]string{"", "room", "another", "a third"}[r.IntN(4)])
+							for range r.IntN(3) {
+								if at := r.IntN(len(own)); !c.Has(owns[at]) {
+									c.Add(NewEndpoint(own[at], Address{HostPort: owns[at]}), new(Provenance), "")
+								}
+							}
+							if r.IntN(4) == 0 {
+								c.tried = append(c.tried, s.Fixed[r.IntN(3)].Server)
+							}
 							if r.IntN(2) == 0 {
 								c.Home, c.Session = s.Fixed[r.IntN(3)], r.IntN(2) == 0
 							}

@@ -102,9 +102,10 @@ func (p *Pool) weighLocked(now time.Time) {
 		p.portions = p.portions[:0]
 		for i := range p.slots {
 			if e := p.slots[i].endpoint; e.Server.Backup == backups {
-				p.portions = append(p.portions, portion{
-					weight: float64(e.word.scale(e.Server.Weight)), capacity: e.Load.capacityLocked(now), of: e,
-				})
+				weight := float64(e.word.scale(e.Server.Weight))
+				// An agent that says 50 % wants half of what the upstream would get.
+				said := weight / float64(e.Server.Weight*weightScale)
+				p.portions = append(p.portions, portion{weight: weight, capacity: said * e.Load.capacityLocked(now), of: e})
 			}
 		}
 		level(p.portions)

@@ -191,6 +191,23 @@ func TestLoadReportsLevelUnequalUpstreams(t *testing.T) {
 	})
 }
 
+func TestWhatAnAgentSaysCountsBesideReports(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s, agent := w.heeding(func(p *Pool) {
+			p.GoesByLoad = true
+			p.Joins = append(p.Joins, func(e *Endpoint) { w.WatchLoad(e, "load") })
+			p.Leaves = append(p.Leaves, w.UnwatchLoad)
+		}, "a:1", "b:1")
+		w.Hear(agent, percent(50), "")
+		s.report(func(*Endpoint) float64 { return 0.1 })
+		time.Sleep(loadBlackout)
+		w.TunnelEnded(s.open())
+		if a, b := s.slots[0].weight, s.slots[1].weight; a != 50 || b != 100 {
+			t.Errorf("as busy as the other, and with 50%%, it weighs %d and the other %d, want 50 and 100", a, b)
+		}
+	})
+}
+
 func TestALiarGetsNoMoreThanItsBound(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		const upstreams = 20

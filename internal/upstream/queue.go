@@ -25,14 +25,18 @@ type queue struct {
 	*limit.Fair[netip.Prefix, *waiter]
 
 	home *Endpoint // where its handshakes belong, if they do
+	// own tells that they only have home of their own: they wait for any of the pool, too.
+	own bool
 	// until is until when none may begin there, if time ends that.
 	until time.Time
 	pool  *Pool
-	// exhausted tells, while places are given away, that there is none for anybody here,
-	// common that there is none for those without upstreams of their own, and keyless that
-	// there is none for those without a key.
-	exhausted, common, keyless bool
-	known                      bool // to the table
+	// tried and keyed count those who have tried upstreams, or have a key.
+	tried, keyed int
+	// concerned tells that places are given away here, exhausted that there is none for
+	// anybody, and common that there is none for those who are as most are.
+	concerned, exhausted, common bool
+	known                        bool // to the table, at this index
+	at                           int
 }
 
 func (q *queue) isWaitedIn() bool { return q != nil && q.Len() > 0 }
@@ -43,10 +47,16 @@ type place = limit.Place[netip.Prefix, *waiter]
 type waiter struct {
 	candidates *Candidates
 	served     chan served // has room for one
-	queue      *queue      // nil once it waits no more
 	number     uint64      // by when it has come
-	place      *place
-	bound      *place // among all of its pool
+	hasTried   bool        // some upstreams, when it began to wait
+	places     []placeIn   // none once it waits no more
+	bound      *place      // among all of its pool
+}
+
+// placeIn is a waiter's place in a queue.
+type placeIn struct {
+	*queue
+	*place
 }
 
 // served is what has come of waiting.
@@ -59,9 +69,10 @@ var (
 	// ErrNoneLeft means that no upstream is available any more that could be waited for.
 	ErrNoneLeft = errors.New("no upstream is available any more")
 	// ErrQueueTimeout means that nobody has made place in time.
-	ErrQueueTimeout = errors.New("all upstreams are full, and no place has become free in time; see max_tunnels and max_handshakes")
+	ErrQueueTimeout = errors.New("all upstreams are at a limit, and no place has become free in time; " +
+		"see max_tunnels, max_handshakes and handshake_rate")
 	// ErrQueueFull means that too many wait already.
-	ErrQueueFull = errors.New("all upstreams are full")
+	ErrQueueFull = errors.New("all upstreams are at a limit, and as many handshakes wait as may; see queue")
 	// ErrHomeFull means that a session is under way at an upstream that is full.
 	ErrHomeFull = errors.New("the upstream of the client's session has as many tunnels as it may have; see max_tunnels")
 )
@@ -133,8 +144,6 @@ func (c *Candidates) chooseOrQueue() (*Choice, *waiter, error) {
 		return nil, nil, c.pool.queueFullLocked()
 	}
 	c.queued = true
-	t.tidyLocked() // somebody may have gone
-	t.awaitLocked()
 	return nil, w, nil
 }
 
@@ -175,49 +184,81 @@ func (p *Pool) enqueueLocked(c *Candidates) *waiter {
 	return w
 }
 
-// joinLocked has w wait for a home, or for any upstream. It is served next if it comes
-// again.
+// joinLocked has w wait for a home, or for any upstream: for those that it has of its own in
+// queues of these. It is served next if it comes again.
 func (w *waiter) joinLocked(home *Endpoint, again bool) {
 	c := w.candidates
-	w.queue = c.pool.queueLocked(home)
+	w.hasTried = len(c.tried) > 0
 	if c.roams = home == nil; !c.roams {
-		_, w.queue.until = home.lacksHandshakes()
-	}
-	if again {
-		w.place = w.queue.Return(c.Client, w)
+		q := c.pool.queueLocked(home, false)
+		_, q.until = home.lacksHandshakes()
+		w.enterLocked(q, again)
 		return
 	}
-	w.place, _ = w.queue.Push(c.Client, w)
+	w.enterLocked(c.pool.queueLocked(nil, false), again)
+	for _, e := range c.expanded {
+		if !slices.Contains(c.tried, e.Server) {
+			q := c.pool.queueLocked(e, true)
+			_, q.until = e.fullLocked()
+			w.enterLocked(q, again)
+		}
+	}
 }
 
-// queueLocked is the queue for a home, or the one for any upstream. The table knows it
-// while somebody waits.
-func (p *Pool) queueLocked(home *Endpoint) *queue {
+func (w *waiter) enterLocked(q *queue, again bool) {
+	var p *place
+	if again {
+		p = q.Return(w.candidates.Client, w)
+	} else {
+		p, _ = q.Push(w.candidates.Client, w)
+	}
+	w.places = append(w.places, placeIn{q, p})
+	q.countLocked(w, 1)
+	w.candidates.pool.table.awaitOneLocked(q)
+}
+
+// countLocked counts what w has that others need not have.
+func (q *queue) countLocked(w *waiter, n int) {
+	if w.hasTried {
+		q.tried += n
+	}
+	if w.candidates.HasKey {
+		q.keyed += n
+	}
+}
+
+// queueLocked is the queue for a home, or for one of somebody's own, or the one for any
+// upstream. The table knows it while somebody waits.
+func (p *Pool) queueLocked(home *Endpoint, own bool) *queue {
 	t, q := p.table, p.queue
 	if home != nil {
-		q = home.queueLocked()
+		q = home.queueLocked(own)
 	}
 	if q == nil {
 		// What bounds it is that all of the pool are bounded.
-		q = &queue{Fair: limit.NewFair[netip.Prefix, *waiter](math.MaxInt, &t.turns), pool: p, home: home}
+		q = &queue{Fair: limit.NewFair[netip.Prefix, *waiter](math.MaxInt, &t.turns), pool: p, home: home, own: own}
 	}
 	if home == nil {
 		p.queue = q
 	}
 	if !q.known {
-		q.known, q.exhausted, q.common, q.keyless = true, false, false, false
+		q.known, q.at = true, len(t.queues)
 		t.queues = append(t.queues, q)
-		if home != nil {
+		switch {
+		case home != nil:
 			home.Host.homes = append(home.Host.homes, q)
+		case p.released:
+			t.retired = append(t.retired, q)
 		}
 	}
 	return q
 }
 
-// queueLocked is the one of those who belong at e; nil if nobody waits.
-func (e *Endpoint) queueLocked() *queue {
+// queueLocked is the one of those who belong at e, or have it of their own; nil if nobody
+// waits.
+func (e *Endpoint) queueLocked(own bool) *queue {
 	for _, q := range e.Host.homes {
-		if q.home.Server == e.Server {
+		if q.home.Server == e.Server && q.own == own {
 			return q
 		}
 	}
@@ -229,27 +270,38 @@ func (e *Endpoint) queueLocked() *queue {
 func (p *Pool) leaveQueue(w *waiter) (served, bool) {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	if w.queue == nil {
+	if len(w.places) == 0 {
 		return <-w.served, true
 	}
 	w.leaveLocked()
-	p.table.tidyLocked()
-	p.table.awaitLocked()
 	return served{}, false
 }
 
-// leaveLocked takes w out of its queue.
-func (w *waiter) leaveLocked() {
-	p := w.candidates.pool
-	p.bound.Remove(w.bound)
-	w.queue.Remove(w.place)
-	w.queue = nil
+// outLocked takes w out of its queues.
+func (w *waiter) outLocked() {
+	for _, at := range w.places {
+		if at.Remove(at.place) {
+			at.countLocked(w, -1)
+		}
+		w.candidates.pool.table.tidyLocked(at.queue)
+	}
+	w.places = nil
 }
 
-// endLocked has a waiter get what it has waited for, in its turn.
-func (w *waiter) endLocked(chosen *Choice, err error) {
+// leaveLocked has w wait no more.
+func (w *waiter) leaveLocked() {
 	w.candidates.pool.bound.Remove(w.bound)
-	w.queue.Serve(w.place)
-	w.queue = nil
+	w.outLocked()
+}
+
+// endLocked has a waiter get what it has waited for, in its turn in q.
+func (w *waiter) endLocked(q *queue, chosen *Choice, err error) {
+	for _, at := range w.places {
+		if at.queue == q {
+			at.Serve(at.place)
+			at.countLocked(w, -1)
+		}
+	}
+	w.leaveLocked()
 	w.served <- served{chosen, err}
 }

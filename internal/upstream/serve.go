@@ -1,12 +1,6 @@
 package upstream
 
-import (
-	"slices"
-	"time"
-)
-
-// leastWait bounds how often those who wait are served as time has passed.
-const leastWait = 100 * time.Microsecond
+import "slices"
 
 // serveLocked gives places to those who wait for them: whichever handler's tunnel has
 // ended, or whatever else has made a place. Turns of clients are numbered for all queues
@@ -15,53 +9,126 @@ const leastWait = 100 * time.Microsecond
 // handler whose upstreams others have, too, gets a turn for each of its clients: neither
 // many handshakes nor many handlers keep anybody waiting. What a client has in several
 // handlers, as after a reload, is served first come first served.
-func (t *Table) serveLocked() { t.serveSomeLocked(func(*queue) bool { return true }) }
+func (t *Table) serveLocked() {
+	for _, q := range t.queues {
+		t.concernLocked(q)
+	}
+	t.serveConcernedLocked()
+	t.awaitLocked()
+}
 
-// serveAtLocked is serveLocked if there is a place at one host only.
+// serveAtLocked is serveLocked if there is a place at one host only. BenchmarkServe has what
+// that costs: it does not grow with how many wait, but with the upstreams of a pool and the
+// pools that share the host. Who has tried upstreams may be asked in vain, one by one, while
+// one of these is the only one with a place.
 func (t *Table) serveAtLocked(h *Host) {
-	t.serveSomeLocked(func(q *queue) bool { return q.home == nil || q.home.Host == h })
+	if len(t.queues) == 0 {
+		return
+	}
+	for _, e := range h.standing {
+		t.concernLocked(e.pool.queue)
+	}
+	for _, q := range h.homes {
+		t.concernLocked(q)
+	}
+	for _, q := range t.retired {
+		t.concernLocked(q)
+	}
+	t.serveConcernedLocked()
 }
 
 // serveBeforeLocked serves those who stand before a handshake that comes.
 func (t *Table) serveBeforeLocked(c *Candidates) {
-	t.serveSomeLocked(func(q *queue) bool { return q.pool == c.pool && (q.home == nil || q.home == c.Home) })
+	t.concernLocked(c.pool.queue)
+	if c.Home != nil {
+		t.concernLocked(c.Home.queueLocked(false))
+	}
+	for _, e := range c.expanded {
+		t.concernLocked(e.queueLocked(true))
+	}
+	t.serveConcernedLocked()
 }
 
-// serveSomeLocked is serveLocked of the queues that are concerned.
-func (t *Table) serveSomeLocked(concerns func(q *queue) bool) {
-	if len(t.queues) == 0 {
+// concernLocked has a queue served in this turn, if somebody waits in it.
+func (t *Table) concernLocked(q *queue) {
+	if !q.isWaitedIn() {
 		return
 	}
-	for _, q := range t.queues {
-		q.exhausted, q.common, q.keyless = !concerns(q), false, false
+	q.exhausted, q.common = false, false
+	if !q.concerned {
+		q.concerned = true
+		t.concerned = append(t.concerned, q)
+		if q.home != nil { // whoever chooses may have time make places for those of the pool
+			t.concernLocked(q.pool.queue)
+		}
 	}
+}
+
+// serveConcernedLocked is serveLocked of the queues that are concerned.
+func (t *Table) serveConcernedLocked() {
 	for {
 		var first *queue
-		for _, q := range t.queues {
+		for _, q := range t.concerned {
 			if !q.exhausted && (first == nil || q.Turn() < first.Turn()) {
 				first = q
 			}
 		}
-		if first == nil {
-			break
-		}
-		if !t.serveOlderLocked(first) {
+		switch {
+		case first == nil:
+			t.concernedLocked()
+			return
+		case !first.mayServeLocked():
+			t.sweepLocked()
+		case !t.serveOlderLocked(first):
 			first.exhausted = !first.serveNextLocked()
 		}
 	}
-	t.tidyLocked()
-	t.awaitLocked()
+}
+
+// sweepLocked has no turn given to queues in which nobody can be served, all at once: where
+// many handlers have the same upstreams, a place is there for all of them, and then for none.
+func (t *Table) sweepLocked() {
+	for _, q := range t.concerned {
+		q.exhausted = q.exhausted || !q.mayServeLocked()
+	}
+}
+
+// concernedLocked is called when all that are concerned have been served.
+func (t *Table) concernedLocked() {
+	for _, q := range t.concerned {
+		q.concerned = false
+		t.tidyLocked(q)
+		t.awaitOneLocked(q)
+	}
+	clear(t.concerned)
+	t.concerned = t.concerned[:0]
+}
+
+// mayServeLocked reports whether there may be a place for somebody in a queue. It does not
+// look at who waits.
+func (q *queue) mayServeLocked() bool {
+	if q.home != nil || q.Len() == 0 {
+		return q.Len() > 0
+	}
+	q.pool.passLocked()
+	slots := (&Candidates{pool: q.pool}).slotsLocked()
+	for i := range slots {
+		if s := &slots[i]; s.class < classes || q.keyed > 0 && s.keyed < classes {
+			return true
+		}
+	}
+	return false
 }
 
 // serveOlderLocked gives the turn of the first in a queue to an older handshake of the same
 // client in the queue of another pool, if there is one that can be served.
 func (t *Table) serveOlderLocked(q *queue) bool {
 	first := q.First()
-	if first == nil || q.home != nil || len(t.queues) == 1 {
+	if first == nil || q.home != nil || len(t.concerned) == 1 {
 		return false
 	}
 	oldest, in := first, q
-	for _, other := range t.queues {
+	for _, other := range t.concerned {
 		if other.home != nil || other.exhausted || other == q {
 			continue
 		}
@@ -84,7 +151,9 @@ func (t *Table) serveOlderLocked(q *queue) bool {
 }
 
 // serveNextLocked gives a place to the first who can use one, and reports whether there
-// was somebody.
+// was somebody. Those who have upstreams of their own wait for these in other queues, so
+// there is nothing here for them if there is nothing for others. Only those who have tried
+// upstreams are asked one by one, and only while one of the pool has a place.
 func (q *queue) serveNextLocked() bool {
 	if q.home != nil {
 		return q.serveHomeLocked()
@@ -92,55 +161,77 @@ func (q *queue) serveNextLocked() bool {
 	for p := range q.All() {
 		w := p.Value
 		c := w.candidates
-		if q.common && len(c.expanded) == 0 || q.keyless && c.isKeyless() {
-			continue
-		}
-		if chosen, err := c.chooseLocked(); chosen != nil || err != nil {
-			w.endLocked(chosen, err)
-			return true
-		}
-		if home, _ := c.homeLocked(); home != nil { // where its room is, which has a place for it now
-			q.Remove(p)
-			w.joinLocked(home, false)
-			w.queue.exhausted = false
-			return true
-		}
+		isOdd := w.hasTried || c.HasKey
 		switch {
-		case c.isKeyless():
-			q.keyless = true
-		case c.isPicky():
-		case q.pool.Expands():
-			q.common = true
-		default:
+		case q.common && !isOdd:
+		case w.serveLocked(q):
+			return true
+		case isOdd && (w.hasTried || len(c.expanded) > 0):
+		case c.HasKey:
+			return false // nobody minds less
+		case len(c.expanded) > 0: // what it has may keep it from what is doubtful
+		case q.tried+q.keyed == 0:
 			return false // nobody behind has more to choose from
+		default:
+			q.common = true
 		}
 	}
 	return false
 }
 
-// serveHomeLocked is serveNextLocked for those who belong at one upstream.
+// serveLocked gives w a place, in its turn in q, or has it wait where it belongs by now. It
+// reports whether it could.
+func (w *waiter) serveLocked(q *queue) bool {
+	c := w.candidates
+	if chosen, err := c.chooseLocked(); chosen != nil || err != nil {
+		w.endLocked(q, chosen, err)
+		return true
+	}
+	if home, _ := c.homeLocked(); home != nil { // where its room is, which has a place for it now
+		w.moveLocked(home)
+		return true
+	}
+	return false
+}
+
+// serveHomeLocked is serveNextLocked for those who belong at one upstream, or have it of
+// their own.
 func (q *queue) serveHomeLocked() bool {
 	p := q.First()
 	if p == nil {
 		return false
 	}
 	w := p.Value
+	if q.own {
+		if w.serveLocked(q) {
+			return true
+		}
+		_, q.until = q.home.fullLocked()
+		return false
+	}
 	home, err := w.candidates.homeLocked()
 	switch {
 	case err != nil:
-		w.endLocked(nil, err)
+		w.endLocked(q, nil, err)
 	case home == nil || home.Server != q.home.Server: // it is one like others now, or its room has moved
-		q.Remove(p)
-		w.joinLocked(home, false)
-		w.queue.exhausted = false
+		w.moveLocked(home)
 	default:
 		var lacks bool
 		if lacks, q.until = home.lacksHandshakes(); lacks {
 			return false
 		}
-		w.endLocked(w.candidates.reserveLocked(home), nil)
+		w.endLocked(q, w.candidates.reserveLocked(home), nil)
 	}
 	return true
+}
+
+// moveLocked has w wait elsewhere, and be served there.
+func (w *waiter) moveLocked(home *Endpoint) {
+	w.outLocked()
+	w.joinLocked(home, false)
+	for _, at := range w.places {
+		w.candidates.pool.table.concernLocked(at.queue)
+	}
 }
 
 // homeLocked is where a handshake has to go, and waits for its turn if need be; nil if it
@@ -168,64 +259,25 @@ func (c *Candidates) knownHomeLocked() (*Endpoint, error) {
 	return nil, nil
 }
 
-// isPicky reports whether somebody else may find a place where this one does
-// not: it has tried upstreams, or has some of its own.
-func (c *Candidates) isPicky() bool {
-	return len(c.tried) > 0 || len(c.expanded) > 0
-}
-
-// isKeyless reports whether it has no key where others have one, and nothing else that sets
-// it apart. It minds doubt more than those with a key do, so these may find a place where it
-// does not, but others like it do not either.
-func (c *Candidates) isKeyless() bool {
-	return c.pool.Keys != nil && !c.HasKey && len(c.tried) == 0 && len(c.expanded) == 0
-}
-
-// tidyLocked forgets queues in which nobody waits.
-func (t *Table) tidyLocked() {
-	t.queues = slices.DeleteFunc(t.queues, func(q *queue) bool {
-		if q.Len() > 0 {
-			return false
-		}
-		q.known = false
-		if q.home != nil {
-			h := q.home.Host
-			h.homes = slices.DeleteFunc(h.homes, func(other *queue) bool { return other == q })
-		}
-		return true
-	})
-}
-
-// awaitLocked has those who wait served when time makes places. The timer runs only while
-// somebody waits for that.
-func (t *Table) awaitLocked() {
-	next := time.Time{}
-	for _, q := range t.queues {
-		at := q.pool.nextPass
-		if q.home != nil {
-			at = q.until
-		}
-		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
-			next = at
-		}
+// tidyLocked forgets a queue if nobody waits in it.
+func (t *Table) tidyLocked(q *queue) {
+	if !q.known || q.Len() > 0 {
+		return
 	}
-	switch {
-	case next.IsZero() && t.timer != nil:
-		t.timer.Stop()
-		t.timer = nil
-	case next.IsZero():
-	case t.timer == nil:
-		t.timer = time.AfterFunc(max(time.Until(next), leastWait), t.serve)
-	default:
-		t.timer.Reset(max(time.Until(next), leastWait))
+	q.known = false
+	last := t.queues[len(t.queues)-1]
+	last.at, t.queues[q.at] = q.at, last
+	t.queues[len(t.queues)-1] = nil
+	t.queues = t.queues[:len(t.queues)-1]
+	isIt := func(other *queue) bool { return other == q }
+	if q.home != nil {
+		q.home.Host.homes = slices.DeleteFunc(q.home.Host.homes, isIt)
+	} else {
+		t.retired = slices.DeleteFunc(t.retired, isIt)
 	}
-}
-
-// serve is called when time has made places.
-func (t *Table) serve() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.serveLocked()
+	if len(t.queues) == 0 {
+		t.awaitLocked()
+	}
 }
 
 // queuedLocked counts, for each address that is full, the handshakes that wait
@@ -234,7 +286,9 @@ func (t *Table) queuedLocked() map[string]int {
 	queued := make(map[string]int)
 	for _, q := range t.queues {
 		if q.home != nil {
-			queued[q.home.Host.Address] += q.Len()
+			if !q.own || q.home.isUsable() && q.home.isFull() {
+				queued[q.home.Host.Address] += q.Len()
+			}
 			continue
 		}
 		full := make(map[string]bool)
@@ -246,18 +300,6 @@ func (t *Table) queuedLocked() map[string]int {
 				queued[address] += q.Len()
 			}
 		}
-		q.countOwnLocked(queued, full)
 	}
 	return queued
-}
-
-// countOwnLocked counts those who wait for upstreams of their own.
-func (q *queue) countOwnLocked(queued map[string]int, but map[string]bool) {
-	for p := range q.All() {
-		for _, e := range p.Value.candidates.expanded {
-			if e.isUsable() && e.isFull() && !but[e.Host.Address] {
-				queued[e.Host.Address]++
-			}
-		}
-	}
 }

@@ -171,6 +171,9 @@ func (p *Pool) retire() {
 	defer p.table.mu.Unlock()
 	p.emptyLocked()
 	p.released = true
+	if p.queue.isWaitedIn() {
+		p.table.retired = append(p.table.retired, p.queue)
+	}
 }
 
 // startSlowlyLocked has the pool of e know that e is started slowly, if it is.

@@ -72,12 +72,14 @@ type Table struct {
 	// rooms are those that have members, by what counts them together.
 	rooms map[any]*balance.Rooms
 	// queues are those in which handshakes wait, turns the newest number of a client's turn
-	// in one, and timer is set while time may make places for them.
-	queues []*queue
+	// in one, and timer is set while time may make places for them. retired are those of
+	// them whose pools have no slots any more, and concerned those that are served now.
+	queues, retired, concerned []*queue
 	// expecting are the hosts where tunnels are expected.
 	expecting []*Host
 	turns     uint64
 	timer     *time.Timer
+	wakes     time.Time // when timer is to fire
 	// underWay counts the handshakes at all hosts.
 	underWay int
 	// Changed is told what has changed, without the lock. That is a hint: whoever acts
