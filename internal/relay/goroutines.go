@@ -165,18 +165,28 @@ func (r *goroutines) serve() {
 func (r *goroutines) run(d Direction) (ended bool) {
 	p := &r.dirs[d]
 	p.paused.Store(false)
-	if b := p.unseen; b != nil {
-		p.unseen = nil
-		p.read.Add(uint64(len(b)))
-		if r.forward(d, b) {
-			return false
-		}
-	}
-	if !r.pump(d) {
+	if p.unseen != nil && r.showUnseen(d) || !r.pump(d) {
 		return false
 	}
 	r.leave()
 	return true
+}
+
+// showUnseen passes on what is unseen. If that is little, such as the one byte that came
+// with a handshake (see [Side]), what has come since goes with it.
+func (r *goroutines) showUnseen(d Direction) (paused bool) {
+	p := &r.dirs[d]
+	b := p.unseen
+	p.unseen = nil
+	if 0 < len(b) && len(b) < bufferSizes[0] {
+		buf := newBuffer()
+		defer buf.free()
+		n := copy(buf.bytes(), b)
+		n += r.lot.readMore(d, p.src, buf.bytes()[n:])
+		b = buf.bytes()[:n]
+	}
+	p.read.Add(uint64(len(b)))
+	return r.forward(d, b)
 }
 
 // pump relays until the source has ended. It returns false if the direction
@@ -188,9 +198,12 @@ func (r *goroutines) pump(d Direction) (ended bool) {
 	}
 	buf := newBuffer()
 	defer buf.free()
-	lull := r.lot.watch(d)
+	lull, records := r.lot.watch(d), r.lot.records(d, p.src)
 	for {
 		n, err := p.src.Read(buf.bytes())
+		if err == nil {
+			n, err = records.readOn(p.src, buf.bytes(), n, &lull)
+		}
 		if n > 0 {
 			lull.heard = true
 			p.read.Add(uint64(n))

@@ -18,6 +18,9 @@ func periodFor(client Conn) time.Duration {
 	return busyPeriod
 }
 
+// hurryPeriod is how long bytes may lie here while a read goes on, at most.
+const hurryPeriod = 10 * time.Millisecond
+
 // lull finds out when a direction has nothing to do. Its deadline is renewed
 // once in a period only, not with each read.
 type lull struct {
@@ -25,6 +28,7 @@ type lull struct {
 	period time.Duration
 	heard  bool // something was read since the deadline was set
 	dry    bool // the deadline is past: reads return only what is there
+	near   bool // the deadline is past, or comes within hurryPeriod
 }
 
 type deadliner interface {
@@ -41,8 +45,16 @@ func newLull(conn deadliner, period time.Duration) lull {
 // read tells.
 
 func (l *lull) renew() {
-	l.heard, l.dry = false, false
+	l.heard, l.dry, l.near = false, false, false
 	_ = l.conn.SetReadDeadline(time.Now().Add(l.period))
+}
+
+// hurry has the deadline come soon. It comes even if reads go on, once for many of them.
+func (l *lull) hurry() {
+	if l.conn != nil && !l.near {
+		l.near = true
+		_ = l.conn.SetReadDeadline(time.Now().Add(hurryPeriod))
+	}
 }
 
 // over reports, when the deadline has passed, whether the source has been
@@ -55,7 +67,7 @@ func (l *lull) over() bool {
 	case l.dry:
 		return true
 	default:
-		l.dry = true
+		l.dry, l.near = true, true
 		_ = l.conn.SetReadDeadline(time.Unix(1, 0))
 	}
 	return false

@@ -199,12 +199,19 @@ func (r *polled) arrive() {
 	r.moves = false
 }
 
-// begin passes on what came buffered with a handshake.
+// begin passes on what came buffered with a handshake, and what has come since, so that
+// one byte (see [Side]) is no packet of its own.
 func (r *polled) begin(d Direction, buffered []byte) {
-	if len(buffered) > 0 {
-		r.dirs[d].read.Add(uint64(len(buffered)))
-		r.inspect(d, buffered)
+	if len(buffered) == 0 {
+		return
 	}
+	if buf := r.poller.buf; len(buffered) < len(buf) && received(r.fds[d]) > 0 {
+		early := copy(buf, buffered)
+		n, _ := unix.Read(r.fds[d], buf[early:]) // no error comes before what was received
+		buffered = buf[:early+max(n, 0)]
+	}
+	r.dirs[d].read.Add(uint64(len(buffered)))
+	r.inspect(d, buffered)
 }
 
 // ready handles that a descriptor can be read, written, or has failed.

@@ -59,7 +59,8 @@ type Resettable interface {
 }
 
 // Side is a connection and the bytes that were read from it together with its
-// handshake, which go ahead of all others.
+// handshake, which go ahead of all others. Of a client that is often one byte: net/http
+// reads it to learn whether the client is still there, and finds the first frame.
 type Side struct {
 	Conn     Conn
 	Buffered []byte
