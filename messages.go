@@ -33,7 +33,7 @@ func (h *Handler) outbound(r *http.Request, hs *clientHandshake) *http.Request {
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
 		out.Header["Early-Data"] = []string{"1"} // RFC 8470 section 5.1
 	}
-	delete(out.Header, http.CanonicalHeaderKey(handshake.FieldProtocol))
+	delete(out.Header, handshake.Canonical(handshake.FieldProtocol))
 	if len(hs.Subprotocols) > 0 {
 		out.Header.Set(handshake.FieldProtocol, strings.Join(hs.Subprotocols, ", "))
 	}
