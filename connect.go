@@ -75,7 +75,7 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	if last != nil && last.cause != causeNoUpstream {
 		return nil, last
 	}
-	setProxyProtocol(r)
+	h.setProxyProtocol(r)
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
 	candidates.Waiting = &hs.counts.Queue

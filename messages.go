@@ -85,8 +85,11 @@ func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, r
 const proxyProtocolVar = "reverse_proxy.proxy_protocol_info"
 
 // setProxyProtocol tells the transport which client to name in the PROXY
-// protocol header, by the variable that reverse_proxy uses for it.
-func setProxyProtocol(r *http.Request) {
+// protocol header, if it sends one, by the variable that reverse_proxy uses for it.
+func (h *Handler) setProxyProtocol(r *http.Request) {
+	if !h.transport.http.ProxyProtocolEnabled() {
+		return
+	}
 	ip := clientIP(r)
 	addrPort, err := netip.ParseAddrPort(ip)
 	if err != nil {
@@ -111,13 +114,13 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 		}
 	}
 	delete(to, "Server") // Caddy's own; Via says who passed the answer on
-	via := http.Header{"Via": {forward.Via(a.ProtoMajor, a.ProtoMinor)}}
-	for _, fields := range []http.Header{from, a.choice.header, via} {
+	for _, fields := range [...]http.Header{from, a.choice.header} {
 		for name, values := range fields {
 			name = handshake.Spell(name)
 			to[name] = append(to[name], values...)
 		}
 	}
+	to["Via"] = append(to["Via"], forward.Via(a.ProtoMajor, a.ProtoMinor))
 	if status == http.StatusSwitchingProtocols || a.StatusCode == http.StatusSwitchingProtocols {
 		delete(to, "Content-Length") // RFC 9110 section 8.6: not in a 101
 	}

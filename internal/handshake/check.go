@@ -61,7 +61,11 @@ func Check(r *http.Request) (Offer, error) {
 
 // checkVersion accepts only one version of the protocol (RFC 6455 section 4.2.2).
 func checkVersion(r *http.Request) error {
-	versions := ListValues(valuesOf(r.Header, FieldVersion))
+	lines := valuesOf(r.Header, FieldVersion)
+	if len(lines) == 1 && lines[0] == Version {
+		return nil
+	}
+	versions := ListValues(lines)
 	if len(versions) == 0 {
 		return &Error{NoVersion, errors.New("no " + FieldVersion)}
 	}
