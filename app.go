@@ -2,6 +2,7 @@ package websocketproxy
 
 import (
 	"context"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dashboard"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/discovery"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 )
 
 func init() {
@@ -35,6 +37,8 @@ type statesApp struct {
 	handlers []*Handler
 	// dashboards are those of the configuration.
 	dashboards []*dashboard.Handler
+	// asked are the names of handlers that reverse_proxy asks for its upstreams.
+	asked []string
 }
 
 // CaddyModule returns the Caddy module information.
@@ -63,10 +67,23 @@ func (a *statesApp) Start() error {
 		h.startMetrics()
 		h.startChecks()
 	}
+	a.warnOfMissing()
 	for _, d := range a.dashboards {
 		d.Start()
 	}
 	return nil
+}
+
+// AddAsked implements guest.App.
+func (a *statesApp) AddAsked(pool string) { a.asked = append(a.asked, pool) }
+
+// warnOfMissing tells of names that reverse_proxy asks for and no handler has.
+func (a *statesApp) warnOfMissing() {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(a.asked))) {
+		if !slices.ContainsFunc(a.handlers, func(h *Handler) bool { return h.Name == name }) {
+			a.log.Warn("reverse_proxy asks for upstreams that there are not, and answers 503", zap.Error(errNoneNamed(name)))
+		}
+	}
 }
 
 // Stop leaves the storage and the sources of upstreams. In a reload, those of the
@@ -101,4 +118,5 @@ var (
 	_ caddy.App          = (*statesApp)(nil)
 	_ caddy.Provisioner  = (*statesApp)(nil)
 	_ caddy.CleanerUpper = (*statesApp)(nil)
+	_ guest.App          = (*statesApp)(nil)
 )

@@ -2,12 +2,19 @@ package websocketproxy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
@@ -51,5 +58,46 @@ func TestStatesAreLeftWithoutAStop(t *testing.T) {
 	}
 	if err := new(statesApp).Cleanup(); err != nil {
 		t.Errorf("without a start: %v", err)
+	}
+}
+
+// Modules of reverse_proxy may be provisioned before the handlers that they ask.
+func TestNamesThatNoHandlerHasAreTold(t *testing.T) {
+	for name, want := range map[string]int{"chat": 0, "caht": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { expectNothingHeld(t) })
+			own, err := caddy.ProvisionContext(new(caddy.Config)) // others have handlers in that of newContext
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := caddy.NewContext(own)
+			defer cancel()
+			for _, module := range []string{"upstreams.websocket_proxy", "selection_policies.websocket_proxy"} {
+				if _, err := ctx.LoadModuleByID("http.reverse_proxy."+module, json.RawMessage(`{"pool": "`+name+`"}`)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h := &Handler{Name: "chat", Upstreams: upstreams("127.0.0.1:1")}
+			if err := h.Provision(ctx); err != nil {
+				t.Fatal(err)
+			}
+			mod, err := ctx.App(statesAppID)
+			app, ok := mod.(*statesApp)
+			if !ok {
+				t.Fatal(mod, err)
+			}
+			core, logs := observer.New(zapcore.WarnLevel)
+			app.log, app.storage = zap.New(core), new(emptyStorage)
+			if err := app.Start(); err != nil {
+				t.Fatal(err)
+			}
+			told := logs.FilterMessage("reverse_proxy asks for upstreams that there are not, and answers 503").All()
+			if len(told) != want || want > 0 && !strings.Contains(fmt.Sprint(told[0].ContextMap()["error"]), "write `name caht`") {
+				t.Errorf("told are %v, want %d", told, want)
+			}
+			if err := errors.Join(app.Stop(), h.Cleanup()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -30,7 +30,7 @@ func (p *parser) policy() error {
 	if err != nil {
 		return err
 	}
-	if err := directive.UnmarshalGuest("lb_policy", policy, tokens); err != nil {
+	if err := settings.UnmarshalPolicy(policy, tokens); err != nil {
 		return err
 	}
 	p.balancing().SelectionPolicyRaw = caddyconfig.JSONModuleObject(policy, "policy", tokens[0].Text, nil)
@@ -207,6 +207,9 @@ func (p *parser) slowStart() error {
 func (p *parser) healthCheck() error {
 	if _, err := p.Arg("a kind: http, websocket or tcp"); err != nil {
 		return err
+	}
+	if p.Val() == "agent" {
+		return p.Err("health_check has no kind agent, as agents are asked beside a check; use health_agent <port>")
 	}
 	a := &p.active
 	err := p.Word(&a.Kind, "health_check is http, websocket or tcp", health.HTTP, health.WebSocket, health.TCP)

@@ -54,6 +54,12 @@ type (
 	PassiveHealthChecks = settings.PassiveHealthChecks
 )
 
+// UnmarshalJSON implements json.Unmarshaler.
+func (h *Handler) UnmarshalJSON(config []byte) error {
+	type fields Handler // without this method
+	return settings.Decode(config, (*fields)(h))
+}
+
 // checkConfig returns the first mistake that shows without loading modules, and without
 // looking at files or the environment. It begins with the path in JSON, from which
 // the Caddyfile's parser finds the option and its line: so there is one set of rules

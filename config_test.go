@@ -100,6 +100,12 @@ var mistakes = map[string]struct{ config, want string }{
 			"load_balancing": {"selection_policy": {"policy": "cookie"}, "sticky_session": [{"query": "!sid"}, {}]}}`,
 		"load_balancing.sticky_session[1]: says nothing; give a path, such as */negotiate, or a parameter, such as !sid",
 	},
+	"sticky_session has a bad pattern": {
+		`{"upstreams": [{"dial": "a:1"}],
+			"load_balancing": {"selection_policy": {"policy": "cookie"}, "sticky_session": [{"query": "!sid"}, {"path": "/[a-z"}]}}`,
+		"load_balancing.sticky_session[1]: path: /[a-z is not a pattern, and matches nothing; " +
+			"end each [ by a ], or write \\[ for the character",
+	},
 	"sticky_session without a sticky policy": {
 		`{"upstreams": [{"dial": "a:1"}], "load_balancing": {"sticky_session": [{"query": "!sid"}]}}`,
 		"load_balancing.sticky_session: has no effect with least_conn, which is not sticky; " +
@@ -222,8 +228,7 @@ var mistakes = map[string]struct{ config, want string }{
 	"choose is no number": {
 		`{"upstreams": [{"dial": "localhost:9000"}],
 			"load_balancing": {"selection_policy": {"policy": "random_choose", "choose": "2"}}}`,
-		"load_balancing.selection_policy: json: cannot unmarshal string into Go struct field " +
-			"OwnPolicy.choose of type int",
+		"load_balancing.selection_policy: choose: must be a whole number, and is a string",
 	},
 	"unknown option of a policy of our own": {
 		`{"upstreams": [{"dial": "localhost:9000"}],
@@ -244,8 +249,7 @@ var mistakes = map[string]struct{ config, want string }{
 	"policy is no object": {
 		`{"upstreams": [{"dial": "localhost:9000"}],
 			"load_balancing": {"selection_policy": "least_conn"}}`,
-		"load_balancing.selection_policy: json: cannot unmarshal string into Go value of type " +
-			`struct { Policy string "json:\"policy\"" }`,
+		"load_balancing.selection_policy: must be an object, and is a string",
 	},
 	"a sticky policy with a mistake": {
 		`{"upstreams": [{"dial": "localhost:9000"}],
@@ -470,6 +474,24 @@ func TestMistakesAreRefusedWithTheirPath(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, mistake.want)
 			}
 		})
+	}
+}
+
+func TestValuesOfAnotherKindAreRefusedWithTheirPath(t *testing.T) {
+	for config, want := range map[string]string{
+		`{"load_balancing": {"handshake_rate": 5}}`:               "load_balancing.handshake_rate: must be an object, and is a number",
+		`{"load_balancing": {"load_report": "x"}}`:                "load_balancing.load_report: must be an object, and is a string",
+		`{"load_balancing": {"sticky_session": {"path": "*/a"}}}`: "load_balancing.sticky_session: must be an array, and is an object",
+		`{"load_balancing": {"retry_close": true}}`:               "load_balancing.retry_close: must be a whole number, and is a bool",
+		`{"load_balancing": {"retry_close": 0.5}}`:                "load_balancing.retry_close: must be a whole number, and is a number 0.5",
+		`{"upstreams": [{"dial": ["a:1"]}]}`:                      "upstreams.dial: must be a string, and is an array",
+		`{"health_checks": {"passive": {"no_witnesses": 1}}}`:     "health_checks.passive.no_witnesses: must be true or false, and is a number",
+		`{"timeouts": {"lifetime_jitter": "10%"}}`:                "timeouts.lifetime_jitter: must be a number, and is a string",
+		`{"load_balancing": {"nonsense": 1}}`:                     `json: unknown field "nonsense"`,
+	} {
+		if err := caddy.StrictUnmarshalJSON([]byte(config), new(Handler)); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", config, err, want)
+		}
 	}
 }
 

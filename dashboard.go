@@ -37,7 +37,7 @@ func (p *shownProcess) Pools() (all []dashboard.Pool) {
 		pool := dashboard.Pool{Handler: metrics.Label(cmp.Or(loaded.Name, metrics.DefaultHandler)), Queued: loaded.Pool.WaitingNow()}
 		for _, s := range loaded.Pool.Standings() {
 			pool.Members = append(pool.Members, dashboard.Member{
-				Upstream: s.Host.Address, Weight: cmp.Or(s.Weight, float64(s.Server.Weight)), Most: max(0, s.Limit),
+				Upstream: s.Host.Address, Weight: s.Weight, Most: max(0, s.Limit),
 			})
 		}
 		all = append(all, pool)

@@ -37,16 +37,20 @@ func TestDashboardNamesHandlersAsTheyAreCounted(t *testing.T) {
 }
 
 func TestDashboardHasWeightsAndLimitsThatAreInForce(t *testing.T) {
-	up, agent := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, says("50% maxconn:7\n"))
-	all := upstreams(up.Addr)
-	all[0].Weight = 3
-	h := &Handler{Upstreams: all, HealthChecks: &HealthChecks{Agent: &told.Agent{Port: int(portOf(t, agent.Addr))}}}
-	provision(t, h)
-	want := dashboard.Member{Upstream: up.Addr, Weight: 3}
-	if got := process.shown().Pools()[0].Members; len(got) != 1 || got[0] != want {
-		t.Errorf("as it is configured, the members are %+v, want %+v", got, want)
+	for line, weight := range map[string]float64{"50% maxconn:7\n": 1.5, "0% maxconn:7\n": 0} {
+		t.Run(line, func(t *testing.T) {
+			up, agent := testbed.NewUpstream(t, testbed.Echo), testbed.NewUpstream(t, says(line))
+			all := upstreams(up.Addr)
+			all[0].Weight = 3
+			h := &Handler{Upstreams: all, HealthChecks: &HealthChecks{Agent: &told.Agent{Port: int(portOf(t, agent.Addr))}}}
+			provision(t, h)
+			want := dashboard.Member{Upstream: up.Addr, Weight: 3}
+			if got := process.shown().Pools()[0].Members; len(got) != 1 || got[0] != want {
+				t.Errorf("as it is configured, the members are %+v, want %+v", got, want)
+			}
+			h.startChecks()
+			want.Weight, want.Most = weight, 7
+			eventually(t, "what the agent says is shown", func() bool { return process.shown().Pools()[0].Members[0] == want })
+		})
 	}
-	h.startChecks()
-	want.Weight, want.Most = 1.5, 7
-	eventually(t, "what the agent says is shown", func() bool { return process.shown().Pools()[0].Members[0] == want })
 }

@@ -3,6 +3,7 @@ package websocketproxy
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -139,7 +140,7 @@ func TestScriptsAreToldByAClose(t *testing.T) {
 				t.Errorf("closed with %q", reason)
 			}
 			test.answer(c)
-			eventually(t, "nobody is being told", func() bool { return process.farewells.Count() == 0 })
+			eventually(t, "nobody is being told", func() bool { return process.clients.Held() == 0 })
 			eventually(t, "it counts as refused", func() bool { return p.logs.FilterMessage("handshake refused").Len() == before+1 })
 			expectFields(t, p.line("handshake refused"), map[string]any{"cause": "expired", "status": int64(401)})
 		})
@@ -164,7 +165,7 @@ func TestOneClientIsToldSoManyTimes(t *testing.T) {
 		client, _ := upstream.ClientOf(addr)
 		var places []*upstream.ClientPlace
 		for range farewellsPerClient {
-			places = append(places, process.clients.Enter(&process.farewells, client, farewellsPerClient))
+			places = append(places, process.clients.Enter(farewells{ofOne: true}, client, farewellsPerClient))
 		}
 		return func() {
 			for _, place := range places {
@@ -173,7 +174,6 @@ func TestOneClientIsToldSoManyTimes(t *testing.T) {
 		}
 	}
 	others, own := take("192.0.2.1"), take("127.0.0.1")
-	t.Cleanup(others)
 	if got := status(); got != http.StatusUnauthorized {
 		t.Errorf("the answer is %d, want 401 to whom so many are told already", got)
 	}
@@ -181,5 +181,12 @@ func TestOneClientIsToldSoManyTimes(t *testing.T) {
 	if got := status(); got != http.StatusSwitchingProtocols {
 		t.Errorf("the answer is %d, want 101 while another client has all of its own", got)
 	}
-	eventually(t, "nobody is being told", func() bool { return process.farewells.Count() == 0 })
+	others()
+	eventually(t, "nobody is being told", func() bool { return process.clients.Held() == 0 })
+	for range mostFarewells {
+		t.Cleanup(process.clients.Enter(farewells{}, netip.Prefix{}, mostFarewells).Leave)
+	}
+	if got := status(); got != http.StatusUnauthorized {
+		t.Errorf("the answer is %d, want 401 while as many are told as may be", got)
+	}
 }

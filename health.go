@@ -20,6 +20,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/told"
@@ -70,6 +71,7 @@ func (h *Handler) provisionTold(p *upstream.Pool, lb *LoadBalancing) (err error)
 		Checkers:  process.checkers,
 		Events:    &process.events,
 		Logger:    h.logger,
+		Asked:     func(address string, answered bool) { process.metrics.Checked(address, metrics.Agent, answered) },
 		OutOf:     func(lack string, err error) { tellShortage(h.logger, lack, err) },
 	})
 	return err
@@ -103,7 +105,7 @@ func newActiveCheck(a *ActiveHealthChecks, t *transport, reports *told.LoadRepor
 
 // Probed, like what follows, implements the check's observer.
 func (c *activeCheck) Probed(address string, took time.Duration, err error) {
-	process.metrics.Checked(address, err == nil)
+	process.metrics.Checked(address, c.settings.Kind, err == nil)
 	process.board.AddCheck(address, took, err)
 }
 

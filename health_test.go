@@ -13,6 +13,7 @@ func TestMistakesInChecksAreToldWithTheirPath(t *testing.T) {
 		`{"kind": "ping"}`:   `kind: "ping" is none of`,
 		`{"interval": "1s"}`: "kind: is needed",
 		`{"kind": "tcp", "on_unhealthy": "drain"}`:        `on_unhealthy: "drain" is neither`,
+		`{"kind": "agent", "port": 9001}`:                 "kind: must not be agent, as agents are asked beside a check; use health_checks.agent",
 		`{"kind": "tcp", "uri": "/"}`:                     "uri: has no meaning for a tcp check",
 		`{"kind": "tcp", "headers": {"Host": ["a"]}}`:     "headers: has no meaning for a tcp check",
 		`{"kind": "tcp", "expect_status": 200}`:           "expect_status: has no meaning for a tcp check",

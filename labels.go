@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -50,43 +51,54 @@ func (h *Handler) deadline(r *http.Request) (*tunnel.Deadline, *refusal) {
 }
 
 const (
-	// farewellsPerClient is how many of those that are told of a refusal by a Close may be
-	// of one client, of which there are more: it holds each as long as it likes to.
-	farewellsPerClient = 100
+	// mostFarewells is how many clients that have expired are told so by a Close at a time,
+	// and farewellsPerClient how many of those that are told anything by one may be of one
+	// client, of which there are more: it holds each as long as it likes to.
+	mostFarewells, farewellsPerClient = 1000, 100
 	// Who is to try again is held for so long at random: back-offs of clients begin anew
 	// once a tunnel is open, so at once they would come back thousands of times.
 	leastHold, mostHold = time.Second, 10 * time.Second
 )
 
-// farewellFor says how a handshake is refused by a Close; nil if it is not.
-func (h *Handler) farewellFor(f *refusal) (*farewell.Farewells, *farewell.Farewell) {
-	most := h.balancing().RetryClose
+// farewells are the clients that are told of a refusal by a Close and count together: all
+// of the process that have expired, or those of a handler that are to try again.
+type farewells struct {
+	handler upstream.ClientGroup // nil: they have expired
+	ofOne   bool                 // one client's among them
+}
+
+// farewellFor says how a handshake is refused by a Close; nil if it is not. At most so many
+// of its kind are at a time, and so many of one client.
+func (h *Handler) farewellFor(f *refusal) (told *farewell.Farewell, all farewells, most, mostOfOne int) {
 	switch f.cause {
 	case causeExpired:
 		if h.Expiry.OnExpired == expiry.Close {
-			return &process.farewells, &farewell.Farewell{Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired)}
+			told = &farewell.Farewell{Code: h.Expiry.CloseCode(), Text: string(tunnel.Expired)}
+			return told, farewells{}, mostFarewells, farewellsPerClient
 		}
 	case causeQueueFull, causeQueueTimeout, causeUpstreamFull:
-		if most > 0 {
+		if most = h.balancing().RetryClose; most > 0 {
 			hold := leastHold + rand.N(mostHold-leastHold) //nolint:gosec // jitter is no secret
-			return &process.retryCloses, &farewell.Farewell{Code: frame.StatusTryAgainLater, Text: string(f.cause), Hold: hold, Most: most}
+			told = &farewell.Farewell{Code: frame.StatusTryAgainLater, Text: string(f.cause), Hold: hold}
+			return told, farewells{handler: h.clientGroup()}, most, min(farewellsPerClient, max(1, most/10))
 		}
 	}
-	return nil, nil
+	return nil, farewells{}, 0, 0
 }
 
 // refuseByClose refuses a handshake by a Close, if that is configured and possible.
 func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clientHandshake, f *refusal) error {
-	all, told := h.farewellFor(f)
-	if all == nil {
+	told, all, most, mostOfOne := h.farewellFor(f)
+	if told == nil {
 		return h.refuse(w, r, &hs.account, f)
 	}
-	mostOfOne := farewellsPerClient
-	if told.Most > 0 {
-		mostOfOne = min(mostOfOne, max(1, told.Most/10))
-	}
 	client, _ := upstream.ClientOf(clientIP(r)) // those of whom nothing is known are one
-	place := process.clients.Enter(all, client, mostOfOne)
+	own := process.clients.Enter(farewells{all.handler, true}, client, mostOfOne)
+	if own == nil {
+		return h.refuse(w, r, &hs.account, f)
+	}
+	defer own.Leave()
+	place := process.clients.Enter(all, netip.Prefix{}, most)
 	if place == nil {
 		return h.refuse(w, r, &hs.account, f)
 	}
@@ -98,7 +110,7 @@ func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clie
 	if hs.Stream {
 		defer server.LiftIdleTimeouts(r.Context())()
 	}
-	err := all.Tell(ctx, w, r, told)
+	err := told.Tell(ctx, w, r)
 	if errors.Is(err, farewell.ErrUnanswered) {
 		return h.refuse(w, r, &hs.account, f)
 	}

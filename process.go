@@ -16,7 +16,6 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/events"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/evict"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/expiry"
-	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/farewell"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/health"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/printable"
@@ -48,11 +47,9 @@ type processWide struct {
 	sources   *discovery.Set
 	operators *cluster.States
 	logs      reporterSet
-	// farewells tell clients that they have expired, retryCloses that they are to try again.
-	farewells, retryCloses farewell.Farewells
-	metrics                *metrics.Metrics
-	board                  *dashboard.Board
-	events                 events.Process
+	metrics   *metrics.Metrics
+	board     *dashboard.Board
+	events    events.Process
 	// toldShortage is when a line has told of a shortage, in nanoseconds since 1970.
 	toldShortage atomic.Int64
 }

@@ -101,11 +101,14 @@ func named(r *http.Request, pool string, config <-chan struct{}) (handlers []*Ha
 		handlers = append(handlers, h)
 	}
 	if len(handlers) == 0 {
-		return nil, fmt.Errorf("no websocket_proxy of this configuration has the name %q; "+
-			"write `name %s` into the one that is meant", pool, pool)
+		return nil, errNoneNamed(pool)
 	}
 	process.operators.Await(r.Context())
 	return handlers, nil
+}
+
+func errNoneNamed(pool string) error {
+	return fmt.Errorf("no websocket_proxy of this configuration has the name %q; write `name %s` into the one that is meant", pool, pool)
 }
 
 // usable returns the upstreams that the pools with a name would use for a request.

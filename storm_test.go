@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"testing"
@@ -148,9 +149,55 @@ func TestScriptsAreToldToTryAgain(t *testing.T) {
 	}
 	c.WriteFrame(testbed.NewClose(1013, ""))
 	c.ExpectEOF()
-	eventually(t, "nobody is held", func() bool { return process.retryCloses.Count() == 0 })
+	eventually(t, "nobody is held", func() bool { return process.clients.Held() == 0 })
 	if got := process.live.Count(); got != 1 {
 		t.Errorf("%d tunnels, want the one that is open", got)
+	}
+}
+
+// A handler takes none of these from another, but one that takes the place of another
+// counts on.
+func TestSoManyAreHeldByAHandler(t *testing.T) {
+	t.Cleanup(func() { expectNothingHeld(t) })
+	up := testbed.NewUpstream(t, testbed.Echo)
+	start := func(name string) *testProxy {
+		h := with(t, up.Addr, `{"load_balancing": {"max_tunnels": 1, "queue": {"timeout": "1ms"}, "retry_close": 10}}`)
+		h.Name = name
+		load(t, h)
+		return serve(t, h)
+	}
+	status := func(p *testProxy) int {
+		c := testbed.Dial(t, p.Addr)
+		defer c.Close()
+		c.Send(testbed.HandshakeRequest("/", c.Host))
+		return c.Response().StatusCode
+	}
+	p := start("")
+	open := testbed.Dial(t, p.Addr)
+	open.Handshake("/")
+	defer open.Close()
+	leave := make([]func(), 10)
+	for i := range leave {
+		leave[i] = process.clients.Enter(farewells{handler: p.handler.clientGroup()}, netip.Prefix{}, len(leave)).Leave
+	}
+	heir, other := start(""), start("other")
+	for name, tc := range map[string]struct {
+		at   *testProxy
+		want int
+	}{
+		"the handler itself":     {p, http.StatusServiceUnavailable},
+		"the one after a reload": {heir, http.StatusServiceUnavailable},
+		"another one":            {other, http.StatusSwitchingProtocols},
+	} {
+		if got := status(tc.at); got != tc.want {
+			t.Errorf("%s answers %d while as many are held as may be, want %d", name, got, tc.want)
+		}
+	}
+	for _, one := range leave {
+		one()
+	}
+	if got := status(heir); got != http.StatusSwitchingProtocols {
+		t.Errorf("the one after a reload answers %d when nobody is held, want 101", got)
 	}
 }
 
@@ -169,7 +216,7 @@ func TestWhoIsHeldMayGo(t *testing.T) {
 			c := testbed.Dial(t, p.Addr)
 			c.Handshake("/")
 			does(c)
-			eventually(t, "it is not held", func() bool { return process.retryCloses.Count() == 0 })
+			eventually(t, "it is not held", func() bool { return process.clients.Held() == 0 })
 		})
 	}
 }
@@ -196,7 +243,7 @@ func TestWhoSendsMuchIsHeld(t *testing.T) {
 			if c.ExpectClose(1013); time.Since(began) < leastHold {
 				t.Errorf("closed after %v", time.Since(began))
 			}
-			eventually(t, "it is not held", func() bool { return process.retryCloses.Count() == 0 })
+			eventually(t, "it is not held", func() bool { return process.clients.Held() == 0 })
 		})
 	}
 }

@@ -243,3 +243,27 @@ func TestAgentBesideHAProxy(t *testing.T) {
 		eventually(t, fmt.Sprintf("Caddy has %q after %q", step.ours, step.answer), func() bool { return standingInCaddy(t, c) == step.ours })
 	}
 }
+
+// TestQuestionsToAgentsAreCounted: those that are answered and those that are not, beside
+// the probes of another check.
+func TestQuestionsToAgentsAreCounted(t *testing.T) {
+	t.Parallel()
+	a, up := startAgent(t), testbed.NewUpstream(t, testbed.Echo)
+	c := startCaddy(t, site(proxyTo(up.Addr, "health_check tcp", "health_interval 20ms",
+		"health_agent "+a.port+` interval 20ms send "caddy\n"`)))
+	checks := func(kind, result string) float64 {
+		return c.metrics(t)[fmt.Sprintf(`upstream_checks_total{kind=%q,result=%q,upstream=%q}`, kind, result, up.Addr)]
+	}
+	answers := func(line string) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.answer = line
+	}
+	answers("down\n")
+	eventually(t, "answers are counted", func() bool { return checks("agent", "passed") > 0 && checks("tcp", "passed") > 0 })
+	answers("no line")
+	eventually(t, "answers that are none are counted", func() bool { return checks("agent", "failed") > 0 })
+	if n := checks("tcp", "failed"); n != 0 {
+		t.Errorf("%v probes have failed, want none", n)
+	}
+}

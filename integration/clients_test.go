@@ -260,6 +260,7 @@ func echo(tb testing.TB, c client, typ byte, payload []byte) {
 	// Long messages are written while the answer is read: the proxy does not
 	// store them.
 	written := make(chan struct{})
+	defer func() { <-written }()
 	if len(payload) > 1<<20 {
 		go func() {
 			defer close(written)
@@ -274,7 +275,6 @@ func echo(tb testing.TB, c client, typ byte, payload []byte) {
 		tb.Fatalf("got message of type %d with %d bytes %.60q, want type %d with %d bytes %.60q",
 			gotType, len(got), got, typ, len(payload), payload)
 	}
-	<-written
 }
 
 // failLater is a TB for other goroutines than the test's own.

@@ -102,7 +102,7 @@ func (l *library) testMessages(t *testing.T) {
 		t.Errorf("a message in parts came back with type %d and %d bytes", typ, len(got))
 	}
 
-	echo(t, c, gorilla.BinaryMessage, randomBytes(16<<20))
+	echo(t, c, gorilla.BinaryMessage, randomBytes(8<<20))
 	c.close(t, 1000, "")
 	line, serverEnd := l.ended(t, c)
 	if in, out := line.num("messages_in"), line.num("messages_out"); in != 6 || out != 6 {

@@ -26,27 +26,35 @@ func (c *caddy) keepOpen(tb testing.TB, n int) {
 	})
 	for i := range n {
 		url := c.url(schemes[i%2], "/")
-		clients.Go(func() {
-			for ctx.Err() == nil {
-				if code := c.stayOpen(ctx, url); code != 0 && code != 1012 {
-					tb.Errorf("a client was closed with status %d, want 1012", code)
-					return
-				}
-			}
-		})
+		clients.Go(func() { c.comeBack(ctx, tb, url, func(string) {}) })
+	}
+}
+
+// comeBack connects again and again, until the context ends. Where it is, at is told; "" is
+// nowhere.
+func (c *caddy) comeBack(ctx context.Context, tb testing.TB, url string, at func(upstream string)) {
+	tb.Helper()
+	for ctx.Err() == nil {
+		code := c.stayOpen(ctx, url, at)
+		at("")
+		if code != 0 && code != 1012 {
+			tb.Errorf("a client was closed with status %d, want 1012", code)
+			return
+		}
 	}
 }
 
 // stayOpen connects and waits for a Close, whose status it returns. It is zero
 // if there was no connection, as one can be reset by a reload.
-func (c *caddy) stayOpen(ctx context.Context, url string) int {
+func (c *caddy) stayOpen(ctx context.Context, url string, at func(upstream string)) int {
 	d := gorilla.Dialer{HandshakeTimeout: timeout, TLSClientConfig: c.certs.ClientConfig()}
-	conn, _, err := d.DialContext(ctx, url, nil)
+	conn, resp, err := d.DialContext(ctx, url, nil)
 	if err != nil {
 		return 0
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	at(resp.Header.Get("X-Upstream"))
 	_, _, err = conn.ReadMessage()
 	if ctx.Err() != nil {
 		return 0
@@ -55,7 +63,7 @@ func (c *caddy) stayOpen(ctx context.Context, url string) int {
 }
 
 // tunnels returns how many tunnels the upstreams have, as the admin endpoint
-// tells.
+// tells, without those that may still come to nothing.
 func (c *caddy) tunnels(tb testing.TB, addrs []string) []int {
 	tb.Helper()
 	status, answer, err := c.adminRequest(tb, http.MethodGet, "/websocket_proxy/upstreams", "")
@@ -64,8 +72,8 @@ func (c *caddy) tunnels(tb testing.TB, addrs []string) []int {
 	}
 	var list struct {
 		Upstreams []struct {
-			Address string
-			Tunnels int
+			Address             string
+			Tunnels, Handshakes int
 		}
 	}
 	if err := json.Unmarshal([]byte(answer), &list); err != nil {
@@ -75,7 +83,7 @@ func (c *caddy) tunnels(tb testing.TB, addrs []string) []int {
 	for i, addr := range addrs {
 		for _, up := range list.Upstreams {
 			if up.Address == addr {
-				counts[i] = up.Tunnels
+				counts[i] = up.Tunnels - up.Handshakes
 			}
 		}
 	}

@@ -39,7 +39,7 @@ type Pool struct {
 // Member is an upstream of a pool.
 type Member struct {
 	Upstream string  // its address
-	Weight   float64 // in force: what is configured, or what agents and reports make of it
+	Weight   float64 // in force: what is configured, or what agents and reports make of it; -1: not known
 	Most     int     // tunnels; zero: no limit
 }
 

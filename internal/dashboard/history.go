@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"math"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/admin"
@@ -185,5 +186,5 @@ func perSecond(now, before uint64, over time.Duration) float64 {
 // round leaves two digits behind the point: more would be noise, and change the
 // summary's tag.
 func round(x float64) float64 {
-	return float64(int64(x*100+0.5)) / 100
+	return math.Round(x*100) / 100
 }

@@ -23,10 +23,11 @@ type Row struct {
 	// way, which is what actions are about.
 	Tunnels int `json:"tunnels"`
 	All     int `json:"all"`
-	// Weight is the one in force, which agents and reports change, and Most how many tunnels
-	// it may have.
-	Weight float64 `json:"weight,omitempty"`
-	Most   int     `json:"most,omitempty"`
+	// Weight is the one in force, which agents and reports change; -1 where the handler does
+	// not have the upstream.
+	Weight float64 `json:"weight"`
+	// Most is how many tunnels it may have.
+	Most int `json:"most,omitempty"`
 	// Handshakes are those under way of every handler, and HandshakesLimit is how many may
 	// be. Both are left out where there is no limit.
 	Handshakes      int `json:"handshakes,omitempty"`
@@ -73,12 +74,12 @@ func (h *history) rows(f *facts) []Row {
 	}
 	for pair, n := range f.numbers.Pairs {
 		if n.Open > 0 {
-			list(pair.Handler, Member{Upstream: pair.Upstream})
+			list(pair.Handler, Member{Upstream: pair.Upstream, Weight: -1})
 		}
 	}
 	for i := range f.upstreams { // with nothing but a state, or handshakes
 		if address := f.upstreams[i].Address; !addresses[metrics.Label(address)] {
-			list("", Member{Upstream: address})
+			list("", Member{Upstream: address, Weight: -1})
 		}
 	}
 	for _, s := range h.slow(f) {

@@ -80,6 +80,9 @@ func TestRowsAreWorstFirstAndNamesOfOneHandlerTogether(t *testing.T) {
 		if r.Upstream == "10.0.0.1:80" && (r.P50 < 5 || r.P50 > 10 || r.P99 < 5 || r.P99 > 10) {
 			t.Errorf("handshakes took %v and %v ms, want 5 to 10", r.P50, r.P99)
 		}
+		if isTheirs := r.Upstream != "10.0.0.4:80"; isTheirs != (r.Weight >= 1) || !isTheirs && r.Weight != -1 {
+			t.Errorf("%s weighs %v, want -1 if no handler has it", r.Upstream, r.Weight)
+		}
 		if r.Upstream == "10.0.0.2:80" && (r.Failed["dial_failed"] != 4 || r.P50 >= 0) {
 			t.Errorf("the row is %+v, want 4 that failed, and no time", r)
 		}

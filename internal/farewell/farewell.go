@@ -13,7 +13,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/conn"
@@ -22,8 +21,6 @@ import (
 )
 
 const (
-	// most is how many clients are told at a time, if it is not said.
-	most = 1000
 	// longest is how long one of them may take to take the Close, and to answer, besides the
 	// time for which it is held.
 	longest = 2 * time.Second
@@ -31,21 +28,16 @@ const (
 	mostRead = 64 << 10
 )
 
-// ErrUnanswered is that a handshake has not been answered: so many clients are told
-// already that another one is not, or the connection is not to be had.
+// ErrUnanswered is that a handshake has not been answered, as the connection is not to be
+// had.
 var ErrUnanswered = errors.New("the client cannot be told")
-
-// Farewells are those of a process.
-type Farewells struct{ now atomic.Int64 }
 
 // Farewell is what a client is told.
 type Farewell struct {
 	Code uint16
 	Text string
-	// Hold is the time before the Close, and Most how many may be told at a time; zero means
-	// 1,000.
+	// Hold is the time before the Close.
 	Hold time.Duration
-	Most int
 	// Offer is the client's, and Conn the connection of its stream, if it is one of
 	// HTTP/2.
 	Offer *handshake.Offer
@@ -54,19 +46,11 @@ type Farewell struct {
 	Begun func()
 }
 
-// Count is how many clients are being told.
-func (a *Farewells) Count() int { return int(a.now.Load()) }
-
 // Tell accepts a handshake with the first subprotocol that was offered, without which a
 // browser fails it (RFC 6455 section 4.1), and with no extension, and closes the tunnel.
 // It holds the tunnel before that for as long as is said, unless the client closes it. It
 // waits for the client's answer, until ctx ends or two seconds have passed.
-func (a *Farewells) Tell(ctx context.Context, w http.ResponseWriter, r *http.Request, f *Farewell) error {
-	if a.now.Add(1) > int64(cmp.Or(f.Most, most)) {
-		a.now.Add(-1)
-		return ErrUnanswered
-	}
-	defer a.now.Add(-1)
+func (f *Farewell) Tell(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(ctx, f.Hold+longest)
 	defer cancel()
 	if f.Offer.Stream {

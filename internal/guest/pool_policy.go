@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -44,14 +43,10 @@ func (p *PoolPolicy) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up the policy. Whether there is such a pool turns out later, as modules are
-// provisioned in any order.
+// Provision sets up the policy. Whether there is such a pool turns out later.
 func (p *PoolPolicy) Provision(ctx caddy.Context) error {
-	if p.Pool == "" {
-		return errors.New("pool: is empty; give the name of a websocket_proxy")
-	}
 	p.config, p.logger = ctx.Done(), ctx.Slogger()
-	return nil
+	return tellApp(ctx, p.Pool)
 }
 
 // UnmarshalCaddyfile sets up the policy from Caddyfile tokens. Syntax:

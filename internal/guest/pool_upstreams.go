@@ -2,6 +2,7 @@ package guest
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -47,14 +48,10 @@ func (u *PoolUpstreams) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up the source. Whether there is such a pool turns out later, as
-// modules are provisioned in any order.
+// Provision sets up the source. Whether there is such a pool turns out later.
 func (u *PoolUpstreams) Provision(ctx caddy.Context) error {
-	if u.Pool == "" {
-		return errors.New("pool: is empty; give the name of a websocket_proxy")
-	}
 	u.config = ctx.Done()
-	return nil
+	return tellApp(ctx, u.Pool)
 }
 
 // UnmarshalCaddyfile sets up the source from Caddyfile tokens. Syntax:
@@ -64,6 +61,27 @@ func (u *PoolUpstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	pool, err := poolName(d, "dynamic")
 	u.Pool = pool
 	return err
+}
+
+// App is the app of the handlers, which has the name PoolSource, too. It knows whom
+// reverse_proxy asks, and when all handlers are loaded.
+type App interface{ AddAsked(pool string) }
+
+// tellApp tells the app which pool is asked, as modules are provisioned in any order.
+func tellApp(ctx caddy.Context, pool string) error {
+	if pool == "" {
+		return errors.New("pool: is empty; give the name of a websocket_proxy")
+	}
+	mod, err := ctx.App(PoolSource)
+	if err != nil {
+		return err
+	}
+	app, ok := mod.(App)
+	if !ok {
+		return fmt.Errorf("the app %s is a %T", PoolSource, mod)
+	}
+	app.AddAsked(pool)
+	return nil
 }
 
 // poolName reads the name of a pool, behind that of a module of reverse_proxy, which an option

@@ -55,7 +55,7 @@ var (
 	descPingTimeouts = describe("ping_timeouts_total", "Tunnels ended as a peer has not reacted to a ping.", labelHandler, labelPeer)
 	descRTT          = describe("ping_rtt_seconds", "How long peers took to answer pings.", labelHandler, labelPeer)
 	descUp           = describe("upstream_up", "Whether an upstream passes its active checks.", labelUpstream)
-	descChecks       = describe("upstream_checks_total", "Active checks of an upstream, by result.", labelUpstream, "result")
+	descChecks       = describe("upstream_checks_total", "Active checks of an upstream, by kind and result.", labelUpstream, "kind", "result")
 	descState        = describe("upstream_state", "The state that an operator has given an upstream: 1 for the one that holds.",
 		labelUpstream, "state")
 	descStateSet = describe("upstream_state_set_timestamp_seconds", "When an operator has set the upstream's state, in Unix time.",

@@ -165,7 +165,9 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	w.Synced(errors.New("away"))
 	w.Synced(nil)
 	w.lost++
-	w.Checked("a:1", false)
+	w.Checked("a:1", "http", false)
+	w.Checked("a:1", Agent, true)
+	w.Checked("a:1", Agent, true)
 	w.expect(map[string]float64{
 		"handshakes_refused_total cause=origin handler=chat status=4xx":                1,
 		"handshakes_refused_total cause=origin handler=chat status=3xx":                1,
@@ -196,8 +198,11 @@ func TestWhatHappensIsCounted(t *testing.T) {
 		"cluster_sync_errors_total":                                                    1,
 		"cluster_last_sync_success_timestamp_seconds":                                  float64(w.now.Unix()),
 		"events_dropped_total":                                                         1,
-		"upstream_checks_total result=failed upstream=a:1":                             1,
-		"upstream_checks_total result=passed upstream=a:1":                             0,
+		"upstream_checks_total kind=http result=failed upstream=a:1":                   1,
+		"upstream_checks_total kind=http result=passed upstream=a:1":                   0,
+		"upstream_checks_total kind=agent result=passed upstream=a:1":                  2,
+		"upstream_checks_total kind=agent result=failed upstream=a:1":                  0,
+		"upstream_checks_total kind=tcp result=passed upstream=a:1":                    -1,
 	})
 	if s := w.Snapshot(); !s.LastSync.Equal(w.now) || s.SyncsFailed != 1 {
 		t.Errorf("the storage has answered at %v, and not %d times; want %v and one", s.LastSync, s.SyncsFailed, w.now)
@@ -296,11 +301,16 @@ func TestTheLastStatusCounts(t *testing.T) {
 	defer w.Start("", 0, one(Standing{Status: Down, Checked: true, State: "ready"})).Stop()
 	defer w.Start("x", 0, one(Standing{Status: Drain, State: "drain", Since: since})).Stop()
 	defer w.Start("y", 0, func() []Standing {
-		return []Standing{{Upstream: "b:1", Status: Maint, State: "maint"}, {Upstream: "b:1", Status: Drain, State: "maint"}}
+		return []Standing{
+			{Upstream: "b:1", Status: Maint, State: "maint"}, {Upstream: "b:1", Status: Drain, State: "maint"},
+			{Upstream: "c:1", Status: Drain, Reweighed: true, Weight: 0}, {Upstream: "d:1", Weight: 1},
+		}
 	}).Stop()
 	w.expect(map[string]float64{
 		"upstreams handler=y status=maint":                              1,
-		"upstreams handler=y status=drain":                              0,
+		"upstreams handler=y status=drain":                              1,
+		"upstream_weight handler=y upstream=c:1":                        0,
+		"upstream_weight handler=y upstream=d:1":                        -1,
 		"upstream_state state=maint upstream=b:1":                       1,
 		"upstreams handler=default status=full":                         0,
 		"upstreams handler=default status=down":                         1,

@@ -38,7 +38,7 @@ pings_total handler peer
 ping_timeouts_total handler peer
 ping_rtt_seconds handler peer
 upstream_up upstream
-upstream_checks_total upstream result
+upstream_checks_total upstream kind result
 upstream_state upstream state
 upstream_state_set_timestamp_seconds upstream state
 upstream_tunnels_limit handler upstream

@@ -20,7 +20,8 @@ type Pair struct {
 	limit   atomic.Int64 // of tunnels; zero: none
 	// handshakesLimit is how many handshakes may be under way; zero: any number.
 	handshakesLimit atomic.Int64
-	weight          atomic.Uint64 // the bits of a float; zero: what is configured
+	weight          atomic.Uint64 // the bits of a float
+	reweighed       atomic.Bool   // it is not what is configured
 
 	// opened and closed count tunnels. Who reads both begins with closed, so that there
 	// are never more of these.
@@ -47,7 +48,7 @@ func newPair(h *Handler, u *site) *Pair {
 		counterOf(descOpenedTo, &p.opened, h.name, u.name),
 		levelOf(descTunnelsLimit, &p.limit, h.name, u.name).onlyIf(func() bool { return p.limit.Load() > 0 }),
 		levelOf(descHandshakesLimit, &p.handshakesLimit, h.name, u.name).onlyIf(func() bool { return p.handshakesLimit.Load() > 0 }),
-		floatOf(descWeight, &p.weight, h.name, u.name),
+		floatOf(descWeight, &p.weight, h.name, u.name).onlyIf(p.reweighed.Load),
 	}
 	for _, by := range [...]tunnel.Peer{tunnel.Client, tunnel.Upstream, tunnel.Proxy} {
 		p.series = append(p.series, counterOf(descClosedTo, p.closedBy.add(by), h.name, u.name, string(by)))
@@ -150,7 +151,7 @@ type site struct {
 	series []*series
 
 	attempts *histogram
-	checks   words[string]
+	checks   words[checked]
 	// up is 1 if active checks say so, 0 if they say no, and -1 if there are none.
 	up atomic.Int64
 	// handshakes are those under way, or notLimited.
@@ -168,6 +169,15 @@ type site struct {
 // notLimited stands for the number of handshakes where they are not limited.
 const notLimited = -1
 
+// checked is a kind of active checks, and a result.
+type checked struct{ kind, result string }
+
+// Agent is the kind of a check that asks an agent.
+const Agent = "agent"
+
+// kinds are those of active checks.
+var kinds = []string{"http", "websocket", "tcp", Agent}
+
 // Results of active checks.
 const (
 	resultPassed = "passed"
@@ -175,17 +185,21 @@ const (
 )
 
 func newSite(name string) *site {
-	u := &site{name: name, attempts: newHistogram(handshakeBounds), checks: make(words[string])}
+	u := &site{name: name, attempts: newHistogram(handshakeBounds), checks: make(words[checked])}
 	u.up.Store(unchecked)
 	u.handshakes.Store(notLimited)
-	isChecked := func() bool { return u.up.Load() != unchecked || u.wasChecked() }
 	u.series = []*series{
 		histogramOf(descAttempt, u.attempts, name),
 		levelOf(descHandshakesAt, &u.handshakes, name).onlyIf(func() bool { return u.handshakes.Load() != notLimited }),
 		floatOf(descLoad, &u.load, name),
 		gaugeOf(descUp, func() float64 { return float64(u.up.Load()) }, name).onlyIf(func() bool { return u.up.Load() != unchecked }),
-		counterOf(descChecks, u.checks.add(resultPassed), name, resultPassed).onlyIf(isChecked),
-		counterOf(descChecks, u.checks.add(resultFailed), name, resultFailed).onlyIf(isChecked),
+	}
+	for _, kind := range kinds {
+		passed, failed := u.checks.add(checked{kind, resultPassed}), u.checks.add(checked{kind, resultFailed})
+		was := func() bool { return passed.Load() > 0 || failed.Load() > 0 }
+		u.series = append(u.series,
+			counterOf(descChecks, passed, name, kind, resultPassed).onlyIf(was),
+			counterOf(descChecks, failed, name, kind, resultFailed).onlyIf(was))
 	}
 	for _, state := range states {
 		u.series = append(u.series, gaugeOf(descState, func() float64 {
@@ -204,19 +218,16 @@ func newSite(name string) *site {
 // unchecked is the value of up without active checks.
 const unchecked = -1
 
-func (u *site) wasChecked() bool {
-	return u.checks[resultPassed].Load() > 0 || u.checks[resultFailed].Load() > 0
-}
-
-// Checked counts a result of an active check.
-func (m *Metrics) Checked(upstream string, passed bool) {
+// Checked counts a result of an active check of some kind. An agent that has answered has
+// passed, whatever it has said.
+func (m *Metrics) Checked(upstream, kind string, passed bool) {
 	u, known := m.upstreams.load(Label(upstream))
 	if !known {
 		return
 	}
+	result := resultFailed
 	if passed {
-		u.checks.count(resultPassed)
-	} else {
-		u.checks.count(resultFailed)
+		result = resultPassed
 	}
+	u.checks.count(checked{kind, result})
 }

@@ -41,9 +41,12 @@ type Standing struct {
 	// HandshakesLimit is how many handshakes may be under way at it, set or found out; zero:
 	// any number. Handshakes is how many are.
 	HandshakesLimit, Handshakes int
-	// Weight is what it weighs in a choice, if that is not what is configured, and Load the
-	// utilisation that it has reported; 0: nothing.
-	Weight, Load float64
+	// Weight is what it weighs in a choice, and Reweighed tells that this is not what is
+	// configured.
+	Weight    float64
+	Reweighed bool
+	// Load is the utilisation that it has reported; 0: nothing.
+	Load float64
 	// Checked tells that active checks have said something, and Up what.
 	Checked, Up bool
 	// State is an operator's, and Since when it was given; zero: none.
@@ -199,6 +202,7 @@ func (p *Pair) standLocked(s Standing, round uint64) {
 		p.limit.Store(int64(s.Limit))
 		p.handshakesLimit.Store(int64(s.HandshakesLimit))
 		p.weight.Store(math.Float64bits(s.Weight))
+		p.reweighed.Store(s.Reweighed)
 	case s.Status > p.next:
 		h.next[p.next]--
 		h.next[s.Status]++

@@ -57,9 +57,8 @@ type PairSnapshot struct {
 
 // UpstreamSnapshot is of what happens at an upstream.
 type UpstreamSnapshot struct {
-	Upstream                   string
-	Handshakes                 Histogram // all attempts
-	ChecksPassed, ChecksFailed uint64
+	Upstream   string
+	Handshakes Histogram // all attempts
 }
 
 // Snapshot copies all. It takes no lock.
@@ -84,9 +83,7 @@ func (m *Metrics) Snapshot() Snapshot {
 	}
 	for _, u := range m.upstreams.all {
 		if !u.isOver(s.At) {
-			s.Upstreams = append(s.Upstreams, UpstreamSnapshot{
-				u.name, u.attempts.snapshot(), u.checks[resultPassed].Load(), u.checks[resultFailed].Load(),
-			})
+			s.Upstreams = append(s.Upstreams, UpstreamSnapshot{u.name, u.attempts.snapshot()})
 		}
 	}
 	slices.SortFunc(s.Handlers, func(a, b HandlerSnapshot) int { return strings.Compare(a.Handler, b.Handler) })

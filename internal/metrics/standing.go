@@ -15,8 +15,8 @@ func StandingsOf(p *upstream.Pool, asked []string) []Standing {
 	for _, s := range found {
 		all = append(all, Standing{
 			HandshakesLimit: s.HandshakesLimit, Handshakes: s.Handshakes,
-			Upstream: s.Spelling(), Status: statusOf(&s), Limit: s.Limit, Weight: s.Weight, Load: s.Load, Checked: s.Checked, Up: !s.Down,
-			State: cmp.Or(s.State.State, upstream.Ready), Since: s.State.At,
+			Upstream: s.Spelling(), Status: statusOf(&s), Limit: s.Limit, Checked: s.Checked, Up: !s.Down,
+			Weight: s.Weight, Reweighed: s.Reweighed, Load: s.Load, State: cmp.Or(s.State.State, upstream.Ready), Since: s.State.At,
 		})
 	}
 	for _, t := range p.Templates {

@@ -49,26 +49,29 @@ func TestStatusOfWhatAnAgentSays(t *testing.T) {
 	for name, tc := range map[string]struct {
 		word   upstream.Word
 		want   Status
-		weight float64 // 0: what is configured
+		weight float64 // 4: what is configured
 		limit  int
 	}{
-		"nothing":              {upstream.Word{}, Usable, 0, 0},
-		"up":                   {upstream.Word{Health: "up"}, Usable, 0, 0},
-		"down":                 {upstream.Word{Health: "down"}, Down, 0, 0},
-		"fail":                 {upstream.Word{Health: "fail"}, Down, 0, 0},
-		"stopped":              {upstream.Word{Health: "stopped"}, Down, 0, 0},
-		"drain":                {upstream.Word{State: "drain"}, Drain, 0, 0},
-		"maint":                {upstream.Word{State: "maint"}, Maint, 0, 0},
-		"maint and down":       {upstream.Word{State: "maint", Health: "down"}, Maint, 0, 0},
-		"ready again":          {upstream.Word{State: "ready"}, Usable, 0, 0},
+		"nothing":              {upstream.Word{}, Usable, 4, 0},
+		"up":                   {upstream.Word{Health: "up"}, Usable, 4, 0},
+		"down":                 {upstream.Word{Health: "down"}, Down, 4, 0},
+		"fail":                 {upstream.Word{Health: "fail"}, Down, 4, 0},
+		"stopped":              {upstream.Word{Health: "stopped"}, Down, 4, 0},
+		"drain":                {upstream.Word{State: "drain"}, Drain, 4, 0},
+		"maint":                {upstream.Word{State: "maint"}, Maint, 4, 0},
+		"maint and down":       {upstream.Word{State: "maint", Health: "down"}, Maint, 4, 0},
+		"ready again":          {upstream.Word{State: "ready"}, Usable, 4, 0},
 		"half of its weight":   {upstream.Word{Weight: share(50)}, Usable, 2, 0},
 		"no weight":            {upstream.Word{Weight: share(0)}, Drain, 0, 0},
-		"how much it may have": {upstream.Word{Most: share(7)}, Usable, 0, 7},
+		"how much it may have": {upstream.Word{Most: share(7)}, Usable, 4, 7},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := standingOf(t, func(table *upstream.Table, e *upstream.Endpoint) { table.Hear(e.Agent, tc.word, "") })
 			if got.Status != tc.want || got.Weight != tc.weight || got.Limit != tc.limit {
 				t.Errorf("it stands %+v, want %s, weight %v, limit %d", got, tc.want, tc.weight, tc.limit)
+			}
+			if got.Reweighed != (tc.weight != 4) {
+				t.Errorf("that it weighs what is not configured is said to be %v", got.Reweighed)
 			}
 			if got.State != upstream.Ready {
 				t.Errorf("an operator is said to have said %q", got.State)

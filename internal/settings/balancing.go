@@ -138,9 +138,10 @@ type LoadBalancing struct {
 	// choose.
 	Queue *Queue `json:"queue,omitempty"`
 
-	// Most handshakes at a time that are refused by a Close, in the place of 503, as they
-	// are not served from the queue: scripts in browsers see no status. They are accepted,
-	// held for 1 to 10 seconds and closed with 1013 (try again later). They count as refused.
+	// Most handshakes of this handler at a time that are refused by a Close, in the place of
+	// 503, as they are not served from the queue: scripts in browsers see no status. They are
+	// accepted, held for 1 to 10 seconds and closed with 1013 (try again later). They count as
+	// refused. Handlers of one `name` count together, and who is held over a reload counts on.
 	// The others get 503, and of one client a tenth, or 100. A negative value means off.
 	// Default: 0, off.
 	RetryClose int `json:"retry_close,omitempty"`

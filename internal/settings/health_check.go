@@ -89,6 +89,8 @@ func (a *ActiveHealthChecks) kindProblem() (field, text string) {
 	case health.HTTP, health.WebSocket, health.TCP:
 	case "":
 		return "kind", "is needed without uri and port: http, websocket or tcp"
+	case "agent":
+		return "kind", "must not be agent, as agents are asked beside a check; use health_checks.agent"
 	default:
 		return "kind", fmt.Sprintf("%q is none of http, websocket and tcp", a.Kind)
 	}

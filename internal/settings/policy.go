@@ -5,7 +5,9 @@ import (
 	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/directive"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
@@ -63,6 +65,21 @@ func ParseOwnPolicy(raw json.RawMessage) (*OwnPolicy, error) {
 // fallbacks are what newcomers may go by.
 const fallbacks = "least_conn, round_robin, weighted_round_robin, random_choose, random, first, or another sticky policy"
 
+// UnmarshalPolicy sets up a policy of reverse_proxy from its tokens in a Caddyfile. What a
+// sticky one falls back to is looked at first, as it says only that there is no such module
+// if it is a policy that reverse_proxy has not.
+func UnmarshalPolicy(policy any, tokens []caddyfile.Token) error {
+	for i := 1; sticky.Is(tokens[0].Text) && i < len(tokens)-1; i++ {
+		begins := tokens[i].Line != tokens[i-1].Line || tokens[i-1].Text == "{"
+		if name := tokens[i+1]; begins && tokens[i].Text == "fallback" && name.Line == tokens[i].Line {
+			if _, err := caddy.GetModule("http.reverse_proxy.selection_policies." + name.Text); err != nil {
+				return directive.ErrorAt(name, "lb_policy fallback: newcomers cannot go by %q; use %s", name.Text, fallbacks)
+			}
+		}
+	}
+	return directive.UnmarshalGuest("lb_policy", policy, tokens)
+}
+
 // nameOf is the name of a policy. Options of other modules' policies may have the same
 // names as ours and other types, so only the name counts until it is known to be ours.
 func nameOf(raw json.RawMessage) (string, error) {
@@ -70,7 +87,7 @@ func nameOf(raw json.RawMessage) (string, error) {
 		Policy string `json:"policy"`
 	}
 	err := json.Unmarshal(raw, &named)
-	return named.Policy, err
+	return named.Policy, explain(err)
 }
 
 // ownPolicy reads the configuration of a policy for newcomers if it is an own one.
@@ -83,7 +100,7 @@ func ownPolicy(name string, raw json.RawMessage, err error) (*OwnPolicy, error) 
 		return nil, fmt.Errorf("%s is for reverse_proxy; give this handler a policy itself, such as cookie", name)
 	case "least_conn", "round_robin", "random_choose", "weighted_round_robin", Hash:
 		own := &OwnPolicy{By: name}
-		if err := caddy.StrictUnmarshalJSON(raw, own); err != nil {
+		if err := Decode(raw, own); err != nil {
 			return nil, err
 		}
 		return own, own.loadFallback()

@@ -2,7 +2,9 @@ package sticky
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +30,21 @@ func (o *Opening) Check() error {
 		return errors.New("says nothing; give a path, such as */negotiate, or a parameter, such as !sid")
 	case o.Query == "!":
 		return errors.New("query: names no parameter; write !sid if a session begins without a sid")
+	}
+	return checkPattern(o.Path)
+}
+
+// checkPattern refuses a pattern that the matcher `path` would take and never match. What a
+// placeholder stands for is not known yet, and wildcards that are only at the ends are not
+// part of a pattern there.
+func checkPattern(pattern string) error {
+	begins, ends := strings.HasPrefix(pattern, "*"), strings.HasSuffix(pattern, "*")
+	wildcards := strings.Count(pattern, "*")
+	if strings.Contains(pattern, "{") || wildcards == 1 && (begins || ends) || wildcards == 2 && begins && ends {
+		return nil
+	}
+	if _, err := path.Match(pattern, ""); err != nil {
+		return fmt.Errorf(`path: %s is not a pattern, and matches nothing; end each [ by a ], or write \[ for the character`, pattern)
 	}
 	return nil
 }

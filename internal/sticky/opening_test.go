@@ -25,6 +25,10 @@ func TestOpening(t *testing.T) {
 		{Opening{Path: "*/negotiate"}, "/hubs/chat", false},
 		{Opening{Path: "/a/*", Query: "!id"}, "/a/b?id=1", false},
 		{Opening{Path: "/a/*", Query: "!id"}, "/a/b", true},
+		{Opening{Path: "/[ab]/?"}, "/b/c", true},
+		{Opening{Path: "*[*"}, "/a[b", true}, // no pattern, but a part
+		{Opening{Path: "*/[new"}, "/a/[new", true},
+		{Opening{Path: "{http.request.uri.query.[}"}, "/a", false},
 	} {
 		r := httptest.NewRequest(http.MethodGet, test.uri, http.NoBody)
 		r = r.WithContext(context.WithValue(r.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
@@ -35,7 +39,7 @@ func TestOpening(t *testing.T) {
 			t.Errorf("%+v: %v", test.opening, err)
 		}
 	}
-	for _, wrong := range []Opening{{}, {Query: "!"}} {
+	for _, wrong := range []Opening{{}, {Query: "!"}, {Path: "/[a"}, {Path: "/a/*/[]"}, {Path: `/a\`}} {
 		if wrong.Check() == nil {
 			t.Errorf("%+v is taken", wrong)
 		}

@@ -27,6 +27,8 @@ type Means struct {
 	Checkers  *health.Checkers
 	Events    *events.Process
 	Logger    *zap.Logger
+	// Asked is told that an agent was asked, and whether it has answered.
+	Asked func(address string, answered bool)
 	// OutOf is told that something of this machine is used up.
 	OutOf func(lack string, err error)
 }
@@ -121,9 +123,11 @@ func (l *listener) Said(address string, before, now upstream.Word, problem strin
 // OutOf writes a line now and then.
 func (l *listener) OutOf(lack string, err error) { l.Means.OutOf(lack, err) }
 
+// Probed has it counted.
+func (l *listener) Probed(address string, _ time.Duration, err error) { l.Asked(address, err == nil) }
+
 // The rest is for checks that judge.
 
-func (*listener) Probed(string, time.Duration, error) {}
-func (*listener) Down(string, error)                  {}
-func (*listener) Up(string)                           {}
-func (*listener) DownOtherwise(string)                {}
+func (*listener) Down(string, error)   {}
+func (*listener) Up(string)            {}
+func (*listener) DownOtherwise(string) {}

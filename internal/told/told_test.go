@@ -71,6 +71,11 @@ func attached(t *testing.T, line string) (*upstream.Table, *observer.ObservedLog
 			return new(net.Dialer).DialContext(ctx, "tcp", up.Addr)
 		},
 		Table: table, Checkers: health.NewCheckers(), Events: new(events.Process), Logger: zap.New(core, hook),
+		Asked: func(address string, answered bool) {
+			if address != "127.0.0.1:1" || !answered {
+				t.Errorf("counted is a question to %s, answered: %t", address, answered)
+			}
+		},
 		OutOf: func(string, error) {},
 	})
 	if err != nil {

@@ -13,10 +13,11 @@ type Standing struct {
 	// HandshakesLimit is how many handshakes may be under way, set or found out, or zero for
 	// any number; Handshakes is how many are.
 	HandshakesLimit, Handshakes int
-	// Limit is how many tunnels it may have, and Weight what it weighs in a choice, if
-	// that is not what is configured.
-	Limit  int
-	Weight float64
+	// Limit is how many tunnels it may have, and Weight what it weighs in a choice.
+	// Reweighed tells that this is not what is configured.
+	Limit     int
+	Weight    float64
+	Reweighed bool
 	// Full, Doubtful, Failing and Down say that it gets no tunnels, or gets them late; Checked that
 	// active checks have said something.
 	Full, Doubtful, Failing, Down, Checked bool
@@ -29,8 +30,9 @@ func (p *Pool) Standings() []Standing {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
 	for i, e := range endpoints {
+		weight, reweighed := e.shownWeightLocked()
 		all[i] = Standing{
-			Word: e.word, Load: e.Load.utilisationLocked(time.Now()), Limit: e.mostLocked(), Weight: e.changedWeightLocked(),
+			Word: e.word, Load: e.Load.utilisationLocked(time.Now()), Limit: e.mostLocked(), Weight: weight, Reweighed: reweighed,
 			HandshakesLimit: e.Host.mostHandshakesLocked(e.Server), Handshakes: e.Host.underWay,
 			Endpoint: e, State: p.table.states[e.Host.Address], Full: e.isFull(), Doubtful: e.doubtful, Failing: e.failing, Down: e.down,
 			Checked: e.Verdict != nil && !e.Verdict.checked.IsZero(),

@@ -190,12 +190,14 @@ func (e *Endpoint) weightLocked() int32 {
 	return int32(e.word.scale(e.Server.Weight))
 }
 
-// changedWeightLocked is what e weighs if that is not what is configured, or else 0.
-func (e *Endpoint) changedWeightLocked() float64 {
-	if weight := int(e.weightLocked()); weight != e.Server.Weight*weightScale {
-		return float64(weight) / weightScale
+// shownWeightLocked is what e weighs for newcomers, of whom it gets none by a weight of 0,
+// and whether that is not what is configured.
+func (e *Endpoint) shownWeightLocked() (weight float64, reweighed bool) {
+	if e.word.Weight.Said && e.word.Weight.N == 0 {
+		return 0, true
 	}
-	return 0
+	scaled := int(e.weightLocked())
+	return float64(scaled) / weightScale, scaled != e.Server.Weight*weightScale
 }
 
 // mostLocked is how many tunnels e may have; 0 or less: any number.

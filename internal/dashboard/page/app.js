@@ -186,7 +186,7 @@ function meter(r, most) {
 	fill.style.width = Math.min(100, r.tunnels / of * 100) + '%';
 	return [el('div', {}, number(r.tunnels) + (r.most ? ' of ' + number(r.most) : '') + ' ',
 		r.handshakes_limit && el('span', { class: 'word' }, 'handshakes ' + (r.handshakes || 0) + ' of ' + number(r.handshakes_limit) + ' '),
-		r.weight && r.weight !== 1 && el('span', { class: 'word' }, 'weight ' + r.weight + ' '),
+		r.weight >= 0 && r.weight !== 1 && el('span', { class: 'word' }, 'weight ' + r.weight + ' '),
 		r.load && el('span', { class: 'word' }, 'load ' + Math.round(r.load * 100) + '%')), el('div', { class: 'track', 'aria-hidden': 'true' }, fill)];
 }
 
