@@ -78,6 +78,9 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	h.setProxyProtocol(r)
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
+	if h.asksAllAlike(hs) {
+		hs.Apply(out)
+	}
 	candidates.Waiting = &hs.counts.Queue
 	candidates.Client, _ = upstream.ClientOf(clientIP(r))
 	t := attempts{

@@ -58,9 +58,15 @@ func (h *Handler) askedOf(r, out *http.Request) *http.Request {
 	return asked
 }
 
+// asksAllAlike reports whether the request is the same for all upstreams, so that it is
+// made once: neither operations, which may use placeholders about the upstream, nor traces
+// make a difference.
+func (h *Handler) asksAllAlike(hs *clientHandshake) bool {
+	return (h.Headers == nil || h.Headers.Request == nil) && hs.trace == nil
+}
+
 // prepareFor makes the request for the chosen upstream from a copy of out, with
-// the operator's header operations, which may use placeholders about the
-// upstream, and the handshake's own fields.
+// the operator's header operations and the handshake's own fields.
 func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer) (made *http.Request) {
 	defer func() {
 		if made == nil { // placeholders are up to other modules, which may panic
@@ -70,6 +76,9 @@ func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, r
 		}
 	}()
 	setUpstream(repl, c.Endpoint.Address, c.Tunnels, c.Endpoint.Server.MaxTunnels, c.Fails)
+	if h.asksAllAlike(hs) {
+		return out // nobody changes it
+	}
 	attempt := new(http.Request)
 	*attempt = *out
 	attempt.Header = out.Header.Clone()

@@ -94,6 +94,7 @@ func TestPanicsWhileWitnessesAnswerTakeNoPlaces(t *testing.T) {
 	defer process.table.GiveBack(chosen)
 	chosen.Late = 0
 	all := &attempts{candidates: candidates, hs: hs, out: h.outbound(r, hs), repl: repl}
+	hs.Apply(all.out)
 	panicked := caught(func() {
 		_, _, _ = h.exchange(t.Context(), all, chosen, time.Now(), func(ctx context.Context) (*dial.Answer, error) {
 			<-ctx.Done() // it is overtaken
