@@ -15,6 +15,7 @@ import (
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/forward"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/guest"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/limit"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/metrics"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/settings"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/sticky"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/trace"
@@ -301,7 +302,7 @@ func (h *Handler) handshakeAt(
 	if answered.StatusCode == http.StatusSwitchingProtocols {
 		h.reports.Heard(c.Endpoint, answered.Header)
 	}
-	return &answer{Answer: answered, choice: c, took: time.Since(began)}, nil
+	return &answer{Answer: answered, choice: c, took: time.Since(began), counts: hs.counts}, nil
 }
 
 // outcomeOf is what an attempt says of how much work the upstream has.
@@ -350,6 +351,7 @@ type answer struct {
 
 	choice picked
 	took   time.Duration
+	counts *metrics.Handler
 	// taken tells that a tunnel has the connection, and the place at the upstream,
 	// and left that the place is given back.
 	taken, left bool
@@ -361,10 +363,14 @@ func (a *answer) opens() bool { return a.StatusCode == http.StatusSwitchingProto
 // giveBack discards the answer and ends the count of its choice, unless a tunnel
 // has taken over both.
 func (a *answer) giveBack() {
-	if !a.taken {
-		a.Discard()
-		a.leave()
+	if a.taken {
+		return
 	}
+	if a.opens() && !a.left { // another upstream was faster, or the client has gone
+		a.counts.GivenUp(a.choice.Endpoint.Spelling())
+	}
+	a.Discard()
+	a.leave()
 }
 
 // leave ends the count of the answer's choice.

@@ -87,7 +87,9 @@ func (a *account) attempted(c picked, answered *answer, refused *refusal) {
 	switch {
 	case refused != nil:
 		why = refused.cause
-	case answered != nil && !answered.opens():
+	case answered == nil: // somebody's code has panicked
+		why = causeInternal
+	case !answered.opens():
 		why = causeUpstreamRefused
 	}
 	a.counts.Attempted(c.Endpoint.Spelling(), a.upstreamTook, string(why))

@@ -4,7 +4,32 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
+
+// counted is what a metric has for a handler and an upstream, of all that else is told apart.
+func counted(tb testing.TB, name, handler, upstream string) (n float64) {
+	tb.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(process.metrics)
+	all, err := registry.Gather()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, family := range all {
+		for _, m := range family.GetMetric() {
+			of := make(map[string]string)
+			for _, l := range m.GetLabel() {
+				of[l.GetName()] = l.GetValue()
+			}
+			if family.GetName() == "caddy_websocket_proxy_"+name && of["handler"] == handler && of["upstream"] == upstream {
+				n += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
+}
 
 // TestEveryCauseIsCounted compares the causes that there are with those that are shown
 // with zero before the first one.

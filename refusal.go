@@ -43,8 +43,8 @@ const (
 	causeSubprotocol      cause = "subprotocol"       // none of the offered ones is in the list
 	causeBadAddress       cause = "bad_address"       // placeholders expanded to no address
 	causeNoUpstream       cause = "no_upstream"       // none available
-	causeQueueFull        cause = "queue_full"        // all upstreams are full, and too many wait
-	causeQueueTimeout     cause = "queue_timeout"     // all upstreams are full, and no place has become free
+	causeQueueFull        cause = "queue_full"        // all upstreams are at max_tunnels, max_handshakes or handshake_rate, and too many wait
+	causeQueueTimeout     cause = "queue_timeout"     // the same, and no place has become free
 	causeUpstreamFull     cause = "upstream_full"     // that of the client's session
 	causeExpired          cause = "expired"           // what the client has come with
 	causeNoExpiry         cause = "no_expiry"         // nothing says when it expires

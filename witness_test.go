@@ -16,6 +16,7 @@ import (
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/testbed"
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/upstream"
 )
 
 // breaksAt serves a handler whose header operations panic at the n-th upstream that a
@@ -67,20 +68,24 @@ func TestPanicsForWitnessesTakeNoPlaces(t *testing.T) {
 	}
 }
 
-// A network of another module may panic while a witness answers, whose place is free then.
-func TestPanicsWhileWitnessesAnswerTakeNoPlaces(t *testing.T) {
-	bad, other := testbed.NewUpstream(t, testbed.Silent), testbed.NewUpstream(t, testbed.Echo)
-	h := doubting(time.Minute, bad.Addr, other.Addr)
-	h.HealthChecks.Passive.MaxFails = 1
-	provision(t, h)
+// handshakeFor is a request that asks for a WebSocket.
+func handshakeFor(repl *caddy.Replacer, w http.ResponseWriter) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 	for name, value := range map[string]string{
 		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 	} {
 		r.Header.Set(name, value)
 	}
+	return caddyhttp.PrepareRequest(r, repl, w, new(caddyhttp.Server))
+}
+
+// overtaken is a handshake at the first upstream of a handler, which is late from the start.
+func overtaken(t *testing.T, h *Handler) (*attempts, *upstream.Choice) {
+	t.Helper()
+	h.HealthChecks.Passive.MaxFails = 1
+	provision(t, h)
 	repl := caddy.NewReplacer()
-	r = caddyhttp.PrepareRequest(r, repl, httptest.NewRecorder(), new(caddyhttp.Server))
+	r := handshakeFor(repl, httptest.NewRecorder())
 	hs := &clientHandshake{account: h.openAccount(r)}
 	if refused := h.checkHandshake(r, hs); refused != nil {
 		t.Fatal(refused)
@@ -89,12 +94,20 @@ func TestPanicsWhileWitnessesAnswerTakeNoPlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer candidates.Close()
+	t.Cleanup(candidates.Close)
 	chosen := candidates.Reserve(h.pool.Fixed[0])
-	defer process.table.GiveBack(chosen)
+	t.Cleanup(func() { process.table.GiveBack(chosen) })
 	chosen.Late = 0
-	all := &attempts{candidates: candidates, hs: hs, out: h.outbound(r, hs), repl: repl}
-	hs.Apply(all.out)
+	out := h.outbound(r, hs)
+	hs.Apply(out)
+	return &attempts{candidates: candidates, hs: hs, out: out, repl: repl}, chosen
+}
+
+// A network of another module may panic while a witness answers, whose place is free then.
+func TestPanicsWhileWitnessesAnswerTakeNoPlaces(t *testing.T) {
+	bad, other := testbed.NewUpstream(t, testbed.Silent), testbed.NewUpstream(t, testbed.Echo)
+	h := doubting(time.Minute, bad.Addr, other.Addr)
+	all, chosen := overtaken(t, h)
 	panicked := caught(func() {
 		_, _, _ = h.exchange(t.Context(), all, chosen, time.Now(), func(ctx context.Context) (*dial.Answer, error) {
 			<-ctx.Done() // it is overtaken
@@ -106,5 +119,40 @@ func TestPanicsWhileWitnessesAnswerTakeNoPlaces(t *testing.T) {
 	}
 	if n := tunnelsOf(other.Addr); n != 0 {
 		t.Errorf("%d places are taken at the witness", n)
+	}
+}
+
+// Both answer at the same time, and the client has one tunnel only.
+func TestWitnessesWhoseTunnelNobodyWantsAreAbandoned(t *testing.T) {
+	late, other := testbed.NewUpstream(t, testbed.Silent), testbed.NewUpstream(t, testbed.Echo)
+	h := doubting(time.Minute, late.Addr, other.Addr)
+	h.Name = "abandons"
+	all, chosen := overtaken(t, h)
+	opens := &dial.Answer{Response: &http.Response{StatusCode: http.StatusSwitchingProtocols}}
+	got, _, err := h.exchange(t.Context(), all, chosen, time.Now(), func(ctx context.Context) (*dial.Answer, error) {
+		<-ctx.Done() // it is overtaken
+		return opens, nil
+	})
+	if got != opens || err != nil {
+		t.Errorf("got %v and %v, want the answer of the upstream itself", got, err)
+	}
+	if n := counted(t, "upstream_handshakes_abandoned_total", "abandons", other.Addr); n != 1 {
+		t.Errorf("%v are abandoned at the witness, want 1", n)
+	}
+}
+
+// The upstream is ready, but the connection of the client is not to be had.
+func TestTunnelsThatAreNotOpenedAreAbandoned(t *testing.T) {
+	up := testbed.NewUpstream(t, testbed.Echo)
+	h := &Handler{Name: "not opened", Upstreams: upstreams(up.Addr)}
+	provision(t, h)
+	w := httptest.NewRecorder()
+	r := handshakeFor(caddy.NewReplacer(), w)
+	if err := h.ServeHTTP(w, r, nil); err == nil {
+		t.Error("there is a tunnel")
+	}
+	abandoned := counted(t, "upstream_handshakes_abandoned_total", h.Name, up.Addr)
+	if opened := counted(t, "upstream_tunnels_opened_total", h.Name, up.Addr); abandoned != 1 || opened != 0 {
+		t.Errorf("%v are abandoned and %v opened, want 1 and 0", abandoned, opened)
 	}
 }

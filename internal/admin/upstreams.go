@@ -31,7 +31,7 @@ type Upstream struct {
 	Handshakes      int `json:"handshakes,omitempty"`
 	HandshakesLimit int `json:"handshakes_limit,omitempty"`
 	// Queued counts handshakes that wait because this upstream, like the others
-	// of their handler, has as many tunnels or handshakes as it may have, or because they
+	// of their handler, is at max_tunnels, max_handshakes or handshake_rate, or because they
 	// belong there.
 	Queued int `json:"queued,omitempty"`
 	// Failing tells that handshakes have failed lately, so that it gets tunnels

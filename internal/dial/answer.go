@@ -63,10 +63,14 @@ func (d *Dialer) Exchange(
 	// The deadline is put on the connection only when ctx has ended, which
 	// costs nothing in a handshake that goes well.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	a := &Answer{conn: c, limit: io.LimitedReader{R: c, N: maxHeader}}
 	a.reader, _ = readers.Get().(*bufio.Reader)
 	a.reader.Reset(&a.limit)
+	returned := false
+	defer closeUnless(&returned, c)
 	err := a.ask(ctx, out, inform)
+	returned = true
 	if !stop() && err == nil {
 		err = failed(ctx, Waiting, ctx.Err())
 	}

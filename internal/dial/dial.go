@@ -57,7 +57,10 @@ func (d *Dialer) Dial(ctx context.Context, to Target, secure *tls.Config) (net.C
 		defer cancel()
 	}
 	secured := tls.Client(c, secure)
-	if err := secured.HandshakeContext(connecting); err != nil {
+	returned := false
+	defer closeUnless(&returned, c)
+	err = secured.HandshakeContext(connecting)
+	if returned = true; err != nil {
 		return nil, errors.Join(tlsError{err}, ignoreClosed(c.Close()))
 	}
 	return secured, nil
@@ -79,6 +82,14 @@ func (d *Dialer) open(ctx context.Context, to Target) (net.Conn, error) {
 		})
 	}
 	return c, err
+}
+
+// closeUnless closes a connection if what was done with it has not returned, but panicked:
+// networks may be those of other modules.
+func closeUnless(returned *bool, c net.Conn) {
+	if !*returned {
+		_ = c.Close()
+	}
 }
 
 // ignoreClosed drops the error of closing what was closed already.

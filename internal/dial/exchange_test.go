@@ -2,6 +2,7 @@ package dial
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -141,5 +142,49 @@ func TestRequestThatCannotBeSent(t *testing.T) {
 	}
 	if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the connection is not closed: %v", err)
+	}
+}
+
+// brokenConn is a connection of another module.
+type brokenConn struct {
+	net.Conn
+
+	closed bool
+}
+
+func (*brokenConn) Write(b []byte) (int, error) { return len(b), nil }
+func (*brokenConn) Read([]byte) (int, error)    { panic("a mistake in a module for networks") }
+func (*brokenConn) SetDeadline(time.Time) error { return nil }
+func (c *brokenConn) Close() error              { c.closed = true; return nil }
+
+func TestPanicsOfConnectionsCloseThem(t *testing.T) {
+	c := new(brokenConn)
+	d := &Dialer{
+		Timeout: time.Minute,
+		Connect: func(context.Context, string, string) (net.Conn, error) { return c, nil },
+	}
+	out, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://example.com/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func() error{
+		"TLS": func() error {
+			_, err := d.Dial(t.Context(), Target{Network: "tcp"}, &tls.Config{ServerName: "example.com"})
+			return err
+		},
+		"the handshake": func() error {
+			_, err := d.Exchange(t.Context(), c, out, nil, nil)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.closed = false
+			defer func() {
+				if recover() == nil || !c.closed {
+					t.Error("it has not panicked, or is not closed")
+				}
+			}()
+			t.Error(do())
+		})
 	}
 }

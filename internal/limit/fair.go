@@ -62,28 +62,16 @@ func (q *Fair[K, T]) Push(key K, value T) (place, dropped *Place[K, T]) {
 		q.Remove(dropped)
 	}
 	l := q.lineOf(key)
-	p := &Place[K, T]{Value: value, line: l, prev: l.last}
-	if l.last != nil {
-		l.last.next = p
-	} else {
-		l.first = p
-	}
-	l.last = p
+	place = l.insert(l.last, value, nil)
 	q.resize(l, 1)
-	return p, dropped
+	return place, dropped
 }
 
 // Return adds a place that is served next: of one that was served already, for nothing. It
 // is added though the queue is full.
 func (q *Fair[K, T]) Return(key K, value T) *Place[K, T] {
 	l := q.lineOf(key)
-	p := &Place[K, T]{Value: value, line: l, next: l.first}
-	if l.first != nil {
-		l.first.prev = p
-	} else {
-		l.last = p
-	}
-	l.first = p
+	p := l.insert(nil, value, l.first)
 	q.resize(l, 1)
 	q.turns.remove(l)
 	q.turns.pushFront(l)
@@ -208,6 +196,22 @@ func (l *line[K, T]) step(yield func(*Place[K, T]) bool) bool {
 	p := l.cursor
 	l.cursor = p.next
 	return yield(p)
+}
+
+// insert adds a place between two neighbours, of which at the ends there is none.
+func (l *line[K, T]) insert(prev *Place[K, T], value T, next *Place[K, T]) *Place[K, T] {
+	p := &Place[K, T]{Value: value, line: l, prev: prev, next: next}
+	if prev != nil {
+		prev.next = p
+	} else {
+		l.first = p
+	}
+	if next != nil {
+		next.prev = p
+	} else {
+		l.last = p
+	}
+	return p
 }
 
 // lineOf is the line of a client. A new one has its turn after all others.

@@ -17,24 +17,23 @@ func newList[K comparable, T any](of func(*line[K, T]) *links[K, T]) list[K, T] 
 	return list[K, T]{links: of}
 }
 
-func (s *list[K, T]) pushBack(l *line[K, T]) {
-	*s.links(l) = links[K, T]{prev: s.last}
-	if s.last != nil {
-		s.links(s.last).next = l
+func (s *list[K, T]) pushBack(l *line[K, T]) { s.insert(s.last, l, nil) }
+
+func (s *list[K, T]) pushFront(l *line[K, T]) { s.insert(nil, l, s.first) }
+
+// insert adds a line between two neighbours, of which at the ends there is none.
+func (s *list[K, T]) insert(prev, l, next *line[K, T]) {
+	*s.links(l) = links[K, T]{prev: prev, next: next}
+	if prev != nil {
+		s.links(prev).next = l
 	} else {
 		s.first = l
 	}
-	s.last = l
-}
-
-func (s *list[K, T]) pushFront(l *line[K, T]) {
-	*s.links(l) = links[K, T]{next: s.first}
-	if s.first != nil {
-		s.links(s.first).prev = l
+	if next != nil {
+		s.links(next).prev = l
 	} else {
 		s.last = l
 	}
-	s.first = l
 }
 
 func (s *list[K, T]) remove(l *line[K, T]) {

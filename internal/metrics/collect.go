@@ -37,6 +37,8 @@ var (
 		"How long handshakes at an upstream took, from dialing to the answer or the failure.", labelUpstream)
 	descFailed = describe("upstream_handshakes_failed_total", "Handshakes at an upstream that have failed, by cause.",
 		labelHandler, labelUpstream, "cause")
+	descAbandoned = describe("upstream_handshakes_abandoned_total", "Handshakes at an upstream that were given up, by no fault of it.",
+		labelHandler, labelUpstream)
 	descRetries   = describe("handshake_retries_total", "Further upstreams tried by handshakes.", labelHandler)
 	descKeyless   = describe("handshakes_without_key_total", "Handshakes without the key that the policy goes by.", labelHandler)
 	descRefused   = describe("handshakes_refused_total", "Handshakes refused, by cause and class of the client's status.", labelHandler, "cause", "status")

@@ -202,15 +202,31 @@ func (h *Handler) ended(outcome string, c Course) {
 	}
 }
 
-// Attempted counts a handshake at an upstream. Without a cause, it has not failed.
+// Attempted counts a handshake at an upstream. Without a cause, a tunnel will be opened,
+// unless GivenUp is called. With one that is not of an upstream's failures, it was given up.
 func (h *Handler) Attempted(upstream string, took time.Duration, cause string) {
+	p := h.seen(upstream)
+	p.site.attempts.observe(took)
+	switch {
+	case cause == "":
+	case p.failed[cause] == nil:
+		p.abandoned.Add(1)
+	default:
+		p.failed.count(cause)
+	}
+}
+
+// GivenUp counts that nobody wants the tunnel for which an upstream was ready.
+func (h *Handler) GivenUp(upstream string) { h.seen(upstream).abandoned.Add(1) }
+
+// seen is the pair with an upstream, which is kept for a while from now on.
+func (h *Handler) seen(upstream string) *Pair {
 	m := h.metrics
 	m.mu.Lock()
+	defer m.unlock()
 	p := m.pairLocked(h, upstream)
 	p.seenLocked(m.clock())
-	m.unlock()
-	p.site.attempts.observe(took)
-	p.failed.count(cause)
+	return p
 }
 
 // Opened counts a tunnel. Its end has to be told to what it returns.

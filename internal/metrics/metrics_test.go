@@ -154,6 +154,7 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	h.Attempted("a:1", 3*time.Second, "dial_failed")
 	h.Attempted("b:1", time.Millisecond, "")
 	h.Attempted("b:1", time.Millisecond, "client_gone")
+	h.GivenUp("b:1")
 	p := h.Opened("b:1", Course{Protocol: "h2", Took: time.Second, Queued: time.Millisecond, Retries: 1})
 	other := h.Opened("a:1", quick)
 	p.Pinged(tunnel.Client)
@@ -169,6 +170,8 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	w.Checked("a:1", Agent, true)
 	w.Checked("a:1", Agent, true)
 	w.expect(map[string]float64{
+		"upstream_handshakes_abandoned_total handler=chat upstream=a:1":                0,
+		"upstream_handshakes_abandoned_total handler=chat upstream=b:1":                2,
 		"handshakes_refused_total cause=origin handler=chat status=4xx":                1,
 		"handshakes_refused_total cause=origin handler=chat status=3xx":                1,
 		"handshakes_refused_total cause=client_gone handler=chat status=499":           1,
@@ -302,8 +305,10 @@ func TestTheLastStatusCounts(t *testing.T) {
 	defer w.Start("x", 0, one(Standing{Status: Drain, State: "drain", Since: since})).Stop()
 	defer w.Start("y", 0, func() []Standing {
 		return []Standing{
-			{Upstream: "b:1", Status: Maint, State: "maint"}, {Upstream: "b:1", Status: Drain, State: "maint"},
-			{Upstream: "c:1", Status: Drain, Reweighed: true, Weight: 0}, {Upstream: "d:1", Weight: 1},
+			{Upstream: "b:1", Status: Maint, State: "maint"},
+			{Upstream: "b:1", Status: Drain, State: "maint"},
+			{Upstream: "c:1", Status: Drain, Reweighed: true, Weight: 0},
+			{Upstream: "d:1", Weight: 1},
 		}
 	}).Stop()
 	w.expect(map[string]float64{

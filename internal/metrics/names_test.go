@@ -22,6 +22,7 @@ tunnel_duration_seconds handler
 handshake_duration_seconds handler outcome
 upstream_handshake_duration_seconds upstream
 upstream_handshakes_failed_total handler upstream cause
+upstream_handshakes_abandoned_total handler upstream
 handshake_retries_total handler
 handshakes_without_key_total handler
 handshakes_refused_total handler cause status

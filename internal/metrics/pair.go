@@ -29,6 +29,8 @@ type Pair struct {
 	closed   atomic.Uint64
 	closedBy words[tunnel.Peer]
 	failed   words[string]
+	// abandoned counts attempts that have come neither to a tunnel nor to a failure.
+	abandoned atomic.Uint64
 	// By direction: in, out.
 	messages, bytes [2]atomic.Uint64
 
@@ -46,6 +48,7 @@ func newPair(h *Handler, u *site) *Pair {
 	p.series = []*series{
 		gaugeOf(descTunnels, func() float64 { return float64(p.open()) }, h.name, u.name),
 		counterOf(descOpenedTo, &p.opened, h.name, u.name),
+		counterOf(descAbandoned, &p.abandoned, h.name, u.name),
 		levelOf(descTunnelsLimit, &p.limit, h.name, u.name).onlyIf(func() bool { return p.limit.Load() > 0 }),
 		levelOf(descHandshakesLimit, &p.handshakesLimit, h.name, u.name).onlyIf(func() bool { return p.handshakesLimit.Load() > 0 }),
 		floatOf(descWeight, &p.weight, h.name, u.name).onlyIf(p.reweighed.Load),

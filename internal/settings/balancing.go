@@ -30,8 +30,8 @@ type Upstream struct {
 
 	// Most tunnels that may be open to this upstream at a time, from all
 	// handlers and configurations of the process together. When all upstreams
-	// are full, handshakes wait, see `load_balancing.queue`. A negative value
-	// means no limit. Default: `load_balancing.max_tunnels`.
+	// are at this limit, or at one for handshakes, the others wait, see
+	// `load_balancing.queue`. A negative value means no limit. Default: `load_balancing.max_tunnels`.
 	MaxTunnels int `json:"max_tunnels,omitempty"`
 
 	// Most handshakes that may be under way at this upstream at a time, from all handlers
@@ -166,7 +166,7 @@ type LoadBalancing struct {
 }
 
 // Queue bounds the handshakes that wait for a place, as all upstreams that they could go
-// to have as many tunnels or handshakes as they may have. Clients are served in turn, each in
+// to are at `max_tunnels`, `max_handshakes` or `handshake_rate`. Clients are served in turn, each in
 // the order in which its handshakes have come. If the queue is full, the newest of the
 // client with the most goes. Those that are not served get 503 with a Retry-After by which
 // they come one after another.

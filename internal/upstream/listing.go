@@ -18,7 +18,8 @@ type Info struct {
 	// lowest max_handshakes; zero means no limit.
 	Handshakes, HandshakesLimit int
 	// Queued counts handshakes that wait because this upstream, like the others
-	// of their pool, has as many tunnels as it may have.
+	// of their pool, is at max_tunnels, max_handshakes or handshake_rate, or because they
+	// belong there.
 	Queued int
 	// Failing tells that some pool avoids it, as connections have failed lately.
 	Failing bool

@@ -59,9 +59,10 @@ var (
 	// ErrNoneLeft means that no upstream is available any more that could be waited for.
 	ErrNoneLeft = errors.New("no upstream is available any more")
 	// ErrQueueTimeout means that nobody has made place in time.
-	ErrQueueTimeout = errors.New("all upstreams are full, and no place has become free in time; see max_tunnels and max_handshakes")
+	ErrQueueTimeout = errors.New("all upstreams are at a limit, and no place has become free in time; " +
+		"see max_tunnels, max_handshakes and handshake_rate")
 	// ErrQueueFull means that too many wait already.
-	ErrQueueFull = errors.New("all upstreams are full")
+	ErrQueueFull = errors.New("all upstreams are at a limit, and as many handshakes wait as may; see queue")
 	// ErrHomeFull means that a session is under way at an upstream that is full.
 	ErrHomeFull = errors.New("the upstream of the client's session has as many tunnels as it may have; see max_tunnels")
 )
