@@ -76,9 +76,12 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	if last != nil && last.cause != causeNoUpstream {
 		return nil, last
 	}
-	setProxyProtocol(r)
+	h.setProxyProtocol(r)
 	out := h.outbound(r, hs)
 	asked := h.askedOf(r, out)
+	if h.asksAllAlike(hs) {
+		hs.Apply(out)
+	}
 	candidates.Waiting = &hs.counts.Queue
 	candidates.Client, _ = upstream.ClientOf(clientIP(r))
 	t := attempts{

@@ -27,17 +27,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	h.live.Begin() // before looking, so that an exit waits for it or is seen
 	defer h.live.Finish()
-	var serve func()
-	var err error
-	if open := func() { serve, err = h.open(w, r) }; r.ProtoMajor == 2 {
-		server.OnOwnStack(open)
-	} else {
-		open()
+	open := h.open
+	if r.ProtoMajor == 2 {
+		open = h.openApart
 	}
+	serve, err := open(w, r)
 	if serve != nil {
 		serve()
 	}
 	return err
+}
+
+// openApart is open on a stack that does not stay as large for as long as the tunnel lasts.
+func (h *Handler) openApart(w http.ResponseWriter, r *http.Request) (serve func(), err error) {
+	server.OnOwnStack(func() { serve, err = h.open(w, r) })
+	return serve, err
 }
 
 // open performs the handshakes and opens the tunnel. A tunnel that ends with the handler

@@ -26,6 +26,9 @@ func expandFor(r *http.Request) func(string) string {
 
 // labelsOf are the labels of the tunnel that a request becomes.
 func (h *Handler) labelsOf(r *http.Request) *tunnel.Labels {
+	if len(h.Labels) == 0 {
+		return nil
+	}
 	return tunnel.NewLabels(label.Expanded(h.Labels, expandFor(r)))
 }
 

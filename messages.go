@@ -33,7 +33,7 @@ func (h *Handler) outbound(r *http.Request, hs *clientHandshake) *http.Request {
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
 		out.Header["Early-Data"] = []string{"1"} // RFC 8470 section 5.1
 	}
-	delete(out.Header, http.CanonicalHeaderKey(handshake.FieldProtocol))
+	delete(out.Header, handshake.Canonical(handshake.FieldProtocol))
 	if len(hs.Subprotocols) > 0 {
 		out.Header.Set(handshake.FieldProtocol, strings.Join(hs.Subprotocols, ", "))
 	}
@@ -58,9 +58,15 @@ func (h *Handler) askedOf(r, out *http.Request) *http.Request {
 	return asked
 }
 
+// asksAllAlike reports whether the request is the same for all upstreams, so that it is
+// made once: neither operations, which may use placeholders about the upstream, nor traces
+// make a difference.
+func (h *Handler) asksAllAlike(hs *clientHandshake) bool {
+	return (h.Headers == nil || h.Headers.Request == nil) && hs.trace == nil
+}
+
 // prepareFor makes the request for the chosen upstream from a copy of out, with
-// the operator's header operations, which may use placeholders about the
-// upstream, and the handshake's own fields.
+// the operator's header operations and the handshake's own fields.
 func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, repl *caddy.Replacer) (made *http.Request) {
 	defer func() {
 		if made == nil { // placeholders are up to other modules, which may panic
@@ -70,6 +76,9 @@ func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, r
 		}
 	}()
 	setUpstream(repl, c.Endpoint.Address, c.Tunnels, c.Endpoint.Server.MaxTunnels, c.Fails)
+	if h.asksAllAlike(hs) {
+		return out // nobody changes it
+	}
 	attempt := new(http.Request)
 	*attempt = *out
 	attempt.Header = out.Header.Clone()
@@ -85,8 +94,11 @@ func (h *Handler) prepareFor(c picked, out *http.Request, hs *clientHandshake, r
 const proxyProtocolVar = "reverse_proxy.proxy_protocol_info"
 
 // setProxyProtocol tells the transport which client to name in the PROXY
-// protocol header, by the variable that reverse_proxy uses for it.
-func setProxyProtocol(r *http.Request) {
+// protocol header, if it sends one, by the variable that reverse_proxy uses for it.
+func (h *Handler) setProxyProtocol(r *http.Request) {
+	if !h.transport.http.ProxyProtocolEnabled() {
+		return
+	}
 	ip := clientIP(r)
 	addrPort, err := netip.ParseAddrPort(ip)
 	if err != nil {
@@ -111,13 +123,13 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 		}
 	}
 	delete(to, "Server") // Caddy's own; Via says who passed the answer on
-	via := http.Header{"Via": {forward.Via(a.ProtoMajor, a.ProtoMinor)}}
-	for _, fields := range []http.Header{from, a.choice.header, via} {
+	for _, fields := range [...]http.Header{from, a.choice.header} {
 		for name, values := range fields {
 			name = handshake.Spell(name)
 			to[name] = append(to[name], values...)
 		}
 	}
+	to["Via"] = append(to["Via"], forward.Via(a.ProtoMajor, a.ProtoMinor))
 	if status == http.StatusSwitchingProtocols || a.StatusCode == http.StatusSwitchingProtocols {
 		delete(to, "Content-Length") // RFC 9110 section 8.6: not in a 101
 	}

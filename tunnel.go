@@ -36,9 +36,8 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientH
 		return abandon(err)
 	}
 	h.writeHeader(w, r, a, func(header http.Header) {
-		header["Upgrade"] = []string{"websocket"}
-		header["Connection"] = []string{"Upgrade"}
-		header[handshake.FieldAccept] = []string{handshake.AcceptFor(hs.Key)}
+		own := []string{"websocket", "Upgrade", handshake.AcceptFor(hs.Key)}
+		header["Upgrade"], header["Connection"], header[handshake.FieldAccept] = own[:1:1], own[1:2:2], own[2:]
 	}, http.StatusSwitchingProtocols)
 	taken, buffered, err := writer.Hijack()
 	if err != nil {

@@ -98,7 +98,9 @@ func overtaken(t *testing.T, h *Handler) (*attempts, *upstream.Choice) {
 	chosen := candidates.Reserve(h.pool.Fixed[0])
 	t.Cleanup(func() { process.table.GiveBack(chosen) })
 	chosen.Late = 0
-	return &attempts{candidates: candidates, hs: hs, out: h.outbound(r, hs), repl: repl}, chosen
+	out := h.outbound(r, hs)
+	hs.Apply(out)
+	return &attempts{candidates: candidates, hs: hs, out: out, repl: repl}, chosen
 }
 
 // A network of another module may panic while a witness answers, whose place is free then.

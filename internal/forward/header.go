@@ -45,6 +45,9 @@ func RemoveHopByHop(header http.Header) {
 // Via is what the field of this name gets for a message that has come in this version of
 // HTTP (RFC 9110 section 7.6.3).
 func Via(major, minor int) string {
+	if major == 1 && minor == 1 {
+		return "1.1 Caddy" // without an allocation for each
+	}
 	return strconv.Itoa(major) + "." + strconv.Itoa(minor) + " Caddy"
 }
 

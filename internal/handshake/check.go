@@ -54,14 +54,18 @@ func Check(r *http.Request) (Offer, error) {
 	if err := o.checkForm(r); err != nil {
 		return o, &Error{Malformed, err}
 	}
-	o.Subprotocols = ListValues(r.Header.Values(FieldProtocol))
-	o.Extensions = extensionNames(r.Header.Values(FieldExtensions))
+	o.Subprotocols = ListValues(valuesOf(r.Header, FieldProtocol))
+	o.Extensions = extensionNames(valuesOf(r.Header, FieldExtensions))
 	return o, nil
 }
 
 // checkVersion accepts only one version of the protocol (RFC 6455 section 4.2.2).
 func checkVersion(r *http.Request) error {
-	versions := ListValues(r.Header.Values(FieldVersion))
+	lines := valuesOf(r.Header, FieldVersion)
+	if len(lines) == 1 && lines[0] == Version {
+		return nil
+	}
+	versions := ListValues(lines)
 	if len(versions) == 0 {
 		return &Error{NoVersion, errors.New("no " + FieldVersion)}
 	}
@@ -101,7 +105,7 @@ func (o *Offer) checkForm(r *http.Request) error {
 	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
 		return errors.New("has a body")
 	}
-	keys := r.Header.Values(FieldKey)
+	keys := valuesOf(r.Header, FieldKey)
 	if len(keys) != 1 || !httpguts.ValidHeaderFieldValue(keys[0]) {
 		return fmt.Errorf("%d %s fields, not a valid one", len(keys), FieldKey)
 	}

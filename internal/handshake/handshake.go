@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"net/http"
+	"strings"
 )
 
 // The names of header fields as RFC 6455 spells them. Go's canonical form
@@ -22,22 +23,32 @@ const (
 	FieldExtensions = "Sec-WebSocket-Extensions"
 )
 
-// spellings are the names of these fields by Go's canonical form, in which they
-// arrive.
-var spellings = map[string]string{
-	http.CanonicalHeaderKey(FieldKey):        FieldKey,
-	http.CanonicalHeaderKey(FieldAccept):     FieldAccept,
-	http.CanonicalHeaderKey(FieldVersion):    FieldVersion,
-	http.CanonicalHeaderKey(FieldProtocol):   FieldProtocol,
-	http.CanonicalHeaderKey(FieldExtensions): FieldExtensions,
+// canonical are the names of these fields in Go's form, in which they arrive: to make that
+// of a name takes an allocation.
+var canonical = map[string]string{
+	FieldKey:        http.CanonicalHeaderKey(FieldKey),
+	FieldAccept:     http.CanonicalHeaderKey(FieldAccept),
+	FieldVersion:    http.CanonicalHeaderKey(FieldVersion),
+	FieldProtocol:   http.CanonicalHeaderKey(FieldProtocol),
+	FieldExtensions: http.CanonicalHeaderKey(FieldExtensions),
 }
 
+// Canonical returns the name of one of these fields as it arrives.
+func Canonical(field string) string { return canonical[field] }
+
+// valuesOf returns the values of one of these fields.
+func valuesOf(header http.Header, field string) []string { return header[canonical[field]] }
+
 // Spell returns the name of a field, in Go's canonical form, as it is sent.
-func Spell(canonical string) string {
-	if name, ok := spellings[canonical]; ok {
-		return name
+func Spell(name string) string {
+	if strings.HasPrefix(name, "Sec-Websocket-") {
+		for spelled, arrived := range canonical {
+			if arrived == name {
+				return spelled
+			}
+		}
 	}
-	return canonical
+	return name
 }
 
 // Version is the only one of the protocol (RFC 6455 section 4.1).
@@ -66,16 +77,17 @@ func NewKey() string {
 // Apply puts the handshake's own fields into the request for the upstream, in the
 // spelling of RFC 6455. Whatever else changes its header comes before.
 func (o *Offer) Apply(out *http.Request) {
-	for canonical, name := range spellings {
-		if values, ok := out.Header[canonical]; ok {
-			delete(out.Header, canonical)
+	for name, arrived := range canonical {
+		if values, ok := out.Header[arrived]; ok {
+			delete(out.Header, arrived)
 			out.Header[name] = values
 		}
 	}
-	out.Header["Connection"] = []string{"Upgrade"}
-	out.Header["Upgrade"] = []string{"websocket"}
-	out.Header[FieldKey] = []string{o.Key}
-	out.Header[FieldVersion] = []string{Version}
+	own := []string{"Upgrade", "websocket", o.Key, Version} // one piece of memory for all
+	out.Header["Connection"] = own[0:1:1]
+	out.Header["Upgrade"] = own[1:2:2]
+	out.Header[FieldKey] = own[2:3:3]
+	out.Header[FieldVersion] = own[3:4:4]
 	delete(out.Header, FieldAccept)
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = []string{""} // keeps Request.Write from adding Go's

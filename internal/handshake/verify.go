@@ -26,16 +26,16 @@ func (o *Offer) Verify(resp *http.Response) error {
 	if !httpguts.HeaderValuesContainsToken(header["Connection"], "upgrade") {
 		return errors.New("the 101 has no Connection: Upgrade")
 	}
-	if accept := header.Values(FieldAccept); len(accept) != 1 || accept[0] != AcceptFor(o.Key) {
+	if accept := valuesOf(header, FieldAccept); len(accept) != 1 || accept[0] != AcceptFor(o.Key) {
 		return fmt.Errorf("the 101 has the wrong %s: %q", FieldAccept, accept)
 	}
-	switch chosen := header.Values(FieldProtocol); {
+	switch chosen := valuesOf(header, FieldProtocol); {
 	case len(chosen) > 1:
 		return fmt.Errorf("the 101 has %d subprotocols", len(chosen))
 	case len(chosen) == 1 && !slices.Contains(o.Subprotocols, chosen[0]):
 		return errors.New("the 101 has a subprotocol that was not offered") // maybe a token that was, see Restrict
 	}
-	for _, name := range extensionNames(header.Values(FieldExtensions)) {
+	for _, name := range extensionNames(valuesOf(header, FieldExtensions)) {
 		if !slices.Contains(o.Extensions, name) {
 			return fmt.Errorf("the 101 has extension %q, which was not offered", name)
 		}
@@ -47,6 +47,8 @@ func isNotWebSocket(protocol string) bool { return !strings.EqualFold(protocol, 
 
 // AcceptFor computes Sec-WebSocket-Accept (RFC 6455 section 1.3).
 func AcceptFor(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // see import
+	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	var room [64]byte                                          // for keys of 16 bytes in base64
+	sum := sha1.Sum(append(append(room[:0], key...), guid...)) //nolint:gosec // see import
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
