@@ -29,7 +29,10 @@ var goals = map[string][]goal{
 	"CPU per echo of 64 B, plain": {{peer: stockName, limit: 0.85}, {peer: haproxyName, limit: 0.95}},
 	"CPU per echo of 64 B, TLS":   {{peer: stockName, limit: 1.05}, {peer: haproxyName, limit: 1.05}},
 
-	"CPU per connect, echo, close, plain": {{peer: stockName, limit: 0.7}, {peer: haproxyName, limit: 2}},
+	"CPU per connect, echo, close, plain": {
+		{peer: stockName, limit: 0.7}, {peer: haproxyName, limit: 2}, {peer: bareCaddyName, limit: 1.1},
+	},
+	"CPU per connect, echo, close, TLS": {{peer: bareCaddyName, limit: 1.08}},
 
 	"CPU per GiB to upstream, 4 KiB frames, plain":  {{peer: stockName, limit: 1.05}},
 	"CPU per GiB to client, 4 KiB frames, plain":    {{peer: stockName, limit: 1.05}},

@@ -14,6 +14,7 @@ import (
 // options are the command's flags.
 type options struct {
 	caddy, root, out string
+	floor            string // caddy binary with the least that makes a tunnel; built if it is needed
 	before           string // caddy binary with an earlier build of the module
 	profiles         string // folder; measure nothing if there is one
 	growth           []int  // measure nothing else if there are any

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,11 +36,25 @@ func (r *runner) report() string {
 		rows = append(rows, m.rows...)
 	}
 	var names []string
+	floors := []string{ourName}
 	for _, p := range r.peers {
-		names = append(names, p.name)
+		if p.floor {
+			floors = append(floors, p.name)
+		} else {
+			names = append(names, p.name)
+		}
 	}
-	return table(rows, names, r.results, r.goals()) + "\n" + r.footer()
+	text := table(rows, names, r.results, r.goals()) + "\n"
+	if measured := r.results.of(floors[1:]); len(measured) > 0 {
+		rows = slices.DeleteFunc(rows, func(l row) bool { return !measured[l.name] })
+		text += "Floors, which are no proxies, but what a proxy cannot do without:\n\n" +
+			unmarked.Replace(table(rows, floors, r.results, nil)) + "\n"
+	}
+	return text + r.footer()
 }
+
+// unmarked takes the marks away from ratios to what nobody competes with.
+var unmarked = strings.NewReplacer(" **lost**", "", " lost?", "")
 
 // goals returns what the results are judged by: nothing if they can't be.
 func (r *runner) goals() map[string][]goal {

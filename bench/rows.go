@@ -21,6 +21,8 @@ type measurement struct {
 	way carriage
 	// cpuBound tells that a profile shows what its values come from.
 	cpuBound bool
+	// floors tells that floors are measured, too.
+	floors bool
 	// leastRuns is how often a noisy measurement is repeated at least.
 	leastRuns int
 	// proxies is how many processes of a peer share the clients; 0 for one.
@@ -89,10 +91,11 @@ func named(list []measurement, suffix string) []measurement {
 // measurementsOf lists the measurements of one kind of port.
 func measurementsOf(s scale, idle idleLoad, frames []int) []measurement {
 	list := idleMeasurements(idle)
-	list = append(list,
-		echoMeasurement(),
-		measurement{rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect, cpuBound: true},
-	)
+	echo := echoMeasurement()
+	echo.floors = true
+	list = append(list, echo, measurement{
+		rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect, cpuBound: true, floors: true,
+	})
 	for _, frame := range frames {
 		list = append(list, bulkMeasurements(frame)...)
 	}

@@ -86,6 +86,9 @@ func (r *runner) runAll(ctx context.Context) error {
 // able returns those of peers that m can be made of. The others have no values.
 func (r *runner) able(m measurement, peers []peer) []peer {
 	return slices.DeleteFunc(peers, func(p peer) bool {
+		if p.floor && !m.floors {
+			return true // and no column
+		}
 		if m.way.protocol == "" || slices.Contains(p.protocols, m.way.protocol) {
 			return false
 		}
