@@ -174,7 +174,7 @@ func (o *options) check() error {
 	case s.longSettle != 0 && s.longSettle <= s.settle:
 		return errors.New("-long-settle must be longer than -settle, or 0")
 	}
-	for _, size := range slices.Concat(s.frames, s.tlsFrames, []int{streamBulkShare * s.streamFrame}) {
+	for _, size := range slices.Concat(s.frames, s.tlsFrames, []int{streamBulkShare * s.streamFrame, shapeBulkShare * largestShape}) {
 		if s.bulkBytes/int64(s.bulkTunnels) < int64(size) {
 			return fmt.Errorf("-bulk-mib is too small for frames of %d bytes", size)
 		}

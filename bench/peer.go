@@ -145,9 +145,6 @@ func lookPath(name string) (string, error) {
 
 // version returns the first line of what the binary says about itself.
 func (p peer) version() string {
-	if p.versionArgs == nil {
-		return runtime.Version()
-	}
 	out, err := exec.Command(p.binary, p.versionArgs...).CombinedOutput() //nolint:gosec,noctx // from allPeers; ends at once
 	if err != nil {
 		return "unknown version"

@@ -94,7 +94,9 @@ func (r *runner) finish(b *strings.Builder) string {
 		fmt.Fprintf(b, "- %s\n", note)
 	}
 	for _, p := range r.peers {
-		fmt.Fprintf(b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
+		if p.versionArgs != nil {
+			fmt.Fprintf(b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
+		}
 	}
 	if len(r.missing) > 0 {
 		fmt.Fprintf(b, "- not installed: %s\n", strings.Join(r.missing, ", "))

@@ -67,6 +67,7 @@ func allMeasurements(s scale) []measurement {
 		rows: []row{{fmt.Sprintf("clients of %d refused while one upstream answers 503", refusable), ""}}, run: measureRefused,
 	})
 	secure := measurementsOf(s, idleLoad{sizes: s.tlsTunnels, longSettle: s.longSettle}, s.tlsFrames)
+	secure = append(secure, shapeMeasurements()...)
 	return append(bothPorts(plain, secure), streamMeasurements(s)...)
 }
 
