@@ -18,13 +18,15 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == backendMode {
-		exitOn(runBackends(context.Background()))
-		return
-	}
-	if len(os.Args) == 3 && os.Args[1] == floorMode {
-		exitOn(runFloor(context.Background(), os.Args[2]))
-		return
+	if len(os.Args) == 3 {
+		switch os.Args[1] {
+		case backendMode:
+			exitOn(runBackends(context.Background(), os.Args[2]))
+			return
+		case floorMode:
+			exitOn(runFloor(context.Background(), os.Args[2]))
+			return
+		}
 	}
 	if runtime.GOOS != "linux" {
 		exitOn(errors.New("costs are read from /proc, which only Linux has"))

@@ -58,7 +58,7 @@ var unmarked = strings.NewReplacer(" **lost**", "", " lost?", "")
 
 // goals returns what the results are judged by: nothing if they can't be.
 func (r *runner) goals() map[string][]goal {
-	if r.quick || r.self || r.growth != nil || r.slow > 0 {
+	if r.quick || r.self || r.growth != nil || r.slow > 0 || r.beside != nil || r.fleet > 0 {
 		return nil
 	}
 	return goals

@@ -53,6 +53,13 @@ func (o *options) planned() []measurement {
 	if o.storm > 0 {
 		return stormMeasurements(o.storm)
 	}
+	if o.beside != nil {
+		return []measurement{besideMeasurement(o.beside)}
+	}
+	if o.fleet > 0 {
+		tunnels := o.scale.tunnels
+		return []measurement{fleetMeasurement(tunnels[len(tunnels)-1], o.fleet)}
+	}
 	if o.slow > 0 {
 		return bothPorts(slowMeasurements(o.slow), slowMeasurements(o.slow))
 	}

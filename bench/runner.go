@@ -43,7 +43,8 @@ func newRunner(o options, dir string) (*runner, error) {
 		all = stormPeers(o)
 	}
 	wanted := slices.DeleteFunc(all, func(p peer) bool {
-		return p.name != ourName && (o.growth != nil || !o.peerFilter.MatchString(p.name))
+		return p.name != ourName &&
+			(o.growth != nil || o.fleet > 0 && !p.hasAdmin || !o.peerFilter.MatchString(p.name))
 	})
 	r.peers, r.missing = installed(wanted)
 	switch {
@@ -52,7 +53,7 @@ func newRunner(o options, dir string) (*runner, error) {
 	case len(r.peers) == 0 || r.peers[0].name != ourName:
 		return nil, fmt.Errorf("caddy binary %q not found", o.caddy)
 	}
-	if r.backends, err = startBackends(); err != nil {
+	if r.backends, err = startBackends(max(backendCount, o.fleet)); err != nil {
 		return nil, err
 	}
 	r.workshop = workshop{dir: dir, cert: cert, upstreams: r.backends.addrs}
