@@ -32,7 +32,10 @@ var goals = map[string][]goal{
 	"CPU per connect, echo, close, plain": {
 		{peer: stockName, limit: 0.7}, {peer: haproxyName, limit: 2}, {peer: bareCaddyName, limit: 1.1},
 	},
-	"CPU per connect, echo, close, TLS": {{peer: bareCaddyName, limit: 1.08}},
+	"allocated per connect, echo, close, plain":    {{limit: 22}},
+	"allocations per connect, echo, close, plain":  {{limit: 200}},
+	"system calls per connect, echo, close, plain": {{limit: 50}},
+	"CPU per connect, echo, close, TLS":            {{peer: bareCaddyName, limit: 1.08}},
 
 	"CPU per GiB to upstream, 4 KiB frames, plain":  {{peer: stockName, limit: 1.05}},
 	"CPU per GiB to client, 4 KiB frames, plain":    {{peer: stockName, limit: 1.05}},

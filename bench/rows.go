@@ -103,7 +103,7 @@ func measurementsOf(s scale, idle idleLoad, frames []int) []measurement {
 	echo.floors = true
 	list = append(list, echo, measurement{
 		rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect, cpuBound: true, floors: true,
-	})
+	}, allocatedMeasurement(), callsMeasurement())
 	for _, frame := range frames {
 		list = append(list, bulkMeasurements(frame)...)
 	}

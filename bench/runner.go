@@ -158,12 +158,10 @@ func (r *runner) subjectOf(m measurement, run *proxy, turn *sync.Mutex) subject 
 // measure makes one measurement of a running proxy.
 func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *sync.Mutex) error {
 	values, err := m.run(ctx, r.subjectOf(m, run, turn))
-	if full, ok := errors.AsType[*capacityError](err); ok && run.name != ourName && ctx.Err() == nil {
-		r.notes = append(r.notes, run.name+" "+full.Error())
-		err = nil
-	}
-	if unserved, ok := errors.AsType[*unservedError](err); ok && ctx.Err() == nil {
-		r.notes = append(r.notes, run.name+" "+unserved.Error())
+	if text := noteOf(run.name, err); text != "" && ctx.Err() == nil {
+		if !slices.Contains(r.notes, text) {
+			r.notes = append(r.notes, text)
+		}
 		err = nil
 	}
 	if err != nil {
@@ -175,4 +173,18 @@ func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *s
 		}
 	}
 	return nil
+}
+
+// noteOf returns what is said below the table of an error that fails nothing.
+func noteOf(name string, err error) string {
+	if full, ok := errors.AsType[*capacityError](err); ok && name != ourName {
+		return name + " " + full.Error()
+	}
+	if unserved, ok := errors.AsType[*unservedError](err); ok {
+		return name + " " + unserved.Error()
+	}
+	if untraced, ok := errors.AsType[*untracedError](err); ok {
+		return untraced.Error()
+	}
+	return ""
 }
