@@ -62,17 +62,23 @@ func (a admin) profile(ctx context.Context, d time.Duration) ([]byte, error) {
 }
 
 func (a admin) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	//nolint:gosec // the address of a process that this program has started
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(a)+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := adminClient.Do(req)
+	return a.do(req)
+}
+
+// do returns the body of a good answer.
+func (a admin) do(req *http.Request) (io.ReadCloser, error) {
+	resp, err := adminClient.Do(req) //nolint:gosec // see get
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		closeQuietly(resp.Body)
-		return nil, fmt.Errorf("getting %s: got status %s", path, resp.Status)
+		return nil, fmt.Errorf("asking for %s: %w", req.URL.Path, statusError(resp.Status))
 	}
 	return resp.Body, nil
 }

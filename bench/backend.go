@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	// backendMode as the only argument makes this program the backends.
+	// backendMode as the first of two arguments makes this program as many backends as
+	// the second one says.
 	backendMode  = "-as-backends"
 	backendCount = 2
 
@@ -45,12 +46,12 @@ type backends struct {
 }
 
 // startBackends runs this program again as backends.
-func startBackends() (*backends, error) {
+func startBackends(count int) (*backends, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, backendMode) //nolint:gosec,noctx // ourselves; ends with its input
+	cmd := exec.Command(self, backendMode, strconv.Itoa(count)) //nolint:gosec,noctx // ourselves; ends with its input
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -82,8 +83,12 @@ func (b *backends) stop() {
 }
 
 // runBackends serves until standard input ends.
-func runBackends(ctx context.Context) error {
-	addrs := make([]string, backendCount)
+func runBackends(ctx context.Context, count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	addrs := make([]string, n)
 	for i := range addrs {
 		listener, err := listen(ctx)
 		if err != nil {
@@ -93,7 +98,7 @@ func runBackends(ctx context.Context) error {
 		go acceptLoop(listener, i == 0)
 	}
 	fmt.Println(strings.Join(addrs, " "))
-	_, err := io.Copy(io.Discard, os.Stdin)
+	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
 

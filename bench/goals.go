@@ -29,7 +29,13 @@ var goals = map[string][]goal{
 	"CPU per echo of 64 B, plain": {{peer: stockName, limit: 0.85}, {peer: haproxyName, limit: 0.95}},
 	"CPU per echo of 64 B, TLS":   {{peer: stockName, limit: 1.05}, {peer: haproxyName, limit: 1.05}},
 
-	"CPU per connect, echo, close, plain": {{peer: stockName, limit: 0.7}, {peer: haproxyName, limit: 2}},
+	"CPU per connect, echo, close, plain": {
+		{peer: stockName, limit: 0.7}, {peer: haproxyName, limit: 2}, {peer: bareCaddyName, limit: 1.1},
+	},
+	"allocated per connect, echo, close, plain":    {{limit: 22}},
+	"allocations per connect, echo, close, plain":  {{limit: 200}},
+	"system calls per connect, echo, close, plain": {{limit: 50}},
+	"CPU per connect, echo, close, TLS":            {{peer: bareCaddyName, limit: 1.08}},
 
 	"CPU per GiB to upstream, 4 KiB frames, plain":  {{peer: stockName, limit: 1.05}},
 	"CPU per GiB to client, 4 KiB frames, plain":    {{peer: stockName, limit: 1.05}},
@@ -39,6 +45,10 @@ var goals = map[string][]goal{
 	"CPU per GiB to client, 1 MiB frames, plain":    {{peer: stockName, limit: 0.6}},
 	"CPU per GiB to upstream, 64 KiB frames, TLS":   {{peer: stockName, limit: 1}},
 	"CPU per GiB to client, 64 KiB frames, TLS":     {{peer: stockName, limit: 1}},
+
+	"CPU per GiB to upstream, 64 KiB frames, header in a record of its own, TLS": shapeGoals,
+	"CPU per GiB to upstream, 64 KiB frames, 1 KiB records, TLS":                 shapeGoals,
+	"CPU per GiB to upstream, 64 B frames, 16 KiB records, TLS":                  shapeGoals,
 
 	"memory per idle tunnel at 1,000, HTTP/2, 100 a connection": {{peer: stockName, limit: 0.4}},
 	"memory per idle tunnel at 1,000, HTTP/2, 1 a connection":   {{peer: stockName, limit: 0.58}},
@@ -63,6 +73,9 @@ var goals = map[string][]goal{
 	"p99 echo latency at 1,000 msg/s, plain": {{peer: haproxyName, limit: 1.3}},
 	"p99 echo latency at 1,000 msg/s, TLS":   {{peer: haproxyName, limit: 1.3}},
 }
+
+// shapeGoals is what records of all shapes may cost.
+var shapeGoals = []goal{{peer: stockName, limit: 0.85}, {peer: haproxyName, limit: 0.82}}
 
 // stormGoals is how long a storm may take: a part of what the upstreams need, and less
 // than with limits as the manuals of others have them.

@@ -73,7 +73,7 @@ func TestEveryGoalIsAboutARowAndAPeerOfADefaultRun(t *testing.T) {
 		}
 	}
 	peers := map[string]bool{"": true}
-	for _, p := range allPeers(options{caddy: "caddy"}) {
+	for _, p := range allPeers(options{caddy: "caddy", floor: "floor"}) {
 		peers[p.name] = true
 	}
 	for name, list := range goals {

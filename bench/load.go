@@ -108,7 +108,7 @@ func (c *client) upgrade(host, path string) error {
 	return nil
 }
 
-// statusError is an answer that is no 101.
+// statusError is another answer than what was asked for.
 type statusError string
 
 func (status statusError) Error() string { return "got status " + string(status) }

@@ -18,9 +18,15 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == backendMode {
-		exitOn(runBackends(context.Background()))
-		return
+	if len(os.Args) == 3 {
+		switch os.Args[1] {
+		case backendMode:
+			exitOn(runBackends(context.Background(), os.Args[2]))
+			return
+		case floorMode:
+			exitOn(runFloor(context.Background(), os.Args[2]))
+			return
+		}
 	}
 	if runtime.GOOS != "linux" {
 		exitOn(errors.New("costs are read from /proc, which only Linux has"))
@@ -55,7 +61,13 @@ func compare(ctx context.Context, o options) error {
 		return err
 	}
 	if o.caddy == "" {
-		if o.caddy, err = buildCaddy(ctx, o.root, dir); err != nil {
+		if o.caddy, err = buildCaddy(ctx, o.root, filepath.Join(dir, "caddy"), "./cmd/caddy"); err != nil {
+			return err
+		}
+	}
+	if o.wantsFloor() {
+		o.floor, err = buildCaddy(ctx, o.root, filepath.Join(dir, "floor"), "bench/floor_caddy.go", "bench/floor_tunnel.go")
+		if err != nil {
 			return err
 		}
 	}
@@ -74,16 +86,15 @@ func compare(ctx context.Context, o options) error {
 	return failures
 }
 
-// buildCaddy builds the module's caddy into dir.
-func buildCaddy(ctx context.Context, root, dir string) (string, error) {
-	fmt.Fprintln(os.Stderr, "building caddy")
-	binary := filepath.Join(dir, "caddy")
-	//nolint:gosec // the output's name is our own
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/caddy")
+// buildCaddy builds a caddy from a package, or files, of the module in root.
+func buildCaddy(ctx context.Context, root, binary string, source ...string) (string, error) {
+	fmt.Fprintln(os.Stderr, "building", filepath.Base(binary))
+	//nolint:gosec // names are our own
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", binary}, source...)...)
 	cmd.Dir = root
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("building caddy: %w", err)
+		return "", fmt.Errorf("building %s: %w", filepath.Base(binary), err)
 	}
 	return binary, nil
 }

@@ -14,11 +14,14 @@ import (
 // options are the command's flags.
 type options struct {
 	caddy, root, out string
+	floor            string // caddy binary with the least that makes a tunnel; built if it is needed
 	before           string // caddy binary with an earlier build of the module
 	profiles         string // folder; measure nothing if there is one
 	growth           []int  // measure nothing else if there are any
 	slow             int    // tunnels with slow peers; measure nothing else if there are any
 	storm            int    // clients that come at once; measure nothing else if there are any
+	beside           []int  // numbers of idle tunnels beside which others are measured, and nothing else
+	fleet            int    // upstreams that operators ask about; measure nothing else if there are any
 	self, quick      bool
 	runs             int
 	rowFilter        *regexp.Regexp
@@ -71,7 +74,7 @@ var quickScale = scale{
 type texts struct {
 	rows, peers         string
 	tunnels, tlsTunnels string
-	growth              string
+	growth, beside      string
 	frames, tlsFrames   string
 	bulkMiB             int64
 }
@@ -92,6 +95,10 @@ func parseFlags(args []string) (options, error) {
 		"`number` of tunnels with peers that read slowly: print their memory, and measure nothing else")
 	flags.IntVar(&o.storm, "storm", 0,
 		"`number` of clients that all come at once: print how long it takes until they are served, and measure nothing else")
+	flags.StringVar(&t.beside, "beside", "",
+		"`numbers` of idle plain tunnels: print what messages and connects cost beside them, and measure nothing else")
+	flags.IntVar(&o.fleet, "fleet", 0,
+		"`number` of upstreams: print how long requests of operators take, with the last of -tunnels, and measure nothing else")
 	flags.IntVar(&o.runs, "runs", 3, "repetitions, whose medians are printed")
 	flags.StringVar(&t.rows, "rows", ".", "`regexp` of the rows to measure")
 	flags.StringVar(&t.peers, "peers", ".", "`regexp` of the peers to compare with")
@@ -144,11 +151,15 @@ func (o *options) parse(t texts) (err error) {
 	if s.tlsTunnels, err = parseAscending(t.tlsTunnels, maxTunnels); err != nil {
 		return fmt.Errorf("parsing -tls-tunnels: %w", err)
 	}
-	if t.growth == "" {
-		return nil
+	if t.growth != "" {
+		if o.growth, err = parseAscending(t.growth, maxTunnels); err != nil {
+			return fmt.Errorf("parsing -growth: %w", err)
+		}
 	}
-	if o.growth, err = parseAscending(t.growth, maxTunnels); err != nil {
-		return fmt.Errorf("parsing -growth: %w", err)
+	if t.beside != "" {
+		if o.beside, err = parseAscending(t.beside, maxTunnels-echoTunnels); err != nil {
+			return fmt.Errorf("parsing -beside: %w", err)
+		}
 	}
 	return nil
 }
@@ -156,12 +167,12 @@ func (o *options) parse(t texts) (err error) {
 func (o *options) check() error {
 	s := o.scale
 	switch {
-	case o.growth != nil && o.profiles != "":
-		return errors.New("-growth and -profiles exclude each other")
-	case o.slow != 0 && (o.growth != nil || o.profiles != ""):
-		return errors.New("-slow excludes -growth and -profiles")
-	case o.storm != 0 && (o.slow != 0 || o.growth != nil || o.profiles != "" || o.self):
-		return errors.New("-storm excludes -slow, -growth, -profiles and -self")
+	case o.tasks() > 1:
+		return errors.New("-growth, -slow, -storm, -beside, -fleet and -profiles exclude each other")
+	case o.storm != 0 && o.self:
+		return errors.New("-storm excludes -self")
+	case o.fleet < 0 || o.fleet > 2000:
+		return errors.New("-fleet must be at most 2000")
 	case o.storm < 0 || o.storm > maxTunnels:
 		return fmt.Errorf("-storm must be at most %d", maxTunnels)
 	case o.slow < 0 || o.slow > 1000:
@@ -173,12 +184,25 @@ func (o *options) check() error {
 	case s.longSettle != 0 && s.longSettle <= s.settle:
 		return errors.New("-long-settle must be longer than -settle, or 0")
 	}
-	for _, size := range slices.Concat(s.frames, s.tlsFrames, []int{streamBulkShare * s.streamFrame}) {
+	for _, size := range slices.Concat(s.frames, s.tlsFrames, []int{streamBulkShare * s.streamFrame, shapeBulkShare * largestShape}) {
 		if s.bulkBytes/int64(s.bulkTunnels) < int64(size) {
 			return fmt.Errorf("-bulk-mib is too small for frames of %d bytes", size)
 		}
 	}
 	return nil
+}
+
+// tasks returns how many flags there are that want nothing else to be measured.
+func (o *options) tasks() int {
+	n := 0
+	for _, wanted := range []bool{
+		o.growth != nil, o.slow != 0, o.storm != 0, o.beside != nil, o.fleet != 0, o.profiles != "",
+	} {
+		if wanted {
+			n++
+		}
+	}
+	return n
 }
 
 // parseAscending parses sizes of which each is larger than the one before.

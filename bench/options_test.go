@@ -53,6 +53,12 @@ func TestFlagsAreChecked(t *testing.T) {
 		"slow peers":               {[]string{"-slow", "100"}, false},
 		"too many slow peers":      {[]string{"-slow", "1001"}, true},
 		"slow peers and growth":    {[]string{"-slow", "100", "-growth", "10"}, true},
+		"idle tunnels beside":      {[]string{"-beside", "100,9000"}, false},
+		"too many of them":         {[]string{"-beside", "9451"}, true},
+		"a fleet":                  {[]string{"-fleet", "1000"}, false},
+		"too large a fleet":        {[]string{"-fleet", "2001"}, true},
+		"a fleet and slow peers":   {[]string{"-fleet", "10", "-slow", "10"}, true},
+		"a storm of ourselves":     {[]string{"-storm", "10", "-self"}, true},
 		"broken expression":        {[]string{"-rows", "("}, true},
 		"frames beyond the volume": {[]string{"-bulk-mib", "1"}, true},
 	}

@@ -36,6 +36,8 @@ type peer struct {
 	balance string
 	// hasAdmin tells that it is a Caddy, whose insides can be asked for.
 	hasAdmin bool
+	// floor tells that it is no proxy for anybody, but the least that would do.
+	floor bool
 	// rate is the most connections or requests a second, and burst how many more may
 	// wait; 0 for no limit.
 	rate, burst int
@@ -43,7 +45,7 @@ type peer struct {
 	proxies int
 	// protocols are those that carry many tunnels in one connection.
 	protocols []string
-	// versionArgs make the binary print its version.
+	// versionArgs make the binary print its version; none if it is this program.
 	versionArgs []string
 }
 
@@ -59,8 +61,8 @@ type settings struct {
 }
 
 // allPeers lists every peer in the order of the table's columns, our module
-// first. With self, a second reverse_proxy takes its place. An earlier build of the
-// module is the last one, if there is one.
+// first. With self, a second reverse_proxy takes its place. Behind them are the floors, and
+// an earlier build of the module is the last one, if there is one.
 func allPeers(o options) []peer {
 	caddy := o.caddy
 	ours := caddyPeer(ourName, caddy, ourDirective)
@@ -86,6 +88,9 @@ func allPeers(o options) []peer {
 			args:        []string{"-D", "FOREGROUND", "-d", ".", "-f", "apache.conf"},
 			versionArgs: []string{"-v"},
 		},
+	}
+	if !o.self {
+		peers = append(peers, floorPeers(o)...)
 	}
 	if o.before != "" {
 		peers = append(peers, caddyPeer(beforeName, o.before, "websocket_proxy {{join .Upstreams}}"))

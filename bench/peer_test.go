@@ -9,7 +9,7 @@ import (
 
 func TestEveryPeersConfigurationHoldsItsPortsAndUpstreams(t *testing.T) {
 	s := settings{Plain: 1234, TLS: 1235, Upstreams: []string{"127.0.0.1:81", "127.0.0.1:82"}, Dir: "/folder"}
-	for _, p := range allPeers(options{caddy: "caddy"}) {
+	for _, p := range allPeers(options{caddy: "caddy", floor: "floor"}) {
 		t.Run(p.name, func(t *testing.T) {
 			config, err := p.config(s)
 			if err != nil {

@@ -34,6 +34,8 @@ type proxy struct {
 	tls     target
 	streams target // TLS with HTTP/2 and HTTP/3, as far as the peer has them
 	admin   admin
+	// upstreams are the addresses in its configuration.
+	upstreams []string
 	// again starts another process of the same peer.
 	again func(context.Context) (*proxy, error)
 }
@@ -82,6 +84,7 @@ func (w *workshop) startOnce(ctx context.Context, p peer) (*proxy, error) {
 	run.plain = target{addr: loopback(ports[0])}
 	run.tls = target{addr: loopback(ports[1]), tls: w.cert.clientConfig()}
 	run.streams = target{addr: loopback(ports[3]), tls: run.tls.tls}
+	run.upstreams = w.upstreams
 	run.again = func(ctx context.Context) (*proxy, error) { return w.start(ctx, p) }
 	if p.hasAdmin {
 		run.admin = admin(loopback(ports[2]))

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,15 +36,29 @@ func (r *runner) report() string {
 		rows = append(rows, m.rows...)
 	}
 	var names []string
+	floors := []string{ourName}
 	for _, p := range r.peers {
-		names = append(names, p.name)
+		if p.floor {
+			floors = append(floors, p.name)
+		} else {
+			names = append(names, p.name)
+		}
 	}
-	return table(rows, names, r.results, r.goals()) + "\n" + r.footer()
+	text := table(rows, names, r.results, r.goals()) + "\n"
+	if measured := r.results.of(floors[1:]); len(measured) > 0 {
+		rows = slices.DeleteFunc(rows, func(l row) bool { return !measured[l.name] })
+		text += "Floors, which are no proxies, but what a proxy cannot do without:\n\n" +
+			unmarked.Replace(table(rows, floors, r.results, nil)) + "\n"
+	}
+	return text + r.footer()
 }
+
+// unmarked takes the marks away from ratios to what nobody competes with.
+var unmarked = strings.NewReplacer(" **lost**", "", " lost?", "")
 
 // goals returns what the results are judged by: nothing if they can't be.
 func (r *runner) goals() map[string][]goal {
-	if r.quick || r.self || r.growth != nil || r.slow > 0 {
+	if r.quick || r.self || r.growth != nil || r.slow > 0 || r.beside != nil || r.fleet > 0 {
 		return nil
 	}
 	return goals
@@ -79,7 +94,9 @@ func (r *runner) finish(b *strings.Builder) string {
 		fmt.Fprintf(b, "- %s\n", note)
 	}
 	for _, p := range r.peers {
-		fmt.Fprintf(b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
+		if p.versionArgs != nil {
+			fmt.Fprintf(b, "- %s: %s%s\n", p.name, p.version(), r.sourceVersion(p))
+		}
 	}
 	if len(r.missing) > 0 {
 		fmt.Fprintf(b, "- not installed: %s\n", strings.Join(r.missing, ", "))

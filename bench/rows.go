@@ -21,6 +21,8 @@ type measurement struct {
 	way carriage
 	// cpuBound tells that a profile shows what its values come from.
 	cpuBound bool
+	// floors tells that floors are measured, too.
+	floors bool
 	// leastRuns is how often a noisy measurement is repeated at least.
 	leastRuns int
 	// proxies is how many processes of a peer share the clients; 0 for one.
@@ -51,6 +53,13 @@ func (o *options) planned() []measurement {
 	if o.storm > 0 {
 		return stormMeasurements(o.storm)
 	}
+	if o.beside != nil {
+		return []measurement{besideMeasurement(o.beside)}
+	}
+	if o.fleet > 0 {
+		tunnels := o.scale.tunnels
+		return []measurement{fleetMeasurement(tunnels[len(tunnels)-1], o.fleet)}
+	}
 	if o.slow > 0 {
 		return bothPorts(slowMeasurements(o.slow), slowMeasurements(o.slow))
 	}
@@ -65,6 +74,7 @@ func allMeasurements(s scale) []measurement {
 		rows: []row{{fmt.Sprintf("clients of %d refused while one upstream answers 503", refusable), ""}}, run: measureRefused,
 	})
 	secure := measurementsOf(s, idleLoad{sizes: s.tlsTunnels, longSettle: s.longSettle}, s.tlsFrames)
+	secure = append(secure, shapeMeasurements()...)
 	return append(bothPorts(plain, secure), streamMeasurements(s)...)
 }
 
@@ -89,10 +99,11 @@ func named(list []measurement, suffix string) []measurement {
 // measurementsOf lists the measurements of one kind of port.
 func measurementsOf(s scale, idle idleLoad, frames []int) []measurement {
 	list := idleMeasurements(idle)
-	list = append(list,
-		echoMeasurement(),
-		measurement{rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect, cpuBound: true},
-	)
+	echo := echoMeasurement()
+	echo.floors = true
+	list = append(list, echo, measurement{
+		rows: []row{{"CPU per connect, echo, close", "µs"}}, run: measureConnect, cpuBound: true, floors: true,
+	}, allocatedMeasurement(), callsMeasurement())
 	for _, frame := range frames {
 		list = append(list, bulkMeasurements(frame)...)
 	}

@@ -43,7 +43,8 @@ func newRunner(o options, dir string) (*runner, error) {
 		all = stormPeers(o)
 	}
 	wanted := slices.DeleteFunc(all, func(p peer) bool {
-		return p.name != ourName && (o.growth != nil || !o.peerFilter.MatchString(p.name))
+		return p.name != ourName &&
+			(o.growth != nil || o.fleet > 0 && !p.hasAdmin || !o.peerFilter.MatchString(p.name))
 	})
 	r.peers, r.missing = installed(wanted)
 	switch {
@@ -52,7 +53,7 @@ func newRunner(o options, dir string) (*runner, error) {
 	case len(r.peers) == 0 || r.peers[0].name != ourName:
 		return nil, fmt.Errorf("caddy binary %q not found", o.caddy)
 	}
-	if r.backends, err = startBackends(); err != nil {
+	if r.backends, err = startBackends(max(backendCount, o.fleet)); err != nil {
 		return nil, err
 	}
 	r.workshop = workshop{dir: dir, cert: cert, upstreams: r.backends.addrs}
@@ -86,6 +87,9 @@ func (r *runner) runAll(ctx context.Context) error {
 // able returns those of peers that m can be made of. The others have no values.
 func (r *runner) able(m measurement, peers []peer) []peer {
 	return slices.DeleteFunc(peers, func(p peer) bool {
+		if p.floor && !m.floors {
+			return true // and no column
+		}
 		if m.way.protocol == "" || slices.Contains(p.protocols, m.way.protocol) {
 			return false
 		}
@@ -154,12 +158,10 @@ func (r *runner) subjectOf(m measurement, run *proxy, turn *sync.Mutex) subject 
 // measure makes one measurement of a running proxy.
 func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *sync.Mutex) error {
 	values, err := m.run(ctx, r.subjectOf(m, run, turn))
-	if full, ok := errors.AsType[*capacityError](err); ok && run.name != ourName && ctx.Err() == nil {
-		r.notes = append(r.notes, run.name+" "+full.Error())
-		err = nil
-	}
-	if unserved, ok := errors.AsType[*unservedError](err); ok && ctx.Err() == nil {
-		r.notes = append(r.notes, run.name+" "+unserved.Error())
+	if text := noteOf(run.name, err); text != "" && ctx.Err() == nil {
+		if !slices.Contains(r.notes, text) {
+			r.notes = append(r.notes, text)
+		}
 		err = nil
 	}
 	if err != nil {
@@ -171,4 +173,18 @@ func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *s
 		}
 	}
 	return nil
+}
+
+// noteOf returns what is said below the table of an error that fails nothing.
+func noteOf(name string, err error) string {
+	if full, ok := errors.AsType[*capacityError](err); ok && name != ourName {
+		return name + " " + full.Error()
+	}
+	if unserved, ok := errors.AsType[*unservedError](err); ok {
+		return name + " " + unserved.Error()
+	}
+	if untraced, ok := errors.AsType[*untracedError](err); ok {
+		return untraced.Error()
+	}
+	return ""
 }

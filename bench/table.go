@@ -18,6 +18,19 @@ func (r results) add(rowName, peerName string, value float64) {
 	r[rowName][peerName] = append(r[rowName][peerName], value)
 }
 
+// of returns the names of the rows that some of these peers have values of.
+func (r results) of(peers []string) map[string]bool {
+	rows := make(map[string]bool)
+	for name, values := range r {
+		for _, p := range peers {
+			if len(values[p]) > 0 {
+				rows[name] = true
+			}
+		}
+	}
+	return rows
+}
+
 // table renders the rows that have results as Markdown, with a column for the
 // goals if there are any. The first peer is the one that the others are
 // compared with.
