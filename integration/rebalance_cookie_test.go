@@ -32,7 +32,7 @@ func (v *sessionClient) cookie() string {
 // stay begins a session, and another one whenever its WebSocket is closed by the proxy,
 // until the context ends.
 func (v *sessionClient) stay(ctx context.Context, http1 *http.Client) error {
-	for {
+	for ctx.Err() == nil {
 		v.home = ""
 		if err := v.begin(http1); err != nil {
 			return err
@@ -41,13 +41,11 @@ func (v *sessionClient) stay(ctx context.Context, http1 *http.Client) error {
 		_, _, err := v.conn.ReadMessage()
 		release()
 		_ = v.conn.Close()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if code := gorillaEnd(v.conn, err).Code; code != 1012 {
-			return fmt.Errorf("the WebSocket at %s was closed with status %d, want 1012: %w", v.home, code, err)
+		if ctx.Err() == nil && gorillaEnd(v.conn, err).Code != 1012 {
+			return fmt.Errorf("the WebSocket at %s was closed otherwise than with 1012: %w", v.home, err)
 		}
 	}
+	return nil
 }
 
 // TestRebalancingMovesSessionsOfACookie: all clients have the cookie of one upstream when
