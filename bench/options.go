@@ -22,6 +22,7 @@ type options struct {
 	storm            int    // clients that come at once; measure nothing else if there are any
 	beside           []int  // numbers of idle tunnels beside which others are measured, and nothing else
 	fleet            int    // upstreams that operators ask about; measure nothing else if there are any
+	spread           bool   // print the least and the most of all repetitions, too
 	self, quick      bool
 	runs             int
 	rowFilter        *regexp.Regexp
@@ -100,6 +101,7 @@ func parseFlags(args []string) (options, error) {
 	flags.IntVar(&o.fleet, "fleet", 0,
 		"`number` of upstreams: print how long requests of operators take, with the last of -tunnels, and measure nothing else")
 	flags.IntVar(&o.runs, "runs", 3, "repetitions, whose medians are printed")
+	flags.BoolVar(&o.spread, "spread", false, "also print the least and the most of the repetitions")
 	flags.StringVar(&t.rows, "rows", ".", "`regexp` of the rows to measure")
 	flags.StringVar(&t.peers, "peers", ".", "`regexp` of the peers to compare with")
 	flags.StringVar(&t.frames, "frames", "4096,65536,1048576", "frame `sizes` of plain bulk rows in bytes")

@@ -46,9 +46,13 @@ func (r *runner) report() string {
 	}
 	text := table(rows, names, r.results, r.goals()) + "\n"
 	if measured := r.results.of(floors[1:]); len(measured) > 0 {
-		rows = slices.DeleteFunc(rows, func(l row) bool { return !measured[l.name] })
+		some := slices.DeleteFunc(slices.Clone(rows), func(l row) bool { return !measured[l.name] })
 		text += "Floors, which are no proxies, but what a proxy cannot do without:\n\n" +
-			unmarked.Replace(table(rows, floors, r.results, nil)) + "\n"
+			unmarked.Replace(table(some, floors, r.results, nil)) + "\n"
+	}
+	if r.spread {
+		text += "From the least to the most of the repetitions:\n\n" +
+			spreads(rows, append(names, floors[1:]...), r.results) + "\n"
 	}
 	return text + r.footer()
 }

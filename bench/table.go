@@ -64,6 +64,27 @@ func table(rows []row, peers []string, r results, goals map[string][]goal) strin
 	return b.String()
 }
 
+// spreads renders the least and the most of each peer's values.
+func spreads(rows []row, peers []string, r results) string {
+	var b strings.Builder
+	b.WriteString("| | unit | " + strings.Join(peers, " | ") + " |\n|---|---|" + strings.Repeat("---:|", len(peers)) + "\n")
+	for _, line := range rows {
+		if r[line.name] == nil {
+			continue
+		}
+		fmt.Fprintf(&b, "| %s | %s |", line.name, line.unit)
+		for _, name := range peers {
+			text := "–"
+			if values := known(r[line.name][name]); len(values) > 0 {
+				text = formatNumber(slices.Min(values)) + " … " + formatNumber(slices.Max(values))
+			}
+			b.WriteString(" " + text + " |")
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
 // formatRatio divides our median by theirs and marks a row that we lose, with
 // a question mark where the repetitions of both overlap.
 func formatRatio(ours, theirs []float64) string {

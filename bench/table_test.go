@@ -93,3 +93,19 @@ func TestPercentileLeavesTheStatedFractionBelow(t *testing.T) {
 		t.Errorf("got %d, want 1", got)
 	}
 }
+
+func TestSpreadsAreFromLeastToMost(t *testing.T) {
+	r := results{
+		"echo":   {"a": {3, 1, 2}, "b": {math.NaN()}},
+		"memory": {"a": {10.04}, "b": {math.NaN(), 7, 8}},
+	}
+	got := spreads([]row{{"echo", "µs"}, {"no such row", ""}, {"memory", "KiB"}}, []string{"a", "b"}, r)
+	want := `| | unit | a | b |
+|---|---|---:|---:|
+| echo | µs | 1.00 … 3.00 | – |
+| memory | KiB | 10.0 … 10.0 | 7.00 … 8.00 |
+`
+	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
