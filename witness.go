@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
@@ -195,7 +196,7 @@ func (h *Handler) convict(c *upstream.Choice) {
 
 // overtaking is others being asked while an upstream is late.
 type overtaking struct {
-	over chan struct{} // closed when it is through
+	over sync.WaitGroup // until it is through
 	said testimony
 }
 
@@ -208,14 +209,13 @@ func (h *Handler) exchange(
 		answered, err := do(ctx)
 		return answered, nil, err
 	}
-	inTime, giveUp := context.WithCancelCause(ctx)
+	inTime, giveUp := context.WithCancelCause(ctx) // for all that are asked
 	defer giveUp(nil)
-	others, stop := context.WithCancel(ctx)
-	defer stop()
-	o := &overtaking{over: make(chan struct{})}
+	o := new(overtaking)
+	o.over.Add(1)
 	timer := time.AfterFunc(c.Late-time.Since(began), func() {
-		defer close(o.over)
-		if o.run(others, h, t, c); o.said.otherwise {
+		defer o.over.Done()
+		if o.run(inTime, h, t, c); o.said.otherwise {
 			giveUp(errOvertaken)
 		}
 	})
@@ -224,8 +224,8 @@ func (h *Handler) exchange(
 		if returned || timer.Stop() {
 			return
 		}
-		stop() // somebody's code has panicked, and nobody wants what others answer
-		if <-o.over; o.said.a != nil {
+		giveUp(nil) // somebody's code has panicked, and nobody wants what others answer
+		if o.over.Wait(); o.said.a != nil {
 			o.said.a.giveBack()
 		}
 	}()
@@ -237,9 +237,9 @@ func (h *Handler) exchange(
 	c.Overdue = true
 	opened := err == nil && answered.StatusCode == http.StatusSwitchingProtocols
 	if opened {
-		stop()
+		giveUp(nil)
 	}
-	<-o.over
+	o.over.Wait()
 	switch {
 	case o.said.panicked != nil:
 		if answered != nil {
