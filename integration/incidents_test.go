@@ -177,6 +177,8 @@ var emptyHere = map[string]string{
 	"WebSocketStorageOutOfReach": "the storage here is a folder",
 	"WebSocketDescriptors":       "descriptors do not run out here",
 
+	"Failed attempts by upstream and cause B": "no attempt is given up here",
+
 	"Handshakes at upstreams A":    "handshakes are not limited here",
 	"Handshakes at upstreams B":    "handshakes are not limited here",
 	"Load that upstreams report A": "no upstream reports here",

@@ -98,8 +98,8 @@ func (r *rooms) places() (all map[int]map[string]int, nowhere int) {
 // is too big for one of them.
 func TestRebalancingMovesRooms(t *testing.T) {
 	t.Parallel()
-	const big, bigRoom, members = 0, 80, 2
-	small := amount(400, 150)
+	// A room of up to a quarter of an upstream's share is not divided.
+	const big, bigRoom, members, small = 0, 80, 2, 150
 	var addrs []string
 	for range 3 {
 		addrs = append(addrs, testbed.NewUpstream(t, testbed.Echo).Addr)
