@@ -31,6 +31,8 @@ func (t *Tunnel) Limit(d Deadline) {
 }
 
 func (t *Tunnel) limit(d Deadline) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	all := []Deadline{d}
 	if old := t.deadlines.Load(); old != nil {
 		all = append(all, *old...)

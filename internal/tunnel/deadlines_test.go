@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -145,5 +146,26 @@ func TestRatesFade(t *testing.T) {
 		if bytes > want*1.01 || bytes < want*0.9 || messages > want/100*1.01 || messages < want/100*0.9 {
 			t.Errorf("%v later the rates are %v and %v, want %v", after, bytes, messages, want)
 		}
+	}
+}
+
+// TestNoLimitIsLostAmongRenewals has others renew a tunnel while it gets limits.
+func TestNoLimitIsLostAmongRenewals(t *testing.T) {
+	live := NewRegistry(nil)
+	held, at := registered(live), live.Now().Add(time.Hour)
+	held.Limit(Deadline{At: at, Reason: Expired})
+	var others sync.WaitGroup
+	others.Go(func() {
+		for i := range 2000 {
+			held.Renew(at.Add(time.Duration(i)), 0)
+		}
+	})
+	const limits = 500
+	for range limits {
+		held.Limit(Deadline{At: at, Reason: MaxLifetime})
+	}
+	others.Wait()
+	if got := len(*held.deadlines.Load()); got != 1+limits {
+		t.Errorf("it has %d limits, want %d", got, 1+limits)
 	}
 }

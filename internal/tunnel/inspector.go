@@ -24,6 +24,9 @@ type inspector struct {
 	pingStates [2]pingState
 	// nonce marks the pings of this tunnel.
 	nonce [nonceSize]byte
+	// watched are the peers that are to react to a ping, if their time to do so may begin
+	// anew in the next round. It belongs to the sweep, and is here as there is room.
+	watched [2]bool
 
 	// What follows is guarded by the tunnel's mu.
 

@@ -29,9 +29,6 @@ type pingState struct {
 	askedAt  time.Time // since when it has not reacted to a ping; zero if it has
 	// acknowledged is how much of what was sent to it its system has taken.
 	acknowledged int64
-	// watched is set while it is to react, if its time to do so may begin anew in the next
-	// round of the sweep.
-	watched bool
 }
 
 func newNonce() (nonce [nonceSize]byte) {
@@ -42,9 +39,7 @@ func newNonce() (nonce [nonceSize]byte) {
 // keepAlive ends the tunnel if a peer has not reacted to a ping, and otherwise
 // has pings put in for silent peers. It is called by the sweep only.
 func (t *Tunnel) keepAlive(now time.Time) {
-	for d := range t.inspector.pingStates {
-		t.inspector.pingStates[d].watched = false
-	}
+	t.inspector.watched = [2]bool{}
 	closing, ok := t.mayPing()
 	if !ok {
 		return
@@ -90,7 +85,7 @@ func (t *Tunnel) hasNotReacted(d relay.Direction, now time.Time) bool {
 	// reason: each second some message has its turn.
 	if read != v.read || read != taken {
 		v.read, v.heardAt, v.askedAt = read, now, time.Time{}
-		v.watched = asked
+		t.inspector.watched[d] = asked
 		return false
 	}
 	if !asked {
@@ -108,8 +103,8 @@ func (t *Tunnel) isTaking(d relay.Direction, v *pingState) bool {
 	backlog := t.relay.Backlog(d)
 	was := v.acknowledged
 	v.acknowledged = int64(t.seen.taken[d]) - int64(backlog)
-	v.watched = backlog > 0
-	return v.watched && v.acknowledged > was
+	t.inspector.watched[d.Opposite()] = backlog > 0
+	return backlog > 0 && v.acknowledged > was
 }
 
 // endLost ends the tunnel because a peer has not reacted to a ping.

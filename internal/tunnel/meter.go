@@ -11,8 +11,8 @@ import (
 // tunnels. It is told under locks, so it must neither block nor call back.
 type Meter interface {
 	// Moved is told what has changed since the last time: when the tunnel starts, at
-	// most once a second while it is open, and when it has ended, which makes all that
-	// is no total zero again.
+	// most once a second while it is open, when one of its directions ends, and when it
+	// has ended, which makes all that is no total zero again.
 	Moved(Movement)
 	// Pinged is told that a ping of ours goes to p, Ponged how long its answer took,
 	// and PingTimedOut that p was lost, as it has not reacted.
@@ -63,7 +63,7 @@ func (t *Tunnel) meterMoved(now time.Time) {
 	to := t.metered
 	for d := range relay.Direction(2) {
 		if t.ended[d] {
-			continue // what is read to be discarded is no traffic
+			continue // that is told, and what is read to be discarded is no traffic
 		}
 		read, taken := t.relay.Counts(d)
 		bytes, messages := to.of(d)
@@ -73,6 +73,22 @@ func (t *Tunnel) meterMoved(now time.Time) {
 	}
 	if to.Traffic != t.metered.Traffic {
 		to.active = now.Unix()
+	}
+	t.tellMeterLocked(to)
+}
+
+// meterDirectionLocked tells the meter the rest of a direction that has ended: the tunnel
+// may go on for hours. It is called by the direction's writer.
+func (t *Tunnel) meterDirectionLocked(d relay.Direction) {
+	if t.Meter == nil || t.metered.over {
+		return
+	}
+	to := t.metered
+	bytes, messages := to.of(d)
+	*bytes, *messages = max(*bytes, t.passed[d]), t.messages[d].Load()
+	to.buffered[d] = 0
+	if to.Traffic != t.metered.Traffic {
+		to.active = time.Now().Unix()
 	}
 	t.tellMeterLocked(to)
 }

@@ -124,6 +124,29 @@ func TestMeterKnowsWhatWaits(t *testing.T) {
 	})
 }
 
+// TestMeterKnowsAllOfADirectionThatHasEnded has a client end its stream while its last
+// words wait, and the upstream go on.
+func TestMeterKnowsAllOfADirectionThatHasEnded(t *testing.T) {
+	inMemory(t, Options{}, func(m *memoryTunnel) {
+		m.upstream.in.room = 10
+		words := m.client.frame(testbed.Binary, strings.Repeat("x", 100))
+		m.others.Go(func() { m.client.send(words); _ = m.client.CloseWrite() })
+		time.Sleep(3 * SweepInterval / 2)
+		if got := m.meter.now(); got.Buffered[0] == 0 {
+			t.Errorf("while the upstream takes nothing, the meter knows %+v", got)
+		}
+		for !m.upstream.in.hasEnded() {
+			m.upstream.in.drop(10)
+			synctest.Wait()
+		}
+		time.Sleep(2 * SweepInterval)
+		want := Traffic{BytesIn: uint64(len(words)), MessagesIn: 1}
+		if got := m.meter.now(); got.Buffered != [2]int{} || got.Traffic != want {
+			t.Errorf("when it has taken all, the meter knows %+v, want %+v", got, want)
+		}
+	})
+}
+
 // TestMeterKnowsRoundTrips has the client answer late, and more than once.
 func TestMeterKnowsRoundTrips(t *testing.T) {
 	inMemory(t, Options{Ping: 10 * time.Second}, func(m *memoryTunnel) {

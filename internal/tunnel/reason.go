@@ -160,3 +160,10 @@ func failed(p Peer, err error) Reason {
 	}
 	return other
 }
+
+// noteEndLocked remembers why the first direction has ended.
+func (t *Tunnel) noteEndLocked(d relay.Direction, end relay.End) {
+	if t.why == "" {
+		t.why = endedBy(d, end)
+	}
+}

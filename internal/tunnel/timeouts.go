@@ -73,8 +73,7 @@ func (t *Tunnel) check(now time.Time, slept time.Duration) {
 // it is told: something is on its way to a destination, or a peer is to react to a ping.
 func (t *Tunnel) isWatched() bool {
 	w := &t.seen
-	return w.read != w.taken || t.inspector != nil &&
-		(t.inspector.pingStates[0].watched || t.inspector.pingStates[1].watched)
+	return w.read != w.taken || t.inspector != nil && t.inspector.watched != [2]bool{}
 }
 
 // nextDue is when one of the times may be over, unless something happens before.

@@ -294,19 +294,13 @@ func (t *Tunnel) Ended(d relay.Direction, end relay.End) {
 	defer t.mu.Unlock()
 	t.ended[d], t.failed[d] = true, end.Err != nil && end.Writing
 	t.touch()
+	t.meterDirectionLocked(d)
 	t.noteEndLocked(d, end)
 	switch {
 	case t.resets && d == relay.ClientToUpstream:
 		t.resetLocked()
 	case !t.mayGoOnLocked(d, end):
 		t.lingerLocked()
-	}
-}
-
-// noteEndLocked remembers why the first direction has ended.
-func (t *Tunnel) noteEndLocked(d relay.Direction, end relay.End) {
-	if t.why == "" {
-		t.why = endedBy(d, end)
 	}
 }
 
