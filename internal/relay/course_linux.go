@@ -207,9 +207,12 @@ func (r *polled) flush(d Direction) {
 	r.answerWake(d)
 }
 
-// progress counts a part of what is being written, which a stall has not.
+// progress counts a part of what is being written, which a stall has not. What was inserted
+// is none of what was read.
 func (c *course) progress(n int) {
-	c.taken.Store(min(c.taken.Load()+uint64(n), c.read.Load()-1))
+	if read, taken := c.read.Load(), c.taken.Load(); taken < read {
+		c.taken.Store(min(taken+uint64(n), read-1))
+	}
 }
 
 // answerWake lets the owner insert what it wanted to while bytes were written.
