@@ -79,6 +79,10 @@ func parseOrigin(s string) (origin, bool) {
 		strings.HasSuffix(u.Host, ":") || strings.ContainsFunc(u.Host, neverInHost) {
 		return origin{}, false
 	}
+	// What is no IPv6 address may have neither, which url.Parse does not mind.
+	if host := u.Hostname(); strings.ContainsAny(host, "[]") || strings.Contains(host, ":") && u.Host[0] != '[' {
+		return origin{}, false
+	}
 	return origin{
 		scheme: u.Scheme, // in lower case already
 		host:   strings.ToLower(u.Hostname()),

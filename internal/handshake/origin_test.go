@@ -111,6 +111,7 @@ func FuzzParseOrigin(f *testing.F) {
 	for _, s := range []string{
 		"null", "https://example.com", "http://[::1]:8080", "https://*.example.com", "https://a@b", "https://example.com:",
 		"app://x", "https://example.com#", "http://[fe80::1%25en0]", "https://exa%6dple.com", "HTTPS://ÄB.example:0443",
+		"hptp://v::v::6]:881]:8800",
 	} {
 		f.Add(s)
 	}
