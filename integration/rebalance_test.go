@@ -18,15 +18,24 @@ import (
 // come back do so, until the test ends.
 func (c *caddy) keepOpen(tb testing.TB, n int) {
 	tb.Helper()
+	keep := c.keeper(tb)
+	for i := range n {
+		keep(c.url(schemes[i%2], "/"), func(string) {})
+	}
+}
+
+// keeper returns what has a client connect, and come back until the test ends. Where the
+// client is, at is told.
+func (c *caddy) keeper(tb testing.TB) (keep func(url string, at func(upstream string))) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var clients sync.WaitGroup
 	tb.Cleanup(func() {
 		cancel()
 		clients.Wait()
 	})
-	for i := range n {
-		url := c.url(schemes[i%2], "/")
-		clients.Go(func() { c.comeBack(ctx, tb, url, func(string) {}) })
+	return func(url string, at func(upstream string)) {
+		clients.Go(func() { c.comeBack(ctx, tb, url, at) })
 	}
 }
 

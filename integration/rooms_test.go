@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -52,24 +51,16 @@ type rooms struct {
 // to, until the test ends.
 func (r *rooms) fill(tb testing.TB, c *caddy, room, members int) {
 	tb.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var clients sync.WaitGroup
-	tb.Cleanup(func() {
-		cancel()
-		clients.Wait()
-	})
+	keep := c.keeper(tb)
 	for i := range members {
 		r.mu.Lock()
 		who := len(r.at)
 		r.at, r.of = append(r.at, ""), append(r.of, room)
 		r.mu.Unlock()
-		url := c.url(schemes[i%2], fmt.Sprint("/?room=", room))
-		clients.Go(func() {
-			c.comeBack(ctx, tb, url, func(upstream string) {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				r.at[who] = upstream
-			})
+		keep(c.url(schemes[i%2], fmt.Sprint("/?room=", room)), func(upstream string) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.at[who] = upstream
 		})
 	}
 }
