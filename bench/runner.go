@@ -112,7 +112,7 @@ func (r *runner) mostRepetitions() int {
 // there from the first reading to the last, because what processes share, such
 // as libraries, is divided among them.
 func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []error {
-	ctx, cancel := context.WithTimeout(ctx, measurementLimit*time.Duration(len(peers))+r.scale.longSettle)
+	ctx, cancel := context.WithTimeout(ctx, measurementLimit*time.Duration(len(peers))+r.scale.longSettle+r.scale.watch)
 	defer cancel()
 	var failures []error
 	var started []*proxy
