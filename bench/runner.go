@@ -135,7 +135,7 @@ func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []er
 			turn.Lock()
 			defer turn.Unlock()
 			if err := r.measure(ctx, m, run, &turn); err != nil {
-				failures = append(failures, fmt.Errorf("%s: %s: %w", run.name, m.rows[0].name, err))
+				failures = append(failures, fmt.Errorf("%s: %s: %w%s", run.name, m.rows[0].name, err, run.evidence(ctx)))
 			}
 		})
 	}
