@@ -76,6 +76,7 @@ func (r *runner) runAll(ctx context.Context) error {
 			for group := range slices.Chunk(order, m.sideBySide()) {
 				failures = append(failures, r.runGroup(ctx, m, group)...)
 				if ctx.Err() != nil {
+					r.note("interrupted: rows and repetitions are missing")
 					return errors.Join(append(failures, ctx.Err())...)
 				}
 			}
@@ -93,11 +94,39 @@ func (r *runner) able(m measurement, peers []peer) []peer {
 		if m.way.protocol == "" || slices.Contains(p.protocols, m.way.protocol) {
 			return false
 		}
-		for _, line := range m.rows {
-			r.results.add(line.name, p.name, math.NaN())
+		for _, name := range r.wanted(m) {
+			r.results.add(name, p.name, math.NaN())
 		}
 		return true
 	})
+}
+
+// wanted returns the names of those rows of m that are asked for.
+func (r *runner) wanted(m measurement) []string {
+	var names []string
+	for _, line := range m.rows {
+		if r.rowFilter.MatchString(line.name) {
+			names = append(names, line.name)
+		}
+	}
+	return names
+}
+
+// note adds what is said below the table, once.
+func (r *runner) note(text string) {
+	if !slices.Contains(r.notes, text) {
+		r.notes = append(r.notes, text)
+	}
+}
+
+// failed notes what the medians of other repetitions would hide, and that there are rows
+// though nobody may have values of them.
+func (r *runner) failed(m measurement, name string, err error) error {
+	r.note(fmt.Sprintf("%s failed, once at least: %s", name, m.rows[0].name))
+	for _, row := range r.wanted(m) {
+		r.results.add(row, name)
+	}
+	return fmt.Errorf("%s: %s: %w", name, m.rows[0].name, err)
 }
 
 func (r *runner) mostRepetitions() int {
@@ -120,7 +149,7 @@ func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []er
 		p.proxies = m.proxies
 		run, err := r.start(ctx, p)
 		if err != nil {
-			failures = append(failures, fmt.Errorf("%s: %s: %w", p.name, m.rows[0].name, err))
+			failures = append(failures, r.failed(m, p.name, err))
 			continue
 		}
 		defer run.stop()
@@ -135,7 +164,7 @@ func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []er
 			turn.Lock()
 			defer turn.Unlock()
 			if err := r.measure(ctx, m, run, &turn); err != nil {
-				failures = append(failures, fmt.Errorf("%s: %s: %w%s", run.name, m.rows[0].name, err, run.evidence(ctx)))
+				failures = append(failures, r.failed(m, run.name, fmt.Errorf("%w%s", err, run.evidence(ctx))))
 			}
 		})
 	}
@@ -159,9 +188,7 @@ func (r *runner) subjectOf(m measurement, run *proxy, turn *sync.Mutex) subject 
 func (r *runner) measure(ctx context.Context, m measurement, run *proxy, turn *sync.Mutex) error {
 	values, err := m.run(ctx, r.subjectOf(m, run, turn))
 	if text := noteOf(run.name, err); text != "" && ctx.Err() == nil {
-		if !slices.Contains(r.notes, text) {
-			r.notes = append(r.notes, text)
-		}
+		r.note(text)
 		err = nil
 	}
 	if err != nil {

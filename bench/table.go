@@ -11,11 +11,12 @@ import (
 // results holds the values of every repetition by row and peer.
 type results map[string]map[string][]float64
 
-func (r results) add(rowName, peerName string, value float64) {
+// add adds values, or none to what has failed.
+func (r results) add(rowName, peerName string, added ...float64) {
 	if r[rowName] == nil {
 		r[rowName] = make(map[string][]float64)
 	}
-	r[rowName][peerName] = append(r[rowName][peerName], value)
+	r[rowName][peerName] = append(r[rowName][peerName], added...)
 }
 
 // of returns the names of the rows that some of these peers have values of.
