@@ -93,7 +93,7 @@ func allPeers(o options) []peer {
 		peers = append(peers, floorPeers(o)...)
 	}
 	if o.before != "" {
-		peers = append(peers, caddyPeer(beforeName, o.before, "websocket_proxy {{join .Upstreams}}"))
+		peers = append(peers, caddyPeer(beforeName, o.before, ourDirective))
 	}
 	return peers
 }
