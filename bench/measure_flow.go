@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -143,8 +144,7 @@ func receiveStamped(c *client, n int, start time.Time) ([]time.Duration, error) 
 // values don't exceed. It sorts values.
 func percentile(values []time.Duration, p float64) time.Duration {
 	slices.Sort(values)
-	i := int(p * float64(len(values)))
-	return values[min(i, len(values)-1)]
+	return values[int(math.Ceil(p*float64(len(values))))-1]
 }
 
 // parallel calls f(0) to f(n-1) at once and waits for all.

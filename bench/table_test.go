@@ -87,8 +87,8 @@ func TestPercentileLeavesTheStatedFractionBelow(t *testing.T) {
 	for i := range values {
 		values[i] = time.Duration(100 - i)
 	}
-	if got := percentile(values, 0.99); got != 100 {
-		t.Errorf("got %d, want 100", got)
+	if got := percentile(values, 0.99); got != 99 {
+		t.Errorf("got %d, want 99", got)
 	}
 	if got := percentile(values[:1], 0.99); got != 1 {
 		t.Errorf("got %d, want 1", got)
