@@ -85,15 +85,7 @@ func TestPeersThatDoNotKnowAProtocolHaveNoValues(t *testing.T) {
 // backend, and returns it as the target of clients.
 func startStreamServer(t *testing.T, backend target, way carriage) target {
 	t.Helper()
-	cert, err := newCertificate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := tls.X509KeyPair(cert.cert, cert.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}}
+	cert, config := testCertificate(t)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pass(w, r, backend) })
 	server := target{tls: cert.clientConfig()}
 	if way.protocol == http3Name {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/tls"
-	"net"
 	"strings"
 	"testing"
 )
@@ -28,8 +27,11 @@ func TestEveryPeersConfigurationHoldsItsPortsAndUpstreams(t *testing.T) {
 }
 
 func TestBothCaddyConfigurationsDifferOnlyByTheDirective(t *testing.T) {
-	peers := allPeers(options{caddy: "caddy"})
+	peers := allPeers(options{caddy: "caddy", before: "earlier"})
 	ours, stock := peers[0], peers[1]
+	if before := peers[len(peers)-1]; before.name != beforeName || before.balance != ours.balance {
+		t.Errorf("an earlier build has %q, want %q", before.balance, ours.balance)
+	}
 	ours.balance, stock.balance = "same", "same"
 	a, err := ours.config(settings{})
 	if err != nil {
@@ -52,26 +54,22 @@ func TestPeersWithoutABinaryAreListedAsMissing(t *testing.T) {
 }
 
 func TestCertificateIsAcceptedByItsOwnClientConfiguration(t *testing.T) {
+	state := tlsOver(t, new(recorder)).ConnectionState()
+	if state.Version != tls.VersionTLS13 || state.CurveID != tls.X25519 || state.DidResume {
+		t.Errorf("got %+v, want what README.md says", state)
+	}
+}
+
+// testCertificate makes a certificate, and what its server needs.
+func testCertificate(t *testing.T) (*certificate, *tls.Config) {
+	t.Helper()
 	cert, err := newCertificate()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := checkCertificate(t, cert); err != nil {
-		t.Error(err)
-	}
-}
-
-// checkCertificate makes a TLS handshake over a pipe.
-func checkCertificate(t *testing.T, cert *certificate) error {
-	t.Helper()
 	pair, err := tls.X509KeyPair(cert.cert, cert.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	near, far := net.Pipe()
-	defer near.Close()
-	defer far.Close()
-	server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{pair}, SessionTicketsDisabled: true})
-	go func() { _ = server.HandshakeContext(t.Context()) }() // the client's error tells all
-	return tls.Client(near, cert.clientConfig()).HandshakeContext(t.Context())
+	return cert, &tls.Config{Certificates: []tls.Certificate{pair}}
 }

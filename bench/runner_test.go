@@ -34,10 +34,7 @@ func TestInterruptedRunsSaySo(t *testing.T) {
 // newTestRunner returns one whose only peer ends at once.
 func newTestRunner(t *testing.T) *runner {
 	t.Helper()
-	cert, err := newCertificate()
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert, _ := testCertificate(t)
 	r := &runner{
 		options:  options{runs: 1, quick: true, rowFilter: regexp.MustCompile("wanted")},
 		workshop: workshop{dir: t.TempDir(), cert: cert},

@@ -81,18 +81,12 @@ func (r *recorder) records(t *testing.T) []int {
 // tlsOver connects a client through wire to a server that swallows everything.
 func tlsOver(t *testing.T, wire *recorder) *tls.Conn {
 	t.Helper()
-	cert, err := newCertificate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := tls.X509KeyPair(cert.cert, cert.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert, forServer := testCertificate(t)
+	forServer.SessionTicketsDisabled = true
 	near, far := net.Pipe()
 	t.Cleanup(func() { _ = near.Close(); _ = far.Close() })
 	go func() {
-		server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{pair}, SessionTicketsDisabled: true})
+		server := tls.Server(far, forServer)
 		_ = server.Handshake() // the client's error tells all
 		for b := make([]byte, 1<<16); ; {
 			if _, err := far.Read(b); err != nil {
