@@ -142,12 +142,10 @@ func (a *Answer) SetReadDeadline(t time.Time) error {
 }
 
 // Detach gives what the connection has become to its caller, with the bytes that came
-// together with the answer. TCP gives the peer up after a time if that is not zero.
-func (a *Answer) Detach(giveUpAfter time.Duration) relay.Side {
+// together with the answer.
+func (a *Answer) Detach() relay.Side {
 	buffered, _ := a.reader.Peek(a.reader.Buffered())
-	side := conn.Socket{Conn: a.conn}
-	side.GiveUpAfter(giveUpAfter)
-	taken := relay.Side{Conn: side, Buffered: slices.Clone(buffered)}
+	taken := relay.Side{Conn: conn.Socket{Conn: a.conn}, Buffered: slices.Clone(buffered)}
 	a.free()
 	return taken
 }

@@ -22,7 +22,7 @@ type polled struct {
 	hooks Hooks
 	place place
 	bulk  bool // a read has brought as much as a long frame
-	// mu keeps Backlog from using a descriptor that is being closed, and
+	// mu keeps Backlog and GiveUpAfter from using a descriptor that is being closed, and
 	// guards what follows for it, and for those who send errands.
 	mu     sync.Mutex
 	closed bool
@@ -111,6 +111,17 @@ func (r *polled) Backlog(d Direction) int {
 		return 0
 	}
 	return n
+}
+
+func (r *polled) GiveUpAfter(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	for _, fd := range r.fds {
+		SetUserTimeout(fd, d)
+	}
 }
 
 func (r *polled) Wake(d Direction) {
