@@ -119,7 +119,7 @@ func TestConnectionIsTheAnswersUntilItIsDetached(t *testing.T) {
 			up.WaitOpen(t, 0)
 			continue
 		}
-		side := a.Detach(time.Minute)
+		side := a.Detach()
 		a.Discard()
 		rest := make([]byte, len("glued")-len(side.Buffered))
 		if _, err := io.ReadFull(side.Conn, rest); err != nil || string(side.Buffered)+string(rest) != "glued" {
