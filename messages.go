@@ -155,7 +155,7 @@ func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *clientH
 		}
 	}, a.StatusCode)
 	ctx, cancel := h.live.UntilExit(r.Context())
-	defer cancel()
+	defer cancel(nil)
 	if err := forward.Body(ctx, w, a, h.tunnelPolicy.Idle, h.tunnelPolicy.Write); err != nil {
 		// The status is out; all that can still be said is that the body is
 		// not whole.

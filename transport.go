@@ -54,6 +54,7 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 	}
 	// Once it is loaded, the transport does not tell any more what it was given.
 	var given struct {
+		Protocol     string          `json:"protocol"`
 		NetworkProxy json.RawMessage `json:"network_proxy"`
 		KeepAlive    struct {
 			ProbeInterval json.RawMessage `json:"probe_interval"`
@@ -65,7 +66,7 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 		return refusedOption("network_proxy")
 	}
 	ownProbes := len(given.KeepAlive.ProbeInterval) > 0
-	if understood && !ownProbes {
+	if understood && !ownProbes && given.Protocol == "http" {
 		h.TransportRaw = withoutProbes(h.TransportRaw)
 	}
 	mod, err := ctx.LoadModule(h, "TransportRaw")

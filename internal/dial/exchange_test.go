@@ -31,7 +31,7 @@ func exchange(ctx context.Context, t *testing.T, d *Dialer, addr string, hints *
 	}
 	offer := &handshake.Offer{Key: key}
 	offer.Apply(out)
-	return d.Exchange(ctx, c, out, offer, func(_ context.Context, resp *http.Response) {
+	return d.Exchange(ctx, c, out, offer, func(_ time.Time, resp *http.Response) {
 		*hints = append(*hints, resp.StatusCode)
 	})
 }
