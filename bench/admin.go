@@ -51,6 +51,26 @@ func parseGoroutines(line string) (int, error) {
 	return strconv.Atoi(count)
 }
 
+// closedTunnels returns the metrics of the module that count, by reasons, tunnels that have
+// ended; nothing if there are none.
+func (a admin) closedTunnels(ctx context.Context) string {
+	if a == "" {
+		return ""
+	}
+	body, err := a.get(ctx, "/metrics")
+	if err != nil {
+		return err.Error()
+	}
+	defer closeQuietly(body)
+	var found []string
+	for lines := bufio.NewScanner(body); lines.Scan() && len(found) < 20; {
+		if strings.HasPrefix(lines.Text(), "caddy_websocket_proxy_tunnels_closed_total{") {
+			found = append(found, lines.Text())
+		}
+	}
+	return strings.Join(found, "; ")
+}
+
 // profile returns a CPU profile of the next d, in whole seconds.
 func (a admin) profile(ctx context.Context, d time.Duration) ([]byte, error) {
 	body, err := a.get(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%.0f", d.Seconds()))

@@ -11,6 +11,7 @@ func TestGoalIsJudgedByMedians(t *testing.T) {
 		stockName:   {10},
 		haproxyName: {math.NaN(), 4},
 		"zero":      {0},
+		"less":      {-1},
 		"broken":    {math.NaN()},
 	}
 	tests := map[string]struct {
@@ -24,6 +25,7 @@ func TestGoalIsJudgedByMedians(t *testing.T) {
 		"number alone":                {goal{limit: 5}, met},
 		"smaller number":              {goal{limit: 4}, missed},
 		"nothing to divide by":        {goal{peer: "zero", limit: 1}, unknown},
+		"less than nothing":           {goal{peer: "less", limit: 1}, unknown},
 		"peer that can't":             {goal{peer: "broken", limit: 1}, unknown},
 		"peer that wasn't there":      {goal{peer: "nobody", limit: 1}, unknown},
 	}
@@ -37,9 +39,20 @@ func TestGoalIsJudgedByMedians(t *testing.T) {
 }
 
 func TestGoalIsJudgedAsPrinted(t *testing.T) {
-	for got, want := range map[float64]verdict{2.0003: met, 2.004: met, 2.006: missed} {
-		if v := (goal{limit: 2}).judge(map[string][]float64{ourName: {got}}); v != want {
-			t.Errorf("%v: got %q, want %q", got, v, want)
+	for _, c := range []struct {
+		ours, limit float64
+		want        verdict
+	}{
+		{2.0003, 2, met},
+		{2.004, 2, met},
+		{2.006, 2, missed},
+		{22.04, 22, met}, // printed with one digit behind the point
+		{22.06, 22, missed},
+		{0.03004, 0.03, met},
+		{0.0302, 0.03, missed},
+	} {
+		if got := (goal{limit: c.limit}).judge(map[string][]float64{ourName: {c.ours}}); got != c.want {
+			t.Errorf("%v, at most %v: got %q, want %q", c.ours, c.limit, got, c.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -193,6 +195,25 @@ func (c *client) close() error {
 	}
 	_, err := io.Copy(io.Discard, c.r)
 	return err
+}
+
+// checkAlive makes sure that tunnels work, by asking one of 50. It goes on after one that is
+// dead, as it tells much how many are, but not after one that does not answer.
+func checkAlive(clients []*client) error {
+	var first error
+	asked, dead := 0, 0
+	for i := 0; i < len(clients) && !errors.Is(first, os.ErrDeadlineExceeded); i += 50 {
+		asked++
+		_ = clients[i].conn.SetDeadline(time.Now().Add(handshakeLimit)) // the first one may have passed
+		if err := clients[i].echo(newMessage(smallSize)); err != nil {
+			dead++
+			first = cmp.Or(first, fmt.Errorf("tunnel %d: %w", i, err))
+		}
+	}
+	if first != nil {
+		return fmt.Errorf("%d of %d tunnels are dead that were asked: %w", dead, asked, first)
+	}
+	return nil
 }
 
 // closeQuietly closes what is of no use any more, whatever comes of that.

@@ -54,7 +54,6 @@ type scale struct {
 // fullScale is what the flags leave alone of a comparison that counts.
 var fullScale = scale{
 	streamTunnels: 1000, streamFrame: 64 << 10,
-	watch:  10 * time.Second,
 	echoes: 100_000, echoTime: 3 * time.Second,
 	connects: 2000, latencyTime: 5 * time.Second, latencyRuns: 5,
 	profile: 10 * time.Second,
@@ -113,6 +112,8 @@ func parseFlags(args []string) (options, error) {
 	flags.DurationVar(&o.scale.settle, "settle", 6*time.Second, "wait before reading memory")
 	flags.DurationVar(&o.scale.longSettle, "long-settle", 150*time.Second,
 		"wait before reading memory with TLS again; 0 for not again")
+	flags.DurationVar(&o.scale.watch, "watch", 45*time.Second,
+		"how long the CPU use of idle tunnels is watched; 0 for not at all")
 	flags.BoolVar(&o.self, "self", false, "compare reverse_proxy with itself, to see the noise")
 	flags.BoolVar(&o.quick, "quick", false, "one small run: whether it works, not how well")
 	if err := flags.Parse(args); err != nil {
@@ -183,6 +184,8 @@ func (o *options) check() error {
 		return errors.New("-runs must be at least 1")
 	case s.bulkTunnels < 1 || s.bulkTunnels > 100:
 		return errors.New("-bulk-tunnels must be between 1 and 100")
+	case s.watch < 0:
+		return errors.New("-watch must not be negative")
 	case s.longSettle != 0 && s.longSettle <= s.settle:
 		return errors.New("-long-settle must be longer than -settle, or 0")
 	}

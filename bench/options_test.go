@@ -45,6 +45,7 @@ func TestFlagsAreChecked(t *testing.T) {
 		"quick":                    {[]string{"-quick"}, false},
 		"no second reading":        {[]string{"-long-settle", "0"}, false},
 		"second before the first":  {[]string{"-long-settle", "1s"}, true},
+		"watched backwards":        {[]string{"-watch", "-1s"}, true},
 		"superfluous argument":     {[]string{"plain"}, true},
 		"no runs":                  {[]string{"-runs", "0"}, true},
 		"growth":                   {[]string{"-growth", "1000,3000"}, false},

@@ -90,7 +90,7 @@ func (w *workshop) startOnce(ctx context.Context, p peer) (*proxy, error) {
 		run.admin = admin(loopback(ports[2]))
 	}
 	if err := run.awaitReady(ctx); err != nil {
-		err = fmt.Errorf("starting %s: %w; its output: %s", p.name, err, run.output())
+		err = fmt.Errorf("starting %s: %w%s", p.name, err, run.evidence(ctx))
 		run.stop()
 		return nil, err
 	}
@@ -189,6 +189,29 @@ func (p *proxy) kill() {
 			_ = process.Kill() // fails only when it has ended
 		}
 	}
+}
+
+// evidence tells what may say why something failed: how the process has ended, if it has, at
+// a Caddy why its tunnels have, and the end of what it has printed. It is empty if there is
+// nothing, and bounded otherwise.
+func (p *proxy) evidence(ctx context.Context) string {
+	const patience = 5 * time.Second
+	var b strings.Builder
+	select {
+	case <-p.ended:
+		fmt.Fprintf(&b, "\n\tits process has ended: %v", p.cmd.ProcessState)
+	default:
+		// What has failed may be over for its time.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
+		if closed := p.admin.closedTunnels(ctx); closed != "" {
+			b.WriteString("\n\tits tunnels have ended so: " + closed)
+		}
+	}
+	if output := p.output(); output != "" {
+		b.WriteString("\n\tits output ends with: " + output)
+	}
+	return b.String()
 }
 
 // output returns the end of what the process has printed.

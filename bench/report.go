@@ -62,10 +62,14 @@ var unmarked = strings.NewReplacer(" **lost**", "", " lost?", "")
 
 // goals returns what the results are judged by: nothing if they can't be.
 func (r *runner) goals() map[string][]goal {
-	if r.quick || r.self || r.growth != nil || r.slow > 0 || r.beside != nil || r.fleet > 0 {
+	switch {
+	case r.quick || r.self || r.growth != nil || r.beside != nil || r.fleet > 0:
 		return nil
+	case r.slow > 0:
+		return slowGoals(r.measurements)
+	default:
+		return goals
 	}
-	return goals
 }
 
 // footer tells what was measured, with which load, and where.

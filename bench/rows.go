@@ -123,7 +123,7 @@ func idleMeasurements(idle idleLoad) []measurement {
 			return measureIdle(ctx, s, idle)
 		},
 	}
-	if idle.longSettle > 0 {
+	if idle.longSettle > 0 || idle.watch > 0 {
 		silent.clients = idle.sizes[len(idle.sizes)-1]
 	}
 	name := fmt.Sprintf("memory per idle tunnel at %s after %s messages",

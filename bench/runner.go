@@ -112,7 +112,7 @@ func (r *runner) mostRepetitions() int {
 // there from the first reading to the last, because what processes share, such
 // as libraries, is divided among them.
 func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []error {
-	ctx, cancel := context.WithTimeout(ctx, measurementLimit*time.Duration(len(peers))+r.scale.longSettle)
+	ctx, cancel := context.WithTimeout(ctx, measurementLimit*time.Duration(len(peers))+r.scale.longSettle+r.scale.watch)
 	defer cancel()
 	var failures []error
 	var started []*proxy
@@ -135,7 +135,7 @@ func (r *runner) runGroup(ctx context.Context, m measurement, peers []peer) []er
 			turn.Lock()
 			defer turn.Unlock()
 			if err := r.measure(ctx, m, run, &turn); err != nil {
-				failures = append(failures, fmt.Errorf("%s: %s: %w", run.name, m.rows[0].name, err))
+				failures = append(failures, fmt.Errorf("%s: %s: %w%s", run.name, m.rows[0].name, err, run.evidence(ctx)))
 			}
 		})
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -52,7 +51,7 @@ func storm(ctx context.Context, addrs []string, n int, limit time.Duration) (sto
 	if ctx.Err() != nil {
 		return b.outcome, ctx.Err()
 	}
-	return b.outcome, b.checkAlive()
+	return b.outcome, checkAlive(b.clients)
 }
 
 // insist is one client, which tries until it has a tunnel.
@@ -110,15 +109,4 @@ func (b *besieged) open(ctx context.Context, i int) (*client, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// checkAlive makes sure that tunnels work.
-func (b *besieged) checkAlive() error {
-	for i := 0; i < len(b.clients); i += 50 {
-		_ = b.clients[i].conn.SetDeadline(time.Now().Add(handshakeLimit)) // as above
-		if err := b.clients[i].echo(newMessage(smallSize)); err != nil {
-			return fmt.Errorf("a tunnel is dead: %w", err)
-		}
-	}
-	return nil
 }

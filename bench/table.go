@@ -85,17 +85,24 @@ func spreads(rows []row, peers []string, r results) string {
 	return b.String()
 }
 
-// formatRatio divides our median by theirs and marks a row that we lose, with
-// a question mark where the repetitions of both overlap.
-func formatRatio(ours, theirs []float64) string {
+// ratioOf divides our median by theirs, "–" if there is no such number. Nothing at all, or
+// less, as of memory that was there before its tunnels were, is nothing to divide by.
+func ratioOf(ours, theirs []float64) string {
 	ours, theirs = known(ours), known(theirs)
-	if len(ours) == 0 || len(theirs) == 0 || median(theirs) == 0 {
+	if len(ours) == 0 || len(theirs) == 0 || median(theirs) <= 0 {
 		return "–"
 	}
-	text := fmt.Sprintf("%.2f", median(ours)/median(theirs))
-	lost, _ := strconv.ParseFloat(text, 64)
+	return strconv.FormatFloat(median(ours)/median(theirs), 'f', 2, 64)
+}
+
+// formatRatio marks the ratio of a row that we lose, with a question mark where the
+// repetitions of both overlap.
+func formatRatio(ours, theirs []float64) string {
+	text := ratioOf(ours, theirs)
+	ratio, err := strconv.ParseFloat(text, 64)
+	ours, theirs = known(ours), known(theirs)
 	switch {
-	case lost <= 1:
+	case err != nil || ratio <= 1:
 		return text
 	case len(ours) > 1 && slices.Min(ours) <= slices.Max(theirs):
 		return text + " lost?"
@@ -121,13 +128,14 @@ func known(values []float64) []float64 {
 	return slices.DeleteFunc(slices.Clone(values), math.IsNaN)
 }
 
-// formatNumber keeps three significant digits, or all digits before the point.
+// formatNumber keeps three significant digits, but no more than four behind the point,
+// or all digits before it.
 func formatNumber(v float64) string {
 	digits := 2
 	if v != 0 {
 		digits = max(0, 2-int(math.Floor(math.Log10(math.Abs(v)))))
 	}
-	return strconv.FormatFloat(v, 'f', min(digits, 3), 64)
+	return strconv.FormatFloat(v, 'f', min(digits, 4), 64)
 }
 
 // median returns the middle of values, which must not be empty.

@@ -19,6 +19,7 @@ func TestRatioMarksOnlyRowsThatWeLose(t *testing.T) {
 		"loss in a single run":            {[]float64{3}, []float64{2}, "1.50 **lost**"},
 		"nothing to compare with":         {[]float64{1}, nil, "–"},
 		"comparison with zero is omitted": {[]float64{1}, []float64{0}, "–"},
+		"they have given something back":  {[]float64{1}, []float64{-1}, "–"},
 		"they can't":                      {[]float64{1}, []float64{math.NaN()}, "–"},
 		"they can't always":               {[]float64{1}, []float64{math.NaN(), 2}, "0.50"},
 	}
@@ -67,7 +68,7 @@ func TestTableTellsGoalsIfThereAreAny(t *testing.T) {
 
 func TestNumbersKeepThreeSignificantDigits(t *testing.T) {
 	for v, want := range map[float64]string{
-		0: "0.00", 0.0123: "0.012", 0.7349: "0.735", 3.456: "3.46", 22.34: "22.3", 520.4: "520", 12345: "12345",
+		0: "0.00", 0.0123: "0.0123", 0.000123: "0.0001", 0.7349: "0.735", 3.456: "3.46", 22.34: "22.3", 520.4: "520", 12345: "12345",
 	} {
 		if got := formatNumber(v); got != want {
 			t.Errorf("%v: got %q, want %q", v, got, want)
