@@ -28,6 +28,7 @@ type attempts struct {
 	client     *sticky.Client
 	candidates *upstream.Candidates
 	began      time.Time
+	giveUp     context.CancelCauseFunc // ends all that is under way
 	retried    int
 	witnesses  int  // that were asked besides
 	gaveUp     bool // in the queue
@@ -60,8 +61,8 @@ func (p *picked) leave() {
 // connect chooses an upstream and performs the handshake there, on another one
 // if that fails early. The caller has to give the answer back.
 func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refusal) {
-	ctx, cancel := h.live.UntilExit(r.Context())
-	defer cancel()
+	ctx, giveUp := h.live.UntilExit(r.Context())
+	defer giveUp(nil)
 	process.operators.Await(ctx)
 	repl, _ := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Set("http.websocket_proxy.tunnel.id", hs.tunnelID)
@@ -84,7 +85,7 @@ func (h *Handler) connect(r *http.Request, hs *clientHandshake) (*answer, *refus
 	candidates.Client, _ = upstream.ClientOf(clientIP(r))
 	t := attempts{
 		Retry: &h.retry, guest: h.guest, client: h.sticky.Know(asked, candidates), candidates: candidates,
-		began: time.Now(), last: last, trace: hs.trace, hs: hs, out: out, repl: repl,
+		began: time.Now(), giveUp: giveUp, last: last, trace: hs.trace, hs: hs, out: out, repl: repl,
 	}
 	if h.byKey(candidates, repl) || t.client.IsKeyless() {
 		hs.counts.Keyless.Add(1)
@@ -256,14 +257,11 @@ func (h *Handler) attempt(
 func (h *Handler) handshakeAt(
 	ctx context.Context, t *attempts, c picked, hs *clientHandshake, out *http.Request,
 ) (*answer, *refusal) {
-	began := time.Now()
-	inTime := ctx
+	began, to, dialer := time.Now(), targetOf(c.Endpoint.Address), h.transport.Dialer
 	if h.handshake > 0 {
-		var cancel context.CancelFunc
-		inTime, cancel = context.WithTimeout(ctx, h.handshake)
-		defer cancel()
+		dialer.By = began.Add(h.handshake)
 	}
-	conn, err := h.transport.dial(inTime, targetOf(c.Endpoint.Address), t.repl)
+	conn, err := dialer.Dial(ctx, to, h.transport.tlsFor(to, t.repl))
 	if err != nil {
 		// It is the upstream that has taken the time, unless that of the request is over.
 		failed := causeDialFailed
@@ -282,10 +280,10 @@ func (h *Handler) handshakeAt(
 		refused.upstream = c.Host.Address
 		return nil, refused
 	}
-	answered, other, err := h.exchange(inTime, t, c.Choice, began, func(ctx context.Context) (*dial.Answer, error) {
-		return h.transport.Exchange(ctx, conn, out, &hs.Offer, func(ctx context.Context, resp *http.Response) {
+	answered, other, err := h.exchange(ctx, t, c.Choice, began, func() (*dial.Answer, error) {
+		return dialer.Exchange(ctx, conn, out, &hs.Offer, func(by time.Time, resp *http.Response) {
 			if hs.client != nil {
-				forward.Inform(ctx, hs.client, resp)
+				forward.Inform(by, hs.client, resp)
 			}
 		})
 	})

@@ -101,8 +101,11 @@ func (h *Handler) serveNext(w http.ResponseWriter, r *http.Request, next caddyht
 	return h.refuse(w, r, &account, refused)
 }
 
-// logFields adds to the access log line what leads to the tunnel's own line.
+// logFields adds to the access log line, if there is one, what leads to the tunnel's own line.
 func logFields(r *http.Request, hs *clientHandshake, a *answer) {
+	if srv, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && srv.Logs == nil {
+		return
+	}
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("tunnel", hs.tunnelID))
 		extra.Add(zap.String("upstream", a.choice.Host.Address))

@@ -104,7 +104,7 @@ func (h *Handler) refuseByClose(w http.ResponseWriter, r *http.Request, hs *clie
 	}
 	defer place.Leave()
 	ctx, cancel := h.live.UntilExit(r.Context())
-	defer cancel()
+	defer cancel(nil)
 	told.Offer, told.Conn = &hs.Offer, server.Conn(r.Context())
 	told.Begun = func() { h.logRefusal(r, &hs.account, f, f.status) }
 	if hs.Stream {

@@ -22,12 +22,12 @@ import (
 // anything that depends on the chosen upstream. Host and Origin stay as they
 // are: servers compare them with each other.
 func (h *Handler) outbound(r *http.Request, hs *clientHandshake) *http.Request {
-	out := (&http.Request{
-		Method: http.MethodGet,
-		URL:    r.URL,
-		Header: r.Header.Clone(),
-		Host:   r.Host,
-	}).WithContext(r.Context())
+	const added = 8
+	header := make(http.Header, len(r.Header)+added) // has room for all at once
+	for name, values := range r.Header {
+		header[name] = slices.Clip(values) // nobody changes them where they are
+	}
+	out := (&http.Request{Method: http.MethodGet, URL: r.URL, Header: header, Host: r.Host}).WithContext(r.Context())
 	delete(out.Header, ":protocol")
 	forward.RemoveHopByHop(out.Header)
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
@@ -126,7 +126,10 @@ func (h *Handler) writeHeader(w http.ResponseWriter, r *http.Request, a *answer,
 	for _, fields := range [...]http.Header{from, a.choice.header} {
 		for name, values := range fields {
 			name = handshake.Spell(name)
-			to[name] = append(to[name], values...)
+			if prior := to[name]; len(prior) > 0 {
+				values = append(prior, values...)
+			}
+			to[name] = values
 		}
 	}
 	to["Via"] = append(to["Via"], forward.Via(a.ProtoMajor, a.ProtoMinor))
@@ -155,7 +158,7 @@ func (h *Handler) passAnswer(w http.ResponseWriter, r *http.Request, hs *clientH
 		}
 	}, a.StatusCode)
 	ctx, cancel := h.live.UntilExit(r.Context())
-	defer cancel()
+	defer cancel(nil)
 	if err := forward.Body(ctx, w, a, h.tunnelPolicy.Idle, h.tunnelPolicy.Write); err != nil {
 		// The status is out; all that can still be said is that the body is
 		// not whole.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/dial"
@@ -53,6 +54,7 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 	}
 	// Once it is loaded, the transport does not tell any more what it was given.
 	var given struct {
+		Protocol     string          `json:"protocol"`
 		NetworkProxy json.RawMessage `json:"network_proxy"`
 		KeepAlive    struct {
 			ProbeInterval json.RawMessage `json:"probe_interval"`
@@ -62,6 +64,10 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 	config := canonical(h.TransportRaw)
 	if understood && len(given.NetworkProxy) > 0 {
 		return refusedOption("network_proxy")
+	}
+	ownProbes := len(given.KeepAlive.ProbeInterval) > 0
+	if understood && !ownProbes && given.Protocol == "http" {
+		h.TransportRaw = withoutProbes(h.TransportRaw)
 	}
 	mod, err := ctx.LoadModule(h, "TransportRaw")
 	if err != nil {
@@ -75,8 +81,23 @@ func (h *Handler) provisionTransport(ctx caddy.Context) error {
 		return err
 	}
 	h.transport.config = config
-	h.transport.OwnProbes = understood && len(given.KeepAlive.ProbeInterval) > 0
+	h.transport.OwnProbes = understood && ownProbes
 	return nil
+}
+
+// withoutProbes returns a transport's configuration with which it does not say how TCP
+// probes silent peers, as that is said afterwards: once is enough.
+func withoutProbes(raw json.RawMessage) json.RawMessage {
+	var config, keepAlive map[string]json.RawMessage
+	if json.Unmarshal(raw, &config) != nil || config == nil {
+		return raw // the transport says what is wrong
+	}
+	if json.Unmarshal(config["keep_alive"], &keepAlive) != nil || keepAlive == nil {
+		keepAlive = make(map[string]json.RawMessage)
+	}
+	keepAlive["probe_interval"] = json.RawMessage("-1")
+	config["keep_alive"] = caddyconfig.JSON(keepAlive, nil)
+	return caddyconfig.JSON(config, nil)
 }
 
 func newTransport(t *reverseproxy.HTTPTransport) (*transport, error) {

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"time"
 
 	"go.uber.org/zap/zapcore"
 
@@ -44,9 +43,8 @@ func (h *Handler) openSocket(w http.ResponseWriter, r *http.Request, hs *clientH
 		return abandon(fmt.Errorf("taking over the client's connection: %w", err))
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	side := conn.Socket{Conn: conn.Unwrap(taken)}
-	side.GiveUpAfter(h.userTimeout())
-	h.startTunnel(r, hs, a, relay.Side{Conn: side, Buffered: slices.Clone(early)}, relay.Start)
+	side := relay.Side{Conn: conn.Socket{Conn: conn.Unwrap(taken)}, Buffered: slices.Clone(early)}
+	h.startTunnel(r, hs, a, side, relay.Start)
 	return nil
 }
 
@@ -112,18 +110,7 @@ func (h *Handler) startTunnel(
 	if hs.expires != nil {
 		t.Limit(*hs.expires)
 	}
-	other := a.Detach(h.userTimeout())
+	other := a.Detach()
 	t.Start(func(hooks relay.Hooks) relay.Relay { return start(client, other, hooks) }, rand.Float64)
 	return t
-}
-
-// userTimeout is when TCP gives up a peer: after the sweep would have ended the
-// tunnel with the reason, which takes it some rounds to see. It can only see
-// that a peer is stuck while something waits to be written; TCP knows what is on
-// its way to somebody who has gone.
-func (h *Handler) userTimeout() time.Duration {
-	if h.tunnelPolicy.Write <= 0 {
-		return 0
-	}
-	return h.tunnelPolicy.Write + 5*tunnel.SweepInterval
 }

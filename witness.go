@@ -203,20 +203,18 @@ type overtaking struct {
 // exchange has the upstream of a choice answer. When it is late and that is enough to ask
 // others, these are asked while it is waited for, and the first that answers wins.
 func (h *Handler) exchange(
-	ctx context.Context, t *attempts, c *upstream.Choice, began time.Time, do func(context.Context) (*dial.Answer, error),
+	ctx context.Context, t *attempts, c *upstream.Choice, began time.Time, do func() (*dial.Answer, error),
 ) (*dial.Answer, *answer, error) {
 	if c.Endpoint.Failures == nil || c.IsWitness {
-		answered, err := do(ctx)
+		answered, err := do()
 		return answered, nil, err
 	}
-	inTime, giveUp := context.WithCancelCause(ctx) // for all that are asked
-	defer giveUp(nil)
 	o := new(overtaking)
 	o.over.Add(1)
 	timer := time.AfterFunc(c.Late-time.Since(began), func() {
 		defer o.over.Done()
-		if o.run(inTime, h, t, c); o.said.otherwise {
-			giveUp(errOvertaken)
+		if o.run(ctx, h, t, c, began); o.said.otherwise {
+			t.giveUp(errOvertaken)
 		}
 	})
 	returned := false
@@ -224,12 +222,12 @@ func (h *Handler) exchange(
 		if returned || timer.Stop() {
 			return
 		}
-		giveUp(nil) // somebody's code has panicked, and nobody wants what others answer
+		t.giveUp(nil) // somebody's code has panicked, and nobody wants what others answer
 		if o.over.Wait(); o.said.a != nil {
 			o.said.a.giveBack()
 		}
 	}()
-	answered, err := do(inTime)
+	answered, err := do()
 	returned = true
 	if timer.Stop() {
 		return answered, nil, err
@@ -237,7 +235,7 @@ func (h *Handler) exchange(
 	c.Overdue = true
 	opened := err == nil && answered.StatusCode == http.StatusSwitchingProtocols
 	if opened {
-		giveUp(nil)
+		t.giveUp(nil)
 	}
 	o.over.Wait()
 	switch {
@@ -257,9 +255,9 @@ func (h *Handler) exchange(
 	return nil, o.said.a, nil
 }
 
-// run asks the witnesses. The goroutine of the handshake does nothing else meanwhile but wait
-// for the upstream.
-func (o *overtaking) run(ctx context.Context, h *Handler, t *attempts, c *upstream.Choice) {
+// run asks the witnesses, for as long as the upstream is waited for. The goroutine of the
+// handshake does nothing else meanwhile.
+func (o *overtaking) run(ctx context.Context, h *Handler, t *attempts, c *upstream.Choice, began time.Time) {
 	defer func() {
 		if p := recover(); p != nil {
 			o.said = testimony{outcome: outcome{panicked: p}}
@@ -267,6 +265,11 @@ func (o *overtaking) run(ctx context.Context, h *Handler, t *attempts, c *upstre
 	}()
 	if !process.table.Unanswered(c.Endpoint.Failures) || !h.doubts.Ask {
 		return
+	}
+	if h.handshake > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, began.Add(h.handshake))
+		defer cancel()
 	}
 	if o.said = h.hear(ctx, t, c); !o.said.otherwise && o.said.a != nil {
 		o.said.a.giveBack() // the upstream may still answer better

@@ -80,7 +80,7 @@ func handshakeFor(repl *caddy.Replacer, w http.ResponseWriter) *http.Request {
 }
 
 // overtaken is a handshake at the first upstream of a handler, which is late from the start.
-func overtaken(t *testing.T, h *Handler) (*attempts, *upstream.Choice) {
+func overtaken(t *testing.T, h *Handler) (context.Context, *attempts, *upstream.Choice) {
 	t.Helper()
 	h.HealthChecks.Passive.MaxFails = 1
 	provision(t, h)
@@ -100,16 +100,17 @@ func overtaken(t *testing.T, h *Handler) (*attempts, *upstream.Choice) {
 	chosen.Late = 0
 	out := h.outbound(r, hs)
 	hs.Apply(out)
-	return &attempts{candidates: candidates, hs: hs, out: out, repl: repl}, chosen
+	ctx, giveUp := context.WithCancelCause(t.Context())
+	return ctx, &attempts{candidates: candidates, giveUp: giveUp, hs: hs, out: out, repl: repl}, chosen
 }
 
 // A network of another module may panic while a witness answers, whose place is free then.
 func TestPanicsWhileWitnessesAnswerTakeNoPlaces(t *testing.T) {
 	bad, other := testbed.NewUpstream(t, testbed.Silent), testbed.NewUpstream(t, testbed.Echo)
 	h := doubting(time.Minute, bad.Addr, other.Addr)
-	all, chosen := overtaken(t, h)
+	ctx, all, chosen := overtaken(t, h)
 	panicked := caught(func() {
-		_, _, _ = h.exchange(t.Context(), all, chosen, time.Now(), func(ctx context.Context) (*dial.Answer, error) {
+		_, _, _ = h.exchange(ctx, all, chosen, time.Now(), func() (*dial.Answer, error) {
 			<-ctx.Done() // it is overtaken
 			panic("a mistake in a module for networks")
 		})
@@ -127,9 +128,9 @@ func TestWitnessesWhoseTunnelNobodyWantsAreAbandoned(t *testing.T) {
 	late, other := testbed.NewUpstream(t, testbed.Silent), testbed.NewUpstream(t, testbed.Echo)
 	h := doubting(time.Minute, late.Addr, other.Addr)
 	h.Name = "abandons"
-	all, chosen := overtaken(t, h)
+	ctx, all, chosen := overtaken(t, h)
 	opens := &dial.Answer{Response: &http.Response{StatusCode: http.StatusSwitchingProtocols}}
-	got, _, err := h.exchange(t.Context(), all, chosen, time.Now(), func(ctx context.Context) (*dial.Answer, error) {
+	got, _, err := h.exchange(ctx, all, chosen, time.Now(), func() (*dial.Answer, error) {
 		<-ctx.Done() // it is overtaken
 		return opens, nil
 	})

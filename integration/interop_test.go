@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -66,6 +67,7 @@ type library struct {
 	s    *server
 	url  string
 	dial func(testing.TB, string, dialOptions) client
+	long int // bytes of a long message; 0 for 8 MiB
 }
 
 func (l *library) connect(tb testing.TB, opts dialOptions) client {
@@ -102,7 +104,7 @@ func (l *library) testMessages(t *testing.T) {
 		t.Errorf("a message in parts came back with type %d and %d bytes", typ, len(got))
 	}
 
-	echo(t, c, gorilla.BinaryMessage, randomBytes(8<<20))
+	echo(t, c, gorilla.BinaryMessage, randomBytes(cmp.Or(l.long, 8<<20)))
 	c.close(t, 1000, "")
 	line, serverEnd := l.ended(t, c)
 	if in, out := line.num("messages_in"), line.num("messages_out"); in != 6 || out != 6 {

@@ -86,14 +86,10 @@ func descriptor(conn net.Conn) syscall.Conn {
 	return nil
 }
 
-// GiveUpAfter has TCP give the peer up if bytes sent to it go unacknowledged, or
-// its window stays closed, for so long. Other kinds of connection, and systems
-// that cannot, have their own ways.
+// GiveUpAfter implements relay.Impatient.
 func (s Socket) GiveUpAfter(d time.Duration) {
-	if d > 0 {
-		if conn, ok := s.tcp(); ok {
-			setUserTimeout(conn, d)
-		}
+	if conn, ok := s.tcp(); ok {
+		setUserTimeout(conn, d)
 	}
 }
 

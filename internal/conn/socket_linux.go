@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-58ac1b1a/caddy-websocket-proxy/internal/relay"
 )
 
 // backlog asks the kernel how many bytes it has not sent, or the peer's has not
@@ -42,39 +44,12 @@ func resetOnClose(conn interface{ SetLinger(sec int) error }) {
 	_ = conn.SetLinger(0) // fails for one that is closed
 }
 
-// lostProbes is how many keepalive probes in a row have to go unanswered before a
-// peer counts as gone.
-const lostProbes = 4
-
-// setUserTimeout sets TCP_USER_TIMEOUT to d or more: where it is set, it takes the
-// place of the number of keepalive probes. Were it over soon after the first one,
-// that one only had to get lost, and when thousands of tunnels fell silent
-// together, their probes do. It fails only for connections that have just been
-// reset, which is noticed soon enough.
+// setUserTimeout sets TCP_USER_TIMEOUT, see [relay.SetUserTimeout].
 func setUserTimeout(conn syscall.Conn, d time.Duration) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return
 	}
-	_ = raw.Control(func(fd uintptr) {
-		d = max(d, probing(int(fd)))
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
-	})
-}
-
-// probing is how long a connection has to be silent until enough probes are lost,
-// or zero if there are none.
-func probing(fd int) time.Duration {
-	if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || on == 0 {
-		return 0
-	}
-	idle, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
-	if err != nil {
-		return 0
-	}
-	interval, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(idle+lostProbes*interval) * time.Second
+	// It fails for a connection that is closed already.
+	_ = raw.Control(func(fd uintptr) { relay.SetUserTimeout(int(fd), d) })
 }

@@ -190,6 +190,7 @@ func (s *Stream) hasEnded() bool {
 var (
 	_ relay.Conn       = Socket{}
 	_ relay.Backlogged = Socket{}
+	_ relay.Impatient  = Socket{}
 	_ relay.Resettable = Socket{}
 	_ relay.Conn       = (*Stream)(nil)
 	_ relay.Backlogged = (*Stream)(nil)

@@ -44,24 +44,24 @@ var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
 // goes out in one piece.
 var requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// Exchange sends a request over c and reads the header of the answer, until ctx ends.
-// A 101 is verified if the request is a handshake with an offer. Informational
+// Exchange sends a request over c and reads the header of the answer, until ctx ends or the
+// time is over. A 101 is verified if the request is a handshake with an offer. Informational
 // responses are told inform, if there is one. The answer has to be discarded or
 // detached; if there is none, c is closed. Its errors are of the type [*Error].
 func (d *Dialer) Exchange(
-	ctx context.Context, c net.Conn, out *http.Request, offer *handshake.Offer, inform func(context.Context, *http.Response),
+	ctx context.Context, c net.Conn, out *http.Request, offer *handshake.Offer, inform func(by time.Time, r *http.Response),
 ) (*Answer, error) {
+	by := d.By
 	if d.AnswerTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d.AnswerTimeout)
-		defer cancel()
+		by = d.within(d.AnswerTimeout)
 	}
 	maxHeader := d.MaxHeader
 	if maxHeader <= 0 {
 		maxHeader = maxAnswerHeader
 	}
-	// The deadline is put on the connection only when ctx has ended, which
-	// costs nothing in a handshake that goes well.
+	if err := c.SetDeadline(by); err != nil {
+		return nil, errors.Join(failed(ctx, by, Sending, err), ignoreClosed(c.Close()))
+	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	a := &Answer{conn: c, limit: io.LimitedReader{R: c, N: maxHeader}}
@@ -69,10 +69,15 @@ func (d *Dialer) Exchange(
 	a.reader.Reset(&a.limit)
 	returned := false
 	defer closeUnless(&returned, c)
-	err := a.ask(ctx, out, inform)
+	err := a.ask(ctx, by, out, inform)
 	returned = true
 	if !stop() && err == nil {
-		err = failed(ctx, Waiting, ctx.Err())
+		err = failed(ctx, by, Waiting, ctx.Err())
+	}
+	if err == nil {
+		if err = c.SetDeadline(time.Time{}); err != nil {
+			err = failed(ctx, by, Waiting, err)
+		}
 	}
 	if err == nil && offer != nil && a.StatusCode == http.StatusSwitchingProtocols {
 		err = judged(offer.Verify(a.Response))
@@ -87,12 +92,12 @@ func (d *Dialer) Exchange(
 }
 
 // ask writes the request and reads the answer's header.
-func (a *Answer) ask(ctx context.Context, out *http.Request, inform func(context.Context, *http.Response)) error {
-	if err := a.write(ctx, out); err != nil {
+func (a *Answer) ask(ctx context.Context, by time.Time, out *http.Request, inform func(time.Time, *http.Response)) error {
+	if err := a.write(ctx, by, out); err != nil {
 		return err
 	}
 	if _, err := a.reader.Peek(1); err != nil {
-		return failed(ctx, Waiting, err)
+		return failed(ctx, by, Waiting, err)
 	}
 	if first, _ := a.reader.Peek(a.reader.Buffered()); bytes.HasPrefix(first, []byte(out.Method+" ")) {
 		// What is not understood is shown in errors, and this is the client's.
@@ -104,7 +109,7 @@ func (a *Answer) ask(ctx context.Context, out *http.Request, inform func(context
 			if a.limit.N <= 0 {
 				err = errors.New("its header is too large")
 			}
-			return failed(ctx, Reading, err)
+			return failed(ctx, by, Reading, err)
 		}
 		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
 			a.Response = resp
@@ -114,13 +119,13 @@ func (a *Answer) ask(ctx context.Context, out *http.Request, inform func(context
 			return judged(fmt.Errorf("%d is no status", resp.StatusCode))
 		}
 		if inform != nil && n < maxInformational {
-			inform(ctx, resp)
+			inform(by, resp)
 		}
 	}
 	return judged(fmt.Errorf("more than %d informational responses", maxInformational))
 }
 
-func (a *Answer) write(ctx context.Context, out *http.Request) error {
+func (a *Answer) write(ctx context.Context, by time.Time, out *http.Request) error {
 	buf, _ := requests.Get().(*bytes.Buffer)
 	defer requests.Put(buf)
 	buf.Reset()
@@ -128,7 +133,7 @@ func (a *Answer) write(ctx context.Context, out *http.Request) error {
 		return &Error{Stage: Making, Err: err}
 	}
 	if _, err := a.conn.Write(buf.Bytes()); err != nil {
-		return failed(ctx, Sending, err)
+		return failed(ctx, by, Sending, err)
 	}
 	return nil
 }
@@ -142,12 +147,10 @@ func (a *Answer) SetReadDeadline(t time.Time) error {
 }
 
 // Detach gives what the connection has become to its caller, with the bytes that came
-// together with the answer. TCP gives the peer up after a time if that is not zero.
-func (a *Answer) Detach(giveUpAfter time.Duration) relay.Side {
+// together with the answer.
+func (a *Answer) Detach() relay.Side {
 	buffered, _ := a.reader.Peek(a.reader.Buffered())
-	side := conn.Socket{Conn: a.conn}
-	side.GiveUpAfter(giveUpAfter)
-	taken := relay.Side{Conn: side, Buffered: slices.Clone(buffered)}
+	taken := relay.Side{Conn: conn.Socket{Conn: a.conn}, Buffered: slices.Clone(buffered)}
 	a.free()
 	return taken
 }

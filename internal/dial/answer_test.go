@@ -14,7 +14,7 @@ func TestGluedBytesAreNotThoseOfALaterAnswer(t *testing.T) {
 	if _, err := io.ReadFull(reader, make([]byte, len("header"))); err != nil {
 		t.Fatal(err)
 	}
-	glued := a.Detach(0).Buffered
+	glued := a.Detach().Buffered
 	reader.Reset(strings.NewReader("another upstream's secret"))
 	if _, err := reader.Peek(1); err != nil {
 		t.Fatal(err)

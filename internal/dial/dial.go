@@ -24,6 +24,8 @@ type Dialer struct {
 	// AnswerTimeout is for the header of an answer. Zero means as long as the context
 	// lets it.
 	AnswerTimeout time.Duration
+	// By is when all of a handshake has to be over; zero means whenever.
+	By time.Time
 	// MaxHeader is the most bytes that this header may have; zero means 1 MiB.
 	MaxHeader int64
 }
@@ -46,14 +48,14 @@ const (
 // Dial connects to an address, with TLS if there is a configuration for that. Its
 // error is a timeout if the time was over.
 func (d *Dialer) Dial(ctx context.Context, to Target, secure *tls.Config) (net.Conn, error) {
-	connecting, cancel := context.WithTimeout(ctx, d.Timeout)
+	connecting, cancel := context.WithDeadline(ctx, d.within(d.Timeout))
 	defer cancel()
 	c, err := d.open(connecting, to)
 	if err != nil || secure == nil {
 		return c, err
 	}
 	if d.TLSTimeout > 0 {
-		connecting, cancel = context.WithTimeout(ctx, d.TLSTimeout)
+		connecting, cancel = context.WithDeadline(ctx, d.within(d.TLSTimeout))
 		defer cancel()
 	}
 	secured := tls.Client(c, secure)
@@ -64,6 +66,15 @@ func (d *Dialer) Dial(ctx context.Context, to Target, secure *tls.Config) (net.C
 		return nil, errors.Join(tlsError{err}, ignoreClosed(c.Close()))
 	}
 	return secured, nil
+}
+
+// within returns when a time is over that begins now, or all has to be.
+func (d *Dialer) within(limit time.Duration) time.Time {
+	end := time.Now().Add(limit)
+	if !d.By.IsZero() && d.By.Before(end) {
+		return d.By
+	}
+	return end
 }
 
 // open opens the connection. Some hide what kind of error they met, so the clock

@@ -31,7 +31,7 @@ func exchange(ctx context.Context, t *testing.T, d *Dialer, addr string, hints *
 	}
 	offer := &handshake.Offer{Key: key}
 	offer.Apply(out)
-	return d.Exchange(ctx, c, out, offer, func(_ context.Context, resp *http.Response) {
+	return d.Exchange(ctx, c, out, offer, func(_ time.Time, resp *http.Response) {
 		*hints = append(*hints, resp.StatusCode)
 	})
 }
@@ -119,7 +119,7 @@ func TestConnectionIsTheAnswersUntilItIsDetached(t *testing.T) {
 			up.WaitOpen(t, 0)
 			continue
 		}
-		side := a.Detach(time.Minute)
+		side := a.Detach()
 		a.Discard()
 		rest := make([]byte, len("glued")-len(side.Buffered))
 		if _, err := io.ReadFull(side.Conn, rest); err != nil || string(side.Buffered)+string(rest) != "glued" {

@@ -53,10 +53,13 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// failed makes the error for a failure of the connection.
-func failed(ctx context.Context, at Stage, err error) error {
+// failed makes the error for a failure of the connection, that was to be over by a time if
+// that is not zero.
+func failed(ctx context.Context, by time.Time, at Stage, err error) error {
 	e := &Error{Stage: at, Err: err}
-	e.Ended, e.Cause = Ended(ctx)
+	if e.Ended, e.Cause = Ended(ctx); e.Ended == nil && !by.IsZero() && !time.Now().Before(by) {
+		e.Ended, e.Cause = context.DeadlineExceeded, context.DeadlineExceeded
+	}
 	return e
 }
 

@@ -253,6 +253,7 @@ type sheep struct {
 
 func (*sheep) Counts(relay.Direction) (read, taken uint64) { return 0, 0 }
 func (*sheep) Backlog(relay.Direction) int                 { return 0 }
+func (*sheep) GiveUpAfter(time.Duration)                   {}
 func (s *sheep) Wake(relay.Direction)                      { s.once.Do(func() { go s.hooks.Done() }) }
 func (s *sheep) Reset(relay.Direction)                     { s.Abort() }
 func (s *sheep) Abort()                                    { s.once.Do(func() { go s.hooks.Done() }) }

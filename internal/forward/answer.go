@@ -14,12 +14,12 @@ import (
 // Inform passes an informational response of an upstream's on (RFC 9110 section
 // 15.2), with its own fields only: the server would send with it all that is set for
 // the final response, by whatever handlers. For the same reason it goes past them. A
-// client that does not read does not hold the handshake up beyond the time of ctx.
-func Inform(ctx context.Context, client http.ResponseWriter, resp *http.Response) {
+// client that does not read does not hold the handshake up beyond a time, if there is one.
+func Inform(by time.Time, client http.ResponseWriter, resp *http.Response) {
 	w := conn.Innermost(client)
-	if end, ok := ctx.Deadline(); ok {
+	if !by.IsZero() {
 		ctrl := http.NewResponseController(w)
-		_ = ctrl.SetWriteDeadline(end) // where that is not known, there is none
+		_ = ctrl.SetWriteDeadline(by) // where that is not known, there is none
 		defer func() { _ = ctrl.SetWriteDeadline(time.Time{}) }()
 	}
 	header := w.Header()

@@ -98,12 +98,13 @@ func SetForwarded(header http.Header, from Peer, secure bool, host string) {
 	if secure {
 		proto = "https"
 	}
-	for name, value := range map[string]string{"X-Forwarded-Proto": proto, "X-Forwarded-Host": host} {
+	own := []string{proto, host} // one piece of memory for both
+	for i, name := range [...]string{"X-Forwarded-Proto", "X-Forwarded-Host"} {
 		if values := header[name]; from.Trusted && len(values) > 0 && values[len(values)-1] != "" {
-			value = values[len(values)-1]
+			own[i] = values[len(values)-1]
 		}
 		if !omitted(header, name) {
-			header[name] = []string{value}
+			header[name] = own[i : i+1 : i+1]
 		}
 	}
 }

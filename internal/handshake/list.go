@@ -11,7 +11,9 @@ import (
 func ListValues(lines []string) []string {
 	var values []string
 	for _, line := range lines {
-		for v := range strings.SplitSeq(line, ",") {
+		for more := line != ""; more; { // without the allocations of an iterator
+			var v string
+			v, line, more = strings.Cut(line, ",")
 			if v = strings.Trim(v, " \t"); v != "" {
 				values = append(values, v)
 			}

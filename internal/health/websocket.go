@@ -36,7 +36,7 @@ func (p *Probe) webSocket(ctx context.Context) error {
 		return errors.New("none of the offered subprotocols was chosen")
 	}
 	p.doing = "waiting for the pong"
-	s := newCheckedSocket(a.Detach(0))
+	s := newCheckedSocket(a.Detach())
 	if err := s.ping(); err != nil {
 		return err
 	}

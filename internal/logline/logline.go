@@ -19,12 +19,15 @@ func Opened(a *tunnel.About) []zap.Field {
 		zap.String("client_ip", a.ClientIP),
 		zap.String("upstream", a.Upstream),
 	}
-	return append(withLabels(fields, a), Handshake(a.Handler, a.Asked.Target(), &a.Course)...)
+	return appendHandshake(withLabels(fields, a), a.Handler, a.Asked.Target(), &a.Course)
 }
+
+// mostFields is how many a line about a tunnel has at most.
+const mostFields = 23
 
 // Closed are the fields of a tunnel that has ended.
 func Closed(o *tunnel.Outcome) []zap.Field {
-	fields := []zap.Field{
+	fields := append(make([]zap.Field, 0, mostFields),
 		zap.String("tunnel", o.ID),
 		zap.String("client_ip", o.ClientIP),
 		zap.String("upstream", o.Upstream),
@@ -35,8 +38,8 @@ func Closed(o *tunnel.Outcome) []zap.Field {
 		zap.Uint64("bytes_out", o.BytesOut),
 		zap.Uint64("messages_in", o.MessagesIn),
 		zap.Uint64("messages_out", o.MessagesOut),
-	}
-	fields = append(withLabels(fields, &o.About), Handshake(o.Handler, o.Asked.Target(), &o.Course)...)
+	)
+	fields = appendHandshake(withLabels(fields, &o.About), o.Handler, o.Asked.Target(), &o.Course)
 	if o.EndedBy != "" {
 		fields = append(fields, zap.String("evicted_by", printable.Text(o.EndedBy)))
 	}
@@ -49,7 +52,10 @@ func Closed(o *tunnel.Outcome) []zap.Field {
 // Handshake are the fields about the handshake of a tunnel, or about one that was
 // refused. What says nothing is left out.
 func Handshake(handler string, t tunnel.Target, c *tunnel.Course) []zap.Field {
-	fields := make([]zap.Field, 0, 9)
+	return appendHandshake(make([]zap.Field, 0, 9), handler, t, c)
+}
+
+func appendHandshake(fields []zap.Field, handler string, t tunnel.Target, c *tunnel.Course) []zap.Field {
 	for _, f := range [...]struct{ name, text string }{
 		{"handler", handler}, {"protocol", t.Protocol}, {"host", t.Host}, {"uri", t.Path}, {"request_id", c.RequestID},
 	} {

@@ -300,6 +300,9 @@ func (r *polled) writeSome(d Direction, b []byte) (int, error) {
 }
 
 func (r *polled) halfClose(d Direction) error {
+	if other := &r.dirs[d.Opposite()]; r.dirs[d].ended && other.ended && !other.writing() {
+		return nil // both are closed next, which says the same, as nothing is left to read
+	}
 	err := unix.Shutdown(r.fds[d.Opposite()], unix.SHUT_WR)
 	if errors.Is(err, unix.ENOTCONN) {
 		return nil // the peer is gone, which reading tells

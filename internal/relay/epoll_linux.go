@@ -90,6 +90,7 @@ type poller struct {
 	pending atomic.Bool // there are errands
 	mu      sync.Mutex  // guards errands
 	errands []func()
+	spare   []func() // room for them
 }
 
 // waiter is who waits for events of up to two descriptors. ready is called by
@@ -211,10 +212,14 @@ func (p *poller) runErrands() {
 	}
 	p.mu.Lock()
 	errands := p.errands
-	p.errands = nil
+	p.errands, p.spare = p.spare[:0], nil
 	p.mu.Unlock()
-	for _, errand := range errands {
+	for i, errand := range errands {
 		errand()
+		errands[i] = nil
+	}
+	if cap(errands) <= eventsPerWait { // not that of a storm
+		p.spare = errands
 	}
 }
 

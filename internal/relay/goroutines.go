@@ -98,6 +98,14 @@ func (r *goroutines) Backlog(d Direction) int {
 	return 0
 }
 
+func (r *goroutines) GiveUpAfter(d time.Duration) {
+	for i := range r.dirs {
+		if c, ok := r.dirs[i].src.(Impatient); ok {
+			c.GiveUpAfter(d)
+		}
+	}
+}
+
 func (r *goroutines) Wake(d Direction) {
 	p := &r.dirs[d]
 	p.woken.Store(true)

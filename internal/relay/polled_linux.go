@@ -22,7 +22,7 @@ type polled struct {
 	hooks Hooks
 	place place
 	bulk  bool // a read has brought as much as a long frame
-	// mu keeps Backlog from using a descriptor that is being closed, and
+	// mu keeps Backlog and GiveUpAfter from using a descriptor that is being closed, and
 	// guards what follows for it, and for those who send errands.
 	mu     sync.Mutex
 	closed bool
@@ -42,27 +42,23 @@ type bare interface {
 // startPolled starts an event-driven relay, if both connections are sockets
 // without anything around them.
 func startPolled(client, upstream Side, hooks Hooks) (Relay, bool) {
-	var fds [2]int
-	for i, side := range []Side{client, upstream} {
-		fd, ok := duplicate(side.Conn)
-		if !ok {
-			if i == 1 {
-				_ = unix.Close(fds[0])
-			}
+	r := &polled{hooks: hooks, fds: [2]int{-1, -1}}
+	for i, side := range [...]Side{client, upstream} {
+		if !duplicate(side.Conn, &r.fds[i]) {
+			r.closeBoth()
 			return nil, false
 		}
-		fds[i] = fd
 	}
 	p, err := choosePoller()
 	if err != nil {
-		_, _ = unix.Close(fds[0]), unix.Close(fds[1])
+		r.closeBoth()
 		return nil, false
 	}
+	r.poller = p
 	// The duplicates are all that is needed; a net.Conn costs memory and has a
 	// place in Go's own poller.
 	_ = client.Conn.Close()
 	_ = upstream.Conn.Close()
-	r := &polled{hooks: hooks, poller: p, fds: fds}
 	p.send(func() {
 		r.place = p.add(r)
 		r.begin(ClientToUpstream, client.Buffered)
@@ -72,26 +68,36 @@ func startPolled(client, upstream Side, hooks Hooks) (Relay, bool) {
 	return r, true
 }
 
-// duplicate returns a duplicate of a connection's descriptor, which stays in
-// non-blocking mode.
-func duplicate(c Conn) (fd int, ok bool) {
+// duplicate makes to a duplicate of a connection's descriptor, which stays in
+// non-blocking mode. It reports whether there is one.
+func duplicate(c Conn, to *int) bool {
 	b, ok := c.(bare)
 	if !ok {
-		return 0, false
+		return false
 	}
 	socket := b.Bare()
 	if socket == nil {
-		return 0, false
+		return false
 	}
 	raw, err := socket.SyscallConn()
 	if err != nil {
-		return 0, false
+		return false
 	}
-	var failed error
 	err = raw.Control(func(from uintptr) {
-		fd, failed = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0)
+		if fd, err := unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			*to = fd
+		}
 	})
-	return fd, err == nil && failed == nil
+	return err == nil && *to >= 0
+}
+
+// closeBoth closes the descriptors of a relay that does not begin.
+func (r *polled) closeBoth() {
+	for _, fd := range r.fds {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
 }
 
 func (r *polled) Counts(d Direction) (read, taken uint64) {
@@ -111,6 +117,17 @@ func (r *polled) Backlog(d Direction) int {
 		return 0
 	}
 	return n
+}
+
+func (r *polled) GiveUpAfter(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	for _, fd := range r.fds {
+		SetUserTimeout(fd, d)
+	}
 }
 
 func (r *polled) Wake(d Direction) {

@@ -46,6 +46,11 @@ type Backlogged interface {
 	Backlog() int
 }
 
+// Impatient is implemented by connections whose system can give the peer up.
+type Impatient interface {
+	GiveUpAfter(d time.Duration)
+}
+
 // Awaitable is implemented by connections that can wait for something to read without a
 // buffer for it. Await may also return when there is nothing, but not again and again.
 type Awaitable interface {
@@ -141,6 +146,10 @@ type Relay interface {
 	// of them is gone; that this number changes tells before then that the
 	// peer is reading.
 	Backlog(d Direction) int
+	// GiveUpAfter has TCP give a peer up if bytes sent to it go unacknowledged, or its
+	// window stays closed, for so long. Other kinds of connection, and systems that
+	// cannot, have their own ways.
+	GiveUpAfter(d time.Duration)
 	// Wake has Inspect called by the direction's writer as soon as it is not
 	// busy, so that it can insert something or shut the direction. Once is
 	// enough for all calls until then, and nothing happens if the direction

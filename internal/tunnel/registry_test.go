@@ -61,6 +61,7 @@ func (r *idleRelay) Counts(relay.Direction) (read, taken uint64) {
 }
 
 func (*idleRelay) Backlog(relay.Direction) int { return 0 }
+func (*idleRelay) GiveUpAfter(time.Duration)   {}
 func (*idleRelay) Wake(relay.Direction)        {}
 func (*idleRelay) Abort()                      {}
 func (*idleRelay) Reset(relay.Direction)       {}

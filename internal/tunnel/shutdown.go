@@ -45,11 +45,11 @@ func (r *Registry) ExitBegun() <-chan struct{} {
 var ErrExiting = errors.New("the process exits")
 
 // UntilExit returns a context that ends with its parent, and when the process
-// exits.
-func (r *Registry) UntilExit(parent context.Context) (context.Context, context.CancelFunc) {
+// exits. What it is for has to end it.
+func (r *Registry) UntilExit(parent context.Context) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	stop := context.AfterFunc(r.exit.begun, func() { cancel(ErrExiting) })
-	return ctx, func() { stop(); cancel(nil) }
+	return ctx, func(cause error) { stop(); cancel(cause) }
 }
 
 // IsExiting reports whether nothing is to begin any more.

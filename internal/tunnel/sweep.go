@@ -51,8 +51,8 @@ func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) 
 	interval := r.exitInterval()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	changes := r.changes.Load()
-	storm := storm{collected: changes, seen: changes}
+	memory := newHeapReader()
+	storms := newStorms(r.changes.Load(), memory.read())
 	for since := interval; ; since += interval {
 		select {
 		case <-stop:
@@ -64,7 +64,7 @@ func (r *Registry) sweep(stop, previous <-chan struct{}, ended chan<- struct{}) 
 			if since >= SweepInterval {
 				since = 0
 				r.round(now)
-				if storm.over(r.changes.Load(), r.Count()) {
+				if storms.over(r.changes.Load(), r.Count(), memory.read()) {
 					collectMemory()
 				}
 			}

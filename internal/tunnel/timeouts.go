@@ -13,6 +13,7 @@ type activity struct {
 	read, taken [2]uint64
 	last        time.Time // when something was last seen to have happened
 	halfClosed  bool      // one peer has ended its stream, the other has not
+	impatient   bool      // TCP gives peers up
 	stalls      *[2]stall // nil if there has not been one
 	messages    uint64    // that have ended, in both directions
 }
@@ -42,12 +43,25 @@ func (t *Tunnel) setTimes(now time.Time, random func() float64) {
 // and returns when the next time can be over. It is called by the sweep only. slept is how
 // long the machine has, which counts for deadlines only.
 func (t *Tunnel) look(now time.Time, slept time.Duration) (next time.Duration) {
+	t.giveUp()
 	t.check(now, slept)
 	t.meterMoved(now) // afterwards: what is read since then touches the tunnel
 	if t.isWatched() {
 		t.touch()
 	}
 	return t.nextDue(slept)
+}
+
+// giveUp has TCP give up peers, if there is a write_timeout: after the sweep would have
+// ended the tunnel with the reason, which takes it some rounds to see. It can only see that
+// a peer is stuck while something waits to be written; TCP knows what is on its way to
+// somebody who has gone. The first look is soon enough, and spares tunnels that are over by
+// then eight system calls.
+func (t *Tunnel) giveUp() {
+	if write := t.options.Write; write > 0 && !t.seen.impatient {
+		t.seen.impatient = true
+		t.relay.GiveUpAfter(write + 5*SweepInterval)
+	}
 }
 
 // check ends the tunnel if one of its times is over.
